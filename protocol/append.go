@@ -1,0 +1,89 @@
+package protocol
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// AppendEvent appends the message {"event":…,"data":…} to dst. data is JSON text and copied as it is: use EncodeData,
+// or text that has been checked. Without data (nil; null is data) it is {"event":…}.
+func AppendEvent(dst []byte, event string, data []byte) []byte {
+	dst = append(dst, `{"event":`...)
+	dst = appendString(dst, event)
+	if len(data) > 0 {
+		dst = append(dst, `,"data":`...)
+		dst = append(dst, data...)
+	}
+	return append(dst, '}')
+}
+
+// AppendError appends the error event that tells a client of e.
+func AppendError(dst []byte, e *Error) []byte {
+	dst = append(dst, `{"event":"error","data":{"message":`...)
+	dst = appendString(dst, e.Message)
+	return append(dst, `}}`...)
+}
+
+// AppendConnected appends the message that ends authentication. An empty userID, an anonymous client's, is left out.
+func AppendConnected(dst []byte, id, userID string, t time.Time) []byte {
+	return append(appendConnected(dst, id, userID, t), `}}`...)
+}
+
+// AppendConnectedEncrypted is AppendConnected for a client with encryption: it carries the server's half of the key
+// exchange, both in base64.
+func AppendConnectedEncrypted(dst []byte, id, userID string, t time.Time, serverPublicKey, salt string) []byte {
+	dst = appendConnected(dst, id, userID, t)
+	dst = append(dst, `,"serverPublicKey":`...)
+	dst = appendString(dst, serverPublicKey)
+	dst = append(dst, `,"salt":`...)
+	dst = appendString(dst, salt)
+	return append(dst, `}}`...)
+}
+
+func appendConnected(dst []byte, id, userID string, t time.Time) []byte {
+	dst = append(dst, `{"event":"connected","data":{"id":`...)
+	dst = appendString(dst, id)
+	if userID != "" {
+		dst = append(dst, `,"userId":`...)
+		dst = appendString(dst, userID)
+	}
+	dst = append(dst, `,"time":"`...)
+	dst = t.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000Z")
+	return append(dst, '"')
+}
+
+// EncodeData turns v into the data of a message, as JSON.stringify would: no escaping for HTML. A json.RawMessage is
+// checked (it must be what ParseEnvelope would take as data) and returned as it is, not copied. A nil v, and an empty
+// json.RawMessage, mean no data and give nil; null is json.RawMessage("null").
+func EncodeData(v any) (json.RawMessage, error) {
+	switch v := v.(type) {
+	case nil:
+		return nil, nil
+	case json.RawMessage:
+		if len(v) == 0 {
+			return nil, nil
+		}
+		if !validJSON(v) {
+			return nil, fmt.Errorf("encode data: %w", ErrSyntax)
+		}
+		return v, nil
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode data: %w", err)
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+}
+
+// appendString appends s as JSON.stringify writes it: short escapes where there are any, \u00xx in lower case for other
+// control characters, everything else as it is. Bytes that are not UTF-8 become U+FFFD.
+func appendString(dst []byte, s string) []byte {
+	dst, _ = jsontext.AppendQuote(dst, s) // the error tells of invalid UTF-8
+	return dst
+}

@@ -1,0 +1,254 @@
+package protocol
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// EmitterID is the ServerID of messages that come from an emitter. No server has it, so all deliver them.
+const EmitterID = "emitter"
+
+// MaxExclude is how many client ids one message may exclude.
+const MaxExclude = 1 << 16
+
+// Channels on which messages travel between nodes.
+const (
+	BroadcastChannel     = "ws:broadcast"
+	roomChannelPrefix    = "ws:room:"
+	clientChannelPrefix  = "ws:client:"
+	userChannelPrefix    = "ws:user:"
+	RoomChannelPattern   = roomChannelPrefix + "*" // for Redis PSUBSCRIBE
+	ClientChannelPattern = clientChannelPrefix + "*"
+	UserChannelPattern   = userChannelPrefix + "*"
+)
+
+// RoomChannel is the channel of a room.
+func RoomChannel(room string) string { return roomChannelPrefix + room }
+
+// ClientChannel is the channel of one client.
+func ClientChannel(clientID string) string { return clientChannelPrefix + clientID }
+
+// UserChannel is the channel of all sessions of a user.
+func UserChannel(userID string) string { return userChannelPrefix + userID }
+
+// A MessageType says whom a message between nodes is for. The zero value is none.
+type MessageType uint8
+
+// The types of messages between nodes. All but TypeBroadcast need a target.
+const (
+	TypeBroadcast MessageType = iota + 1 // every authenticated client
+	TypeRoom                             // the members of a room
+	TypeClient                           // one client, by its id
+	TypeUser                             // all sessions of a user
+)
+
+// String is the type's name on the wire; "unknown" for a value that has none.
+func (t MessageType) String() string {
+	switch t {
+	case TypeBroadcast:
+		return "broadcast"
+	case TypeRoom:
+		return "room"
+	case TypeClient:
+		return "client"
+	case TypeUser:
+		return "user"
+	}
+	return "unknown"
+}
+
+// ErrMessage is wrapped by every error about a message between nodes that breaks the contract. Such a message is
+// dropped and logged.
+var ErrMessage = errors.New("protocol: bad message")
+
+// A Message is what one node, or an emitter, tells the others.
+type Message struct {
+	// ServerID is the sender: a node's UUID, or EmitterID. A node ignores its own.
+	ServerID string
+
+	// Type says whom the message is for; not the channel that it came by.
+	Type MessageType
+
+	// Target is the room, client id or user id. Empty for TypeBroadcast.
+	Target string
+
+	// Event is the event that clients get. Never empty.
+	Event string
+
+	// Data is valid JSON, nil when absent, which null is not. Clients then get an event without data.
+	Data json.RawMessage
+
+	// Exclude lists the ids of clients that do not get it. Only for TypeRoom and TypeBroadcast, ignored otherwise.
+	Exclude []string
+}
+
+// Channel is the channel that m belongs on; empty if its type is unknown.
+func (m Message) Channel() string {
+	switch m.Type {
+	case TypeBroadcast:
+		return BroadcastChannel
+	case TypeRoom:
+		return RoomChannel(m.Target)
+	case TypeClient:
+		return ClientChannel(m.Target)
+	case TypeUser:
+		return UserChannel(m.Target)
+	}
+	return ""
+}
+
+// Check reports what is missing in m: a known type, a server id, an event, a target. It does not look at Data.
+// The error wraps ErrMessage.
+func (m Message) Check() error {
+	switch {
+	case m.Type < TypeBroadcast || m.Type > TypeUser:
+		return fmt.Errorf("%w: unknown type", ErrMessage)
+	case m.ServerID == "":
+		return fmt.Errorf("%w: no serverId", ErrMessage)
+	case m.Event == "":
+		return fmt.Errorf("%w: no event", ErrMessage)
+	case m.Type != TypeBroadcast && m.Target == "":
+		return fmt.Errorf("%w: %v without a target", ErrMessage, m.Type)
+	case len(m.Exclude) > MaxExclude:
+		return fmt.Errorf("%w: more than %d ids excluded", ErrMessage, MaxExclude)
+	}
+	return nil
+}
+
+// AppendMessage appends m, which must pass Check and whose Data must be valid JSON, as one line of JSON. The fields
+// come in the order in which the other implementations write them, absent ones are left out.
+func AppendMessage(dst []byte, m Message) []byte {
+	dst = append(dst, `{"serverId":`...)
+	dst = appendString(dst, m.ServerID)
+	dst = append(dst, `,"type":"`...)
+	dst = append(dst, m.Type.String()...)
+	dst = append(dst, '"')
+	if m.Type != TypeBroadcast {
+		dst = append(dst, `,"target":`...)
+		dst = appendString(dst, m.Target)
+	}
+	dst = append(dst, `,"event":`...)
+	dst = appendString(dst, m.Event)
+	if len(m.Data) > 0 {
+		dst = append(dst, `,"data":`...)
+		dst = append(dst, m.Data...)
+	}
+	for i, id := range m.Exclude {
+		if i == 0 {
+			dst = append(dst, `,"exclude":[`...)
+		} else {
+			dst = append(dst, ',')
+		}
+		dst = appendString(dst, id)
+	}
+	if len(m.Exclude) > 0 {
+		dst = append(dst, ']')
+	}
+	return append(dst, '}')
+}
+
+// ParseMessage reads a message between nodes, in whatever order its fields come. It accepts the JSON that ParseEnvelope
+// accepts; null counts as absent for target and exclude; elements of exclude that are not strings exclude nobody.
+// Everything else that breaks the contract is an error that wraps ErrMessage.
+//
+// Data aliases b. Time is linear in len(b), memory at most in proportion to it.
+func ParseMessage(b []byte) (Message, error) {
+	f, err := messageFieldsOf(b)
+	if err != nil {
+		return Message{}, err
+	}
+	m := Message{Data: f.data}
+	if m.Type = messageType(f.typ); m.Type == 0 {
+		return Message{}, fmt.Errorf("%w: unknown type", ErrMessage)
+	}
+	if m.ServerID, err = parseText("serverId", f.serverID); err != nil {
+		return Message{}, err
+	}
+	if m.Event, err = parseText("event", f.event); err != nil {
+		return Message{}, err
+	}
+	if m.Type != TypeBroadcast {
+		if m.Target, err = parseText("target", f.target); err != nil {
+			return Message{}, err
+		}
+	}
+	if m.Type == TypeRoom || m.Type == TypeBroadcast {
+		if m.Exclude, err = parseExclude(f.exclude); err != nil {
+			return Message{}, err
+		}
+	}
+	if err := m.Check(); err != nil {
+		return Message{}, err
+	}
+	return m, nil
+}
+
+// messageFields are the raw values of a message's members, nil where absent.
+type messageFields struct{ serverID, typ, target, event, data, exclude []byte }
+
+func messageFieldsOf(b []byte) (messageFields, error) {
+	var f messageFields
+	valid, object := fields(b, func(key, value []byte) {
+		switch {
+		case says(key, "serverId"):
+			f.serverID = value
+		case says(key, "type"):
+			f.typ = value
+		case says(key, "target"):
+			f.target = value
+		case says(key, "event"):
+			f.event = value
+		case says(key, "data"):
+			f.data = value
+		case says(key, "exclude"):
+			f.exclude = value
+		}
+	})
+	if !valid || !object {
+		return f, fmt.Errorf("%w: not a JSON object", ErrMessage)
+	}
+	return f, nil
+}
+
+// messageType is 0 for what is no type's name.
+func messageType(raw []byte) MessageType {
+	if len(raw) == 0 || raw[0] != '"' {
+		return 0
+	}
+	for t := TypeBroadcast; t <= TypeUser; t++ {
+		if says(raw, t.String()) {
+			return t
+		}
+	}
+	return 0
+}
+
+// parseText is a string field's text; empty, for Check to judge, when absent or null.
+func parseText(name string, raw []byte) (string, error) {
+	switch {
+	case len(raw) == 0 || raw[0] == 'n':
+		return "", nil
+	case raw[0] != '"':
+		return "", fmt.Errorf("%w: %s is not a string", ErrMessage, name)
+	}
+	return unquote(raw), nil
+}
+
+// parseExclude takes an array that the scanner has passed; null and absent give none.
+func parseExclude(raw []byte) ([]string, error) {
+	if len(raw) == 0 || raw[0] == 'n' {
+		return nil, nil
+	}
+	var ids []string
+	array := elements(raw, func(id []byte) bool {
+		if id[0] == '"' {
+			ids = append(ids, unquote(id))
+		}
+		return len(ids) <= MaxExclude // one more than allowed is for Check to refuse
+	})
+	if !array {
+		return nil, fmt.Errorf("%w: exclude is not an array", ErrMessage)
+	}
+	return ids, nil
+}
