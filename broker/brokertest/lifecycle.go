@@ -1,0 +1,318 @@
+package brokertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// testHoldIsCounted: what is held twice is delivered until it has been released twice.
+func testHoldIsCounted(w *world) {
+	a, b := w.node(), w.node()
+	channel := protocol.RoomChannel(w.name("room"))
+	room := channel[len(protocol.RoomChannel("")):]
+	b.hold(channel)
+	b.hold(channel)
+	b.Release(channel)
+	a.publish(a.room(room, "one hold left"))
+	b.expect("one hold left")
+	b.Release(channel)
+	b.Release(channel, protocol.RoomChannel(w.name("never held")))
+	b.hold(channel)
+	a.publish(a.room(room, "held again"))
+	b.expect("held again")
+}
+
+// testHoldMany: thousands of rooms in one call, and each of them works when it returns.
+func testHoldMany(w *world) {
+	const rooms = 5000
+	a, b := w.node(), w.node()
+	channels := make([]string, rooms)
+	for i := range channels {
+		channels[i] = protocol.RoomChannel(w.name("room"))
+	}
+	b.hold(channels...)
+	b.hold() // nothing is fine
+	for _, i := range []int{0, rooms / 2, rooms - 1} {
+		room := channels[i][len(protocol.RoomChannel("")):]
+		a.publish(a.room(room, fmt.Sprint(i)))
+		b.expect(fmt.Sprint(i))
+	}
+	b.Release(channels...)
+}
+
+// testSelective: only what is held is delivered, for brokers that say so.
+func testSelective(w *world) {
+	if !w.suite.Selective {
+		w.Skip("this broker delivers whatever is published")
+	}
+	a, b := w.node(), w.node()
+	room, other := w.name("room"), w.name("other")
+	b.hold(protocol.RoomChannel(room))
+	a.publish(a.room(other, "not held"))
+	a.publish(a.room(room, "held"))
+	b.expect("held")
+	b.Release(protocol.RoomChannel(room))
+	deadline := time.Now().Add(w.suite.Patience)
+	for time.Now().Before(deadline) {
+		a.publish(a.room(room, "released"))
+		a.publish(a.broadcast("fence"))
+		if b.next().Event == "fence" {
+			return
+		}
+		b.expect("fence")
+	}
+	w.Error("a room that was released is still delivered")
+}
+
+// testBadMessage: what breaks the contract is refused, and reaches nobody.
+func testBadMessage(w *world) {
+	a, b := w.node(), w.node()
+	for _, m := range []protocol.Message{
+		{},
+		{ServerID: a.id, Type: protocol.TypeRoom, Event: "no target"},
+		{ServerID: a.id, Type: protocol.TypeBroadcast},
+		{Type: protocol.TypeBroadcast, Event: "no server"},
+		{ServerID: a.id, Event: "no type"},
+	} {
+		if err := a.Publish(w.ctx(), m); !errors.Is(err, protocol.ErrMessage) {
+			w.Errorf("publish %+v: error %v, want ErrMessage", m, err)
+		}
+	}
+	a.publish(a.broadcast("good"))
+	b.expect("good")
+}
+
+// testContext: a context that is done stops what has not begun, and one that ends later takes nothing back.
+func testContext(w *world) {
+	done, cancel := context.WithCancel(context.Background())
+	cancel()
+	r := broker.Receiver{ServerID: w.name("node"), Deliver: func(protocol.Message) {}}
+	late := w.broker()
+	if err := late.Start(done, r); !errors.Is(err, context.Canceled) {
+		w.Errorf("start: error %v, want Canceled", err)
+	}
+	starting, cancel := context.WithCancel(w.ctx())
+	if err := late.Start(starting, r); err != nil {
+		w.Errorf("start after a failed start: %v", err)
+	}
+	cancel() // the broker goes on
+	if err := late.Hold(w.ctx(), protocol.RoomChannel("r")); err != nil {
+		w.Errorf("hold after the end of the context of start: %v", err)
+	}
+	if err := late.Close(); err != nil {
+		w.Errorf("close: %v", err)
+	}
+
+	a, b := w.node(), w.node()
+	if err := a.Publish(done, a.broadcast("never")); !errors.Is(err, context.Canceled) {
+		w.Errorf("publish: error %v, want Canceled", err)
+	}
+	if err := a.Hold(done, protocol.RoomChannel(w.name("room"))); !errors.Is(err, context.Canceled) {
+		w.Errorf("hold: error %v, want Canceled", err)
+	}
+	a.publish(a.broadcast("fence"))
+	b.expect("fence")
+}
+
+// testLifecycle: what may be called when.
+func testLifecycle(w *world) {
+	ctx := w.ctx()
+	r := broker.Receiver{ServerID: w.name("node"), Deliver: func(protocol.Message) {}}
+	n := w.broker()
+	if err := n.Hold(ctx, protocol.RoomChannel("r")); !errors.Is(err, broker.ErrNotStarted) {
+		w.Errorf("hold before start: error %v, want ErrNotStarted", err)
+	}
+	n.Release(protocol.RoomChannel("r"))
+	for _, bad := range []broker.Receiver{{}, {ServerID: "s"}, {Deliver: r.Deliver}, {ServerID: protocol.EmitterID, Deliver: r.Deliver}} {
+		if err := n.Start(ctx, bad); err == nil {
+			w.Errorf("started with %q and deliver %v", bad.ServerID, bad.Deliver != nil)
+		}
+	}
+	if err := n.Start(ctx, r); err != nil {
+		w.Fatalf("start: %v", err)
+	}
+	if err := n.Start(ctx, r); !errors.Is(err, broker.ErrStarted) {
+		w.Errorf("second start: error %v, want ErrStarted", err)
+	}
+	for range 2 {
+		if err := n.Close(); err != nil {
+			w.Errorf("close: %v", err)
+		}
+	}
+	m := protocol.Message{ServerID: r.ServerID, Type: protocol.TypeBroadcast, Event: "late"}
+	for what, err := range map[string]error{
+		"start":   n.Start(ctx, r),
+		"hold":    n.Hold(ctx, protocol.RoomChannel("r")),
+		"publish": n.Publish(ctx, m),
+	} {
+		if !errors.Is(err, broker.ErrClosed) {
+			w.Errorf("%s after close: error %v, want ErrClosed", what, err)
+		}
+	}
+	n.Release(protocol.RoomChannel("r"))
+	n.Health()
+
+	unused := w.broker()
+	if err := unused.Close(); err != nil {
+		w.Errorf("close without start: %v", err)
+	}
+	if err := unused.Publish(ctx, m); !errors.Is(err, broker.ErrClosed) {
+		w.Errorf("publish after close without start: error %v, want ErrClosed", err)
+	}
+}
+
+// testCloseWaits: when Close returns, the receiver is not running and is not called again.
+func testCloseWaits(w *world) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	var calls, left atomic.Int32
+	b := w.start(&node{}, func(protocol.Message) {
+		if calls.Add(1) == 1 {
+			close(entered)
+			<-release
+		}
+		left.Add(1)
+	})
+	a := w.node()
+	for range 50 {
+		a.publish(a.broadcast("e"))
+	}
+	w.wait(entered, "delivery")
+	closed := make(chan struct{})
+	go func() { // ends with Close
+		defer close(closed)
+		if err := b.Close(); err != nil {
+			w.Errorf("close: %v", err)
+		}
+		if c, l := calls.Load(), left.Load(); c != l {
+			w.Errorf("closed while the receiver was running: %d calls, %d returned", c, l)
+		}
+	}()
+	a.publish(a.broadcast("e")) // to a node that is closing
+	select {
+	case <-closed:
+		w.Error("close did not wait for the receiver")
+	case <-time.After(50 * time.Millisecond): // long enough for one that does not wait
+	}
+	close(release)
+	w.wait(closed, "close")
+	before := calls.Load()
+	a.publish(a.broadcast("e"))
+	if after := calls.Load(); after != before {
+		w.Error("the receiver was called after close")
+	}
+}
+
+// testCloseUnderLoad: nodes come and go while others publish.
+func testCloseUnderLoad(w *world) {
+	a, b := w.node(), w.node()
+	ctx := w.ctx()
+	stop := make(chan struct{})
+	var publishers sync.WaitGroup
+	publishers.Go(func() { // ends with stop
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := a.Publish(ctx, a.broadcast("load")); err != nil && !errors.Is(err, broker.ErrQueueFull) {
+				w.Errorf("publish: %v", err)
+				return
+			}
+			b.next() // no faster than it is delivered
+		}
+	})
+	for range 20 {
+		n := w.broker()
+		r := broker.Receiver{ServerID: w.name("node"), Deliver: func(protocol.Message) {}}
+		if err := n.Start(ctx, r); err != nil {
+			w.Errorf("start: %v", err)
+		}
+		if err := n.Hold(ctx, protocol.RoomChannel(r.ServerID)); err != nil {
+			w.Errorf("hold: %v", err)
+		}
+		if err := n.Close(); err != nil {
+			w.Errorf("close: %v", err)
+		}
+	}
+	close(stop)
+	publishers.Wait()
+}
+
+// testOverflow: a receiver that takes nothing costs its publishers nothing, and is told what it missed, in its place.
+func testOverflow(w *world) {
+	if w.suite.Overflow == 0 {
+		w.Skip("no number of messages is too many")
+	}
+	entered, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var delivered atomic.Uint64
+	last := make(chan struct{})
+	b := w.start(&node{}, func(m protocol.Message) {
+		once.Do(func() { close(entered) })
+		<-release
+		delivered.Add(1)
+		if m.Event == "last" {
+			close(last)
+		}
+	})
+	a := w.node()
+	a.publish(a.broadcast("e"))
+	w.wait(entered, "delivery")
+	for range w.suite.Overflow {
+		a.publish(a.broadcast("e"))
+	}
+	close(release)
+	var loss broker.Loss
+	select {
+	case loss = <-b.lost:
+	case <-time.After(w.suite.Patience):
+		w.Fatal("the loss was not told")
+	}
+	if loss.Cause == nil || loss.Since.IsZero() || loss.Until.Before(loss.Since) {
+		w.Errorf("told %+v", loss)
+	}
+	a.publish(a.broadcast("last"))
+	w.wait(last, "delivery after a loss")
+	h := b.Health()
+	published := uint64(w.suite.Overflow) + 2
+	if loss.Messages > 0 && delivered.Load()+loss.Messages != published {
+		w.Errorf("%d delivered and %d lost of %d", delivered.Load(), loss.Messages, published)
+	}
+	if h.Losses == 0 || h.Lost < loss.Messages || h.Err == nil {
+		w.Errorf("health is %+v", h)
+	}
+}
+
+// testHealth: states and counters.
+func testHealth(w *world) {
+	n := w.broker()
+	if h := n.Health(); h.State != broker.StateIdle || !h.Since.IsZero() {
+		w.Errorf("before start: %+v", h)
+	}
+	if err := n.Close(); err != nil {
+		w.Errorf("close: %v", err)
+	}
+	a, b := w.node(), w.node()
+	a.publish(a.broadcast("e"))
+	b.expect("e")
+	if h := a.Health(); h.State != broker.StateOK || h.Since.IsZero() || h.Err != nil || h.Published != 1 || h.Delivered != 0 {
+		w.Errorf("publisher: %+v", h)
+	}
+	if h := b.Health(); h.State != broker.StateOK || h.Published != 0 || h.Delivered != 1 || h.Dropped+h.Lost+h.Losses != 0 {
+		w.Errorf("receiver: %+v", h)
+	}
+	if err := b.Close(); err != nil {
+		w.Errorf("close: %v", err)
+	}
+	if h := b.Health(); h.State != broker.StateIdle || h.Delivered != 1 {
+		w.Errorf("after close: %+v", h)
+	}
+}
