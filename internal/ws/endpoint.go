@@ -1,0 +1,271 @@
+package ws
+
+import (
+	"encoding/binary"
+	"unicode/utf8"
+)
+
+// DefaultMessageLimit is the longest message that an Endpoint takes when nothing else was said, in bytes.
+const DefaultMessageLimit = 128 << 10
+
+// A Handler is told what Feed found, in order. Payloads are valid only during the call, and may be changed in place.
+// A Handler may call SetMessageLimit and Stop, and must not call Feed.
+type Handler interface {
+	// Message is a complete message: unmasked, inflated, and UTF-8 when op is OpText. op is OpText or OpBinary.
+	Message(op Opcode, payload []byte)
+
+	// Ping wants a pong with the same payload, of at most MaxControlPayload bytes (RFC 6455 §5.5.2).
+	Ping(payload []byte)
+
+	// Pong is an answer to a ping, or a sign of life that nobody asked for (RFC 6455 §5.5.3).
+	Pong(payload []byte)
+
+	// Close is a valid close frame, and the last call: what follows is ignored. code is CloseNoStatus when the frame had
+	// none.
+	Close(code int, reason string)
+}
+
+// An Endpoint is the receiving half of one connection. It keeps 16 bytes, and more only from a Feed that ends inside a
+// frame or a fragmented message until the Feed that completes it. The zero Endpoint is a server without compression
+// and with DefaultMessageLimit. It is owned by one goroutine at a time.
+type Endpoint struct {
+	part  *partial // nil unless something is incomplete
+	limit uint32   // of a message, in bytes; 0 means DefaultMessageLimit
+	flags flags
+}
+
+type flags uint8
+
+const (
+	flagClient flags = 1 << iota
+	flagDeflate
+	flagStopped // by a violation, a close frame or Stop
+)
+
+// NewEndpoint makes an Endpoint for one end of a connection. limit is the longest message it takes, in bytes after
+// inflating; 0 or less means DefaultMessageLimit. deflate says that permessage-deflate was agreed, without context takeover
+// by the peer (RFC 7692 §7.1.1).
+func NewEndpoint(role Role, limit int, deflate bool) Endpoint {
+	var e Endpoint
+	if role == Client {
+		e.flags |= flagClient
+	}
+	if deflate {
+		e.flags |= flagDeflate
+	}
+	e.SetMessageLimit(limit)
+	return e
+}
+
+// SetMessageLimit changes the longest message that is taken, in bytes after inflating, for all frames that begin from
+// now on. 0 or less means DefaultMessageLimit; the most is 1 GiB.
+func (e *Endpoint) SetMessageLimit(n int) { e.limit = uint32(min(max(n, 0), 1<<30)) }
+
+// Stop makes the Endpoint forget what is incomplete and ignore whatever is fed to it from now on.
+func (e *Endpoint) Stop() {
+	e.part = nil
+	e.flags |= flagStopped
+}
+
+// Feed takes the next bytes of the connection, cut anywhere, and calls h for all that they complete. b is unmasked in
+// place and not kept. A violation comes back as a *CloseError with code 1002, 1007 or 1009, as soon as the bytes that
+// prove it are there; h has been called for what came before. After an error, a close frame or Stop, Feed does nothing
+// and returns nil.
+func (e *Endpoint) Feed(b []byte, h Handler) error {
+	for len(b) > 0 && !e.has(flagStopped) {
+		n, err := e.step(b, h)
+		if err != nil {
+			e.Stop()
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func (e *Endpoint) has(f flags) bool { return e.flags&f != 0 }
+
+func (e *Endpoint) inMessage() bool { return e.part != nil && e.part.message != 0 }
+
+func (e *Endpoint) max() int {
+	if e.limit == 0 {
+		return DefaultMessageLimit
+	}
+	return int(e.limit)
+}
+
+// maxFrames bounds the frames of one message, so that fragments of next to nothing cannot go on for ever: 16 bytes
+// each for the longest message, and 128 for those who write in tiny pieces.
+func maxFrames(limit int) int { return 128 + limit/16 }
+
+// maxCompressed bounds a message before it is inflated. DEFLATE adds 5 bytes to 64 KiB that don't compress; the
+// rest is room for senders that flush often.
+func maxCompressed(limit int) int { return limit + limit/8 + 64 }
+
+// step takes one frame, or a part of one, from the start of b, and returns how many bytes that was.
+func (e *Endpoint) step(b []byte, h Handler) (int, error) {
+	if p := e.part; p != nil && p.inFrame {
+		return e.resume(p, b, h)
+	}
+	var hd header
+	used, ok, err := e.header(b, &hd)
+	if !ok || err != nil {
+		return used, err
+	}
+	rest := b[used:]
+	if len(rest) < hd.length {
+		e.begin(&hd)
+		return used, nil
+	}
+	payload := rest[:hd.length:hd.length]
+	if hd.masked {
+		mask(payload, hd.key)
+	}
+	err = e.frame(&hd, payload, h)
+	if p := e.part; p != nil && p.message == 0 {
+		e.part = nil // it held a cut header, no more
+	}
+	return used + hd.length, err
+}
+
+// header reads a header from b, or from what is kept of one together with b. used is how much of b it took. When it
+// is incomplete all of b has been kept.
+func (e *Endpoint) header(b []byte, hd *header) (used int, ok bool, err error) {
+	p := e.part
+	if p == nil || p.headLen == 0 {
+		if ok, err = e.parse(b, hd); ok || err != nil {
+			return hd.size, ok, err
+		}
+		p = e.partial()
+		p.headLen = uint8(copy(p.head[:], b))
+		return len(b), false, nil
+	}
+	had := int(p.headLen)
+	n := copy(p.head[had:], b)
+	if ok, err = e.parse(p.head[:had+n], hd); !ok {
+		p.headLen = uint8(had + n)
+		return n, false, err
+	}
+	p.headLen = 0
+	return hd.size - had, true, nil
+}
+
+// frame takes a frame that is complete in the caller's buffer.
+func (e *Endpoint) frame(hd *header, payload []byte, h Handler) error {
+	if hd.op.control() {
+		return e.control(hd.op, payload, h)
+	}
+	if hd.fin && hd.op != OpContinuation {
+		return e.deliver(hd.op, hd.rsv1, payload, 0, h)
+	}
+	e.begin(hd)
+	p := e.part
+	p.inFrame, p.left = false, 0
+	if err := p.add(payload); err != nil {
+		return err
+	}
+	return e.finish(p, h)
+}
+
+// begin notes a frame whose payload is to follow.
+func (e *Endpoint) begin(hd *header) {
+	p := e.partial()
+	p.inFrame, p.op, p.fin, p.masked = true, hd.op, hd.fin, hd.masked
+	p.left, p.key = hd.length, hd.key
+	if hd.op.control() {
+		return
+	}
+	p.frames++
+	if hd.op != OpContinuation {
+		p.message, p.compressed = hd.op, hd.rsv1
+	}
+}
+
+// resume takes what b holds of the frame that p is in.
+func (e *Endpoint) resume(p *partial, b []byte, h Handler) (int, error) {
+	n := min(p.left, len(b))
+	b = b[:n]
+	if p.masked {
+		p.key = mask(b, p.key)
+	}
+	p.left -= n
+	p.inFrame = p.left > 0
+	if !p.op.control() {
+		if err := p.add(b); err != nil {
+			return n, err
+		}
+		return n, e.finish(p, h)
+	}
+	p.controlPayload = append(p.controlPayload, b...)
+	if p.inFrame {
+		return n, nil
+	}
+	payload := p.controlPayload
+	p.controlPayload = nil
+	if p.message == 0 {
+		e.part = nil
+	}
+	return n, e.control(p.op, payload, h)
+}
+
+// finish delivers the message in p if its last frame is complete.
+func (e *Endpoint) finish(p *partial, h Handler) error {
+	if p.inFrame || !p.fin {
+		return nil
+	}
+	e.part = nil
+	return e.deliver(p.message, p.compressed, p.buf, p.checked, h)
+}
+
+// deliver hands over a message, the first checked bytes of which are known to be UTF-8.
+func (e *Endpoint) deliver(op Opcode, compressed bool, payload []byte, checked int, h Handler) error {
+	if compressed {
+		f := inflaters.Get().(*inflater)
+		defer f.release()
+		var err error
+		if payload, err = f.inflate(payload, e.max()); err != nil {
+			return err
+		}
+	}
+	if op == OpText && !utf8.Valid(payload[checked:]) {
+		return errNotUTF8()
+	}
+	h.Message(op, payload)
+	return nil
+}
+
+// control hands over a control frame.
+func (e *Endpoint) control(op Opcode, payload []byte, h Handler) error {
+	switch op {
+	case OpPing:
+		h.Ping(payload)
+	case OpPong:
+		h.Pong(payload)
+	case OpClose:
+		code, reason, err := parseClose(payload)
+		if err != nil {
+			return err
+		}
+		e.Stop()
+		h.Close(code, reason)
+	}
+	return nil
+}
+
+// parseClose reads the payload of a close frame (RFC 6455 §5.5.1).
+func parseClose(payload []byte) (int, string, error) {
+	switch len(payload) {
+	case 0:
+		return CloseNoStatus, "", nil
+	case 1:
+		return 0, "", protocolError("close frame with half a code")
+	}
+	code := int(binary.BigEndian.Uint16(payload))
+	if !validCloseCode(code) {
+		return 0, "", protocolError("close code that may not be sent")
+	}
+	if !utf8.Valid(payload[2:]) {
+		return 0, "", invalidPayload("close reason is not UTF-8")
+	}
+	return code, string(payload[2:]), nil
+}

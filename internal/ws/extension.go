@@ -1,0 +1,178 @@
+package ws
+
+import (
+	"errors"
+	"strings"
+)
+
+var errExtensions = errors.New("malformed extension list")
+
+// An offer is one extension in Sec-WebSocket-Extensions, as far as it matters here.
+type offer struct {
+	ok         bool // permessage-deflate, on terms that can be kept
+	windowBits bool // with server_max_window_bits=15
+
+	seen param
+}
+
+// param is a set of the parameters of permessage-deflate.
+type param uint8
+
+const (
+	serverNoContextTakeover param = 1 << iota
+	clientNoContextTakeover
+	serverMaxWindowBits
+	clientMaxWindowBits
+)
+
+// negotiate returns the first offer that can be accepted (RFC 7692 §5.1, §7.1), the zero offer if there is none. A
+// list against the grammar of RFC 6455 §9.1 is an error, wherever in it the fault is.
+//
+// It reads on without keeping anything: a header as long as the server admits costs its length and nothing more.
+func negotiate(lines []string) (offer, error) {
+	var best offer
+	for _, line := range lines {
+		s := scanner{rest: line}
+		for {
+			for s.eat(',') { // a list may have empty elements
+			}
+			if s.done() {
+				break
+			}
+			o, ok := s.extension()
+			if !ok || !s.done() && s.rest[0] != ',' {
+				return offer{}, errExtensions
+			}
+			if !best.ok && o.ok {
+				best = o
+			}
+		}
+	}
+	return best, nil
+}
+
+// take judges one parameter of an offer. An unknown one, one that comes twice, and a value that it must not have decline
+// the whole offer (RFC 7692 §7.1).
+func (o *offer) take(name, value string, hasValue bool) {
+	var p param
+	good := true
+	switch name {
+	case "server_no_context_takeover":
+		p, good = serverNoContextTakeover, !hasValue
+	case "client_no_context_takeover":
+		p, good = clientNoContextTakeover, !hasValue
+	case "server_max_window_bits":
+		// A smaller window is declined: a message is compressed once for all who get it, with a window of 2^15 bytes.
+		p, good = serverMaxWindowBits, value == "15"
+		o.windowBits = true
+	case "client_max_window_bits":
+		// Whatever the client limits itself to, 2^15 bytes of window can read it, so the answer need not mention it.
+		p, good = clientMaxWindowBits, !hasValue || validWindowBits(value)
+	default:
+		good = false
+	}
+	if !good || o.seen&p != 0 {
+		o.ok = false
+	}
+	o.seen |= p
+}
+
+// validWindowBits reports whether s is 8 to 15 without leading zeros (RFC 7692 §7.1.2).
+func validWindowBits(s string) bool {
+	switch s {
+	case "8", "9", "10", "11", "12", "13", "14", "15":
+		return true
+	}
+	return false
+}
+
+// A scanner reads the grammar of RFC 6455 §9.1 from the front of rest.
+type scanner struct{ rest string }
+
+// space skips blanks, which may stand between any two elements.
+func (s *scanner) space() { s.rest = strings.TrimLeft(s.rest, " \t") }
+
+func (s *scanner) done() bool {
+	s.space()
+	return s.rest == ""
+}
+
+// eat takes c if it is next.
+func (s *scanner) eat(c byte) bool {
+	s.space()
+	if s.rest == "" || s.rest[0] != c {
+		return false
+	}
+	s.rest = s.rest[1:]
+	return true
+}
+
+// extension reads: extension-token *( ";" extension-param ).
+func (s *scanner) extension() (o offer, ok bool) {
+	name := s.token()
+	o.ok = name == "permessage-deflate"
+	ok = name != ""
+	for ok && s.eat(';') {
+		var key, value string
+		var hasValue bool
+		if key = s.token(); key == "" {
+			return o, false
+		}
+		if hasValue = s.eat('='); hasValue {
+			if value = s.value(); value == "" {
+				return o, false
+			}
+		}
+		o.take(key, value, hasValue)
+	}
+	return o, ok
+}
+
+// token reads a token; "" means that there is none.
+func (s *scanner) token() string {
+	s.space()
+	n := 0
+	for n < len(s.rest) && tokenChar(s.rest[n]) {
+		n++
+	}
+	token := s.rest[:n]
+	s.rest = s.rest[n:]
+	return token
+}
+
+// value reads a token, which may be quoted; "" means that there is none.
+func (s *scanner) value() string {
+	if !s.eat('"') {
+		return s.token()
+	}
+	var value []byte
+	for i := 0; i < len(s.rest); i++ {
+		c := s.rest[i]
+		if c == '"' {
+			s.rest = s.rest[i+1:]
+			return string(value)
+		}
+		if c == '\\' {
+			i++
+			if i == len(s.rest) {
+				return ""
+			}
+			c = s.rest[i]
+		}
+		// What is quoted must still be a token (RFC 6455 §9.1).
+		if !tokenChar(c) {
+			return ""
+		}
+		value = append(value, c)
+	}
+	return ""
+}
+
+// tokenChar reports whether a token may contain c (RFC 9110 §5.6.2).
+func tokenChar(c byte) bool {
+	switch {
+	case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		return true
+	}
+	return c != 0 && strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}

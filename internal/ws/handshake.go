@@ -1,0 +1,173 @@
+package ws
+
+import (
+	"bytes"
+	"crypto/sha1" // what RFC 6455 prescribes; nothing rests on its strength
+	"encoding/base64"
+	"net/http"
+	"strings"
+)
+
+const (
+	version = "13"
+
+	// acceptGUID is appended to the key before it is hashed (RFC 6455 §1.3).
+	acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+)
+
+// Accepted is a handshake that may be answered with AppendResponse.
+type Accepted struct {
+	// Key is the client's Sec-WebSocket-Key.
+	Key string
+
+	// Deflate says that the client offered permessage-deflate on terms that this package keeps. Clear it to do without.
+	Deflate bool
+
+	windowBits bool // the offer set server_max_window_bits=15, and wants to see it in the answer
+}
+
+// A HandshakeError is why a request cannot become a WebSocket, as an HTTP response.
+type HandshakeError struct {
+	Status  int         // HTTP status
+	Header  http.Header // what the status requires beside it; may be nil
+	Message string      // for the body: one line, without a newline
+}
+
+func (e *HandshakeError) Error() string { return "websocket handshake: " + e.Message }
+
+// Respond writes the response that e describes.
+func (e *HandshakeError) Respond(w http.ResponseWriter) {
+	for name, values := range e.Header {
+		w.Header()[name] = values
+	}
+	http.Error(w, e.Message, e.Status)
+}
+
+// Upgrade judges the client's half of the opening handshake (RFC 6455 §4.2.1) and of the negotiation of
+// permessage-deflate (RFC 7692 §7.1). Its error is a *HandshakeError. Origin and path are the caller's to judge; offers of
+// subprotocols are left to it too. Nothing is read from the body or written.
+func Upgrade(r *http.Request) (Accepted, error) {
+	if err := checkUpgrade(r); err != nil {
+		return Accepted{}, err
+	}
+	keys := r.Header["Sec-Websocket-Key"]
+	if len(keys) != 1 || !validKey(keys[0]) {
+		return Accepted{}, badRequest("exactly one Sec-WebSocket-Key is needed, 16 bytes in base64")
+	}
+	o, err := negotiate(r.Header["Sec-Websocket-Extensions"])
+	if err != nil {
+		return Accepted{}, badRequest("malformed Sec-WebSocket-Extensions")
+	}
+	return Accepted{Key: keys[0], Deflate: o.ok, windowBits: o.windowBits}, nil
+}
+
+// checkUpgrade judges all of the request but the key and the extensions. The protocol comes first: in HTTP/2 the
+// method and the headers are others, and complaints about them would mislead.
+func checkUpgrade(r *http.Request) error {
+	switch {
+	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
+		return &HandshakeError{
+			Status:  http.StatusHTTPVersionNotSupported,
+			Message: "WebSocket is served over HTTP/1.1 only, not over " + r.Proto,
+		}
+	case r.Method != http.MethodGet:
+		return &HandshakeError{
+			Status:  http.StatusMethodNotAllowed,
+			Header:  http.Header{"Allow": {http.MethodGet}},
+			Message: "a WebSocket handshake is a GET request",
+		}
+	case r.Host == "":
+		return badRequest("Host is missing")
+	case !hasToken(r.Header["Upgrade"], "websocket"):
+		return upgradeRequired("this is a WebSocket endpoint: Upgrade must name websocket", nil)
+	case !hasToken(r.Header["Connection"], "upgrade"):
+		return badRequest("Connection must name upgrade; a proxy may have removed it")
+	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
+		return badRequest("a WebSocket handshake has no body")
+	}
+	if v := r.Header["Sec-Websocket-Version"]; len(v) != 1 || v[0] != version {
+		return upgradeRequired("Sec-WebSocket-Version must be "+version, http.Header{"Sec-Websocket-Version": {version}})
+	}
+	return nil
+}
+
+func badRequest(message string) error {
+	return &HandshakeError{Status: http.StatusBadRequest, Message: message}
+}
+
+// upgradeRequired is 426 with the headers that RFC 9110 §15.5.22 wants, and more.
+func upgradeRequired(message string, header http.Header) error {
+	if header == nil {
+		header = http.Header{}
+	}
+	header["Upgrade"] = []string{"websocket"}
+	header["Connection"] = []string{"Upgrade"}
+	return &HandshakeError{Status: http.StatusUpgradeRequired, Header: header, Message: message}
+}
+
+// hasToken reports whether a header, of one line or several, lists token in any case.
+func hasToken(lines []string, token string) bool {
+	for _, line := range lines {
+		for part := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.Trim(part, " \t"), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// validKey reports whether key is 16 bytes in base64.
+func validKey(key string) bool {
+	if len(key) != 24 {
+		return false
+	}
+	var buf [18]byte
+	n, err := base64.StdEncoding.Decode(buf[:], []byte(key))
+	return err == nil && n == 16
+}
+
+// AcceptKey is the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 §4.2.2).
+func AcceptKey(key string) string { return string(appendAcceptKey(nil, key)) }
+
+func appendAcceptKey(dst []byte, key string) []byte {
+	buf := make([]byte, 0, 64)
+	sum := sha1.Sum(append(append(buf, key...), acceptGUID...))
+	return base64.StdEncoding.AppendEncode(dst, sum[:])
+}
+
+// AppendResponse appends the answer to a, after which frames follow. header, which may be nil, is sent too, but for the
+// headers of the handshake itself; a line break in it becomes a space. Sec-WebSocket-Protocol may be in it, if
+// the client offered what it names.
+func AppendResponse(dst []byte, a Accepted, header http.Header) []byte {
+	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	dst = appendAcceptKey(dst, a.Key)
+	dst = append(dst, "\r\n"...)
+	if a.Deflate {
+		dst = append(dst, "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"...)
+		if a.windowBits {
+			dst = append(dst, "; server_max_window_bits=15"...)
+		}
+		dst = append(dst, "\r\n"...)
+	}
+	if len(header) > 0 {
+		dst = appendExtra(dst, header)
+	}
+	return append(dst, "\r\n"...)
+}
+
+// appendExtra appends what header holds beside the handshake.
+func appendExtra(dst []byte, header http.Header) []byte {
+	clean := make(http.Header, len(header))
+	for name, values := range header {
+		switch http.CanonicalHeaderKey(name) {
+		case "Upgrade", "Connection", "Sec-Websocket-Accept", "Sec-Websocket-Extensions",
+			"Content-Length", "Transfer-Encoding":
+		default:
+			clean[name] = values
+		}
+	}
+	buf := bytes.NewBuffer(dst)
+	_ = clean.Write(buf) // a Buffer does not fail
+	return buf.Bytes()
+}

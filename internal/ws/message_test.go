@@ -1,0 +1,96 @@
+package ws_test
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hearthws/hearth/internal/ws"
+)
+
+var messageSizes = []int{0, 1, 125, 126, 127, 255, 256, 257, 1000, 65535, 65536, 200000}
+
+func TestMessage(t *testing.T) {
+	t.Parallel()
+	for _, n := range messageSizes {
+		payload := strings.Repeat("abcdefghi ", n/10+1)[:n]
+		built, err := ws.BuildMessage(n, func(dst []byte) ([]byte, error) { return append(dst, payload...), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		grown, err := ws.BuildMessage(0, func(dst []byte) ([]byte, error) { return append(dst, payload...), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for how, m := range map[string]*ws.Message{"new": ws.NewMessage([]byte(payload)), "built": built, "grown": grown} {
+			if !bytes.Equal(m.Frame(), plain(fin|text, payload)) || string(m.Payload()) != payload {
+				t.Errorf("%s, %d bytes: frame %.20x, payload %.20x", how, n, m.Frame(), m.Payload())
+			}
+			want := says(long("text", payload))
+			if got := fed(side{ws.Client, 1 << 20, true}.endpoint(), m.Deflated()); !slices.Equal(got, want) {
+				t.Errorf("%s, %d bytes, deflated: got %v, want %v", how, n, got, want)
+			}
+			if shrunk := len(m.Deflated()) < len(m.Frame()); shrunk != (n >= 256) {
+				t.Errorf("%s, %d bytes: deflated to %d", how, n, len(m.Deflated()))
+			}
+		}
+	}
+}
+
+func TestMessageThatDoesNotShrink(t *testing.T) {
+	t.Parallel()
+	rng := rand.NewChaCha8([32]byte{})
+	for _, n := range messageSizes {
+		payload := make([]byte, n)
+		_, _ = rng.Read(payload)
+		m := ws.NewMessage(payload)
+		if !bytes.Equal(m.Deflated(), m.Frame()) {
+			t.Errorf("%d random bytes: deflated to %d", n, len(m.Deflated()))
+		}
+	}
+}
+
+func TestDeflatedIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	m := ws.NewMessage([]byte(strings.Repeat("once ", 1000)))
+	var wg sync.WaitGroup
+	frames := make([][]byte, 16)
+	for i := range frames {
+		wg.Go(func() { frames[i] = m.Deflated() })
+	}
+	wg.Wait()
+	for _, f := range frames {
+		if &f[0] != &frames[0][0] {
+			t.Fatal("two compressed frames")
+		}
+	}
+}
+
+func TestBuildMessageFails(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("cannot marshal")
+	if m, err := ws.BuildMessage(10, func(dst []byte) ([]byte, error) { return dst, cause }); m != nil || !errors.Is(err, cause) {
+		t.Errorf("got %v, %v", m, err)
+	}
+	if m, err := ws.BuildMessage(10, func([]byte) ([]byte, error) { return nil, nil }); m != nil || err == nil {
+		t.Errorf("nothing returned: got %v, %v", m, err)
+	}
+}
+
+func TestMessageAllocations(t *testing.T) {
+	payload := []byte(strings.Repeat("x", 100))
+	for name, f := range map[string]func(){
+		"NewMessage": func() { ws.NewMessage(payload) },
+		"BuildMessage": func() {
+			_, _ = ws.BuildMessage(100, func(dst []byte) ([]byte, error) { return append(dst, payload...), nil })
+		},
+	} {
+		if n := testing.AllocsPerRun(100, f); n > 2 {
+			t.Errorf("%s: %v allocations, want one for the Message and one for the frame", name, n)
+		}
+	}
+}
