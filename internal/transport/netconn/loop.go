@@ -1,0 +1,111 @@
+package netconn
+
+import (
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hearthws/hearth/internal/transport/pending"
+)
+
+// A loop calls Tick, starts writers for what was queued there, and cuts off those whose time has come.
+type loop struct {
+	// Set by New, then read-only.
+	t     *Transport
+	index int
+	wake  chan struct{} // holds a token, or run has just taken it, while signalled is true
+
+	signalled atomic.Bool
+	count     atomic.Int32 // connections
+
+	mu     sync.Mutex    // guards ending
+	ending []*connection // whose peer has closed: they need one more turn
+
+	// Owned by run.
+	ended     []*connection // taken from ending, not yet told
+	dirty     []*connection // written to in this turn
+	deadlines pending.Deadlines
+}
+
+// signal makes run take a turn. The swap, read by that of turn, makes what came before visible to it.
+func (l *loop) signal() {
+	if !l.signalled.Swap(true) {
+		l.wake <- struct{}{}
+	}
+}
+
+// end asks for a turn, after which c.turned is set.
+func (l *loop) end(c *connection) {
+	l.mu.Lock()
+	l.ending = append(l.ending, c)
+	l.mu.Unlock()
+	l.signal()
+}
+
+func (l *loop) run() {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for more := false; ; {
+		var timeout <-chan time.Time
+		if wait, ok := l.deadlines.Wait(time.Now(), l.live); ok {
+			timer.Reset(wait)
+			timeout = timer.C
+		}
+		if more {
+			select {
+			case <-l.t.done:
+				return
+			case <-l.wake:
+				l.signalled.Swap(false)
+			default:
+			}
+		} else {
+			select {
+			case <-l.t.done:
+				return
+			case <-l.wake:
+				l.signalled.Swap(false)
+			case <-timeout:
+			}
+		}
+		more = l.turn()
+	}
+}
+
+func (l *loop) live(id uint64) bool { return l.t.lookup(id) != nil }
+
+func (l *loop) turn() (more bool) {
+	l.mu.Lock()
+	l.ended = append(l.ended, l.ending...)
+	clear(l.ending)
+	l.ending = l.ending[:0]
+	l.mu.Unlock()
+
+	more = l.t.cfg.Tick(l.index)
+	for i, c := range l.dirty {
+		c.dirty = false
+		c.flush()
+		l.dirty[i] = nil
+	}
+	l.dirty = l.dirty[:0]
+
+	now := time.Now()
+	if !more {
+		for i, c := range l.ended {
+			l.deadlines.Add(c.id, now.Add(l.t.cfg.CloseTimeout))
+			c.tell()
+			l.ended[i] = nil
+		}
+		l.ended = l.ended[:0]
+	}
+	for {
+		id, ok := l.deadlines.Due(now)
+		if !ok {
+			return more
+		}
+		if c := l.t.lookup(id); c != nil {
+			c.fail(os.ErrDeadlineExceeded)
+		}
+	}
+}

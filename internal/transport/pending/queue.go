@@ -1,0 +1,137 @@
+// Package pending keeps what a connection still owes: the bytes that its socket has not taken, and the moment at which
+// it is given up. Both transports build on it.
+package pending
+
+const (
+	// mergeAfter is how many small writes a queue keeps as references before it copies them into one piece.
+	mergeAfter = 512
+	// mergeBelow is the average size under which copying costs less memory than the references (24 bytes each) do.
+	mergeBelow = 64
+	// keepCap is how many references an emptied queue keeps room for.
+	keepCap = 64
+)
+
+// A Queue holds, in order, references to bytes that wait to be written. It never changes them. The zero value is an
+// empty queue. Not safe for concurrent use.
+//
+// Memory is bounded by the bytes that wait: a peer that provokes very many tiny writes and reads none of them (pongs of
+// two bytes, say) would otherwise cost twelve times its limit in references.
+type Queue struct {
+	refs  [][]byte
+	head  int // refs[:head] are gone
+	off   int // this much of refs[head] is gone
+	loose int // refs[loose:] were pushed since the last merge
+	size  int
+}
+
+// Len is the number of bytes that wait.
+func (q *Queue) Len() int { return q.size }
+
+// Refs is the number of pieces that wait.
+func (q *Queue) Refs() int { return len(q.refs) - q.head }
+
+// Push adds p, which must not change any more. An empty p is ignored.
+func (q *Queue) Push(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	if q.head >= keepCap && q.head*2 >= len(q.refs) {
+		q.compact()
+	}
+	if len(q.refs)-q.loose >= mergeAfter {
+		q.merge()
+	}
+	q.refs = append(q.refs, p)
+	q.size += len(p)
+}
+
+// Next returns bytes to write now: a single piece as it is, several copied one after the other into scratch, as many as
+// fit. It is empty when the queue is. Other calls do not change the result; Advance tells how much of it was written.
+func (q *Queue) Next(scratch []byte) []byte {
+	if q.size == 0 {
+		return nil
+	}
+	first := q.refs[q.head][q.off:]
+	if q.Refs() == 1 || len(first)+len(q.refs[q.head+1]) > cap(scratch) {
+		return first
+	}
+	scratch = append(scratch[:0], first...)
+	for _, p := range q.refs[q.head+1:] {
+		if len(scratch)+len(p) > cap(scratch) {
+			break
+		}
+		scratch = append(scratch, p...)
+	}
+	return scratch
+}
+
+// Vector appends the first max pieces to dst, for a gathering write.
+func (q *Queue) Vector(dst [][]byte, max int) [][]byte {
+	for i, p := range q.refs[q.head:] {
+		if i == max {
+			break
+		}
+		if i == 0 {
+			p = p[q.off:]
+		}
+		dst = append(dst, p)
+	}
+	return dst
+}
+
+// Advance drops the first n bytes, which have been written. n is at most Len.
+func (q *Queue) Advance(n int) {
+	q.size -= n
+	if q.size == 0 {
+		q.Reset()
+		return
+	}
+	n += q.off
+	for n > 0 && n >= len(q.refs[q.head]) {
+		n -= len(q.refs[q.head])
+		q.refs[q.head] = nil
+		q.head++
+	}
+	q.off = n
+}
+
+// Reset empties the queue, and keeps a little room for the next use.
+func (q *Queue) Reset() {
+	if cap(q.refs) > keepCap {
+		*q = Queue{}
+		return
+	}
+	clear(q.refs)
+	*q = Queue{refs: q.refs[:0]}
+}
+
+// compact moves what waits to the front of the slice.
+func (q *Queue) compact() {
+	n := copy(q.refs, q.refs[q.head:])
+	clear(q.refs[n:])
+	q.refs = q.refs[:n]
+	q.loose = max(q.loose-q.head, 0)
+	q.head = 0
+}
+
+// merge copies what was pushed since the last merge into one piece, if the pieces are small. Each byte is copied here
+// at most once.
+func (q *Queue) merge() {
+	from := max(q.loose, q.head)
+	if from == q.head && q.off > 0 {
+		from++
+	}
+	size := 0
+	for _, p := range q.refs[from:] {
+		size += len(p)
+	}
+	if n := len(q.refs) - from; n > 1 && size < n*mergeBelow {
+		all := make([]byte, 0, size)
+		for _, p := range q.refs[from:] {
+			all = append(all, p...)
+		}
+		clear(q.refs[from:])
+		q.refs = append(q.refs[:from], all)
+	}
+	q.loose = len(q.refs)
+}

@@ -1,0 +1,281 @@
+package transporttest
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/transport"
+)
+
+// testHalfClosedReply answers clients that say one thing and close their side.
+func testHalfClosedReply(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{Loops: 2})
+	for range 50 {
+		m := r.connect(b, nil, echo)
+		m.within(patience)
+		if _, err := m.nc.Write([]byte("last words")); err != nil {
+			t.Fatal(err)
+		}
+		m.closeWrite()
+		if got, err := io.ReadAll(m.nc); err != nil || string(got) != "last words" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		if err := m.awaitClosed(); err != io.EOF {
+			t.Errorf("closed with %v, want EOF", err)
+		}
+	}
+}
+
+// testHalfClosedFinish is what a WebSocket client does that sends its Close frame and a FIN together.
+func testHalfClosedFinish(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{})
+	for range 50 {
+		m := r.connect(b, nil, func(m *member, b []byte) {
+			p := bytes.Clone(b)
+			r.post(m.conn.Loop(), func() { m.conn.Finish(p) })
+		})
+		m.within(patience)
+		if _, err := m.nc.Write([]byte("close")); err != nil {
+			t.Fatal(err)
+		}
+		m.closeWrite()
+		if got, err := io.ReadAll(m.nc); err != nil || string(got) != "close" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		if err := m.awaitClosed(); err != io.EOF {
+			t.Errorf("closed with %v, want EOF", err)
+		}
+	}
+}
+
+// testHalfClosedBacklog finishes a connection whose peer has closed its side but still reads, slowly.
+func testHalfClosedBacklog(t *testing.T, b Backend) {
+	const size = 4 << 20
+	r := b.start(t, transport.Config{Backpressure: 2 * size, CloseTimeout: patience})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	want := pattern(9, size)
+	m.on(func() {
+		m.conn.Write(want[:size-3])
+		m.conn.Finish(want[size-3:])
+	})
+	m.closeWrite()
+	if got, err := io.ReadAll(m.nc); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("got %d bytes, %v, want %d", len(got), err, size)
+	}
+	if err := m.awaitClosed(); err != io.EOF {
+		t.Errorf("closed with %v, want EOF", err)
+	}
+}
+
+func testPeerCloses(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	if _, err := m.nc.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	m.awaitData(5)
+	_ = m.nc.Close()
+	if err := m.awaitClosed(); err != io.EOF {
+		t.Errorf("closed with %v, want EOF", err)
+	}
+}
+
+func testReset(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	if _, err := m.nc.Write([]byte{0x81}); err != nil { // half a frame
+		t.Fatal(err)
+	}
+	m.awaitData(1)
+	b.Reset(m.nc)
+	if err := m.awaitClosed(); err == io.EOF || err == transport.ErrClosed {
+		t.Errorf("closed with %v, want the system's error", err)
+	}
+}
+
+// testResetNoticedByWrite has nobody read, so that only writing can find out.
+func testResetNoticedByWrite(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{})
+	m := r.connect(b, []byte{1}, nil)
+	m.awaitData(1)
+	m.conn.Pause()
+	b.Reset(m.nc)
+	p := pattern(1, 1000)
+	for end := time.Now().Add(patience); m.calls.Load() == 0 && time.Now().Before(end); {
+		m.on(func() { m.conn.Write(p); m.conn.WriteNow(p) })
+	}
+	if err := m.awaitClosed(); err == transport.ErrClosed {
+		t.Errorf("closed with %v", err)
+	}
+}
+
+func testFinish(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	m.on(func() {
+		m.conn.Write([]byte("good"))
+		m.conn.Finish([]byte("bye"))
+		m.conn.Finish([]byte("again"))
+		if m.conn.Write([]byte("x")) || m.conn.WriteNow([]byte("x")) {
+			t.Error("Write accepted after Finish")
+		}
+	})
+	if got, err := io.ReadAll(m.nc); err != nil || string(got) != "goodbye" {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	if _, err := m.nc.Write([]byte("you too")); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.awaitData(7); string(got) != "you too" {
+		t.Errorf("after Finish %q arrived", got)
+	}
+	_ = m.nc.Close()
+	if err := m.awaitClosed(); err != io.EOF {
+		t.Errorf("closed with %v, want EOF", err)
+	}
+}
+
+func testFinishBacklogged(t *testing.T, b Backend) {
+	const limit = 100 << 10
+	r := b.start(t, transport.Config{Backpressure: limit, CloseTimeout: patience})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	want := fill(t, m, limit, 1000)
+	bye := pattern(2, 50<<10)
+	m.on(func() { m.conn.Finish(bye) })
+	if got, err := io.ReadAll(m.nc); err != nil || !bytes.Equal(got, append(want, bye...)) {
+		t.Fatalf("got %d bytes, %v, want %d", len(got), err, len(want)+len(bye))
+	}
+	_ = m.nc.Close()
+	if err := m.awaitClosed(); err != io.EOF {
+		t.Errorf("closed with %v, want EOF", err)
+	}
+}
+
+// timesOut finishes m after prepare, and expects the end after the timeout.
+func timesOut(t *testing.T, b Backend, prepare func(m *member)) {
+	t.Helper()
+	const timeout = 60 * time.Millisecond
+	r := b.start(t, transport.Config{CloseTimeout: timeout, Backpressure: 100 << 10})
+	m := r.connect(b, []byte{1}, nil)
+	m.within(patience)
+	m.awaitData(1)
+	prepare(m)
+	var start time.Time
+	m.on(func() {
+		start = time.Now()
+		m.conn.Finish([]byte("bye"))
+	})
+	if err := m.awaitClosed(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("closed with %v, want a timeout", err)
+	}
+	if d := time.Since(start); d < timeout-time.Millisecond {
+		t.Errorf("closed after %v, before the timeout", d)
+	}
+}
+
+func testFinishTimeout(t *testing.T, b Backend) { timesOut(t, b, func(*member) {}) }
+
+func testFinishTimeoutBacklogged(t *testing.T, b Backend) {
+	timesOut(t, b, func(m *member) { fill(t, m, 100<<10, 1000) })
+}
+
+func testFinishTimeoutFlood(t *testing.T, b Backend) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	timesOut(t, b, func(m *member) {
+		wg.Go(func() {
+			p := pattern(1, 10<<10)
+			for {
+				if _, err := m.nc.Write(p); err != nil {
+					return // cut off
+				}
+			}
+		})
+	})
+}
+
+func testFinishTimeoutPaused(t *testing.T, b Backend) {
+	timesOut(t, b, func(m *member) { m.conn.Pause() })
+}
+
+// testAbort aborts connections in every state, from many goroutines.
+func testAbort(t *testing.T, b Backend) {
+	for _, state := range []struct {
+		name string
+		set  func(m *member)
+	}{
+		{"idle", func(*member) {}},
+		{"paused", func(m *member) { m.conn.Pause() }},
+		{"backlogged", func(m *member) { fill(t, m, 50<<10, 5000) }},
+		{"finished", func(m *member) { m.on(func() { m.conn.Finish(nil) }) }},
+	} {
+		t.Run(state.name, func(t *testing.T) {
+			r := b.start(t, transport.Config{Backpressure: 50 << 10, CloseTimeout: patience})
+			m := r.connect(b, nil, nil)
+			m.within(patience)
+			state.set(m)
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(m.conn.Abort)
+			}
+			wg.Wait()
+			if err := m.awaitClosed(); !errors.Is(err, transport.ErrClosed) {
+				t.Errorf("closed with %v, want ErrClosed", err)
+			}
+			if n, err := io.Copy(io.Discard, m.nc); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the client's side is still open after %d bytes", n)
+			}
+		})
+	}
+}
+
+func testAbortInOpen(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{})
+	server, client := b.Dial(t)
+	defer client.Close()
+	m := r.member(func(*member, []byte) { t.Error("Data after Abort") })
+	err := r.tr.Adopt(server, []byte("early"), func(c transport.Conn) transport.Handler {
+		m.conn = c
+		c.Abort()
+		r.on(c.Loop(), func() {})
+		return m
+	})
+	if err != nil {
+		t.Fatalf("Adopt: %v", err)
+	}
+	if err := m.awaitClosed(); !errors.Is(err, transport.ErrClosed) {
+		t.Errorf("closed with %v, want ErrClosed", err)
+	}
+}
+
+func testAfterClosed(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{CloseTimeout: time.Millisecond})
+	m := r.connect(b, nil, nil)
+	m.on(func() { m.conn.Write([]byte("lost?")) })
+	m.conn.Abort()
+	_ = m.awaitClosed()
+	for range 3 {
+		m.conn.Abort()
+		m.conn.Pause()
+		m.conn.Resume()
+		m.on(func() {
+			if m.conn.Write([]byte("x")) || m.conn.WriteNow([]byte("x")) {
+				t.Error("Write accepted after Closed")
+			}
+			m.conn.Finish([]byte("x"))
+		})
+	}
+	if n := m.conn.Buffered(); n != 0 {
+		t.Errorf("%d bytes wait after Closed", n)
+	}
+}

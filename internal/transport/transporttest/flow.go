@@ -1,0 +1,233 @@
+package transporttest
+
+import (
+	"bytes"
+	"io"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/transport"
+)
+
+// fill writes pieces to m, whose client does not read, until the connection has refused some in many turns in a row.
+// It holds every answer against the limit, and returns what was accepted.
+func fill(t *testing.T, m *member, limit, piece int) []byte {
+	t.Helper()
+	var accepted []byte
+	for seed, stuck := 0, 0; stuck < 50; stuck++ {
+		p := pattern(seed, piece)
+		m.on(func() {
+			for range 200 {
+				before := m.conn.Buffered()
+				if !m.conn.Write(p) {
+					if before+piece <= limit {
+						t.Errorf("refused %d bytes with %d waiting and a limit of %d", piece, before, limit)
+					}
+					return
+				}
+				stuck = 0
+				if after := m.conn.Buffered(); after > limit {
+					t.Errorf("%d bytes wait, with a limit of %d", after, limit)
+				}
+				accepted = append(accepted, p...)
+				seed++
+				p = pattern(seed, piece)
+			}
+		})
+	}
+	return accepted
+}
+
+// drained waits until nothing waits any more.
+func (m *member) drained() {
+	m.r.t.Helper()
+	for end := time.Now().Add(patience); m.conn.Buffered() > 0; runtime.Gosched() {
+		if time.Now().After(end) {
+			m.r.t.Fatalf("%d bytes still wait", m.conn.Buffered())
+		}
+	}
+}
+
+func testBackpressure(t *testing.T, b Backend) {
+	const limit = 200 << 10
+	r := b.start(t, transport.Config{Backpressure: limit})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	for range 2 {
+		want := fill(t, m, limit, 1000)
+		if w := m.conn.Buffered(); w <= limit-1000 || w > limit {
+			t.Errorf("%d bytes wait, want nearly %d", w, limit)
+		}
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(m.nc, got); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("what was accepted did not arrive (%v)", err)
+		}
+		m.drained()
+	}
+}
+
+func testBackpressureLargeWrite(t *testing.T, b Backend) {
+	const limit, size = 10 << 10, 8 << 20
+	r := b.start(t, transport.Config{Backpressure: limit})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	large := pattern(1, size)
+	m.on(func() {
+		if !m.conn.Write(large) {
+			t.Error("an empty queue refused a large write")
+		}
+		if m.conn.Write([]byte{1}) {
+			t.Error("a byte was accepted on top")
+		}
+		if !m.conn.Write(nil) {
+			t.Log("an empty write was refused")
+		}
+	})
+	if w := m.conn.Buffered(); w <= limit || w > size {
+		t.Errorf("%d bytes wait", w)
+	}
+	got := make([]byte, size)
+	if _, err := io.ReadFull(m.nc, got); err != nil || !bytes.Equal(got, large) {
+		t.Fatalf("the large write did not arrive (%v)", err)
+	}
+	m.drained()
+	m.on(func() {
+		if !m.conn.Write([]byte{1}) {
+			t.Error("Write refused after everything was taken")
+		}
+	})
+}
+
+// testSlowReaderAlone has one client that reads nothing, and another that notices nothing of it.
+func testSlowReaderAlone(t *testing.T, b Backend) {
+	const limit = 64 << 10
+	r := b.start(t, transport.Config{Backpressure: limit})
+	slow, other := r.connect(b, nil, nil), r.connect(b, nil, echo)
+	other.within(patience)
+	want := fill(t, slow, limit, 500)
+	p := pattern(3, 1000)
+	got := make([]byte, len(p))
+	for range 200 {
+		r.post(slow.conn.Loop(), func() { slow.conn.Write(p) })
+		if _, err := other.nc.Write(p); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(other.nc, got); err != nil || !bytes.Equal(got, p) {
+			t.Fatalf("echo: %v", err)
+		}
+	}
+	slow.within(patience)
+	got = make([]byte, len(want))
+	if _, err := io.ReadFull(slow.nc, got); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("the slow one did not get what was accepted (%v)", err)
+	}
+}
+
+// stream has the client send size bytes. sent tells how many were taken so far, the channel closes at the end.
+func (m *member) stream(size int) (want []byte, sent *atomic.Int64, done <-chan struct{}) {
+	want, sent = pattern(5, size), new(atomic.Int64)
+	ended := make(chan struct{})
+	go func() { // ended by the last byte, or the deadline of the client's side; callers wait for it
+		defer close(ended)
+		for p := want; len(p) > 0; {
+			n, err := m.nc.Write(p[:min(len(p), 8<<10)])
+			if err != nil {
+				m.r.t.Errorf("stream: %v", err)
+				return
+			}
+			sent.Add(int64(n))
+			p = p[n:]
+		}
+	}()
+	return want, sent, ended
+}
+
+// stalled waits until n has stood still for a while.
+func stalled(n *atomic.Int64) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for last := int64(-1); n.Load() != last; <-tick.C {
+		last = n.Load()
+	}
+}
+
+// testPause sees the client held back, and nothing lost by it.
+func testPause(t *testing.T, b Backend) {
+	const size = 8 << 20
+	r := b.start(t, transport.Config{})
+	m := r.connect(b, []byte{1}, nil)
+	m.awaitData(1)
+	m.within(patience)
+	m.conn.Pause()
+	want, sent, done := m.stream(size)
+	stalled(sent)
+	if n := sent.Load(); n == size {
+		t.Errorf("the client sent everything to a paused connection")
+	}
+	if n := m.received() - 1; n > 0 {
+		t.Errorf("%d bytes were handed over while paused", n)
+	}
+	m.conn.Resume()
+	if got := m.awaitData(1 + size)[1:]; !bytes.Equal(got, want) {
+		t.Error("bytes lost or out of order after Resume")
+	}
+	r.await(done, "the client")
+}
+
+// testPauseInData pauses in every call, and is never called before it has resumed.
+func testPauseInData(t *testing.T, b Backend) {
+	const size = 1 << 20
+	r := b.start(t, transport.Config{})
+	var paused atomic.Bool
+	var received atomic.Int64
+	all := make(chan struct{})
+	m := r.connect(b, []byte{1}, func(m *member, b []byte) {
+		if paused.Swap(true) {
+			t.Error("Data while paused")
+		}
+		m.conn.Pause()
+		if received.Add(int64(len(b))) == 1+size {
+			close(all)
+		}
+		r.post(m.conn.Loop(), func() {
+			paused.Store(false)
+			m.conn.Resume()
+		})
+	})
+	m.within(patience)
+	_, _, done := m.stream(size)
+	r.await(all, "the stream")
+	r.await(done, "the client")
+}
+
+func testPauseToggles(t *testing.T, b Backend) {
+	const size = 2 << 20
+	r := b.start(t, transport.Config{})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	want, _, done := m.stream(size)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(4, uint64(i)))
+			for range 3000 {
+				if rnd.IntN(2) == 0 {
+					m.conn.Pause()
+				} else {
+					m.conn.Resume()
+				}
+				runtime.Gosched()
+			}
+		})
+	}
+	wg.Wait()
+	m.conn.Resume()
+	if got := m.awaitData(size); !bytes.Equal(got, want) {
+		t.Error("bytes lost or out of order")
+	}
+	r.await(done, "the client")
+}

@@ -1,0 +1,257 @@
+package transporttest
+
+import (
+	"bytes"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/transport"
+)
+
+// patience is after how long something that must happen is taken to have failed. Nothing waits for it to pass.
+const patience = 20 * time.Second
+
+// A rig is a transport with, for each loop, an inbox that Tick drains: a hub in miniature.
+type rig struct {
+	t  testing.TB
+	tr transport.Transport
+
+	inboxes []inbox
+	more    func(loop int) bool // asked by each Tick when set
+}
+
+type inbox struct {
+	mu    sync.Mutex
+	todo  []func()
+	spare []func() // owned by Tick
+}
+
+// start makes a transport, which is closed when the test ends.
+func (b Backend) start(t testing.TB, cfg transport.Config) *rig {
+	t.Helper()
+	r := &rig{t: t, inboxes: make([]inbox, max(cfg.Loops, 1))}
+	r.open(b, cfg)
+	t.Cleanup(func() { _ = r.tr.Close() })
+	return r
+}
+
+func (r *rig) open(b Backend, cfg transport.Config) {
+	r.t.Helper()
+	if cfg.Tick == nil {
+		cfg.Tick = r.tick
+	}
+	tr, err := b.New(cfg)
+	if err != nil {
+		r.t.Fatalf("New: %v", err)
+	}
+	r.tr = tr
+}
+
+func (r *rig) tick(loop int) bool {
+	in := &r.inboxes[loop]
+	in.mu.Lock()
+	todo := in.todo
+	in.todo = in.spare[:0]
+	in.mu.Unlock()
+	for _, f := range todo {
+		f()
+	}
+	clear(todo)
+	in.spare = todo
+	return r.more != nil && r.more(loop)
+}
+
+// post has f called on the loop.
+func (r *rig) post(loop int, f func()) {
+	in := &r.inboxes[loop]
+	in.mu.Lock()
+	in.todo = append(in.todo, f)
+	in.mu.Unlock()
+	r.tr.Wake(loop)
+}
+
+// on calls f on the loop, and waits for it.
+func (r *rig) on(loop int, f func()) {
+	r.t.Helper()
+	done := make(chan struct{})
+	r.post(loop, func() { f(); close(done) })
+	r.await(done, "a turn of the loop")
+}
+
+func (r *rig) await(done <-chan struct{}, what string) {
+	r.t.Helper()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		r.t.Fatalf("timed out waiting for %s", what)
+	}
+}
+
+// A member is the handler of one connection. It keeps what arrives, and checks the promises made to a handler.
+type member struct {
+	r    *rig
+	conn transport.Conn
+	nc   net.Conn                  // the client's side
+	data func(m *member, b []byte) // instead of keeping b; set before Adopt
+	gone chan struct{}             // closed by Closed
+
+	busy  atomic.Int32 // calls of the handler under way
+	calls atomic.Int32 // of Closed
+
+	mu  sync.Mutex // guards the fields below
+	got bytes.Buffer
+	err error
+	arr sync.Cond // something has arrived
+}
+
+func (r *rig) member(data func(m *member, b []byte)) *member {
+	m := &member{r: r, data: data, gone: make(chan struct{})}
+	m.arr.L = &m.mu
+	return m
+}
+
+func (m *member) enter(what string) {
+	if m.busy.Add(1) != 1 {
+		m.r.t.Errorf("%s while another call is under way", what)
+	}
+	if m.calls.Load() != 0 {
+		m.r.t.Errorf("%s after Closed", what)
+	}
+}
+
+func (m *member) Data(b []byte, now time.Time) {
+	m.enter("Data")
+	defer m.busy.Add(-1)
+	if len(b) == 0 {
+		m.r.t.Error("Data with nothing")
+	}
+	if now.IsZero() {
+		m.r.t.Error("Data without a time")
+	}
+	if m.data != nil {
+		m.data(m, b)
+	} else {
+		m.mu.Lock()
+		m.got.Write(b)
+		m.arr.Broadcast()
+		m.mu.Unlock()
+	}
+	clear(b) // the handler may change it
+}
+
+func (m *member) Closed(err error) {
+	m.enter("Closed")
+	defer m.busy.Add(-1)
+	if err == nil {
+		m.r.t.Error("Closed without an error")
+	}
+	m.mu.Lock()
+	m.err = err
+	m.arr.Broadcast()
+	m.mu.Unlock()
+	if m.calls.Add(1) == 1 {
+		close(m.gone)
+	}
+}
+
+// awaitClosed waits for Closed and returns its error.
+func (m *member) awaitClosed() error {
+	m.r.t.Helper()
+	m.r.await(m.gone, "Closed")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err
+}
+
+// awaitData waits for n bytes, and returns what has arrived.
+func (m *member) awaitData(n int) []byte {
+	m.r.t.Helper()
+	late := false
+	defer time.AfterFunc(patience, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		late = true
+		m.arr.Broadcast()
+	}).Stop()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.got.Len() < n && m.err == nil && !late {
+		m.arr.Wait()
+	}
+	if m.got.Len() < n {
+		m.r.t.Fatalf("%d bytes arrived, want %d (closed: %v)", m.got.Len(), n, m.err)
+	}
+	return bytes.Clone(m.got.Bytes())
+}
+
+func (m *member) received() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.got.Len()
+}
+
+// on calls f on the member's loop and waits for it.
+func (m *member) on(f func()) {
+	m.r.t.Helper()
+	m.r.on(m.conn.Loop(), f)
+}
+
+// reply writes a copy of b on the loop.
+func (m *member) reply(b []byte) {
+	b = bytes.Clone(b)
+	m.r.post(m.conn.Loop(), func() { m.conn.Write(b) })
+}
+
+// echo is a data function that sends everything back.
+func echo(m *member, b []byte) { m.reply(b) }
+
+// connect makes a connection, adopts the server's side with early, and returns its member.
+func (r *rig) connect(b Backend, early []byte, data func(m *member, b []byte)) *member {
+	r.t.Helper()
+	server, client := b.Dial(r.t)
+	m := r.member(data)
+	m.nc = client
+	r.t.Cleanup(func() { _ = client.Close() })
+	if err := r.tr.Adopt(server, early, m.open); err != nil {
+		r.t.Fatalf("Adopt: %v", err)
+	}
+	return m
+}
+
+func (m *member) open(c transport.Conn) transport.Handler {
+	m.conn = c
+	return m
+}
+
+// within sets a deadline on the client's side, so that a test fails rather than hangs.
+func (m *member) within(d time.Duration) {
+	if err := m.nc.SetDeadline(time.Now().Add(d)); err != nil {
+		m.r.t.Errorf("set deadline: %v", err)
+	}
+}
+
+// closeWrite closes the writing side of the client.
+func (m *member) closeWrite() {
+	m.r.t.Helper()
+	if err := m.nc.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		m.r.t.Errorf("CloseWrite: %v", err)
+	}
+}
+
+// pattern is n bytes that depend on seed and tell their place.
+func pattern(seed, n int) []byte {
+	p := make([]byte, n)
+	x := uint32(seed)*2654435761 + 1
+	for i := range p {
+		x ^= x << 13
+		x ^= x >> 17
+		x ^= x << 5
+		p[i] = byte(x)
+	}
+	return p
+}

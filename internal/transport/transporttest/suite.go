@@ -1,0 +1,88 @@
+// Package transporttest is the suite that every transport passes.
+package transporttest
+
+import (
+	"net"
+	"testing"
+
+	"github.com/hearthws/hearth/internal/transport"
+)
+
+// A Backend is one kind of transport over one kind of connection.
+type Backend struct {
+	// New makes the transport.
+	New func(transport.Config) (transport.Transport, error)
+
+	// Dial makes a connected pair. The server's side is given to Adopt, the client's is closed by the suite.
+	Dial func(t testing.TB) (server, client net.Conn)
+
+	// HalfClose says that each side can close its writing alone.
+	HalfClose bool
+
+	// Reset cuts the client's side so that the server's sees an error, not an end. nil where there is no such thing.
+	Reset func(client net.Conn)
+
+	// Clients is how many connections a storm takes. Default 1000; less where Dial is expensive.
+	Clients int
+}
+
+// Run runs the suite.
+func Run(t *testing.T, b Backend) {
+	if b.Clients == 0 {
+		b.Clients = 1000
+	}
+	for _, tc := range []struct {
+		name string
+		run  func(*testing.T, Backend)
+		skip bool
+	}{
+		{name: "Echo", run: testEcho},
+		{name: "Coalesce", run: testCoalesce},
+		{name: "Order", run: testOrder},
+		{name: "FanOut", run: testFanOut},
+		{name: "Early", run: testEarly},
+		{name: "EarlyThenEnd", run: testEarlyThenEnd, skip: !b.HalfClose},
+		{name: "WriteBeforeAdopted", run: testWriteBeforeAdopted},
+		{name: "Addresses", run: testAddresses},
+		{name: "Loops", run: testLoops},
+
+		{name: "Backpressure", run: testBackpressure},
+		{name: "BackpressureLargeWrite", run: testBackpressureLargeWrite},
+		{name: "SlowReaderAlone", run: testSlowReaderAlone},
+		{name: "Pause", run: testPause},
+		{name: "PauseInData", run: testPauseInData},
+		{name: "PauseToggles", run: testPauseToggles},
+
+		{name: "HalfClosedReply", run: testHalfClosedReply, skip: !b.HalfClose},
+		{name: "HalfClosedFinish", run: testHalfClosedFinish, skip: !b.HalfClose},
+		{name: "HalfClosedBacklog", run: testHalfClosedBacklog, skip: !b.HalfClose},
+		{name: "PeerCloses", run: testPeerCloses},
+		{name: "Reset", run: testReset, skip: b.Reset == nil},
+		{name: "ResetNoticedByWrite", run: testResetNoticedByWrite, skip: b.Reset == nil},
+		{name: "Finish", run: testFinish, skip: !b.HalfClose},
+		{name: "FinishBacklogged", run: testFinishBacklogged, skip: !b.HalfClose},
+		{name: "FinishTimeout", run: testFinishTimeout},
+		{name: "FinishTimeoutBacklogged", run: testFinishTimeoutBacklogged},
+		{name: "FinishTimeoutFlood", run: testFinishTimeoutFlood},
+		{name: "FinishTimeoutPaused", run: testFinishTimeoutPaused},
+		{name: "Abort", run: testAbort},
+		{name: "AbortInOpen", run: testAbortInOpen},
+		{name: "AfterClosed", run: testAfterClosed},
+
+		{name: "Storm", run: testStorm},
+		{name: "Reuse", run: testReuse},
+		{name: "AdoptAfterClose", run: testAdoptAfterClose},
+		{name: "CloseUnderLoad", run: testCloseUnderLoad},
+		{name: "WakeStorm", run: testWakeStorm},
+		{name: "TickMore", run: testTickMore},
+		{name: "NoTick", run: testNoTick},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			if tc.skip {
+				t.Skip("not with this kind of connection")
+			}
+			tc.run(t, b)
+		})
+	}
+}
