@@ -1,0 +1,151 @@
+package epoll
+
+import (
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/hearthws/hearth/internal/transport"
+	"github.com/hearthws/hearth/internal/transport/pending"
+	"golang.org/x/sys/unix"
+)
+
+// connection implements RawConn. An idle server consists of these: keep it within 96 bytes.
+type connection struct {
+	// Set when it is made, then read-only.
+	loop   *loop
+	remote netip.AddrPort
+	serial uint32 // unlike fd, never that of an earlier connection
+
+	// Any goroutine.
+	orders  atomic.Uint32 // what others want of it
+	waiting atomic.Int64  // what Buffered returns
+
+	// Owned by the loop (handler: once registered).
+	fd       int32
+	state    state
+	interest uint32         // what epoll has been asked for
+	out      *pending.Queue // nil while nothing waits
+	handler  transport.Handler
+}
+
+// state is a set of what has happened to a connection.
+type state uint16
+
+const (
+	registered state = 1 << iota // by the loop, which knows its handler now
+	dirty                        // in loop.dirty, to be written at the end of the turn
+	blocked                      // the socket takes no more: epoll will tell
+	finishing                    // Finish was called
+	shut                         // and everything is written, and the writing side shut
+	ended                        // the peer has closed its side
+	closing                      // in loop.closing, or gone
+)
+
+// Orders, set by any goroutine and carried out by the loop. ordered says that the connection is in loop.commands for it,
+// so that it is there once, however often orders change.
+const (
+	ordered uint32 = 1 << iota
+	paused
+	aborted
+)
+
+func (c *connection) Buffered() int              { return int(c.waiting.Load()) }
+func (c *connection) RemoteAddr() netip.AddrPort { return c.remote }
+func (c *connection) Loop() int                  { return c.loop.index }
+
+func (c *connection) Abort()  { c.order(aborted, 0) }
+func (c *connection) Pause()  { c.order(paused, 0) }
+func (c *connection) Resume() { c.order(0, paused) }
+
+func (c *connection) order(set, clear uint32) {
+	for {
+		old := c.orders.Load()
+		now := old&^clear | set
+		if now == old {
+			return
+		}
+		if c.orders.CompareAndSwap(old, now|ordered) {
+			if old&ordered == 0 {
+				c.loop.post(command{kind: obey, c: c})
+			}
+			return
+		}
+	}
+}
+
+// is reports whether any of s has happened.
+func (c *connection) is(s state) bool { return c.state&s != 0 }
+
+// key names the connection in the deadlines.
+func (c *connection) key() uint64 { return uint64(c.serial)<<32 | uint64(uint32(c.fd)) }
+
+func (c *connection) Write(p []byte) bool {
+	if c.is(closing|finishing) || !c.fits(len(p)) {
+		return false
+	}
+	c.push(p)
+	return true
+}
+
+// fits reports whether n more bytes may wait. What came in this turn does not have to: it is written before anything
+// is refused for it.
+func (c *connection) fits(n int) bool {
+	limit := c.loop.t.cfg.Backpressure
+	if c.out != nil && c.out.Len()+n > limit && !c.is(blocked) {
+		c.loop.flush(c)
+	}
+	return !c.is(closing) && (c.out == nil || c.out.Len()+n <= limit)
+}
+
+func (c *connection) WriteNow(p []byte) bool {
+	if c.out != nil || len(p) == 0 {
+		return c.Write(p)
+	}
+	if c.is(closing | finishing) {
+		return false
+	}
+	n, errno := send(c.fd, p)
+	if errno != 0 && errno != unix.EAGAIN {
+		c.loop.lose(c, "send", errno)
+		return false
+	}
+	if n < len(p) {
+		c.state |= blocked
+		c.push(p[n:])
+		c.loop.watch(c)
+	}
+	return true
+}
+
+func (c *connection) Finish(p []byte) {
+	if c.is(closing | finishing) {
+		return
+	}
+	c.state |= finishing
+	c.push(p)
+	c.touch()
+	if c.is(registered) {
+		c.loop.expire(c)
+	}
+}
+
+// push queues p, and sees to it that it is written.
+func (c *connection) push(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	if c.out == nil {
+		c.out = c.loop.queue()
+	}
+	c.out.Push(p)
+	c.waiting.Store(int64(c.out.Len()))
+	c.touch()
+}
+
+// touch has the loop look after the connection at the end of the turn, unless epoll will say when.
+func (c *connection) touch() {
+	if !c.is(dirty | blocked) {
+		c.state |= dirty
+		c.loop.dirty = append(c.loop.dirty, c)
+	}
+}

@@ -1,0 +1,31 @@
+// Package epoll is the transport for very many connections: event loops over plain TCP, on Linux.
+//
+// A loop is one goroutine that owns its connections. In each turn it asks the kernel what is ready, reads at most once
+// from each ready connection, into one buffer that all share, calls Tick, and writes to each connection what was queued
+// for it, in one system call where the socket takes it. An idle connection is 96 bytes and a slot in a table: it has
+// no goroutine, no buffer and no timer, and its descriptor is not known to Go's poller.
+//
+// On other systems New returns transport.ErrUnsupported, and Supported is false.
+package epoll
+
+import (
+	"net"
+
+	"github.com/hearthws/hearth/internal/transport"
+)
+
+// A RawConn is a connection that was accepted by a loop itself (see Transport.Listen), and so is not yet known to speak
+// any protocol.
+//
+// As all its Handler's methods are called on the loop, they may call those methods of it that are "on the loop only".
+type RawConn interface {
+	transport.Conn
+
+	// SetHandler makes h the handler, from the next call on. It must be called within Data, or on the loop.
+	SetHandler(h transport.Handler)
+
+	// Detach takes the connection out of the transport and returns it as one of package net, without what has been
+	// read. Its handler gets no further call, not even Closed. It must be called within Data, before anything was
+	// written; on error the connection stays, and should be aborted.
+	Detach() (net.Conn, error)
+}

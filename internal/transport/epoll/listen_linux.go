@@ -1,0 +1,189 @@
+package epoll
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/hearthws/hearth/internal/transport"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	acceptMax   = 64                     // that one turn accepts
+	acceptPause = 100 * time.Millisecond // without accepting, when the system has no descriptors or memory left
+	doorMark    = -1                     // in place of the serial, in the events of a listening socket
+)
+
+// A Listener is where loops accept connections from. Made by Transport.Listen.
+type Listener struct {
+	doors []*door // one for each loop
+}
+
+// A door is the listening socket as one loop sees it. Owned by the loop.
+type door struct {
+	loop *loop
+	fd   int32
+	open func(RawConn) transport.Handler
+	shut chan struct{} // closed by the loop when it has closed fd
+}
+
+// Listen has the loops accept the connections that arrive at ln, without the goroutine, buffers and parsing of
+// net/http. open is called on a loop (not always that of the connection) for each; it must not block. On success ln
+// belongs to the transport, and is closed by Listener.Close or Transport.Close. On error it is untouched.
+func (t *Transport) Listen(ln *net.TCPListener, open func(RawConn) transport.Handler) (*Listener, error) {
+	if !t.begin() {
+		return nil, transport.ErrClosed
+	}
+	defer t.adopting.Done()
+	lr := &Listener{}
+	for _, l := range t.loops {
+		fd, err := duplicate(ln)
+		if err != nil {
+			for _, d := range lr.doors {
+				_ = unix.Close(int(d.fd))
+			}
+			return nil, fmt.Errorf("adopt listener: %w", err)
+		}
+		lr.doors = append(lr.doors, &door{loop: l, fd: int32(fd), open: open, shut: make(chan struct{})})
+	}
+	inherit(int(lr.doors[0].fd))
+	_ = ln.Close()
+	for _, d := range lr.doors {
+		d.loop.post(command{kind: listen, door: d})
+	}
+	return lr, nil
+}
+
+// Close stops accepting, and returns when the port is free. Connections stay. Not to be called from a Handler or Tick.
+func (lr *Listener) Close() error {
+	for _, d := range lr.doors {
+		d.loop.post(command{kind: unlisten, door: d})
+	}
+	for _, d := range lr.doors {
+		<-d.shut
+	}
+	return nil
+}
+
+// inherit sets what package net sets for each connection once, on the listening socket: on Linux those that it accepts
+// start out with the same. An error only means a default of the system's.
+func inherit(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9)
+}
+
+// openDoor starts accepting at d.
+func (l *loop) openDoor(d *door) {
+	l.doors[d.fd] = d
+	// Of several loops that sleep, a connection wakes one.
+	ev := unix.EpollEvent{Events: readable | unix.EPOLLEXCLUSIVE, Fd: d.fd, Pad: doorMark}
+	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(d.fd), &ev); err != nil && err != unix.EEXIST {
+		l.pauseDoors()
+	}
+}
+
+// closeDoor stops accepting at d, for good.
+func (l *loop) closeDoor(d *door) {
+	if l.doors[d.fd] != d {
+		return // before, or never opened
+	}
+	delete(l.doors, d.fd)
+	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(d.fd), nil)
+	_ = unix.Close(int(d.fd))
+	close(d.shut)
+}
+
+// pauseDoors leaves those who knock waiting for a while: the event would come again at once, and nothing could be done.
+func (l *loop) pauseDoors() {
+	for fd := range l.doors {
+		_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(fd), nil)
+	}
+	l.reopen = l.now.Add(acceptPause)
+}
+
+// reopenDoors ends the pause when it is over.
+func (l *loop) reopenDoors() {
+	if l.reopen.IsZero() || l.now.Before(l.reopen) {
+		return
+	}
+	l.reopen = time.Time{}
+	for _, d := range l.doors {
+		l.openDoor(d)
+	}
+}
+
+// accept takes connections in, and gives each to the loop with the fewest.
+func (l *loop) accept(d *door) {
+	if d == nil {
+		return
+	}
+	for range acceptMax {
+		fd, from, err := unix.Accept4(int(d.fd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch err {
+		case nil:
+		case unix.EAGAIN:
+			return
+		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EINVAL, unix.EBADF, unix.ENOTSOCK, unix.EOPNOTSUPP:
+			l.pauseDoors()
+			return
+		default: // of this connection, which has gone again
+			continue
+		}
+		to := l.t.leastBusy()
+		c := l.t.connection(to, fd, addrPort(from))
+		c.handler = d.open(c)
+		if to == l {
+			l.register(c, nil)
+		} else if !to.post(command{kind: register, c: c}) {
+			c.state |= registered // here, only to be closed
+			l.drop(c, transport.ErrClosed)
+		}
+	}
+}
+
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		addr := netip.AddrFrom16(sa.Addr)
+		if sa.ZoneId != 0 {
+			addr = addr.WithZone(strconv.FormatUint(uint64(sa.ZoneId), 10))
+		}
+		return netip.AddrPortFrom(addr, uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// SetHandler implements RawConn.
+func (c *connection) SetHandler(h transport.Handler) { c.handler = h }
+
+// Detach implements RawConn.
+func (c *connection) Detach() (net.Conn, error) {
+	if c.is(closing|finishing) || c.out != nil {
+		return nil, fmt.Errorf("detach connection: %w", transport.ErrClosed)
+	}
+	fd, err := unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("detach connection: %w", os.NewSyscallError("fcntl", err))
+	}
+	f := os.NewFile(uintptr(fd), "connection")
+	nc, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		_ = unix.SetNonblock(int(c.fd), true) // package os may have changed it, for all that share the socket
+		return nil, fmt.Errorf("detach connection: %w", err)
+	}
+	c.state |= closing
+	c.loop.forget(c)
+	_ = unix.Close(int(c.fd))
+	c.fd, c.handler = -1, nil
+	return nc, nil
+}

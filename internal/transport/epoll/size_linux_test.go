@@ -1,0 +1,13 @@
+package epoll
+
+import (
+	"testing"
+	"unsafe"
+)
+
+func TestIdleConnectionIsSmall(t *testing.T) {
+	t.Parallel()
+	if size := unsafe.Sizeof(connection{}); size > 96 {
+		t.Errorf("a connection takes %d bytes", size)
+	}
+}

@@ -1,0 +1,116 @@
+package epoll
+
+import (
+	"io"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// What epoll reports, as the type of its field.
+const (
+	readable = uint32(unix.EPOLLIN)
+	writable = uint32(unix.EPOLLOUT)
+	broken   = uint32(unix.EPOLLERR)
+	hungUp   = uint32(unix.EPOLLHUP)
+)
+
+const sendFlags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
+
+// send writes p, which is not empty, once. Package unix has no send that tells how much was written.
+func send(fd int32, p []byte) (int, unix.Errno) {
+	for {
+		n, _, e := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), sendFlags, 0, 0)
+		if e == 0 {
+			return int(n), 0
+		}
+		if e != unix.EINTR {
+			return 0, e
+		}
+	}
+}
+
+// vectors is reused for every gathering write of a loop.
+type vectors struct {
+	pieces [][]byte
+	iov    []unix.Iovec
+	msg    unix.Msghdr
+}
+
+const maxVectors = 64
+
+// send writes v.pieces once, and forgets them. It returns their length, too.
+func (v *vectors) send(fd int32) (n, of int, e unix.Errno) {
+	v.iov = v.iov[:0]
+	for _, p := range v.pieces {
+		iov := unix.Iovec{Base: &p[0]}
+		iov.SetLen(len(p))
+		v.iov = append(v.iov, iov)
+		of += len(p)
+	}
+	v.msg.Iov = &v.iov[0]
+	v.msg.SetIovlen(len(v.iov))
+	for e = unix.EINTR; e == unix.EINTR; {
+		var r uintptr
+		r, _, e = unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&v.msg)), sendFlags)
+		n = int(r)
+	}
+	if e != 0 {
+		n = 0
+	}
+	clear(v.iov)
+	clear(v.pieces)
+	v.pieces = v.pieces[:0]
+	return n, of, e
+}
+
+// recv reads once.
+func recv(fd int32, p []byte) (int, error) {
+	for {
+		n, err := unix.Read(int(fd), p)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// wait is epoll_wait; an error (a signal) is no event.
+func wait(ep int, events []unix.EpollEvent, msec int) int {
+	n, err := unix.EpollWait(ep, events, msec)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// hangup is why a socket that is broken or hung up is so.
+func hangup(fd int32) error {
+	code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	if code == 0 {
+		return io.EOF
+	}
+	return os.NewSyscallError("epoll", unix.Errno(code))
+}
+
+// duplicate gives a socket of package net another descriptor, one that Go's poller does not know. Unlike what File
+// returns it leaves the socket's mode, which both share, alone.
+func duplicate(nc syscall.Conn) (int, error) {
+	raw, err := nc.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	dup := -1
+	var dupErr error
+	err = raw.Control(func(fd uintptr) {
+		dup, dupErr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if err != nil {
+		return -1, err
+	}
+	return dup, os.NewSyscallError("fcntl", dupErr)
+}
