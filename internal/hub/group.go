@@ -1,0 +1,117 @@
+package hub
+
+// kind tells the three sorts of group apart.
+type kind uint8
+
+const (
+	everyone kind = iota
+	user
+	room
+)
+
+// A group is a set of members that one message can go to: everyone, the sessions of a user, a room. A set for each
+// lane, since each lane writes to its own members. Guarded by Hub.mu.
+//
+// A member's entry in a set and its place in the member's list know each other's position, so that joining and leaving
+// take the same short time in a room of three and in one of a million.
+type group struct {
+	kind kind
+	name string
+	size int
+	sets []set // one for each lane
+}
+
+type set struct{ entries []entry }
+
+type entry struct {
+	member *Member
+	place  int32 // index in member.places
+}
+
+type place struct {
+	group *group
+	entry int32 // index in the set of the member's lane
+}
+
+func newGroup(k kind, name string, lanes int) *group {
+	return &group{kind: k, name: name, sets: make([]set, lanes)}
+}
+
+// add makes m a member; it must not be one.
+func (g *group) add(m *Member) {
+	s := &g.sets[m.lane.index]
+	if m.places == nil {
+		m.places = make([]place, 0, 3) // everyone and the two default rooms; append grows it for others
+	}
+	m.places = append(m.places, place{g, int32(len(s.entries))})
+	s.entries = append(s.entries, entry{m, int32(len(m.places) - 1)})
+	g.size++
+}
+
+// remove ends the membership at m.places[i]. The last of each list takes the place that falls free.
+func (g *group) remove(m *Member, i int) {
+	s := &g.sets[m.lane.index]
+	at := int(m.places[i].entry)
+
+	last := len(s.entries) - 1
+	if at != last {
+		s.entries[at] = s.entries[last]
+		moved := s.entries[at]
+		moved.member.places[moved.place].entry = int32(at)
+	}
+	s.entries[last] = entry{}
+	s.entries = shrink(s.entries[:last])
+
+	last = len(m.places) - 1
+	if i != last {
+		m.places[i] = m.places[last]
+		moved := m.places[i]
+		moved.group.sets[m.lane.index].entries[moved.entry].place = int32(i)
+	}
+	m.places[last] = place{}
+	m.places = shrink(m.places[:last])
+	g.size--
+}
+
+func (s *set) appendTo(dst []*Member) []*Member {
+	for i := range s.entries {
+		dst = append(dst, s.entries[i].member)
+	}
+	return dst
+}
+
+// shrink gives memory back when a list uses less than a quarter of what it holds.
+func shrink[T any](s []T) []T {
+	if cap(s) < 64 || len(s) > cap(s)/4 {
+		return s
+	}
+	return append(make([]T, 0, 2*len(s)), s...)
+}
+
+// table is a map that gives memory back after a storm, which Go's maps do not. Its zero value is empty and ready.
+type table[V any] struct {
+	m    map[string]V
+	peak int // most entries since m was made
+}
+
+func (t *table[V]) get(key string) V { return t.m[key] }
+
+func (t *table[V]) put(key string, v V) {
+	if t.m == nil {
+		t.m = make(map[string]V)
+	}
+	t.m[key] = v
+	t.peak = max(t.peak, len(t.m))
+}
+
+func (t *table[V]) drop(key string) {
+	delete(t.m, key)
+	if t.peak < 1024 || len(t.m) > t.peak/8 {
+		return
+	}
+	m := make(map[string]V, len(t.m))
+	for k, v := range t.m {
+		m[k] = v
+	}
+	t.m, t.peak = m, len(m)
+}

@@ -1,0 +1,108 @@
+package hub_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// client is a member with a link that remembers what was written. Its fields belong to whoever calls Tick.
+type client struct {
+	hub.Member
+
+	got      []byte // frames, one behind the other
+	room     int    // bytes that the link still takes; negative: any
+	finished bool
+
+	buffered atomic.Int64
+	refused  int
+}
+
+func (c *client) Write(p []byte) bool {
+	if c.finished || (c.room >= 0 && len(p) > c.room) {
+		return false
+	}
+	if c.room >= 0 {
+		c.room -= len(p)
+	}
+	c.got = append(c.got, p...)
+	return true
+}
+
+func (c *client) WriteNow(p []byte) bool { return c.Write(p) }
+func (c *client) Finish(p []byte)        { c.got, c.finished = append(c.got, p...), true }
+func (c *client) Buffered() int          { return int(c.buffered.Load()) }
+func (c *client) Refused(n int)          { c.refused += n }
+
+// events are the names of the events that the client got, in order; other frames are named by their opcode.
+func (c *client) events() []string {
+	var in inbox
+	end := ws.NewEndpoint(ws.Client, 1<<20, c.Deflate)
+	if err := end.Feed(bytes.Clone(c.got), &in); err != nil {
+		in.events = append(in.events, "not a frame: "+err.Error())
+	}
+	return in.events
+}
+
+type inbox struct{ events []string }
+
+func (in *inbox) Message(_ ws.Opcode, payload []byte) {
+	var e struct{ Event string }
+	if err := json.Unmarshal(payload, &e); err != nil {
+		e.Event = "not JSON: " + string(payload)
+	}
+	in.events = append(in.events, e.Event)
+}
+func (in *inbox) Ping([]byte)              { in.events = append(in.events, "ping") }
+func (in *inbox) Pong([]byte)              { in.events = append(in.events, "pong") }
+func (in *inbox) Close(code int, _ string) { in.events = append(in.events, fmt.Sprint("close ", code)) }
+
+func message(event string) *ws.Message {
+	return ws.NewMessage(protocol.AppendEvent(nil, event, []byte(`"`+strings.Repeat("x", 20)+`"`)))
+}
+
+// newHub makes a hub whose lanes nobody drives but the test.
+func newHub(lanes int, cfg hub.Config) *hub.Hub {
+	cfg.Lanes = lanes
+	if cfg.Wake == nil {
+		cfg.Wake = func(int) {}
+	}
+	return hub.New(cfg)
+}
+
+// connect makes a client that is not admitted yet.
+func connect(h *hub.Hub, id string, lane int) *client {
+	c := &client{room: -1}
+	c.Init(id, c, h.Lane(lane), c)
+	return c
+}
+
+// admit makes an authenticated client.
+func admit(h *hub.Hub, id string, lane int, user string, rooms ...string) *client {
+	c := connect(h, id, lane)
+	h.Admit(&c.Member, hub.Admission{User: user, Rooms: rooms, Welcome: message("connected")})
+	return c
+}
+
+// settle ticks all lanes until nothing is left to do.
+func settle(h *hub.Hub, lanes int) {
+	for i := range lanes {
+		for h.Lane(i).Tick() {
+		}
+	}
+}
+
+func toRoom(name string) hub.Target { return hub.Target{Kind: hub.Room, Name: name} }
+func toUser(id string) hub.Target   { return hub.Target{Kind: hub.User, Name: id} }
+func toClient(id string) hub.Target { return hub.Target{Kind: hub.Client, Name: id} }
+func toAll() hub.Target             { return hub.Target{Kind: hub.All} }

@@ -1,0 +1,300 @@
+package hub
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hearthws/hearth/internal/ws"
+)
+
+const (
+	// batchMax bounds what consecutive messages to one group are joined to, for one write to each member.
+	batchMax = 64 << 10
+	// turnMax bounds the bytes of messages that one turn carries, so that a loop under a flood still reads.
+	turnMax = 256 << 10
+)
+
+// A Lane is the way from any goroutine to the connections of one event loop.
+type Lane struct {
+	// Set by New, then read-only.
+	hub   *Hub
+	index int
+	limit int
+	wake  func()
+
+	waiting atomic.Int64 // bytes of messages pushed and not yet handed to connections
+
+	mu     sync.Mutex // guards the fields below; innermost
+	inbox  []item
+	pushed uint64            // items, ever
+	busy   bool              // items were taken from the inbox and not yet carried
+	moves  map[*group][]move // changed with Hub.mu held too, or by the loop: the loop reads it under either
+
+	// Owned by the loop.
+	work    []item    // taken from the inbox
+	next    int       // work[next:] is still to do
+	first   uint64    // how many items were pushed before work[0]; written under mu
+	members []*Member // scratch for a fan-out
+}
+
+// An item is one thing for the loop to do.
+type item struct {
+	kind    itemKind
+	member  *Member // for all but fanOut
+	group   *group  // fanOut
+	msg     *ws.Message
+	raw     []byte    // control, finish: a whole frame
+	exclude []*Member // fanOut
+}
+
+type itemKind uint8
+
+const (
+	direct  itemKind = iota // a message to a member
+	fanOut                  // a message to a group
+	welcome                 // a message to a member that is live from then on
+	control                 // a frame to a member, live or not
+	finish                  // the last frame to a member
+)
+
+// push queues it and reports whether there was room. Control and last frames always have: they are few, and a
+// connection could not be closed without them.
+func (l *Lane) push(it item) bool {
+	size := int64(0)
+	if it.msg != nil {
+		size = int64(len(it.msg.Frame()))
+		if l.waiting.Load()+size > int64(l.limit) && it.kind != welcome {
+			return false
+		}
+		l.waiting.Add(size)
+	}
+	l.mu.Lock()
+	l.inbox = append(l.inbox, it)
+	l.pushed++
+	first := len(l.inbox) == 1
+	l.mu.Unlock()
+	if first { // whoever pushed first has woken the loop, and it takes all
+		l.wake()
+	}
+	return true
+}
+
+// Control queues one whole frame for m, admitted or not: an error, a ping, a pong. Any goroutine; never blocks.
+func (m *Member) Control(frame []byte) {
+	m.lane.push(item{kind: control, member: m, raw: frame})
+}
+
+// Finish queues the last frame for m, after which its connection is closed in order. Nothing that is queued for it later is
+// written. Any goroutine; never blocks.
+func (m *Member) Finish(frame []byte) {
+	m.lane.push(item{kind: finish, member: m, raw: frame})
+}
+
+// Buffered is how many bytes m's peer has not taken yet.
+func (m *Member) Buffered() int { return m.link.Buffered() }
+
+// Tick hands what is queued to the connections. It is the loop's, once a turn; more says that there is work left for
+// the next turn, which should come at once.
+func (l *Lane) Tick() (more bool) {
+	if len(l.work) == 0 {
+		l.mu.Lock()
+		l.work, l.inbox = l.inbox, l.work
+		l.first, l.busy = l.pushed-uint64(len(l.work)), len(l.work) > 0
+		l.settleLocked()
+		l.mu.Unlock()
+	}
+	worked, bytes := len(l.work) > 0, 0
+	for l.next < len(l.work) && bytes < turnMax {
+		n, size := l.run()
+		alone := l.next == 0 && n == len(l.work)
+		l.carry(l.work[l.next:l.next+n], size, alone)
+		l.next += n
+		bytes += size
+	}
+	l.waiting.Add(-int64(bytes))
+	l.hub.waiters.wake()
+	if l.next < len(l.work) {
+		return true
+	}
+	// What was written this turn goes to the sockets only after Tick: who waits for that is told by another turn.
+	return l.rest() || worked && l.hub.waiters.any()
+}
+
+// rest empties the work list; the memory of a flood is given back. It reports whether the inbox has something: a turn
+// that carries what an earlier one left does not take it, and may have been the one that it woke.
+func (l *Lane) rest() (waiting bool) {
+	clear(l.work)
+	l.work, l.next = l.work[:0], 0
+	if cap(l.work) > 4096 {
+		l.work = nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy = false
+	l.settleLocked()
+	return len(l.inbox) > 0
+}
+
+// run finds how many items from l.next on can be carried as one, and their size in bytes: consecutive messages to one
+// group, or a single item of any other sort.
+func (l *Lane) run() (n, size int) {
+	first := &l.work[l.next]
+	if first.msg != nil {
+		size = len(first.msg.Frame())
+	}
+	if first.kind != fanOut || first.exclude != nil {
+		return 1, size
+	}
+	n = 1
+	for _, it := range l.work[l.next+1:] {
+		if it.kind != fanOut || it.group != first.group || it.exclude != nil {
+			break
+		}
+		s := len(it.msg.Frame())
+		if size+s > batchMax {
+			break
+		}
+		size += s
+		n++
+	}
+	return n, size
+}
+
+// carry brings one run to its connections; alone says that it is all that this turn has.
+func (l *Lane) carry(run []item, size int, alone bool) {
+	it := &run[0]
+	m := it.member
+	switch it.kind {
+	case fanOut:
+		l.fanOut(run, size, alone)
+	case direct:
+		l.deliver(m, it.msg)
+	case welcome:
+		m.live = true
+		l.deliver(m, it.msg)
+	case control:
+		m.link.Write(it.raw)
+	case finish:
+		m.live = false
+		m.link.Finish(it.raw)
+	}
+}
+
+func (l *Lane) deliver(m *Member, msg *ws.Message) {
+	if !m.live {
+		return // finished: it is no longer anybody's destination
+	}
+	frame := msg.Frame()
+	if m.Deflate {
+		frame = msg.Deflated()
+	}
+	if m.link.Write(frame) {
+		l.hub.delivered.Add(1)
+		return
+	}
+	l.refuse(m, 1)
+}
+
+func (l *Lane) refuse(m *Member, n int) {
+	l.hub.refused.Add(uint64(n))
+	m.owner.Refused(n)
+}
+
+// fanOut writes a run of messages to each member that the group had in this lane when they were sent.
+func (l *Lane) fanOut(run []item, size int, alone bool) {
+	g := run[0].group
+	for at := l.first + uint64(l.next); len(run) > 0; {
+		// The copy is what lets everybody else join and leave while thousands of sockets are written.
+		l.hub.mu.RLock()
+		l.members = g.sets[l.index].appendTo(l.members[:0])
+		moves := l.moves[g]
+		l.hub.mu.RUnlock()
+		n := len(run)
+		if len(moves) > 0 {
+			n = until(moves, at, n)
+			alone = alone && n == len(run)
+			l.members = asOf(l.members, moves, at)
+		}
+		l.write(run[:n], size, alone)
+		run, at = run[n:], at+uint64(n)
+	}
+	clear(l.members)
+	if cap(l.members) > 64<<10 {
+		l.members = nil
+	}
+}
+
+// write brings a run of messages to l.members.
+func (l *Lane) write(run []item, size int, alone bool) {
+	l.exclude(run[0].exclude, true)
+	var deflated []byte
+	plain := join(run, size, (*ws.Message).Frame)
+	delivered := 0
+	for _, m := range l.members {
+		if !m.live || m.skip {
+			continue
+		}
+		p := plain
+		if m.Deflate {
+			if deflated == nil {
+				deflated = join(run, size, (*ws.Message).Deflated)
+			}
+			p = deflated
+		}
+		ok := false
+		if alone {
+			ok = m.link.WriteNow(p)
+		} else {
+			ok = m.link.Write(p)
+		}
+		if ok {
+			delivered += len(run)
+		} else {
+			delivered += l.squeeze(m, run)
+		}
+	}
+	l.exclude(run[0].exclude, false)
+	l.hub.delivered.Add(uint64(delivered))
+}
+
+// exclude marks, or unmarks, those of the members that are this lane's.
+func (l *Lane) exclude(members []*Member, skip bool) {
+	for _, m := range members {
+		if m.lane == l {
+			m.skip = skip
+		}
+	}
+}
+
+// squeeze gives m those messages of a refused batch that still fit, and returns how many did.
+func (l *Lane) squeeze(m *Member, run []item) (fit int) {
+	if len(run) > 1 {
+		for i := range run {
+			frame := run[i].msg.Frame()
+			if m.Deflate {
+				frame = run[i].msg.Deflated()
+			}
+			if !m.link.Write(frame) {
+				break // keep the order: nothing later may overtake what was dropped
+			}
+			fit++
+		}
+	}
+	if fit < len(run) {
+		l.refuse(m, len(run)-fit)
+	}
+	return fit
+}
+
+// join makes one buffer of a run's frames; one alone is not copied.
+func join(run []item, size int, frame func(*ws.Message) []byte) []byte {
+	if len(run) == 1 {
+		return frame(run[0].msg)
+	}
+	b := make([]byte, 0, size)
+	for i := range run {
+		b = append(b, frame(run[i].msg)...)
+	}
+	return slices.Clip(b)
+}

@@ -1,0 +1,122 @@
+package hub
+
+// Link is a member's connection, as far as a lane needs it; transport.Conn is one. Its methods but Buffered are called
+// by the lane's loop only, from within Tick, and must not block.
+type Link interface {
+	// Write queues p until the end of the turn; WriteNow writes at once if nothing waits. False: p was refused.
+	Write(p []byte) bool
+	WriteNow(p []byte) bool
+	// Finish queues p regardless and then closes the connection in order.
+	Finish(p []byte)
+	// Buffered is how much the peer has not taken yet, in bytes. Any goroutine.
+	Buffered() int
+}
+
+// Owner is told what happens to a member's messages.
+type Owner interface {
+	// Refused reports that n messages for the member were dropped, because too much waits for it already.
+	// Called on the lane's loop: must not block.
+	Refused(n int)
+}
+
+// Member is one connection, as the hub sees it; it is part of its owner's own struct.
+type Member struct {
+	// Set before the first use, then read-only.
+	id    string
+	link  Link
+	lane  *Lane
+	owner Owner
+	// Deflate says that this member takes compressed messages. Set before Admit, then read-only.
+	Deflate bool
+
+	// Owned by the lane's loop.
+	live bool // the welcome has been written, nothing final has: takes part in fan-outs
+	skip bool // excluded from the fan-out that is under way
+
+	// Guarded by Hub.mu.
+	admitted bool
+	own      bool    // in the room named by its own id, which costs no group
+	places   []place // everyone, its user, its rooms
+}
+
+// Init readies m, whose owner is o. The lane must be that of the link's loop.
+func (m *Member) Init(id string, link Link, lane *Lane, o Owner) {
+	m.id, m.link, m.lane, m.owner = id, link, lane, o
+}
+
+// ID is the client's id.
+func (m *Member) ID() string { return m.id }
+
+// Link is the link that Init was given.
+func (m *Member) Link() Link { return m.link }
+
+// Owner is the owner that Init was given.
+func (m *Member) Owner() Owner { return m.owner }
+
+// place finds m's place in g, or -1. A linear search: the bound on a member's rooms keeps it short, and a map for
+// each member would cost every idle client more than the search ever does.
+func (m *Member) place(g *group) int {
+	for i := range m.places {
+		if m.places[i].group == g {
+			return i
+		}
+	}
+	return -1
+}
+
+func (m *Member) userLocked() string {
+	for i := range m.places {
+		if g := m.places[i].group; g.kind == user {
+			return g.name
+		}
+	}
+	return ""
+}
+
+func (m *Member) roomsLocked() []string {
+	names := make([]string, 0, len(m.places))
+	if m.own {
+		names = append(names, m.id)
+	}
+	for i := range m.places {
+		if g := m.places[i].group; g.kind == room {
+			names = append(names, g.name)
+		}
+	}
+	return names
+}
+
+func (m *Member) countRoomsLocked() int {
+	n := 0
+	for i := range m.places {
+		if m.places[i].group.kind == room {
+			n++
+		}
+	}
+	return n
+}
+
+// User is the id of the member's user, empty for an anonymous one and after Remove. Any goroutine.
+func (h *Hub) User(m *Member) string {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return m.userLocked()
+}
+
+// RoomsOf returns the names of the rooms that m is in, its own first. Any goroutine; the copy is the caller's.
+func (h *Hub) RoomsOf(m *Member) []string {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return m.roomsLocked()
+}
+
+// In reports whether m is in the named room.
+func (h *Hub) In(m *Member, name string) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if name == m.id && m.own {
+		return true
+	}
+	g := h.rooms.get(name)
+	return g != nil && m.place(g) >= 0
+}

@@ -1,0 +1,182 @@
+package hub
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hearthws/hearth/internal/ws"
+)
+
+// Kind says what a Target is.
+type Kind uint8
+
+// The kinds of target (protocol §3).
+const (
+	All Kind = iota
+	Client
+	User
+	Room
+)
+
+// Target is where a message goes: everyone, one client, the sessions of one user, the members of one room.
+type Target struct {
+	Kind Kind
+	Name string // not for All
+}
+
+// resolve finds the target's group, its single member, or both: a room that carries the id of a client has that
+// client for a member, besides whom the server has joined to it.
+func (h *Hub) resolve(t Target) (*group, *Member) {
+	switch t.Kind {
+	case All:
+		return h.all, nil
+	case Client:
+		return nil, h.clients.get(t.Name)
+	case User:
+		return h.users.get(t.Name), nil
+	case Room:
+		m := h.clients.get(t.Name)
+		if m != nil && !m.own {
+			m = nil
+		}
+		return h.rooms.get(t.Name), m
+	}
+	return nil, nil
+}
+
+// Send queues msg for the target's members, but for those whose ids are excluded (rooms and everyone only).
+// A target without members is no error. ErrQueueFull: at least one lane could not take it. Any goroutine; never blocks.
+func (h *Hub) Send(t Target, msg *ws.Message, exclude []string) error {
+	if h.deflating.Load() > 0 {
+		msg.Deflated() // here, once, by the sender: not on a loop
+	}
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	g, m := h.resolve(t)
+	var except []*Member
+	if t.Kind == All || t.Kind == Room {
+		for _, id := range exclude {
+			if x := h.clients.get(id); x != nil {
+				except = append(except, x)
+			}
+		}
+	}
+	full := false
+	if m != nil && !contains(except, m) {
+		full = !m.lane.push(item{kind: direct, member: m, msg: msg})
+	}
+	if g != nil {
+		for i := range g.sets {
+			if len(g.sets[i].entries) > 0 {
+				full = !h.lanes[i].push(item{kind: fanOut, group: g, msg: msg, exclude: except}) || full
+			}
+		}
+	}
+	if full {
+		return ErrQueueFull
+	}
+	return nil
+}
+
+// SendTo queues msg for m itself. ErrNotMember when m has left.
+func (h *Hub) SendTo(m *Member, msg *ws.Message) error {
+	if m.Deflate {
+		msg.Deflated()
+	}
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if !m.admitted {
+		return ErrNotMember
+	}
+	if !m.lane.push(item{kind: direct, member: m, msg: msg}) {
+		return ErrQueueFull
+	}
+	return nil
+}
+
+func contains(list []*Member, m *Member) bool {
+	for _, x := range list {
+		if x == m {
+			return true
+		}
+	}
+	return false
+}
+
+// Pending is how many bytes the slowest member of the target has not taken yet, what waits in its lane included.
+// 0 for a target without members. Any goroutine.
+func (h *Hub) Pending(t Target) int {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	g, m := h.resolve(t)
+	worst := 0
+	if m != nil {
+		worst = m.link.Buffered() + int(m.lane.waiting.Load())
+	}
+	if g == nil {
+		return worst
+	}
+	for i := range g.sets {
+		n := 0
+		if len(g.sets[i].entries) > 0 {
+			n = int(h.lanes[i].waiting.Load())
+		}
+		slowest := 0
+		for _, e := range g.sets[i].entries {
+			slowest = max(slowest, e.member.link.Buffered())
+		}
+		worst = max(worst, n+slowest)
+	}
+	return worst
+}
+
+// WaitPending blocks until Pending(t) is at most limit, or ctx is done, whose error it then returns.
+func (h *Hub) WaitPending(ctx context.Context, t Target, limit int) error {
+	if h.Pending(t) <= limit {
+		return ctx.Err()
+	}
+	h.waiters.n.Add(1)
+	defer h.waiters.n.Add(-1)
+	changed := h.waiters.next()
+	// A turn that began before this waiter was counted may have told nobody: have another one come.
+	for _, l := range h.lanes {
+		l.wake()
+	}
+	for ; ; changed = h.waiters.next() {
+		if h.Pending(t) <= limit {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// waiters are the goroutines that wait for a lane to have moved.
+type waiters struct {
+	n       atomic.Int32
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at the next turn; guarded by mu
+}
+
+func (w *waiters) any() bool { return w.n.Load() > 0 }
+
+func (w *waiters) next() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changed
+}
+
+// wake lets all waiters look again.
+func (w *waiters) wake() {
+	if !w.any() {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
