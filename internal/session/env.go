@@ -1,0 +1,90 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// ErrRejected is what the authenticate callback returns, wrapped or not, for credentials that are not good.
+var ErrRejected = errors.New("credentials rejected")
+
+// Callbacks are the application's, in the form that carries no types of its own. All may block. Authenticate is
+// required; each other may be nil.
+type Callbacks struct {
+	// Authenticate and ValidateRooms get a context that ends with the client.
+	Authenticate  func(ctx context.Context, s *Session, data []byte) (Identity, error)
+	ValidateRooms func(ctx context.Context, s *Session, rooms []string) ([]string, error)
+	// The others get one that outlives it: what a client sent before it went away is still to be handled.
+	Connected    func(ctx context.Context, s *Session)
+	Message      func(ctx context.Context, s *Session, e protocol.Envelope) error
+	Disconnected func(ctx context.Context, s *Session, code int, reason string)
+}
+
+// Identity is what an accepted client is.
+type Identity struct {
+	User  string // empty: anonymous
+	Value any    // the application's; Session.Value from then on
+}
+
+// Interest tells the broker which channels this node needs.
+type Interest interface {
+	// Hold returns once a message that is published from now on to any of the channels will arrive.
+	Hold(ctx context.Context, channels ...string) error
+	Release(channels ...string)
+}
+
+// Limits bound what one client may cost.
+type Limits struct {
+	Payload                int // bytes of a message, inflated
+	Queue                  int // bytes of messages that wait for the callbacks; past it nothing more is read
+	UnauthenticatedPayload int
+	UnauthenticatedCount   int // messages
+}
+
+// Env is what all sessions of a node share. Set before the first session, then read-only.
+type Env struct {
+	Base         context.Context // of the callbacks; cancelled when a shutdown has waited long enough
+	Hub          *hub.Hub
+	Pool         *Pool
+	Lobby        *Lobby
+	Calls        Callbacks
+	Interest     Interest // nil: the broker delivers everything
+	Log          *slog.Logger
+	Stats        *Stats
+	Limits       Limits
+	DefaultRooms []string
+	CloseSlow    bool // close a client that has too much waiting, rather than drop messages for it
+
+	// Running counts the sessions that have not ended and the authentications under way: a shutdown waits for it.
+	Running sync.WaitGroup
+}
+
+// Stats are counters of all sessions; each is the number of times that something has happened, but for the gauges.
+type Stats struct {
+	Connections     atomic.Int64 // gauge: sockets that have a session
+	Opened          atomic.Uint64
+	Refused         atomic.Uint64 // handshakes
+	Authenticated   atomic.Uint64
+	AuthRejected    atomic.Uint64
+	AuthFailed      atomic.Uint64 // the callback failed
+	AuthTimeouts    atomic.Uint64
+	Evicted         atomic.Uint64 // unauthenticated clients that made room for newer ones
+	TooEager        atomic.Uint64 // unauthenticated clients that sent too much
+	HeartbeatLost   atomic.Uint64
+	IdleTimeouts    atomic.Uint64
+	SlowClosed      atomic.Uint64
+	MessagesIn      atomic.Uint64
+	BadMessages     atomic.Uint64 // not JSON, or no event
+	ProtocolErrors  atomic.Uint64 // closed with 1002, 1007 or 1009
+	RoomsRefused    atomic.Uint64
+	CallbackErrors  atomic.Uint64 // a callback returned an error or panicked
+	DeliveriesLost  atomic.Uint64 // messages of other nodes that the send queue had no room for
+	BrokerLosses    atomic.Uint64 // times that the broker may have missed something
+	MessagesUnheard atomic.Uint64 // there is no message callback, or the event is the system's
+}

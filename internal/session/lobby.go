@@ -1,0 +1,225 @@
+package session
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hearthws/hearth/protocol"
+)
+
+// LobbyConfig bounds the clients that have not authenticated.
+type LobbyConfig struct {
+	Timeout time.Duration // from connecting to `authenticate`; three times as long from there on (protocol §2)
+	Max     int           // clients, in all
+	PerAddr int           // clients of one address; IPv6 addresses count by their /64
+}
+
+// The Lobby holds the clients that have not authenticated yet, in the order of their deadlines: it closes those whose
+// time is up, and those that have waited longest when there are too many. One timer serves all.
+type Lobby struct {
+	cfg LobbyConfig
+
+	mu       sync.Mutex // guards the fields below and all guests; taken with no other lock held
+	silent   guests     // no `authenticate` yet
+	deciding guests     // the callbacks are at work
+	count    int
+	byAddr   map[netip.Prefix][]*guest // oldest first; only if addresses are bounded
+	timer    *time.Timer
+	fires    time.Time // when timer does; zero: it is not set
+	closed   bool
+}
+
+// A guest is one unauthenticated session. All its state that a session needs only until then is here.
+type guest struct {
+	session    *Session
+	messages   int // guarded by session.mu
+	addr       netip.Prefix
+	deadline   time.Time
+	list       *guests // nil: no longer in the lobby
+	prev, next *guest
+}
+
+// guests is a list in the order of deadlines, which is that of arrival, since all have equally long.
+type guests struct{ first, last *guest }
+
+func (l *guests) push(g *guest) {
+	g.list, g.prev, g.next = l, l.last, nil
+	if l.last != nil {
+		l.last.next = g
+	} else {
+		l.first = g
+	}
+	l.last = g
+}
+
+func (l *guests) remove(g *guest) {
+	if g.prev != nil {
+		g.prev.next = g.next
+	} else {
+		l.first = g.next
+	}
+	if g.next != nil {
+		g.next.prev = g.prev
+	} else {
+		l.last = g.prev
+	}
+	g.list, g.prev, g.next = nil, nil, nil
+}
+
+// NewLobby makes an empty lobby.
+func NewLobby(cfg LobbyConfig) *Lobby {
+	return &Lobby{cfg: cfg, byAddr: make(map[netip.Prefix][]*guest)}
+}
+
+// enter adds g, and returns the session that has to go for it, if any: the oldest of the same address when that has
+// too many, otherwise the oldest of all when those are too many.
+func (l *Lobby) enter(g *guest, addr netip.Addr) (evicted *Session) {
+	g.deadline = time.Now().Add(l.cfg.Timeout)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.silent.push(g)
+	l.count++
+	l.armLocked()
+	var oldest *guest
+	if l.cfg.Max > 0 && l.count > l.cfg.Max {
+		if oldest = l.silent.first; oldest == g && l.deciding.first != nil {
+			oldest = l.deciding.first
+		}
+	}
+	if l.cfg.PerAddr > 0 {
+		g.addr = network(addr)
+		l.byAddr[g.addr] = append(l.byAddr[g.addr], g)
+		if same := l.byAddr[g.addr]; len(same) > l.cfg.PerAddr {
+			oldest = same[0]
+		}
+	}
+	if oldest == nil {
+		return nil
+	}
+	l.removeLocked(oldest)
+	return oldest.session
+}
+
+// network is what counts as one address.
+func network(a netip.Addr) netip.Prefix {
+	bits := a.BitLen()
+	if a.Is6() && !a.Is4In6() {
+		bits = 64
+	}
+	p, err := a.Unmap().Prefix(min(bits, a.Unmap().BitLen()))
+	if err != nil {
+		return netip.Prefix{} // no address: a pipe, a Unix socket
+	}
+	return p
+}
+
+// decide gives g the time that the callbacks may take.
+func (l *Lobby) decide(g *guest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if g.list == nil {
+		return
+	}
+	g.list.remove(g)
+	g.deadline = time.Now().Add(3 * l.cfg.Timeout)
+	l.deciding.push(g)
+	l.armLocked()
+}
+
+// leave takes g out.
+func (l *Lobby) leave(g *guest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.removeLocked(g)
+}
+
+func (l *Lobby) removeLocked(g *guest) {
+	if g.list == nil {
+		return
+	}
+	g.list.remove(g)
+	l.count--
+	same, bounded := l.byAddr[g.addr]
+	if !bounded {
+		return
+	}
+	if i := slices.Index(same, g); i >= 0 { // near the front: those who come first leave first
+		same = slices.Delete(same, i, i+1)
+	}
+	if len(same) == 0 {
+		delete(l.byAddr, g.addr)
+	} else {
+		l.byAddr[g.addr] = same
+	}
+}
+
+// Count is the number of unauthenticated clients.
+func (l *Lobby) Count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count
+}
+
+// Sessions are the unauthenticated clients, those without `authenticate` first.
+func (l *Lobby) Sessions() []*Session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]*Session, 0, l.count)
+	for _, list := range []*guests{&l.silent, &l.deciding} {
+		for g := list.first; g != nil; g = g.next {
+			all = append(all, g.session)
+		}
+	}
+	return all
+}
+
+// armLocked sets the timer to the next deadline, unless it fires before that anyway: then it finds nothing, and is set anew.
+func (l *Lobby) armLocked() {
+	var next time.Time
+	for _, g := range []*guest{l.silent.first, l.deciding.first} {
+		if g != nil && (next.IsZero() || g.deadline.Before(next)) {
+			next = g.deadline
+		}
+	}
+	if next.IsZero() || l.closed || (!l.fires.IsZero() && !next.Before(l.fires)) {
+		return
+	}
+	l.fires = next
+	if l.timer == nil {
+		l.timer = time.AfterFunc(time.Until(next), l.expire)
+	} else {
+		l.timer.Reset(time.Until(next))
+	}
+}
+
+// expire closes the sessions whose time is up.
+func (l *Lobby) expire() {
+	now := time.Now()
+	var late []*Session
+	l.mu.Lock()
+	for _, list := range []*guests{&l.silent, &l.deciding} {
+		for g := list.first; g != nil && !g.deadline.After(now); g = list.first {
+			l.removeLocked(g)
+			late = append(late, g.session)
+		}
+	}
+	l.fires = time.Time{}
+	l.armLocked()
+	l.mu.Unlock()
+	for _, s := range late {
+		s.env.Stats.AuthTimeouts.Add(1)
+		s.Close(protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
+	}
+}
+
+// Close stops the timer.
+func (l *Lobby) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+}

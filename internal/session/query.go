@@ -1,0 +1,81 @@
+package session
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// Of returns the session that m is part of.
+func Of(m *hub.Member) *Session {
+	s, _ := m.Owner().(*Session)
+	return s
+}
+
+// The following may be called from any goroutine and do not block.
+
+// ID is the client's id.
+func (s *Session) ID() string { return s.member.ID() }
+
+// RemoteAddr is the client's address.
+func (s *Session) RemoteAddr() netip.AddrPort {
+	if s.addr != nil {
+		return *s.addr
+	}
+	return s.conn().RemoteAddr()
+}
+
+// ConnectedAt is when the connection was opened, to the millisecond.
+func (s *Session) ConnectedAt() time.Time { return time.UnixMilli(s.connected) }
+
+// LastActivity is when the last message came, to the millisecond; when the connection was opened, if none has.
+func (s *Session) LastActivity() time.Time { return time.UnixMilli(s.lastActive.Load()) }
+
+// LastRead is when the last byte came, pongs and all.
+func (s *Session) LastRead() time.Time { return time.UnixMilli(s.lastRead.Load()) }
+
+// State is how far the client has come.
+func (s *Session) State() protocol.State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// Value is what the authenticate callback returned as Identity.Value; nil before the client is authenticated.
+func (s *Session) Value() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.value
+}
+
+// Paused reports whether the client is not read from, because what it sent waits for callbacks.
+func (s *Session) Paused() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.paused
+}
+
+// Rooms are the names of the rooms that the client is in, its own first.
+func (s *Session) Rooms() []string { return s.env.Hub.RoomsOf(&s.member) }
+
+// Backpressured reports whether messages were dropped for the client, and it has not caught up since.
+func (s *Session) Backpressured() bool {
+	if s.slow.Load() && s.member.Buffered() == 0 {
+		s.slow.Store(false)
+	}
+	return s.slow.Load()
+}
+
+// Send queues a message for the client. hub.ErrNotMember when it is not, or no longer, authenticated.
+func (s *Session) Send(msg *ws.Message) error { return s.env.Hub.SendTo(&s.member, msg) }
+
+// Control queues bytes that are no message: a frame, or the answer to a handshake.
+func (s *Session) Control(raw []byte) { s.member.Control(raw) }
+
+// Ping queues a ping frame.
+func (s *Session) Ping() { s.member.Control(pingFrame) }
+
+var pingFrame = ws.AppendFrame(nil, ws.OpPing, nil)

@@ -1,0 +1,159 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	"github.com/hearthws/hearth/protocol"
+)
+
+func (s *Session) callConnected(ctx context.Context) error {
+	s.env.Calls.Connected(ctx, s)
+	return nil
+}
+
+// join asks the validator which of the wished rooms the client may join, and joins those. There is no reply.
+func (s *Session) join(data json.RawMessage) {
+	wished := protocol.ParseRooms(data)
+	if len(wished) == 0 {
+		return
+	}
+	if s.env.Calls.ValidateRooms == nil {
+		s.env.Stats.RoomsRefused.Add(uint64(len(wished)))
+		s.debug("join refused: there is no room validator", "rooms", len(wished))
+		return
+	}
+	var allowed []string
+	err := safely(func() (err error) {
+		// A copy: the validator may change its list, which must not change what was asked for.
+		allowed, err = s.env.Calls.ValidateRooms((*lifetime)(s), s, slices.Clone(wished))
+		return err
+	})
+	if err != nil {
+		s.env.Stats.CallbackErrors.Add(1)
+		s.failed("validate rooms", err)
+		return
+	}
+	allowed = s.recheck(wished, allowed)
+	s.env.Stats.RoomsRefused.Add(uint64(max(0, len(wished)-len(allowed))))
+	if err := s.Join((*lifetime)(s), allowed...); err != nil {
+		s.debug("join ended early", "cause", err)
+	}
+}
+
+// recheck drops from what a validator returned the names that were not asked for, those that break the rules, and the
+// ids of other clients: who sits in another's room reads what is meant for the other.
+func (s *Session) recheck(wished, allowed []string) []string {
+	asked := make(map[string]bool, len(wished))
+	for _, name := range wished {
+		asked[name] = true
+	}
+	kept := allowed[:0:0]
+	for _, name := range allowed {
+		foreign := name != s.ID() && s.env.Hub.Client(name) != nil
+		if asked[name] && !foreign && protocol.CheckRoom(name) == nil {
+			kept = append(kept, name)
+			delete(asked, name) // each once
+		}
+	}
+	return kept
+}
+
+// leave takes the client out of those of the rooms that it is in. There is no reply.
+func (s *Session) leave(data json.RawMessage) {
+	s.Leave(protocol.ParseRooms(data)...)
+}
+
+// Join makes the client a member of the rooms, without asking the validator: everything that is sent to them once it
+// has returned reaches it. It stops at the first that is not possible: an invalid name, one too many, a client that has gone.
+// It may wait for the broker, until ctx is done. Any goroutine.
+func (s *Session) Join(ctx context.Context, rooms ...string) error {
+	for _, name := range rooms {
+		if err := protocol.CheckRoom(name); err != nil {
+			return err
+		}
+	}
+	if len(rooms) == 0 {
+		return nil
+	}
+	s.holdRooms(ctx, rooms)
+	for i, name := range rooms {
+		joined, err := s.env.Hub.Join(&s.member, name)
+		if err != nil {
+			s.releaseRooms(rooms[i:])
+			return err
+		}
+		if !joined {
+			s.releaseRooms(rooms[i : i+1])
+		}
+	}
+	return nil
+}
+
+// Leave takes the client out of those of the rooms that it is in. Any goroutine; never blocks.
+func (s *Session) Leave(rooms ...string) {
+	for _, name := range rooms {
+		if s.env.Hub.Leave(&s.member, name) {
+			s.releaseRooms([]string{name})
+		}
+	}
+}
+
+// hold makes sure that what other nodes send to the client, its user and its rooms arrives here. A broker that can't
+// say so does not keep clients out: they still have this node, and the broker tells what they miss.
+func (s *Session) hold(user string, rooms []string) {
+	if s.env.Interest == nil {
+		return
+	}
+	if err := s.env.Interest.Hold((*lifetime)(s), s.channels(user, rooms)...); err != nil {
+		s.env.Log.Warn("broker has not confirmed a client's channels", "client", s.ID(), "error", err)
+	}
+}
+
+// release undoes hold: user and rooms as Hub.Remove returned them.
+func (s *Session) release(user string, rooms []string) {
+	if s.env.Interest != nil {
+		s.env.Interest.Release(s.channels(user, rooms)...)
+	}
+}
+
+// channels are those of the client itself, its user if any, and the rooms; that of its own room is among them for as
+// long as it lives, whether it is in it or not.
+func (s *Session) channels(user string, rooms []string) []string {
+	channels := []string{protocol.ClientChannel(s.ID()), protocol.RoomChannel(s.ID())}
+	if user != "" {
+		channels = append(channels, protocol.UserChannel(user))
+	}
+	for _, name := range rooms {
+		if name != s.ID() {
+			channels = append(channels, protocol.RoomChannel(name))
+		}
+	}
+	return channels
+}
+
+func (s *Session) holdRooms(ctx context.Context, rooms []string) {
+	if s.env.Interest == nil {
+		return
+	}
+	if err := s.env.Interest.Hold(ctx, s.roomChannels(rooms)...); err != nil {
+		s.env.Log.Warn("broker has not confirmed a client's rooms", "client", s.ID(), "error", err)
+	}
+}
+
+func (s *Session) releaseRooms(rooms []string) {
+	if s.env.Interest != nil {
+		s.env.Interest.Release(s.roomChannels(rooms)...)
+	}
+}
+
+func (s *Session) roomChannels(rooms []string) []string {
+	var channels []string
+	for _, name := range rooms {
+		if name != s.ID() {
+			channels = append(channels, protocol.RoomChannel(name))
+		}
+	}
+	return channels
+}

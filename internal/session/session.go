@@ -1,0 +1,347 @@
+// Package session is the state machine of one client: it authenticates, joins and leaves rooms, sends messages to the
+// application, and ends. No sockets: bytes come through Data, frames go out through the hub.
+//
+// What the socket brings is cut into messages on the goroutine that reads (an event loop: it must not wait), and
+// queued. Everything else happens in the order of arrival on a goroutine of the Pool, at most one a session at a time.
+// The authenticate callback runs beside that, since a client is answered while it is being decided upon (protocol §2).
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/transport"
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// Session is one client, from its connection to its end. It is the connection's transport.Handler and the hub's member.
+// A server holds as many as it has clients, most of them idle: keep it within 224 bytes.
+type Session struct {
+	// Set by Open, then read-only.
+	env       *Env
+	addr      *netip.AddrPort // nil: the connection's own
+	connected int64           // Unix milliseconds
+
+	member hub.Member // its fields have owners of their own
+
+	in ws.Endpoint // owned by the goroutine that calls Data
+
+	lastRead   atomic.Int64 // Unix milliseconds: any byte
+	lastActive atomic.Int64 // Unix milliseconds: a message
+	slow       atomic.Bool  // has had messages dropped, and has not caught up since
+
+	mu       sync.Mutex // guards the fields below; before the locks of Hub and Pool, never with that of Lobby
+	state    protocol.State
+	admitted bool // was authenticated: the callbacks hear of its end
+	running  bool // a worker of the pool has it, or will
+	holding  bool // messages wait until the connected callback has returned
+	paused   bool // not read from, until the queue is shorter
+	gone     bool // the socket is
+	final    bool // nothing will run for it any more
+	queued   uint32
+	queue    queue
+	guest    *guest        // until authenticated
+	value    any           // what the authenticate callback made of it
+	end      *end          // once it has ended
+	done     chan struct{} // closed at the end; made when somebody asks
+}
+
+// An end is how a session did.
+type end struct {
+	code   int
+	reason string
+}
+
+// A queue holds messages that wait for callbacks. Its zero value is empty.
+type queue struct{ first, last *queued }
+
+type queued struct {
+	next    *queued
+	payload []byte
+}
+
+func (q *queue) push(payload []byte) {
+	m := &queued{payload: payload}
+	if q.last == nil {
+		q.first = m
+	} else {
+		q.last.next = m
+	}
+	q.last = m
+}
+
+func (q *queue) pop() (payload []byte) {
+	m := q.first
+	if q.first = m.next; q.first == nil {
+		q.last = nil
+	}
+	return m.payload
+}
+
+func (q *queue) empty() bool { return q.first == nil }
+
+// overhead is what a queued message costs besides its bytes: so a flood of empty ones is bounded too.
+const overhead = 64
+
+// Open makes the session of a new connection, under a fresh id. lane is that of the connection's loop.
+func Open(env *Env, conn transport.Conn, lane *hub.Lane, id string, remote netip.AddrPort, deflate bool) *Session {
+	now := time.Now().UnixMilli()
+	s := &Session{env: env, connected: now}
+	if remote != conn.RemoteAddr() {
+		s.addr = &remote
+	}
+	s.in = ws.NewEndpoint(ws.Server, env.Limits.UnauthenticatedPayload, deflate)
+	s.member.Init(id, conn, lane, s)
+	s.member.Deflate = deflate
+	s.lastRead.Store(now)
+	s.lastActive.Store(now)
+	s.guest = &guest{session: s}
+	env.Running.Add(1)
+	env.Stats.Connections.Add(1)
+	env.Stats.Opened.Add(1)
+	if evicted := env.Lobby.enter(s.guest, remote.Addr()); evicted != nil {
+		env.Stats.Evicted.Add(1)
+		evicted.Close(protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
+	}
+	return s
+}
+
+// conn is the session's connection.
+func (s *Session) conn() transport.Conn { return s.member.Link().(transport.Conn) }
+
+// Data takes bytes from the socket. It is transport.Handler's.
+func (s *Session) Data(b []byte, now time.Time) {
+	s.lastRead.Store(now.UnixMilli())
+	s.mu.Lock()
+	state := s.state
+	s.mu.Unlock()
+	switch state {
+	case protocol.StateDisconnected:
+		return // closing: what still comes is nobody's
+	case protocol.StateAuthenticated:
+		s.in.SetMessageLimit(s.env.Limits.Payload)
+	}
+	err := s.in.Feed(b, (*inbound)(s))
+	var violation *ws.CloseError
+	if errors.As(err, &violation) {
+		s.env.Stats.ProtocolErrors.Add(1)
+		s.Close(violation.Code, violation.Reason)
+	}
+}
+
+// Closed is told that the socket is gone. It is transport.Handler's.
+func (s *Session) Closed(error) {
+	s.finish(closeAbnormal, "", fromPeer)
+	s.env.Stats.Connections.Add(-1)
+	s.mu.Lock()
+	s.gone = true
+	retired := s.final
+	s.mu.Unlock()
+	if retired {
+		s.env.Running.Done()
+	}
+}
+
+// closeAbnormal stands for a close frame that never came (RFC 6455 §7.1.5).
+const closeAbnormal = 1006
+
+// inbound is a Session as the ws.Handler of its endpoint: called within Data.
+type inbound Session
+
+var heartbeat = []byte(`{"event":"heartbeat"}`)
+
+func (in *inbound) Message(_ ws.Opcode, payload []byte) {
+	s := (*Session)(in)
+	s.lastActive.Store(s.lastRead.Load())
+	s.env.Stats.MessagesIn.Add(1)
+	beat := bytes.Equal(payload, heartbeat) // the most frequent message of all has no effect but that it came
+
+	s.mu.Lock()
+	eager := s.guest != nil && s.guest.messages >= s.env.Limits.UnauthenticatedCount
+	if !eager && !s.endedLocked() {
+		if s.guest != nil {
+			s.guest.messages++
+		}
+		if !beat {
+			s.enqueueLocked(payload)
+		}
+	}
+	s.mu.Unlock()
+	if eager && s.Close(protocol.ClosePolicyViolation, reasonTooEager) {
+		s.env.Stats.TooEager.Add(1)
+	}
+}
+
+func (s *Session) enqueueLocked(payload []byte) {
+	s.queue.push(bytes.Clone(payload))
+	s.queued += uint32(len(payload) + overhead)
+	if int(s.queued) > s.env.Limits.Queue && !s.paused {
+		s.paused = true
+		s.conn().Pause()
+	}
+	s.scheduleLocked()
+}
+
+const reasonTooEager = "Too many messages before authentication"
+
+func (in *inbound) Ping(payload []byte) {
+	s := (*Session)(in)
+	// A client that does not take our pongs gets no more of them: only the latest ping asks for an answer (RFC 6455 §5.5.3).
+	if s.member.Buffered() < maxPongBacklog {
+		s.member.Control(ws.AppendFrame(nil, ws.OpPong, payload))
+	}
+}
+
+const maxPongBacklog = 4096
+
+func (in *inbound) Pong([]byte) {}
+
+func (in *inbound) Close(code int, reason string) {
+	s := (*Session)(in)
+	if s.finish(code, reason, fromPeer) {
+		s.member.Finish(ws.AppendClose(nil, code, ""))
+	}
+}
+
+// Refused is told that messages were dropped for this client. It is hub.Owner's.
+func (s *Session) Refused(n int) {
+	first := !s.slow.Swap(true)
+	if s.env.CloseSlow {
+		if s.Close(protocol.CloseSlowConsumer, protocol.ReasonSlowConsumer) {
+			s.env.Stats.SlowClosed.Add(1)
+		}
+		return
+	}
+	if first {
+		s.env.Log.Warn("client is too slow, messages for it are dropped", "client", s.ID(), "waiting", s.member.Buffered())
+	}
+}
+
+// Close ends the session from this side, with a close frame behind what has been sent to it. It reports false when the session
+// had ended already. Messages of the client that no callback has begun with are dropped. Any goroutine; never blocks.
+func (s *Session) Close(code int, reason string) bool {
+	if !s.finish(code, reason, fromHere) {
+		return false
+	}
+	s.member.Finish(ws.AppendClose(nil, code, reason))
+	return true
+}
+
+// Abort ends the session without a close frame: for a peer that is there no more. Any goroutine; never blocks.
+func (s *Session) Abort() { s.conn().Abort() }
+
+type side bool
+
+const (
+	fromHere side = false
+	fromPeer side = true
+)
+
+// finish makes the state disconnected and forgets the client everywhere, once. What an authenticated client sent before it
+// left is still handled.
+func (s *Session) finish(code int, reason string, by side) bool {
+	s.mu.Lock()
+	if s.endedLocked() {
+		s.mu.Unlock()
+		return false
+	}
+	s.state, s.end = protocol.StateDisconnected, &end{code, reason}
+	if by == fromHere || !s.admitted {
+		s.queue, s.queued = queue{}, 0
+	}
+	if s.done != nil {
+		close(s.done)
+	}
+	if s.paused {
+		s.paused = false
+		s.conn().Resume()
+	}
+	guest := s.guest
+	s.guest = nil
+	if s.admitted || s.running {
+		s.scheduleLocked()
+	} else {
+		s.final = true // nothing has run for it, nothing will
+	}
+	s.mu.Unlock()
+
+	if guest != nil {
+		s.env.Lobby.leave(guest)
+	}
+	if user, rooms, ok := s.env.Hub.Remove(&s.member); ok {
+		s.release(user, rooms)
+	}
+	return true
+}
+
+func (s *Session) endedLocked() bool { return s.state == protocol.StateDisconnected }
+
+// scheduleLocked gives the session to the pool, if there is something to do and nobody is at it.
+func (s *Session) scheduleLocked() {
+	if s.running || s.holding || (s.queue.empty() && !s.endedLocked()) {
+		return
+	}
+	s.running = true
+	s.env.Pool.Submit(s)
+}
+
+// share is how many messages a session may have handled before others get their turn.
+const share = 64
+
+// run handles what is queued. It is the Pool's, never runs twice at the same time, and may block in callbacks.
+func (s *Session) run() {
+	for range share {
+		payload, ok := s.next()
+		if !ok {
+			return
+		}
+		s.handle(payload)
+	}
+	s.env.Pool.Submit(s)
+}
+
+// next takes the oldest message, or signs off: for good, with the disconnected callback, when the session has ended.
+func (s *Session) next() (payload []byte, ok bool) {
+	s.mu.Lock()
+	if !s.queue.empty() && !s.holding {
+		payload = s.queue.pop()
+		s.queued -= uint32(len(payload) + overhead)
+		if s.paused && int(s.queued) <= s.env.Limits.Queue/2 {
+			now := time.Now().UnixMilli() // nobody has listened meanwhile: the silence was ours
+			s.lastRead.Store(now)
+			s.lastActive.Store(now)
+			s.paused = false
+			s.conn().Resume()
+		}
+		s.mu.Unlock()
+		return payload, true
+	}
+	if !s.endedLocked() || s.holding {
+		s.running = false
+		s.mu.Unlock()
+		return nil, false
+	}
+	s.mu.Unlock()
+
+	if s.admitted && s.env.Calls.Disconnected != nil {
+		s.guard("disconnected", func(ctx context.Context) error {
+			s.env.Calls.Disconnected(ctx, s, s.end.code, s.end.reason)
+			return nil
+		})
+	}
+	s.mu.Lock()
+	s.final = true // running stays set: nothing is scheduled any more
+	retired := s.gone
+	s.mu.Unlock()
+	if retired {
+		s.env.Running.Done()
+	}
+	return nil, false
+}

@@ -1,0 +1,94 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// handle is the table of protocol §2: what an event does, by the state of the client.
+func (s *Session) handle(payload []byte) {
+	e, err := protocol.ParseEnvelope(payload)
+	if err != nil {
+		s.env.Stats.BadMessages.Add(1)
+		if errors.Is(err, protocol.ErrSyntax) {
+			s.reply(protocol.ErrInvalidFormat)
+		}
+		s.debug("message dropped", "cause", err)
+		return
+	}
+	s.mu.Lock()
+	state, admitted := s.state, s.admitted
+	s.mu.Unlock()
+	switch {
+	case e.Event == protocol.EventHeartbeat:
+	case e.Event == protocol.EventAuthenticate:
+		if state != protocol.StateUnauthorized {
+			s.reply(protocol.ErrAlreadyAuthenticated)
+			return
+		}
+		s.startAuthentication(e.Data)
+	case !admitted: // admitted outlives the connection: what was sent before it went is handled
+		s.reply(protocol.ErrNotAuthenticated)
+	case e.Event == protocol.EventJoin:
+		s.join(e.Data)
+	case e.Event == protocol.EventLeave:
+		s.leave(e.Data)
+	case protocol.System(e.Event) || s.env.Calls.Message == nil:
+		s.env.Stats.MessagesUnheard.Add(1)
+		s.debug("message dropped", "event", e.Event, "cause", "nobody handles it")
+	default:
+		s.guard("message", func(ctx context.Context) error { return s.env.Calls.Message(ctx, s, e) })
+	}
+}
+
+// reply sends an error event.
+func (s *Session) reply(e *protocol.Error) {
+	s.member.Control(ws.AppendFrame(nil, ws.OpText, protocol.AppendError(nil, e)))
+}
+
+// guard runs a callback with the server's context; an error or a panic is logged, counted, and ends nothing else.
+func (s *Session) guard(name string, call func(ctx context.Context) error) {
+	if err := safely(func() error { return call(s.env.Base) }); err != nil {
+		s.env.Stats.CallbackErrors.Add(1)
+		s.failed(name, err)
+	}
+}
+
+func (s *Session) failed(name string, err error) {
+	args := []any{"callback", name, "client", s.ID(), "error", err}
+	var p *panicError
+	if errors.As(err, &p) {
+		args = append(args, "stack", string(p.stack))
+	}
+	s.env.Log.Error("callback failed", args...)
+}
+
+func (s *Session) debug(msg string, args ...any) {
+	if s.env.Log.Enabled(s.env.Base, slog.LevelDebug) {
+		s.env.Log.Debug(msg, append(args, "client", s.ID())...)
+	}
+}
+
+// panicError is a panic of a callback, as an error.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+// safely runs f and turns its panic, if any, into an error.
+func safely(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicError{v, debug.Stack()}
+		}
+	}()
+	return f()
+}
