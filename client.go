@@ -1,0 +1,111 @@
+package hearth
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/hearthws/hearth/internal/node"
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// State is how far a client has come: protocol.StateAuthenticated for those that the application meets, and
+// protocol.StateDisconnected after they went.
+type State = protocol.State
+
+// Client is the application's view of one authenticated connection. It may be kept; after the client has gone it tells
+// what it last was, and sends fail with ErrNotConnected. All methods may be called from any goroutine, and do not
+// block but where it is said.
+type Client[M any] struct {
+	metadata M // first: behind the others an empty M would take eight bytes
+	s        *session.Session
+	user     string
+}
+
+// ID is the client's id, a random UUID: one connection, not one user.
+func (c *Client[M]) ID() string { return c.s.ID() }
+
+// UserID is the id that Authenticate gave it; empty for an anonymous client.
+func (c *Client[M]) UserID() string { return c.user }
+
+// Metadata is what Authenticate returned.
+func (c *Client[M]) Metadata() M { return c.metadata }
+
+// State is how far the client has come.
+func (c *Client[M]) State() State { return c.s.State() }
+
+// Rooms are the names of the rooms that the client is in, its own first; empty after it has gone. The slice is the caller's.
+func (c *Client[M]) Rooms() []string { return c.s.Rooms() }
+
+// Encrypted reports whether everything that is sent to the client is encrypted (protocol §6).
+func (c *Client[M]) Encrypted() bool { return false }
+
+// Backpressured reports whether messages were dropped for the client because it takes them too slowly, and it has not
+// caught up since.
+func (c *Client[M]) Backpressured() bool { return c.s.Backpressured() }
+
+// ConnectedAt is when the connection was opened, to the millisecond.
+func (c *Client[M]) ConnectedAt() time.Time { return c.s.ConnectedAt() }
+
+// LastActivity is when the client's last message came, to the millisecond.
+func (c *Client[M]) LastActivity() time.Time { return c.s.LastActivity() }
+
+// RemoteAddr is the client's address; its port is 0 where Config.ClientAddr told the address.
+func (c *Client[M]) RemoteAddr() netip.AddrPort { return c.s.RemoteAddr() }
+
+// Send queues an event for this client; see Server.SendToClient for data. ErrNotConnected when it has gone.
+func (c *Client[M]) Send(event string, data any) error {
+	raw, skip, err := encode(event, data)
+	if skip || err != nil {
+		return err
+	}
+	return c.s.Send(node.Encode(event, raw))
+}
+
+// Join makes the client a member of the rooms without asking ValidateRooms: what is sent to them once it has returned
+// reaches the client. It stops with an error at the first that is not possible, and may wait for the broker until ctx is done.
+func (c *Client[M]) Join(ctx context.Context, rooms ...string) error {
+	if err := c.s.Join(ctx, rooms...); err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	return nil
+}
+
+// Leave takes the client out of those of the rooms that it is in.
+func (c *Client[M]) Leave(rooms ...string) { c.s.Leave(rooms...) }
+
+// Disconnect closes the client with a code (1000, or 3000 to 4999 for the application's own) and a reason, cut to 123
+// bytes, behind what has been sent to it. ErrNotConnected when it has gone.
+func (c *Client[M]) Disconnect(code int, reason string) error {
+	if code != 1000 && code != 1001 && (code < 1007 || code > 1014) && (code < 3000 || code > 4999) {
+		return fmt.Errorf("disconnect: code %d can't be sent; the application's own are 3000 to 4999", code)
+	}
+	if !c.s.Close(code, reason) {
+		return ErrNotConnected
+	}
+	return nil
+}
+
+// AuthRequest is what a client that wants to be authenticated is known by.
+type AuthRequest[A any] struct {
+	ClientID    string
+	RemoteAddr  netip.AddrPort
+	Credentials A               // the event's data, decoded
+	Raw         json.RawMessage // the same as it came; {} if there was none. Not to be changed
+}
+
+// Identity is what an accepted client is.
+type Identity[M any] struct {
+	UserID   string // its sessions are reached by SendToUser. Empty: anonymous
+	Metadata M      // kept with the client, see Client.Metadata
+}
+
+// Message is an event that a client has sent.
+type Message struct {
+	Event string
+	Data  json.RawMessage // as it came, digits untouched; nil when there was none
+	ID    json.RawMessage // as it came; nil when there was none
+}

@@ -1,0 +1,306 @@
+package hearth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/node"
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// Transport chooses what serves the connections.
+type Transport = node.Transport
+
+const (
+	// TransportAuto serves plain TCP connections on Linux with event loops, everything else with goroutines.
+	TransportAuto = node.Auto
+	// TransportEpoll is the same, but New fails on systems that have no epoll.
+	TransportEpoll = node.Epoll
+	// TransportNetConn serves every connection with a goroutine, as net/http does.
+	TransportNetConn = node.NetConn
+)
+
+// Disabled switches off what a zero duration would leave at its default: Config.HeartbeatInterval, Config.IdleTimeout.
+const Disabled time.Duration = -1
+
+// Unlimited lifts a bound whose zero would be its default: those of Limits that say so.
+const Unlimited = -1
+
+// Config says what a Server is and does. Only Authenticate is required. A Config is copied by New and may be used for several.
+//
+// A is what the data of a client's `authenticate` decodes into (encoding/json), M the metadata that the application
+// keeps with each client. Both may be any type.
+type Config[A, M any] struct {
+	// Identifier names the server in its logs. Default "hearth".
+	Identifier string
+
+	// Path is the only one on which ServeHTTP answers handshakes. Default "/ws".
+	Path string
+
+	// DefaultRooms are joined by every client when it is authenticated. Default ws-default and ws-notification; an
+	// empty list that is not nil is none.
+	DefaultRooms []string
+
+	// AuthTimeout is how long a client may take to send `authenticate`; the callback gets three times as long (protocol
+	// §2). Default 5 s.
+	AuthTimeout time.Duration
+
+	// HeartbeatInterval is the time between two looks for clients that have sent no message for HeartbeatTimeout.
+	// Defaults 30 s and 90 s. HeartbeatInterval Disabled: never.
+	HeartbeatInterval time.Duration
+	HeartbeatTimeout  time.Duration
+
+	// IdleTimeout is how long nothing at all may come from a client before it is cut off. A ping goes out at half of it,
+	// which every WebSocket client answers by itself. Default 60 s; Disabled: no pings.
+	IdleTimeout time.Duration
+
+	// CloseTimeout is how long a client may take to answer a close frame, and to read what was sent before it. Default 5 s.
+	CloseTimeout time.Duration
+
+	// MaxPayload is the size of the largest message that a client may send, in bytes after decompression. Default 131072.
+	MaxPayload int
+
+	// BackpressureLimit is how many bytes may wait for a client that takes them too slowly; a client with more
+	// waiting loses messages (and is marked, see Client.Backpressured), or is closed with 1013 if CloseOnBackpressure is set.
+	// Default 1 MiB.
+	BackpressureLimit   int
+	CloseOnBackpressure bool
+
+	// Compression accepts permessage-deflate (RFC 7692) from clients that offer it. Default off.
+	Compression bool
+
+	// Transport and Loops choose the engine. Default TransportAuto, one event loop: enough for most; more deliver more
+	// in all, each a little later.
+	Transport Transport
+	Loops     int
+
+	// Origins are those that a browser's page may come from, such as "https://example.com"; {"*"} allows any. Default:
+	// the host that the request names. Requests without an Origin header, which are not a browser's, always pass.
+	// CheckOrigin decides instead, if it is set.
+	Origins     []string
+	CheckOrigin func(r *http.Request) bool
+
+	// ClientAddr tells a client's address where a proxy stands before the server. Default: the connection's peer. An
+	// invalid Addr means the same.
+	ClientAddr func(r *http.Request) netip.Addr
+
+	// Limits protect the server from its clients.
+	Limits Limits
+
+	// Broker connects the server to others. The server owns it: Start starts it, Shutdown closes it. Default: none, one
+	// process.
+	Broker broker.Broker
+
+	// Logger gets what is worth telling. Default: silence.
+	Logger *slog.Logger
+
+	// The callbacks. All may block: none runs on an event loop, those of one client run one after the other
+	// (Authenticate excepted, see there), those of different clients concurrently. An error or a panic of one is
+	// logged and ends nothing else.
+	//
+	// The context of Authenticate and ValidateRooms ends with the client; that of the others does not, since what a
+	// client sent before it left is still to be handled. All contexts end when a Shutdown has waited as long as it was
+	// told to.
+
+	// Authenticate decides about a client by what it sent. An error that wraps ErrRejected closes it with 4003
+	// `Authentication failed`; any other error, and a panic, with 4003 `Authentication error`. Required.
+	Authenticate func(ctx context.Context, r AuthRequest[A]) (Identity[M], error)
+
+	// ValidateRooms returns those of the rooms, whose names are valid, that the client may join. Without it no client
+	// can join a room by itself.
+	ValidateRooms func(ctx context.Context, c *Client[M], rooms []string) ([]string, error)
+
+	// Connected is called for a client that has been authenticated, after `connected` was sent to it, before any Message.
+	Connected func(ctx context.Context, c *Client[M])
+
+	// Message is called for each message of an authenticated client that is not the protocol's own, in their order.
+	Message func(ctx context.Context, c *Client[M], m Message) error
+
+	// Disconnected is called for each client that was Connected, after its last Message, with the close code and
+	// reason: 1006 if the connection just broke, 1005 if the client gave none.
+	Disconnected func(ctx context.Context, c *Client[M], code int, reason string)
+}
+
+// Limits protect a server from its clients. A zero field takes its default.
+type Limits struct {
+	// MaxConnections are answered with 503 beyond it. Default 100,000; Unlimited for none.
+	MaxConnections int
+
+	// MaxUnauthenticated clients may be connected without having authenticated, MaxUnauthenticatedPerAddr of them from one
+	// address (IPv6: one /64). One more, and the one that has waited longest is closed with 4001. Defaults 10,000 and
+	// 256; Unlimited for none. Behind a proxy all clients have one address, unless Config.ClientAddr tells them apart.
+	MaxUnauthenticated        int
+	MaxUnauthenticatedPerAddr int
+
+	// UnauthenticatedMessages is how many messages a client may send before it is authenticated, UnauthenticatedPayload
+	// how many bytes each. One more closes it with 1008, one larger with 1009. Defaults 16 and 16384.
+	UnauthenticatedMessages int
+	UnauthenticatedPayload  int
+
+	// MaxRooms is how many rooms one client may be in, besides its own. Default 1024; Unlimited for none.
+	MaxRooms int
+
+	// ClientQueue is how many bytes of a client's messages may wait for callbacks; past it the client is not read from
+	// until half of that is done. Default 256 KiB.
+	ClientQueue int
+
+	// SendQueue is how many bytes of messages may wait for an event loop; past it sends return ErrQueueFull. Default 64 MiB.
+	SendQueue int
+}
+
+// withDefaults fills in what is not set.
+func (c Config[A, M]) withDefaults() Config[A, M] {
+	def(&c.Identifier, "hearth")
+	def(&c.Path, protocol.DefaultPath)
+	def(&c.AuthTimeout, protocol.DefaultAuthTimeout)
+	def(&c.HeartbeatInterval, protocol.DefaultHeartbeatInterval)
+	def(&c.HeartbeatTimeout, protocol.DefaultHeartbeatTimeout)
+	def(&c.IdleTimeout, protocol.DefaultIdleTimeout)
+	def(&c.CloseTimeout, 5*time.Second)
+	def(&c.MaxPayload, protocol.DefaultMaxPayload)
+	def(&c.BackpressureLimit, protocol.DefaultBackpressureLimit)
+	def(&c.Loops, 1)
+	if c.DefaultRooms == nil {
+		c.DefaultRooms = protocol.DefaultRooms()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	l := &c.Limits
+	def(&l.MaxConnections, 100_000)
+	def(&l.MaxUnauthenticated, 10_000)
+	def(&l.MaxUnauthenticatedPerAddr, 256)
+	def(&l.UnauthenticatedMessages, 16)
+	def(&l.UnauthenticatedPayload, min(16<<10, c.MaxPayload))
+	def(&l.MaxRooms, 1024)
+	def(&l.ClientQueue, 256<<10)
+	def(&l.SendQueue, 64<<20)
+	return c
+}
+
+func def[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// validate names the first field that can't work, and what would.
+func (c Config[A, M]) validate() error {
+	if c.Authenticate == nil {
+		return invalid("Authenticate", "is required: who may connect?")
+	}
+	if c.Path[0] != '/' {
+		return invalid("Path", "must begin with a slash, as in \"/ws\", not be %q", c.Path)
+	}
+	for i, name := range c.DefaultRooms {
+		if err := protocol.CheckRoom(name); err != nil {
+			return invalid("DefaultRooms", "has %q: %w", name, err)
+		}
+		if slices.Contains(c.DefaultRooms[:i], name) {
+			return invalid("DefaultRooms", "has %q twice", name)
+		}
+	}
+	if c.Transport != TransportAuto && c.Transport != TransportEpoll && c.Transport != TransportNetConn {
+		return invalid("Transport", "is %q; it can be empty, %q or %q", c.Transport, TransportEpoll, TransportNetConn)
+	}
+	if c.Loops < 1 || c.Loops > 256 {
+		return invalid("Loops", "is %d; it can be 1 to 256", c.Loops)
+	}
+	if c.CheckOrigin == nil {
+		if _, err := originPolicy(c.Origins); err != nil {
+			return invalid("Origins", "%w", err)
+		}
+	}
+	return errors.Join(c.validateTimes(), c.validateSizes())
+}
+
+func (c Config[A, M]) validateTimes() error {
+	for _, t := range []struct {
+		name string
+		d    time.Duration
+		off  bool // Disabled is allowed
+	}{
+		{"AuthTimeout", c.AuthTimeout, false},
+		{"HeartbeatInterval", c.HeartbeatInterval, true},
+		{"HeartbeatTimeout", c.HeartbeatTimeout, false},
+		{"IdleTimeout", c.IdleTimeout, true},
+		{"CloseTimeout", c.CloseTimeout, false},
+	} {
+		if t.off && t.d == Disabled {
+			continue
+		}
+		if t.d < time.Millisecond {
+			return invalid(t.name, "is %v; the shortest that works is 1ms", t.d)
+		}
+	}
+	return nil
+}
+
+func (c Config[A, M]) validateSizes() error {
+	const most = 1 << 30
+	l := c.Limits
+	for _, s := range []struct {
+		name     string
+		n, least int
+		off      bool // Unlimited is allowed
+	}{
+		{"MaxPayload", c.MaxPayload, 1, false},
+		{"BackpressureLimit", c.BackpressureLimit, 1024, false},
+		{"Limits.MaxConnections", l.MaxConnections, 1, true},
+		{"Limits.MaxUnauthenticated", l.MaxUnauthenticated, 1, true},
+		{"Limits.MaxUnauthenticatedPerAddr", l.MaxUnauthenticatedPerAddr, 1, true},
+		{"Limits.UnauthenticatedMessages", l.UnauthenticatedMessages, 1, false},
+		{"Limits.UnauthenticatedPayload", l.UnauthenticatedPayload, 1, false},
+		{"Limits.MaxRooms", l.MaxRooms, 1, true},
+		{"Limits.ClientQueue", l.ClientQueue, 1024, false},
+		{"Limits.SendQueue", l.SendQueue, 64 << 10, false},
+	} {
+		if s.off && s.n == Unlimited {
+			continue
+		}
+		if s.n < s.least || s.n > most {
+			return invalid(s.name, "is %d; it can be %d to %d", s.n, s.least, most)
+		}
+	}
+	if l.UnauthenticatedPayload > c.MaxPayload {
+		return invalid("Limits.UnauthenticatedPayload", "is %d, more than MaxPayload, %d", l.UnauthenticatedPayload, c.MaxPayload)
+	}
+	return nil
+}
+
+func invalid(field, format string, args ...any) error {
+	return fmt.Errorf("hearth: Config."+field+" "+format, args...)
+}
+
+// node makes the untyped configuration of a valid one.
+func (c Config[A, M]) node(calls session.Callbacks) node.Config {
+	check := c.CheckOrigin
+	if check == nil {
+		check, _ = originPolicy(c.Origins) // validate has seen that it can be
+	}
+	l := c.Limits
+	return node.Config{
+		Path: c.Path, Transport: c.Transport, Loops: c.Loops, Backpressure: c.BackpressureLimit, CloseTimeout: c.CloseTimeout,
+		Compression: c.Compression, CheckOrigin: check, ClientAddr: c.ClientAddr,
+		MaxConnections: max(0, l.MaxConnections), MaxRooms: max(0, l.MaxRooms), SendQueue: l.SendQueue,
+		Lobby: session.LobbyConfig{
+			Timeout: c.AuthTimeout, Max: max(0, l.MaxUnauthenticated), PerAddr: max(0, l.MaxUnauthenticatedPerAddr),
+		},
+		Limits: session.Limits{
+			Payload: c.MaxPayload, Queue: l.ClientQueue,
+			UnauthenticatedPayload: l.UnauthenticatedPayload, UnauthenticatedCount: l.UnauthenticatedMessages,
+		},
+		HeartbeatInterval: max(0, c.HeartbeatInterval), HeartbeatTimeout: c.HeartbeatTimeout, IdleTimeout: max(0, c.IdleTimeout),
+		DefaultRooms: slices.Clone(c.DefaultRooms), CloseSlow: c.CloseOnBackpressure, Calls: calls, Broker: c.Broker,
+		Log: c.Logger.With("server", c.Identifier),
+	}
+}

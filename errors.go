@@ -1,0 +1,33 @@
+package hearth
+
+import (
+	"net/http"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/node"
+	"github.com/hearthws/hearth/internal/session"
+)
+
+var (
+	// ErrRejected is what Config.Authenticate returns, wrapped or not, for credentials that are not good.
+	ErrRejected = session.ErrRejected
+
+	// ErrQueueFull is returned by sends when so much waits for an event loop (Limits.SendQueue) that the message was
+	// dropped for its clients: the publishers are faster than the clients can be served. WaitPending is how to avoid it.
+	ErrQueueFull = hub.ErrQueueFull
+
+	// ErrNotConnected is returned for a client that is not, or no longer, authenticated on this node.
+	ErrNotConnected = hub.ErrNotMember
+
+	// ErrTooManyRooms is returned when a client is in Limits.MaxRooms rooms.
+	ErrTooManyRooms = hub.ErrTooManyRooms
+
+	// ErrNotRunning is returned by Shutdown of a server that has not been started, or was shut down already.
+	ErrNotRunning = node.ErrNotRunning
+
+	// ErrStarted is returned by a second Start.
+	ErrStarted = node.ErrStarted
+
+	// ErrServerClosed is returned by Serve after Shutdown.
+	ErrServerClosed = http.ErrServerClosed
+)

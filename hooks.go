@@ -1,0 +1,53 @@
+package hearth
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// callbacks makes the untyped callbacks of the typed ones: here, and only here, does anything know A and M.
+func (c Config[A, M]) callbacks() session.Callbacks {
+	calls := session.Callbacks{
+		Authenticate: func(ctx context.Context, s *session.Session, data []byte) (session.Identity, error) {
+			r := AuthRequest[A]{ClientID: s.ID(), RemoteAddr: s.RemoteAddr(), Raw: data}
+			if err := json.Unmarshal(data, &r.Credentials); err != nil {
+				return session.Identity{}, fmt.Errorf("%w: decode credentials: %w", ErrRejected, err)
+			}
+			id, err := c.Authenticate(ctx, r)
+			if err != nil {
+				return session.Identity{}, err
+			}
+			client := &Client[M]{s: s, user: id.UserID, metadata: id.Metadata}
+			return session.Identity{User: id.UserID, Value: client}, nil
+		},
+	}
+	if c.ValidateRooms != nil {
+		calls.ValidateRooms = func(ctx context.Context, s *session.Session, rooms []string) ([]string, error) {
+			return c.ValidateRooms(ctx, clientOf[M](s), rooms)
+		}
+	}
+	if c.Connected != nil {
+		calls.Connected = func(ctx context.Context, s *session.Session) { c.Connected(ctx, clientOf[M](s)) }
+	}
+	if c.Message != nil {
+		calls.Message = func(ctx context.Context, s *session.Session, e protocol.Envelope) error {
+			return c.Message(ctx, clientOf[M](s), Message{Event: e.Event, Data: e.Data, ID: e.ID})
+		}
+	}
+	if c.Disconnected != nil {
+		calls.Disconnected = func(ctx context.Context, s *session.Session, code int, reason string) {
+			c.Disconnected(ctx, clientOf[M](s), code, reason)
+		}
+	}
+	return calls
+}
+
+// clientOf is the view of an authenticated session.
+func clientOf[M any](s *session.Session) *Client[M] {
+	c, _ := s.Value().(*Client[M])
+	return c
+}

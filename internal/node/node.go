@@ -1,0 +1,300 @@
+// Package node is one instance of Hearth: it joins the hub, the transports, the sessions and the broker, and sweeps.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/transport"
+	"github.com/hearthws/hearth/internal/transport/epoll"
+	"github.com/hearthws/hearth/internal/transport/netconn"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// Transport names what serves the connections.
+type Transport string
+
+// The transports.
+const (
+	Auto    Transport = ""        // epoll where it can, netconn for the rest
+	Epoll   Transport = "epoll"   // the same, but New fails where there is no epoll
+	NetConn Transport = "netconn" // netconn for all
+)
+
+// Config is what a Node is made with: complete and valid, defaults are the caller's.
+type Config struct {
+	Path           string
+	Transport      Transport
+	Loops          int
+	Backpressure   int
+	CloseTimeout   time.Duration
+	Compression    bool
+	CheckOrigin    func(*http.Request) bool
+	ClientAddr     func(*http.Request) netip.Addr // nil: the socket's peer
+	MaxConnections int                            // 0: no bound
+	MaxRooms       int
+	SendQueue      int
+	Lobby          session.LobbyConfig
+	Limits         session.Limits
+
+	HeartbeatInterval time.Duration // 0: no heartbeat
+	HeartbeatTimeout  time.Duration
+	IdleTimeout       time.Duration // 0: no pings
+
+	DefaultRooms []string
+	CloseSlow    bool
+	Calls        session.Callbacks
+	Broker       broker.Broker // nil: there is this node only
+	Log          *slog.Logger
+}
+
+// Errors of the life cycle.
+var (
+	ErrNotRunning = errors.New("server is not running")
+	ErrStarted    = errors.New("server was already started")
+)
+
+type phase uint8
+
+const (
+	idle phase = iota
+	starting
+	running
+	draining
+	closed
+)
+
+// Node is one instance. Its methods may be called from any goroutine.
+type Node struct {
+	// Set by New, then read-only.
+	cfg    Config
+	id     string
+	env    *session.Env
+	hub    *hub.Hub
+	loops  int                // event loops: the lanes before the last, which is netconn's
+	cancel context.CancelFunc // of env.Base
+	ended  chan struct{}      // closed when Shutdown begins
+
+	// Set by Start, then read-only: nothing reads them before there is a client.
+	carriers []carrier
+	sweeper  sync.WaitGroup
+
+	servers servers
+
+	// Guards phase. Held for reading while a connection is taken over, so that Shutdown misses none.
+	mu    sync.RWMutex
+	phase phase
+}
+
+// A carrier is a transport whose loop 0 has the lane base of the hub.
+type carrier struct {
+	transport.Transport
+	base int
+}
+
+// New makes a node. Nothing runs before Start.
+func New(cfg Config) (*Node, error) {
+	if cfg.Transport == Epoll && !epoll.Supported {
+		return nil, errors.New("transport epoll: not on this system")
+	}
+	n := &Node{cfg: cfg, id: uuid.NewString(), ended: make(chan struct{})}
+	if cfg.Transport != NetConn && epoll.Supported {
+		n.loops = cfg.Loops
+	}
+	n.hub = hub.New(hub.Config{Lanes: n.loops + 1, Wake: n.wake, MaxRooms: cfg.MaxRooms, Queue: cfg.SendQueue})
+	base, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	n.env = &session.Env{
+		Base: base, Hub: n.hub, Pool: &session.Pool{}, Lobby: session.NewLobby(cfg.Lobby), Calls: cfg.Calls,
+		Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, DefaultRooms: cfg.DefaultRooms, CloseSlow: cfg.CloseSlow,
+	}
+	if cfg.Broker != nil {
+		n.env.Interest = cfg.Broker
+	}
+	return n, nil
+}
+
+// startTransports runs the loops.
+func (n *Node) startTransports() error {
+	if n.loops > 0 {
+		t, err := epoll.New(n.transportConfig(n.loops, 0))
+		if err != nil {
+			return fmt.Errorf("start event loops: %w", err)
+		}
+		n.carriers = append(n.carriers, carrier{t, 0})
+	}
+	t, err := netconn.New(n.transportConfig(1, n.loops))
+	if err != nil {
+		return fmt.Errorf("start netconn: %w", errors.Join(err, n.closeTransports()))
+	}
+	n.carriers = append(n.carriers, carrier{t, n.loops})
+	return nil
+}
+
+// closeTransports cuts all connections and ends the loops.
+func (n *Node) closeTransports() error {
+	var err error
+	for _, c := range n.carriers {
+		if cerr := c.Close(); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("close transport: %w", cerr))
+		}
+	}
+	return err
+}
+
+func (n *Node) transportConfig(loops, base int) transport.Config {
+	return transport.Config{
+		Loops: loops, Backpressure: n.cfg.Backpressure, CloseTimeout: n.cfg.CloseTimeout,
+		Tick: func(loop int) bool { return n.hub.Lane(base + loop).Tick() },
+	}
+}
+
+// wake is the hub's.
+func (n *Node) wake(lane int) {
+	if len(n.carriers) == 0 {
+		return // not started
+	}
+	c := n.carriers[0]
+	if lane == n.loops {
+		c = n.carriers[len(n.carriers)-1]
+	}
+	c.Wake(lane - c.base)
+}
+
+// ID is the node's server id, by which brokers tell its messages from others'.
+func (n *Node) ID() string { return n.id }
+
+// Hub is the node's index of clients.
+func (n *Node) Hub() *hub.Hub { return n.hub }
+
+// Stats are the node's counters.
+func (n *Node) Stats() *session.Stats { return n.env.Stats }
+
+// Unauthenticated is the number of clients that have not authenticated yet.
+func (n *Node) Unauthenticated() int { return n.env.Lobby.Count() }
+
+// Health is the broker's.
+func (n *Node) Health() broker.Health {
+	if n.cfg.Broker == nil {
+		return broker.Health{State: broker.StateOK}
+	}
+	return n.cfg.Broker.Health()
+}
+
+// Start makes the node ready: it waits for the broker as long as ctx allows, and accepts connections from then on. A Start
+// that failed may be repeated.
+func (n *Node) Start(ctx context.Context) (err error) {
+	if !n.move(idle, starting) {
+		return ErrStarted
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.closeTransports())
+			n.carriers = nil
+			n.move(starting, idle)
+		}
+	}()
+	if err := n.startTransports(); err != nil {
+		return err
+	}
+	if n.cfg.Broker != nil {
+		r := broker.Receiver{ServerID: n.id, Deliver: n.deliver, Lost: n.lost}
+		if err := n.cfg.Broker.Start(ctx, r); err != nil {
+			return fmt.Errorf("start broker: %w", err)
+		}
+	}
+	n.sweeper.Go(n.sweep) // ends with n.ended, Shutdown waits for it
+	n.move(starting, running)
+	return nil
+}
+
+// move changes the phase, if it is as expected.
+func (n *Node) move(from, to phase) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.phase != from {
+		return false
+	}
+	n.phase = to
+	return true
+}
+
+// Running reports whether connections are accepted.
+func (n *Node) Running() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.phase == running
+}
+
+// Shutdown ends the node: clients are closed with 1001, callbacks get until ctx is done, and everything is waited for
+// that can be. The error is ctx's when connections had to be cut then, or callbacks were still running. ErrNotRunning
+// when it was not.
+func (n *Node) Shutdown(ctx context.Context) error {
+	if !n.move(running, draining) {
+		return ErrNotRunning
+	}
+	close(n.ended)
+	n.sweeper.Wait()
+	for _, s := range n.sessions() {
+		s.Close(protocol.CloseGoingAway, protocol.ReasonGoingAway)
+	}
+	err := errors.Join(n.servers.shutdown(ctx), n.drain(ctx))
+	n.env.Lobby.Close()
+	err = errors.Join(err, n.closeTransports())
+	if n.cfg.Broker != nil {
+		if cerr := n.cfg.Broker.Close(); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("close broker: %w", cerr))
+		}
+	}
+	n.move(draining, closed)
+	return err
+}
+
+// sessions are all, authenticated or not.
+func (n *Node) sessions() []*session.Session {
+	all := n.env.Lobby.Sessions()
+	for _, m := range n.hub.Members(nil, hub.Target{Kind: hub.All}) {
+		all = append(all, session.Of(m))
+	}
+	return all
+}
+
+// drain waits for the sessions to end; when ctx is done first it cuts the connections and cancels the callbacks.
+func (n *Node) drain(ctx context.Context) error {
+	drained := make(chan struct{})
+	go func() { // ends with the last session; whoever leaves before that has been told by an error
+		n.env.Running.Wait()
+		n.env.Pool.Wait()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+		n.cancel()
+		return nil
+	case <-ctx.Done():
+	}
+	n.cancel()
+	if err := n.closeTransports(); err != nil {
+		return errors.Join(ctx.Err(), err)
+	}
+	select {
+	case <-drained:
+		return ctx.Err()
+	case <-time.After(grace):
+		return fmt.Errorf("callbacks are still running: %w", ctx.Err())
+	}
+}
+
+// grace is how long callbacks get to notice that their context is cancelled, when a shutdown has waited long enough.
+const grace = 250 * time.Millisecond

@@ -1,0 +1,91 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// headTimeout is how long a request's header may take to arrive; headMax how many bytes it may have.
+	headTimeout = 10 * time.Second
+	headMax     = 16 << 10
+
+	keepAlive = 2 * time.Minute // of a connection between two plain HTTP requests
+)
+
+// Serve accepts connections from ln until Shutdown, and then returns http.ErrServerClosed. Handshakes on Config.Path are the
+// node's; all other requests are h's, or answered with 404. It closes ln.
+func (n *Node) Serve(ln net.Listener, h http.Handler) error {
+	defer ln.Close()
+	if h == nil {
+		h = http.NotFoundHandler()
+	}
+	srv := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == n.cfg.Path {
+				n.ServeHTTP(w, r)
+				return
+			}
+			h.ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: headTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: headMax,
+		ErrorLog: slog.NewLogLogger(n.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	if !n.servers.add(srv) {
+		return http.ErrServerClosed
+	}
+	defer n.servers.remove(srv)
+	if n.engineListens(ln) {
+		return n.serveEngine(ln.(*net.TCPListener), srv)
+	}
+	return srv.Serve(ln)
+}
+
+// servers are the HTTP servers that Serve runs.
+type servers struct {
+	mu     sync.Mutex // guards the fields below
+	closed bool
+	all    map[*http.Server]struct{}
+}
+
+func (s *servers) add(srv *http.Server) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if s.all == nil {
+		s.all = make(map[*http.Server]struct{})
+	}
+	s.all[srv] = struct{}{}
+	return true
+}
+
+func (s *servers) remove(srv *http.Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, srv)
+}
+
+// shutdown ends all servers: their listeners at once, requests under way when they are done or ctx is.
+func (s *servers) shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	all := make([]*http.Server, 0, len(s.all))
+	for srv := range s.all {
+		all = append(all, srv)
+	}
+	s.mu.Unlock()
+	var err error
+	for _, srv := range all {
+		if serr := srv.Shutdown(ctx); serr != nil {
+			err = errors.Join(err, serr, srv.Close())
+		}
+	}
+	return err
+}

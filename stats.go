@@ -1,0 +1,54 @@
+package hearth
+
+// Stats are a server's counters since it was made, and a few gauges.
+type Stats struct {
+	// Gauges.
+	Connections     int // sockets that are open, authenticated or not
+	Unauthenticated int
+	Clients         int // authenticated
+	Rooms           int // with members, clients' own not counted
+
+	// Connections.
+	Opened           uint64
+	HandshakeRefused uint64 // answered with an HTTP error
+	Authenticated    uint64
+	AuthRejected     uint64 // 4003, by the callback's decision
+	AuthFailed       uint64 // 4003, because the callback failed
+	AuthTimeouts     uint64 // 4001
+	Evicted          uint64 // 4001, to make room for newer clients: Limits.MaxUnauthenticated and …PerAddr
+	TooEager         uint64 // 1008: Limits.UnauthenticatedMessages
+	HeartbeatLost    uint64 // 4002
+	IdleTimeouts     uint64 // cut off, because not even pings were answered
+	ProtocolErrors   uint64 // 1002, 1007, 1009
+	SlowClosed       uint64 // 1013
+
+	// Messages.
+	MessagesIn      uint64 // from clients
+	BadMessages     uint64 // not JSON, or without an event
+	MessagesUnheard uint64 // nobody handles that event
+	RoomsRefused    uint64 // joins that were not allowed, one for each room
+	CallbackErrors  uint64 // callbacks that returned an error or panicked, Authenticate excepted
+	Delivered       uint64 // messages handed to connections, one for each client
+	Dropped         uint64 // messages dropped for clients that were too slow, one for each client
+	DeliveriesLost  uint64 // messages of other nodes that the send queue had no room for
+	BrokerLosses    uint64 // times that messages of other nodes may have been missed
+}
+
+// Stats returns the counters. Each is exact, but they are not read at the same instant.
+func (s *Server[A, M]) Stats() Stats {
+	st, hub := s.node.Stats(), s.node.Hub()
+	return Stats{
+		Connections: int(st.Connections.Load()), Unauthenticated: s.node.Unauthenticated(),
+		Clients: hub.Count(ToAll().t), Rooms: hub.CountRooms(),
+
+		Opened: st.Opened.Load(), HandshakeRefused: st.Refused.Load(), Authenticated: st.Authenticated.Load(),
+		AuthRejected: st.AuthRejected.Load(), AuthFailed: st.AuthFailed.Load(), AuthTimeouts: st.AuthTimeouts.Load(),
+		Evicted: st.Evicted.Load(), TooEager: st.TooEager.Load(), HeartbeatLost: st.HeartbeatLost.Load(),
+		IdleTimeouts: st.IdleTimeouts.Load(), ProtocolErrors: st.ProtocolErrors.Load(), SlowClosed: st.SlowClosed.Load(),
+
+		MessagesIn: st.MessagesIn.Load(), BadMessages: st.BadMessages.Load(), MessagesUnheard: st.MessagesUnheard.Load(),
+		RoomsRefused: st.RoomsRefused.Load(), CallbackErrors: st.CallbackErrors.Load(),
+		Delivered: hub.Delivered(), Dropped: hub.Refused(),
+		DeliveriesLost: st.DeliveriesLost.Load(), BrokerLosses: st.BrokerLosses.Load(),
+	}
+}
