@@ -1,0 +1,203 @@
+package hearth_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/coder/websocket"
+	"github.com/hearthws/hearth"
+)
+
+// credentials are what the tests' clients authenticate with.
+type credentials struct {
+	As   string // the user
+	Name string // in the metadata
+	Do   string // instead of accepting
+}
+
+type profile struct{ Name string }
+
+type (
+	server = hearth.Server[credentials, profile]
+	config = hearth.Config[credentials, profile]
+	client = hearth.Client[profile]
+)
+
+// accept takes everybody for who they say they are.
+func accept(_ context.Context, r hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
+	return hearth.Identity[profile]{UserID: r.Credentials.As, Metadata: profile{r.Credentials.Name}}, nil
+}
+
+// rig is a server that can be connected to.
+type rig struct {
+	*server
+	t    testing.TB
+	addr string // of TCP
+	dial func() (net.Conn, error)
+}
+
+// forTransports runs f for each transport that there is here.
+func forTransports(t *testing.T, f func(t *testing.T, transport hearth.Transport)) {
+	t.Helper()
+	for _, transport := range []hearth.Transport{hearth.TransportNetConn, hearth.TransportEpoll} {
+		t.Run(string(transport), func(t *testing.T) {
+			t.Parallel()
+			if _, err := hearth.New(config{Authenticate: accept, Transport: transport}); err != nil {
+				t.Skip(err)
+			}
+			f(t, transport)
+		})
+	}
+}
+
+// start makes a server of cfg that listens on TCP until the test ends.
+func start(t testing.TB, cfg config) *rig {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	r := startOn(t, cfg, ln, func() (net.Conn, error) { return net.Dial("tcp", addr) })
+	r.addr = addr
+	return r
+}
+
+// startPiped is start in memory: for a bubble of synctest.
+func startPiped(t testing.TB, cfg config) *rig {
+	t.Helper()
+	cfg.Transport = hearth.TransportNetConn
+	ln := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+	return startOn(t, cfg, ln, ln.dial)
+}
+
+func startOn(t testing.TB, cfg config, ln net.Listener, dial func() (net.Conn, error)) *rig {
+	t.Helper()
+	if cfg.Authenticate == nil {
+		cfg.Authenticate = accept
+	}
+	srv, err := hearth.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := srv.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	web := &http.Server{Handler: srv}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = web.Serve(ln) }) // ends with web.Close
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), answer)
+		defer cancel()
+		if err := srv.Shutdown(ctx); err != nil && !errors.Is(err, hearth.ErrNotRunning) {
+			t.Errorf("shutdown: %v", err)
+		}
+		web.Close()
+		serving.Wait()
+	})
+	return &rig{server: srv, t: t, dial: dial}
+}
+
+// peer connects a client that writes its frames by hand.
+func (r *rig) peer() *peer {
+	r.t.Helper()
+	return newPeer(r.t, r.raw())
+}
+
+// raw connects without reading.
+func (r *rig) raw() *rawWire {
+	r.t.Helper()
+	conn, err := r.dial()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	w, err := upgrade(conn)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return w
+}
+
+// member connects and authenticates a client.
+func (r *rig) member(user string) *peer {
+	r.t.Helper()
+	p := r.peer()
+	p.login(user)
+	return p
+}
+
+// stranger connects a client that is made of another library. TCP only.
+func (r *rig) stranger(mode websocket.CompressionMode) *peer {
+	r.t.Helper()
+	w, err := dialCoder("ws://"+r.addr+"/ws", mode)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return newPeer(r.t, w)
+}
+
+// client is the server's view of p.
+func (r *rig) client(p *peer) *client {
+	r.t.Helper()
+	c, ok := r.Client(p.id)
+	if !ok {
+		r.t.Fatalf("client %s is not on the server", p.id)
+	}
+	return c
+}
+
+// pipeListener is a net.Listener of net.Pipe.
+type pipeListener struct {
+	conns chan net.Conn
+	once  sync.Once
+	done  chan struct{}
+}
+
+func (l *pipeListener) dial() (net.Conn, error) {
+	server, client := net.Pipe()
+	select {
+	case l.conns <- server:
+		return client, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func repeat(s string, n int) string { return strings.Repeat(s, n) }
+
+// raw is text as the data of a message; empty is none.
+func raw(text string) any {
+	if text == "" {
+		return nil
+	}
+	return json.RawMessage(text)
+}
