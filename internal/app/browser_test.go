@@ -1,0 +1,395 @@
+package app_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
+)
+
+// chromium finds the browser. Where there is none the page goes untested, aloud; with HEARTH_REQUIRE_BROWSER=1, as in
+// CI, that is a failure.
+func chromium(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	const missing = "NO CHROMIUM FOUND: THE PAGE IS NOT TESTED (install chromium)"
+	if os.Getenv("HEARTH_REQUIRE_BROWSER") == "1" {
+		t.Fatal(missing)
+	}
+	t.Skip(missing)
+	return ""
+}
+
+// browser starts a Chromium with an empty profile.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	opts := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(chromium(t)), chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
+	if os.Geteuid() == 0 {
+		opts = append(opts, chromedp.NoSandbox)
+	}
+	alloc, freeAlloc := chromedp.NewExecAllocator(context.Background(), opts...)
+	ctx, free := chromedp.NewContext(alloc)
+	t.Cleanup(func() {
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Logf("end the browser: %v", err)
+		}
+		free()
+		freeAlloc()
+	})
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return ctx
+}
+
+// A tab is a page, with all that it asked for and complained about.
+type tab struct {
+	t   *testing.T // the test, or its stage, that uses the tab now
+	ctx context.Context
+
+	mu       sync.Mutex // guards the fields below
+	requests []string   // every URL
+}
+
+// open opens a page in a tab. When the test ends the tab must have asked nobody but the server, and complained about
+// nothing but what tolerated names.
+func open(t *testing.T, browser context.Context, address string, tolerated ...string) *tab {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(browser)
+	b := &tab{t: t, ctx: ctx}
+	b.do(chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, network.Enable, network.EnableParams{})
+		return err
+	}))
+	if err := chromedp.Listen(ctx, b.event); err != nil {
+		t.Fatal(err)
+	}
+	console := chromedp.Console(ctx)
+	complaints := make(chan []string, 1)
+	// Ends when the tab's context does; the cleanup below waits for it.
+	go func() {
+		var said []string
+		for m, err := range console {
+			if err != nil {
+				break
+			}
+			said = append(said, fmt.Sprint(m.Type, ": ", m.Text))
+		}
+		complaints <- said
+	}()
+	t.Cleanup(func() {
+		cancel()
+		for _, c := range <-complaints {
+			if !slices.ContainsFunc(tolerated, func(s string) bool { return strings.Contains(c, s) }) {
+				t.Errorf("the console says %s", c)
+			}
+		}
+		b.checkRequests(t, address)
+	})
+	b.do(chromedp.Navigate(address))
+	return b
+}
+
+func (b *tab) event(ev any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch e := ev.(type) {
+	case *network.EventRequestWillBeSent:
+		b.requests = append(b.requests, e.Request.URL)
+	case *network.EventWebSocketCreated:
+		b.requests = append(b.requests, e.URL)
+	}
+}
+
+// checkRequests finds what went elsewhere.
+func (b *tab) checkRequests(t *testing.T, address string) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	home, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets := 0
+	for _, r := range b.requests {
+		u, err := url.Parse(r)
+		if err != nil || u.Host != home.Host {
+			t.Errorf("the page asked for %s", r)
+		}
+		if strings.HasPrefix(r, "ws:") {
+			sockets++
+		}
+	}
+	if len(b.requests) < 5 || sockets == 0 {
+		t.Errorf("requests were not seen, so nothing is known: %v", b.requests)
+	}
+}
+
+func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	if err := chromedp.Do(b.ctx, steps...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// until waits for a JavaScript expression to become true.
+func (b *tab) until(expression string) {
+	b.t.Helper()
+	poll := chromedp.Poll[bool](expression, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(limit))
+	if _, err := chromedp.Run(b.ctx, poll); err != nil {
+		b.t.Fatalf("waiting for %s: %v\nthe page shows: %s", expression, err, b.text("body"))
+	}
+}
+
+// text is what an element shows.
+func (b *tab) text(selector string) string {
+	b.t.Helper()
+	s, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](fmt.Sprintf(`document.querySelector(%q)?.innerText ?? "(not there)"`, selector)))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s
+}
+
+// shows waits until an element shows a text.
+func (b *tab) shows(selector, text string) {
+	b.t.Helper()
+	b.until(fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => e.innerText.includes(%q))`, selector, text))
+}
+
+func (b *tab) fill(selector, text string) {
+	b.t.Helper()
+	b.do(chromedp.SendKeys(chromedp.CSS(selector), text+"\r"))
+}
+
+func (b *tab) click(selector string) {
+	b.t.Helper()
+	b.do(chromedp.Click(chromedp.CSS(selector)))
+}
+
+// say writes into the message box of the place that is shown.
+func (b *tab) say(text string) {
+	b.t.Helper()
+	b.until(`!document.querySelector("#send").disabled`)
+	b.fill("#text", text)
+}
+
+func TestBrowser(t *testing.T) {
+	t.Parallel()
+	chrome := browser(t)
+	s := serve(t, nil)
+
+	ada := open(t, chrome, s.url)
+	ada.shows("#door-title", "Your server is running")
+	ada.fill("#name", "ada")
+	ada.shows("#status", "Connected as ada")
+	grace, linus := open(t, chrome, s.url+"?as=grace"), open(t, chrome, s.url+"?as=linus")
+	for _, b := range []*tab{ada, grace, linus} {
+		b.shows("#members", "3 clients")
+	}
+
+	// The stages build on each other.
+	stage := func(name string, run func(t *testing.T)) {
+		t.Run(name, func(t *testing.T) {
+			for _, b := range []*tab{ada, grace, linus} {
+				b.t = t
+			}
+			run(t)
+		})
+	}
+	stage("room", func(t *testing.T) {
+		ada.say("hello, lobby")
+		grace.shows("#log", "hello, lobby")
+		linus.shows("#log", "hello, lobby")
+		ada.shows(".got", "3 of 3 clients got it")
+		for _, name := range []string{"ada (this tab)", "grace", "linus"} {
+			ada.shows(".got .chip", name)
+		}
+	})
+	stage("markup is text", func(t *testing.T) {
+		const text = `<img src=x onerror="document.title='broken into'">`
+		grace.say(text)
+		ada.shows("#log", text)
+		ada.until(`document.querySelectorAll("#log img").length === 0`)
+	})
+	stage("whisper", func(t *testing.T) {
+		ada.click(`[data-key="user:grace"] button`)
+		ada.shows("#members", "only grace gets it")
+		ada.say("for grace alone")
+		ada.shows(".got", "1 of 1 client got it")
+		grace.shows(`[data-key="user:ada"] .badge`, "1")
+		grace.click(`[data-key="user:ada"] button`)
+		grace.shows("#log", "for grace alone")
+	})
+	stage("shout", func(t *testing.T) {
+		grace.click(`[data-key="everyone"] button`)
+		grace.say("the fire is lit")
+		grace.shows(".got", "3 of 3 clients got it")
+		for _, b := range []*tab{ada, linus} {
+			b.shows(`[data-key="everyone"] .badge`, "1")
+			b.click(`[data-key="everyone"] button`)
+			b.shows("#log", "the fire is lit")
+		}
+	})
+	stage("wire", func(t *testing.T) {
+		ada.shows(`#frames li.out[data-event="say"]`, `{"event":"say","data":{"text":"hello, lobby","room":"lobby"}`)
+		ada.shows(`#frames li.in[data-event="seen"]`, "grace")
+		ada.shows("#frames .note", "open ws://")
+		if s := linus.text("#frames"); strings.Contains(s, "for grace alone") {
+			t.Error("linus got a whisper that was not for him")
+		}
+		ada.fill("#raw-text", "not an envelope")
+		ada.shows(`#frames li.out`, "not an envelope")
+		ada.shows(`#frames li.in[data-event="error"]`, `{"event":"error","data":{"message":"Invalid message format"}}`)
+		ada.shows("#notice", "Invalid message format")
+	})
+	stage("leave and join", func(t *testing.T) {
+		linus.fill("#room", "kitchen")
+		linus.shows("#members", "1 client: you")
+		ada.shows(`[data-key="room:kitchen"]`, "join")
+		linus.click(`[data-key="room:lobby"] button`)
+		linus.click("#leave")
+		ada.click(`[data-key="room:lobby"] button`)
+		ada.shows("#members", "2 clients")
+	})
+	stage("theme", func(t *testing.T) {
+		ada.until(`matchMedia("(prefers-color-scheme: dark)").matches || getComputedStyle(document.body).backgroundColor === "rgb(246, 242, 238)"`)
+		ada.click("#theme")
+		ada.click("#theme")
+		ada.until(`getComputedStyle(document.body).backgroundColor === "rgb(19, 16, 14)"`)
+	})
+	stage("names for all controls", func(t *testing.T) {
+		ada.until(`[...document.querySelectorAll("input")].every(e => e.labels.length > 0)`)
+		ada.until(`[...document.querySelectorAll("button, a")].every(e => e.ariaLabel || e.textContent.trim())`)
+	})
+	stage("reload", func(t *testing.T) {
+		linus.do(chromedp.Reload())
+		linus.shows("#status", "Connected as linus")
+		linus.shows(`[data-key="room:kitchen"]`, "kitchen")
+	})
+}
+
+// A page whose server goes away says why, and is back when the server is: same name, same rooms.
+func TestBrowserReconnects(t *testing.T) {
+	t.Parallel()
+	chrome := browser(t)
+	listen := freeAddress(t)
+	first := serve(t, map[string]string{"listen": listen})
+	b := open(t, chrome, first.url+"?as=ada", "net::ERR_CONNECTION_REFUSED")
+	b.fill("#room", "kitchen")
+	b.shows("#members", "1 client: you")
+
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.shows("#status", "1001 Server shutting down")
+	b.shows("#status", "Reconnecting in")
+	b.shows("#frames .note", "close 1001 Server shutting down")
+	b.until(`document.querySelector("#send").disabled`)
+
+	serve(t, map[string]string{"listen": listen})
+	b.shows("#status", "Connected as ada")
+	b.say("still here")
+	b.shows(".got", "1 of 1 client got it")
+	b.shows("#place", "kitchen")
+}
+
+// A name that the server refuses leads back to the door, with the reason.
+func TestBrowserRefusedName(t *testing.T) {
+	t.Parallel()
+	chrome := browser(t)
+	s := serve(t, nil)
+	b := open(t, chrome, s.url+"?as=a%E2%80%AEb")
+	b.shows("#name-error", "4003 Authentication failed")
+	b.fill("#name", "ada")
+	b.shows("#status", "Connected as ada")
+}
+
+// The binary itself, as a user runs it.
+func TestBrowserBinary(t *testing.T) {
+	t.Parallel()
+	chrome := browser(t)
+	_, file, _, _ := runtime.Caller(0)
+	binary := filepath.Join(t.TempDir(), "hearth")
+	build := exec.Command("go", "build", "-o", binary, "../../cmd/hearth")
+	build.Dir = filepath.Dir(file)
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	listen := freeAddress(t)
+	cmd := exec.Command(binary, "serve", "--listen", listen)
+	var log strings.Builder
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	address := "http://" + listen + "/"
+	waitHealthy(t, address)
+
+	ada := open(t, chrome, address+"?as=ada", "net::ERR_CONNECTION_REFUSED")
+	grace := open(t, chrome, address+"?as=grace", "net::ERR_CONNECTION_REFUSED")
+	ada.shows("#members", "2 clients")
+	ada.say("hello from the binary")
+	grace.shows("#log", "hello from the binary")
+	ada.shows(".got", "2 of 2 clients got it")
+
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []*tab{ada, grace} {
+		b.shows("#status", "1001 Server shutting down")
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, log.String())
+	}
+	if !strings.Contains(log.String(), "DEVELOPMENT MODE") {
+		t.Errorf("the log does not warn: %s", log.String())
+	}
+}
+
+// freeAddress is one that nobody listens on, as yet.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// waitHealthy returns when the server answers.
+func waitHealthy(t *testing.T, address string) {
+	t.Helper()
+	client := plainClient(t)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); <-tick.C {
+		if resp, err := client.Get(address + "healthz"); err == nil {
+			resp.Body.Close()
+			return
+		}
+	}
+	t.Fatal("the server does not answer")
+}

@@ -1,0 +1,305 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/providers/rawbytes"
+	"github.com/knadh/koanf/v2"
+)
+
+// AuthDevelopment is the value of Config.Auth under which any name is a user. It is the only one so far.
+const AuthDevelopment = "development"
+
+// Config is what a server runs with. Each field has an option (see Options) that gives its meaning, its unit and its
+// default; the zero Config is not usable, Load makes one that is.
+type Config struct {
+	Name           string
+	Listen         string
+	Path           string
+	TLSCert        string
+	TLSKey         string
+	Origins        []string // nil: same origin
+	TrustedProxies []netip.Prefix
+
+	Auth         string
+	DefaultRooms []string // never nil
+
+	AuthTimeout       time.Duration
+	HeartbeatInterval time.Duration
+	HeartbeatTimeout  time.Duration
+	IdleTimeout       time.Duration
+	CloseTimeout      time.Duration
+	DrainDelay        time.Duration
+	ShutdownTimeout   time.Duration
+
+	MaxPayload                int
+	BackpressureLimit         int
+	CloseOnBackpressure       bool
+	MaxConnections            int
+	MaxUnauthenticated        int
+	MaxUnauthenticatedPerAddr int
+	UnauthenticatedMessages   int
+	UnauthenticatedPayload    int
+	MaxRooms                  int
+	ClientQueue               int
+	SendQueue                 int
+
+	Transport   string
+	Loops       int
+	Compression bool
+
+	LogFormat string
+	LogLevel  slog.Level
+}
+
+// Sources is where a configuration comes from. The zero value gives the defaults.
+type Sources struct {
+	Flags   map[string][]string // by option name, only those that were given on the command line
+	Environ []string            // as os.Environ has it; only HEARTH_* counts
+	File    string              // a YAML file; empty: HEARTH_CONFIG, else none
+}
+
+// A Setting is the effective value of one option, and who set it.
+type Setting struct {
+	Option Option
+	Values []string // one element, unless Option.List
+	Source string   // "default", the file's path, "HEARTH_LISTEN" or "--listen"
+}
+
+// An OptionError says which option cannot work as it was given, and what would. A program that gets one was started
+// wrongly: no retry helps.
+type OptionError struct {
+	Option string // the option's name; empty when the file as a whole is meant
+	Source string // as in Setting
+	Value  string // what was given
+	Reason string // what is wrong with it, and the fix
+}
+
+func (e *OptionError) Error() string {
+	switch {
+	case e.Option == "":
+		return fmt.Sprintf("%s: %s", e.Source, e.Reason)
+	case e.Source == "--"+e.Option || e.Source == envName(e.Option):
+		return fmt.Sprintf("%s=%q: %s", e.Source, e.Value, e.Reason)
+	default:
+		return fmt.Sprintf("%s: %q (from %s): %s", e.Option, e.Value, e.Source, e.Reason)
+	}
+}
+
+// Load merges the sources: flags win over the environment, this over the file, this over the defaults. The error joins
+// an *OptionError for each thing that is wrong. The settings are in the order of Options.
+func Load(src Sources) (Config, []Setting, error) {
+	env := environment(src.Environ)
+	if src.File == "" {
+		src.File = env["config"]
+	}
+	file, err := readFile(src.File)
+	if err != nil {
+		return Config{}, nil, err
+	}
+	settings, err := merge(layers(src, file, env))
+	if err != nil {
+		return Config{}, nil, err
+	}
+
+	var c Config
+	var errs []error
+	for _, s := range settings {
+		if err := s.Option.set(&c, s.Values); err != nil {
+			errs = append(errs, s.wrong(err))
+		}
+	}
+	if len(errs) == 0 {
+		errs = check(c, settings)
+	}
+	return c, settings, errors.Join(errs...)
+}
+
+func (s Setting) wrong(err error) *OptionError {
+	return &OptionError{Option: s.Option.Name, Source: s.Source, Value: strings.Join(s.Values, ","), Reason: err.Error()}
+}
+
+// environment picks the HEARTH_* variables, by option name. A variable that is set to nothing counts as not set: that
+// is how compose files and unit files pass what they do not have.
+func environment(environ []string) map[string]string {
+	env := map[string]string{}
+	for _, kv := range environ {
+		name, value, ok := strings.Cut(kv, "=")
+		if name, found := strings.CutPrefix(name, "HEARTH_"); ok && found && value != "" {
+			env[strings.ReplaceAll(strings.ToLower(name), "_", "-")] = value
+		}
+	}
+	return env
+}
+
+func envName(option string) string {
+	return "HEARTH_" + strings.ToUpper(strings.ReplaceAll(option, "-", "_"))
+}
+
+// MisspeltVariables returns a remark for each HEARTH_* variable that looks like a misspelt option. One that resembles
+// none is somebody else's (Kubernetes sets HEARTH_PORT for a service of that name) and no reason to refuse to start.
+func MisspeltVariables(environ []string) []string {
+	var remarks []string
+	for name := range environment(environ) {
+		if _, known := lookup(name); known || name == "config" {
+			continue
+		}
+		if near := Nearest(name); near != "" {
+			remarks = append(remarks, fmt.Sprintf("%s is not an option; did you mean %s?", envName(name), envName(near)))
+		}
+	}
+	return remarks
+}
+
+// readFile returns the file's top level. Options are not nested, so whatever is nested is refused later as a value.
+func readFile(path string) (map[string]any, error) {
+	if path == "" {
+		return nil, nil
+	}
+	fail := func(format string, args ...any) error {
+		return &OptionError{Source: path, Reason: fmt.Sprintf(format, args...)}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, &OptionError{Option: "config", Source: "--config", Value: path, Reason: fmt.Sprintf("read file: %v", err)}
+	}
+	k := koanf.New(".")
+	if err := k.Load(rawbytes.Provider(b), yaml.Parser()); err != nil {
+		return nil, fail("not valid YAML: %v", err)
+	}
+	var errs []error
+	for key, value := range k.Raw() {
+		if _, known := lookup(key); !known {
+			errs = append(errs, fail("unknown option %q%s", key, didYouMean(Nearest(key), ": see hearth serve --help for all of them")))
+		} else if value == nil {
+			errs = append(errs, fail("%s has no value: give it one, or remove the line", key))
+		}
+	}
+	return k.Raw(), errors.Join(errs...)
+}
+
+// A layer holds one source's values.
+type layer struct {
+	values map[string]any
+	source func(option string) string
+}
+
+func layers(src Sources, file map[string]any, env map[string]string) []layer {
+	constant := func(s string) func(string) string { return func(string) string { return s } }
+	defaults, fromEnv, flags := map[string]any{}, map[string]any{}, map[string]any{}
+	for _, o := range Options() {
+		defaults[o.Name] = o.Default
+		if v, ok := env[o.Name]; ok {
+			fromEnv[o.Name] = v
+		}
+		if v, ok := src.Flags[o.Name]; ok {
+			flags[o.Name] = v
+		}
+	}
+	return []layer{
+		{defaults, constant("default")},
+		{file, constant(src.File)},
+		{fromEnv, envName},
+		{flags, func(o string) string { return "--" + o }},
+	}
+}
+
+// merge lets later layers win, and notes for each option which one did.
+func merge(ls []layer) ([]Setting, error) {
+	k := koanf.New(".")
+	for _, l := range ls {
+		if err := k.Load(confmap.Provider(l.values, ""), nil); err != nil {
+			return nil, fmt.Errorf("merge configuration: %w", err)
+		}
+	}
+	var settings []Setting
+	var errs []error
+	for _, o := range Options() {
+		s := Setting{Option: o}
+		for _, l := range ls {
+			if _, ok := l.values[o.Name]; ok {
+				s.Source = l.source(o.Name)
+			}
+		}
+		values, err := texts(k.Get(o.Name), o.List)
+		if err != nil {
+			errs = append(errs, &OptionError{Option: o.Name, Source: s.Source, Value: fmt.Sprint(k.Get(o.Name)), Reason: err.Error()})
+		}
+		s.Values = values
+		settings = append(settings, s)
+	}
+	return settings, errors.Join(errs...)
+}
+
+// texts turns a value from any source into text. A list may be written with commas wherever a list cannot be written.
+func texts(v any, list bool) ([]string, error) {
+	switch v := v.(type) {
+	case []string: // a flag, each time that it was given
+		if !list {
+			return v[len(v)-1:], nil
+		}
+		all := []string{}
+		for _, s := range v {
+			all = append(all, splitList(s)...)
+		}
+		return all, nil
+	case []any:
+		if !list {
+			return nil, errors.New("takes one value, not a list")
+		}
+		all := make([]string, 0, len(v))
+		for _, e := range v {
+			t, err := texts(e, false)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, t...)
+		}
+		return all, nil
+	case map[string]any, map[any]any, nil:
+		return nil, errors.New("takes a plain value: options are not nested")
+	default:
+		if s := fmt.Sprint(v); list {
+			return splitList(s), nil
+		} else {
+			return []string{s}, nil
+		}
+	}
+}
+
+// splitList cuts at commas. An empty text and "[]" are the empty list.
+func splitList(s string) []string {
+	if s = strings.TrimSpace(s); s == "" || s == "[]" {
+		return []string{}
+	}
+	parts := strings.Split(s, ",")
+	for i, p := range parts {
+		parts[i] = strings.TrimSpace(p)
+	}
+	return parts
+}
+
+// WriteYAML formats settings as a file that Load accepts, with the source of each value beside it. Nothing in it is
+// secret: keys and certificates appear as the paths of their files.
+func WriteYAML(settings []Setting) string {
+	var b strings.Builder
+	b.WriteString("# What hearth serve runs with. Flags win over HEARTH_* variables, these over the file, this over defaults.\n")
+	for i, s := range settings {
+		if i == 0 || settings[i-1].Option.Group != s.Option.Group {
+			fmt.Fprintf(&b, "\n# %s\n", s.Option.Group)
+		}
+		fmt.Fprintf(&b, "%-60s # %s\n", s.Option.Name+": "+yamlValue(s), yamlComment(s.Source))
+	}
+	return b.String()
+}
+
+// yamlComment keeps a path with line breaks in it from ending the comment.
+func yamlComment(s string) string { return strings.Map(printableOr('?'), s) }

@@ -1,0 +1,251 @@
+package app_test
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hearthws/hearth/internal/app"
+)
+
+func writeFile(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestLoadDefaults(t *testing.T) {
+	t.Parallel()
+	c, settings, err := app.Load(app.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != "localhost:8080" || c.Path != "/ws" || c.Auth != app.AuthDevelopment || c.Origins != nil {
+		t.Errorf("listen %q, path %q, auth %q, origins %v", c.Listen, c.Path, c.Auth, c.Origins)
+	}
+	if c.HeartbeatTimeout != 90*time.Second || c.MaxPayload != 131072 || c.LogLevel != slog.LevelInfo {
+		t.Errorf("heartbeat timeout %v, payload %d, level %v", c.HeartbeatTimeout, c.MaxPayload, c.LogLevel)
+	}
+	if len(settings) != len(app.Options()) {
+		t.Errorf("%d settings for %d options", len(settings), len(app.Options()))
+	}
+	for _, s := range settings {
+		if s.Source != "default" {
+			t.Errorf("%s comes from %q", s.Option.Name, s.Source)
+		}
+	}
+}
+
+// Each layer sets the same option to something else; the highest that does must win.
+func TestLoadPrecedence(t *testing.T) {
+	t.Parallel()
+	file := writeFile(t, "hearth.yaml", "path: /file\nloops: 2\ndefault-rooms: [a, b]\ncompression: true\nauth-timeout: 1s\n")
+	env := []string{"HEARTH_PATH=/env", "HEARTH_LOOPS=3", "HEARTH_DEFAULT_ROOMS=c, d", "HEARTH_LISTEN=", "UNRELATED=1"}
+	flag := map[string][]string{"path": {"/flag"}, "compression": {"false"}}
+	for _, tt := range []struct {
+		name    string
+		src     app.Sources
+		path    string
+		source  string
+		loops   int
+		rooms   []string
+		deflate bool
+	}{
+		{"defaults", app.Sources{}, "/ws", "default", 1, []string{"ws-default", "ws-notification"}, false},
+		{"file", app.Sources{File: file}, "/file", file, 2, []string{"a", "b"}, true},
+		{"environment over file", app.Sources{File: file, Environ: env}, "/env", "HEARTH_PATH", 3, []string{"c", "d"}, true},
+		{"file named by the environment", app.Sources{Environ: []string{"HEARTH_CONFIG=" + file}}, "/file", file, 2, []string{"a", "b"}, true},
+		{"flag over all", app.Sources{File: file, Environ: env, Flags: flag}, "/flag", "--path", 3, []string{"c", "d"}, false},
+		{"last flag wins", app.Sources{Flags: map[string][]string{"path": {"/x", "/y"}, "default-rooms": {"[]"}}}, "/y", "--path", 1, []string{}, false},
+		{"lists add up", app.Sources{Flags: map[string][]string{"default-rooms": {"a,b", "c"}}}, "/ws", "default", 1, []string{"a", "b", "c"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c, settings, err := app.Load(tt.src)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Path != tt.path || c.Loops != tt.loops || c.Compression != tt.deflate {
+				t.Errorf("path %q, loops %d, compression %v", c.Path, c.Loops, c.Compression)
+			}
+			if d := cmp.Diff(tt.rooms, c.DefaultRooms); d != "" {
+				t.Error(d)
+			}
+			if c.Listen != "localhost:8080" {
+				t.Errorf("a variable that is set to nothing counted: listen %q", c.Listen)
+			}
+			for _, s := range settings {
+				if s.Option.Name == "path" && s.Source != tt.source {
+					t.Errorf("path comes from %q, want %q", s.Source, tt.source)
+				}
+			}
+		})
+	}
+}
+
+// An error names the option as it was given, and what to do.
+func TestLoadErrors(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		file  string
+		env   string
+		flags map[string][]string
+		want  []string
+	}{
+		{"unknown key", "pth: /x", "", nil, []string{"hearth.yaml", `"pth"`, `did you mean "path"`}},
+		{"unknown key like none", "zzzzzzzzzz: 1", "", nil, []string{`"zzzzzzzzzz"`, "hearth serve --help"}},
+		{"not YAML", "listen: [", "", nil, []string{"hearth.yaml", "not valid YAML"}},
+		{"not a mapping", "- a\n- b", "", nil, []string{"hearth.yaml"}},
+		{"key twice", "path: /a\npath: /b", "", nil, []string{"hearth.yaml", "path"}},
+		{"no value", "path:", "", nil, []string{"path has no value"}},
+		{"nested", "listen: {host: localhost}", "", nil, []string{"listen", "not nested"}},
+		{"list for one", "listen: [a, b]", "", nil, []string{"listen", "one value"}},
+		{"several at once", "loops: 0\nmax-rooms: -1", "", nil, []string{"loops", "max-rooms"}},
+		{"duration without unit", "auth-timeout: 30", "", nil, []string{"auth-timeout", "30s"}},
+		{"negative duration", "", "HEARTH_CLOSE_TIMEOUT=-1s", nil, []string{"HEARTH_CLOSE_TIMEOUT", "at least 1ms"}},
+		{"not a duration", "", "", map[string][]string{"idle-timeout": {"soon"}}, []string{"--idle-timeout", "as in 500ms"}},
+		{"size", "", "", map[string][]string{"max-payload": {"lots"}}, []string{"--max-payload", "128KiB"}},
+		{"size too large", "", "", map[string][]string{"max-payload": {"3GiB"}}, []string{"--max-payload"}},
+		{"size too small", "", "", map[string][]string{"backpressure-limit": {"10"}}, []string{"--backpressure-limit", "1024"}},
+		{"switch", "compression: maybe", "", nil, []string{"compression", "true or false"}},
+		{"choice", "", "", map[string][]string{"transport": {"udp"}}, []string{"--transport", "auto, epoll, netconn"}},
+		{"only one choice", "", "", map[string][]string{"auth": {"tokens"}}, []string{"--auth", "only development so far"}},
+		{"level", "", "", map[string][]string{"log-level": {"loud"}}, []string{"--log-level", "debug"}},
+		{"no port", "", "", map[string][]string{"listen": {"localhost"}}, []string{"--listen", "localhost:8080"}},
+		{"port", "", "", map[string][]string{"listen": {"localhost:http"}}, []string{"--listen", "65535"}},
+		{"path", "", "", map[string][]string{"path": {"ws"}}, []string{"--path", "/ws"}},
+		{"path taken", "", "", map[string][]string{"path": {"/healthz"}}, []string{"--path", "taken"}},
+		{"path is a pattern", "", "", map[string][]string{"path": {"/{x}"}}, []string{"--path"}},
+		{"origin", "", "", map[string][]string{"origins": {"https://a.example/x"}}, []string{"--origins", "https://example.com"}},
+		{"any origin and more", "", "", map[string][]string{"origins": {"*,https://a.example"}}, []string{"--origins", "alone"}},
+		{"room", "", "", map[string][]string{"default-rooms": {"ws:x"}}, []string{"--default-rooms", "ws:"}},
+		{"room twice", "default-rooms: [a, b, a]", "", nil, []string{"default-rooms", "twice"}},
+		{"proxy", "", "", map[string][]string{"trusted-proxies": {"10.0.0.0/99"}}, []string{"--trusted-proxies", "10.0.0.0/8"}},
+		{"certificate without key", "", "", map[string][]string{"tls-cert": {"c.pem"}}, []string{"tls-key", "--tls-key"}},
+		{"key without certificate", "", "", map[string][]string{"tls-key": {"k.pem"}}, []string{"tls-cert", "--tls-cert"}},
+		{"no such certificate", "", "", map[string][]string{"tls-cert": {"nowhere.pem"}, "tls-key": {"nowhere.pem"}}, []string{"--tls-cert", "nowhere.pem"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			src := app.Sources{Flags: tt.flags}
+			if tt.env != "" {
+				src.Environ = []string{tt.env}
+			}
+			if tt.file != "" {
+				src.File = writeFile(t, "hearth.yaml", tt.file)
+			}
+			_, _, err := app.Load(src)
+			var option *app.OptionError
+			if !errors.As(err, &option) {
+				t.Fatalf("error %v is no OptionError", err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q does not say %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestLoadMissingFile(t *testing.T) {
+	t.Parallel()
+	_, _, err := app.Load(app.Sources{File: filepath.Join(t.TempDir(), "none.yaml")})
+	if err == nil || !strings.Contains(err.Error(), "--config") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// In development mode only this machine may reach the server.
+func TestLoadRefusesOpenAddresses(t *testing.T) {
+	t.Parallel()
+	for listen, ok := range map[string]bool{
+		"localhost:8080": true, "LOCALHOST:0": true, "127.0.0.1:8080": true, "127.9.9.9:1": true, "[::1]:8080": true,
+		":8080": false, "0.0.0.0:8080": false, "[::]:8080": false, "192.168.1.5:80": false, "example.com:80": false,
+		"localhost.example.com:80": false, "[::ffff:127.0.0.1]:80": true, "[::ffff:10.0.0.1]:80": false,
+	} {
+		_, _, err := app.Load(app.Sources{Flags: map[string][]string{"listen": {listen}}})
+		if ok != (err == nil) {
+			t.Errorf("--listen %s: %v", listen, err)
+		}
+		if err != nil && !(strings.Contains(err.Error(), "--listen localhost:") && strings.Contains(err.Error(), "development")) {
+			t.Errorf("the error names neither the reason nor the fix: %v", err)
+		}
+	}
+}
+
+func TestMisspeltVariables(t *testing.T) {
+	t.Parallel()
+	remarks := app.MisspeltVariables([]string{
+		"HEARTH_LISTN=x", "HEARTH_MAX_PAYLOAD=1", "HEARTH_CONFIG=x", // the first is a mistake
+		"HEARTH_PORT_8080_TCP_ADDR=10.0.0.1", "HEARTH_SERVICE_HOST=10.0.0.1", "PATH=/bin", // Kubernetes sets such
+	})
+	if d := cmp.Diff([]string{"HEARTH_LISTN is not an option; did you mean HEARTH_LISTEN?"}, remarks); d != "" {
+		t.Error(d)
+	}
+}
+
+// What is printed can be loaded again, and means the same.
+func TestWriteYAMLRoundTrip(t *testing.T) {
+	t.Parallel()
+	for name, flags := range map[string]map[string][]string{
+		"defaults": nil,
+		"odd": {
+			"name": {"null"}, "default-rooms": {"a: b", "ünï \"x\" #1"}, "max-payload": {"64KiB"}, "origins": {"https://a.example,http://b.example:81"},
+			"trusted-proxies": {"10.0.0.0/8", "::1"}, "compression": {"yes"}, "log-level": {"debug"}, "listen": {"[::1]:0"}, "loops": {"012"},
+		},
+		"number as a name": {"name": {"1e3"}, "default-rooms": {}},
+		"hex as a name":    {"name": {"0x10"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			want, settings, err := app.Load(app.Sources{Flags: flags})
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := app.WriteYAML(settings)
+			got, _, err := app.Load(app.Sources{File: writeFile(t, "printed.yaml", text)})
+			if err != nil {
+				t.Fatalf("%v in\n%s", err, text)
+			}
+			if d := cmp.Diff(want, got, cmp.Comparer(func(a, b interface{ String() string }) bool { return a.String() == b.String() })); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add("listen: localhost:1\nloops: 3\n")
+	f.Add("default-rooms: [a, b]\nmax-payload: 1KiB")
+	f.Add("auth-timeout: 1s\n? {a: b}\n: c")
+	f.Fuzz(func(t *testing.T, text string) {
+		path := filepath.Join(t.TempDir(), "f.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want, settings, err := app.Load(app.Sources{File: path})
+		if err != nil {
+			return
+		}
+		if err := os.WriteFile(path, []byte(app.WriteYAML(settings)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := app.Load(app.Sources{File: path})
+		if err != nil {
+			t.Fatalf("what was printed is refused: %v\n%s", err, app.WriteYAML(settings))
+		}
+		if got.Listen != want.Listen || got.Name != want.Name || got.MaxPayload != want.MaxPayload || got.AuthTimeout != want.AuthTimeout {
+			t.Errorf("printed and loaded again: %+v, before %+v", got, want)
+		}
+	})
+}

@@ -1,0 +1,245 @@
+package app_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+)
+
+type delivery struct {
+	ID   string
+	From struct{ User, Client string }
+	Room string
+	User string
+	Text string
+	Time string
+	Ack  bool
+}
+
+type accepted struct {
+	ID      string
+	Clients int
+	Ack     bool
+}
+
+// join joins a room, and returns once that is done: messages of a client are handled in order.
+func (c *client) join(room string) {
+	c.t.Helper()
+	c.send(fmt.Sprintf(`{"event":"join","data":{"rooms":[%q]}}`, room))
+	c.send(fmt.Sprintf(`{"event":"who","data":{"room":%q}}`, room))
+	var who struct {
+		Total   int
+		Clients []struct{ User, Client string }
+	}
+	c.want("who", &who)
+	for _, m := range who.Clients {
+		if m.Client == c.id {
+			return
+		}
+	}
+	c.t.Fatalf("%s is not in %s: %+v", c.id, room, who)
+}
+
+func TestDemoSay(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	ada, grace, linus := s.dial("ada"), s.dial("grace"), s.dial("linus")
+	ada.join("lobby")
+	grace.join("lobby")
+
+	ada.send(`{"event":"say","id":"m1","data":{"room":"lobby","text":"hello <b>"}}`)
+	for _, c := range []*client{ada, grace} {
+		var m delivery
+		c.want("say", &m)
+		if m.ID != "m1" || m.From.User != "ada" || m.From.Client != ada.id || m.Room != "lobby" || m.Text != "hello <b>" || !m.Ack || m.Time == "" {
+			t.Errorf("got %+v", m)
+		}
+	}
+	var a accepted
+	ada.want("accepted", &a)
+	if a != (accepted{"m1", 2, true}) {
+		t.Errorf("accepted %+v", a)
+	}
+
+	grace.send(fmt.Sprintf(`{"event":"seen","data":{"id":"m1","to":%q}}`, ada.id))
+	var seen struct{ ID, User, Client string }
+	ada.want("seen", &seen)
+	if seen.ID != "m1" || seen.User != "grace" || seen.Client != grace.id {
+		t.Errorf("seen %+v", seen)
+	}
+
+	// Who is not in the room neither hears nor speaks there.
+	linus.send(`{"event":"say","id":"x","data":{"room":"lobby","text":"hello"}}`)
+	var refused struct{ ID, Event, Why string }
+	linus.want("refused", &refused)
+	if refused.ID != "x" || refused.Event != "say" || !strings.Contains(refused.Why, "join") {
+		t.Errorf("refused %+v", refused)
+	}
+}
+
+func TestDemoWhisperAndShout(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	ada, grace, grace2 := s.dial("ada"), s.dial("grace"), s.dial("grace")
+
+	ada.send(`{"event":"whisper","id":"w","data":{"user":"grace","text":"psst"}}`)
+	var a accepted
+	ada.want("accepted", &a) // and no whisper: it is not for ada
+	if a != (accepted{"w", 2, true}) {
+		t.Errorf("accepted %+v", a)
+	}
+	for _, c := range []*client{grace, grace2} {
+		var m delivery
+		c.want("whisper", &m)
+		if m.Text != "psst" || m.User != "grace" || m.From.User != "ada" {
+			t.Errorf("got %+v", m)
+		}
+	}
+
+	ada.send(`{"event":"whisper","id":"n","data":{"user":"nobody","text":"psst"}}`)
+	ada.want("accepted", &a)
+	if a.Clients != 0 {
+		t.Errorf("accepted %+v", a)
+	}
+
+	grace.send(`{"event":"shout","id":"s","data":{"text":"fire!"}}`)
+	for _, c := range []*client{ada, grace, grace2} {
+		var m delivery
+		c.want("shout", &m)
+		if m.Text != "fire!" || m.From.Client != grace.id {
+			t.Errorf("got %+v", m)
+		}
+	}
+}
+
+func TestDemoLists(t *testing.T) {
+	t.Parallel()
+	s := serve(t, map[string]string{"default-rooms": "hall"})
+	ada, grace := s.dial("ada"), s.dial("grace")
+	ada.join("kitchen")
+
+	ada.send(`{"event":"rooms"}`)
+	var rooms struct {
+		Total, Clients int
+		Rooms          []struct {
+			Name    string
+			Clients int
+		}
+	}
+	ada.want("rooms", &rooms)
+	if got := fmt.Sprint(rooms); got != "{2 2 [{hall 2} {kitchen 1}]}" { // and none that is a client's own
+		t.Errorf("rooms %s", got)
+	}
+	grace.send(`{"event":"who","data":{}}`)
+	var who struct {
+		Room    string
+		Total   int
+		Clients []struct{ User, Client string }
+	}
+	grace.want("who", &who)
+	if who.Total != 2 || len(who.Clients) != 2 || who.Clients[0].User != "ada" || who.Clients[1].Client != grace.id {
+		t.Errorf("who %+v", who)
+	}
+}
+
+// Whatever a client sends, it gets an answer or nothing, and the connection stays.
+func TestDemoRefuses(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	for name, tt := range map[string]struct{ message, why string }{
+		"unknown event":      {`{"event":"dance"}`, "no such event"},
+		"data is no object":  {`{"event":"say","data":[1]}`, "object"},
+		"no text":            {`{"event":"shout","data":{}}`, "text"},
+		"blank text":         {`{"event":"shout","data":{"text":"  "}}`, "text"},
+		"long text":          {`{"event":"shout","data":{"text":"` + strings.Repeat("x", 2001) + `"}}`, "2000"},
+		"wrong type":         {`{"event":"shout","data":{"text":7}}`, "object"},
+		"bad user":           {`{"event":"whisper","data":{"user":"","text":"x"}}`, "user"},
+		"bad room":           {`{"event":"who","data":{"room":"ws:x"}}`, "room"},
+		"bad announcement":   {`{"event":"announce","data":{}}`, "room"},
+		"seen without to":    {`{"event":"seen","data":{"id":"x"}}`, "seen takes"},
+		"say without a room": {`{"event":"say","data":{"text":"x"}}`, "join"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := s.dialFor(t, "ada")
+			c.send(tt.message)
+			var refused struct{ Why string }
+			c.want("refused", &refused)
+			if !strings.Contains(refused.Why, tt.why) {
+				t.Errorf("why: %q", refused.Why)
+			}
+			c.send(`{"event":"who","data":{"room":"lobby"}}`)
+			c.want("who", nil)
+		})
+	}
+}
+
+// dialFor is dial for a subtest.
+func (s *server) dialFor(t *testing.T, name string) *client { return dialWith(t, s.ws(), name, nil) }
+
+func TestDemoRate(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	c := s.dial("ada")
+	const n = 200
+	for range n {
+		c.send(`{"event":"who","data":{"room":"lobby"}}`)
+	}
+	answered := 0
+	for range n {
+		e, err := c.next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Event == "who" {
+			answered++
+		}
+	}
+	if answered < 40 || answered > 150 {
+		t.Errorf("%d of %d were answered", answered, n)
+	}
+}
+
+func TestDemoNames(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	for _, name := range []string{"", " ada", "a\u202eb", strings.Repeat("x", 65), "line\nbreak"} {
+		ws, _, err := websocket.Dial(t.Context(), s.ws(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &client{t: t, c: ws}
+		credentials, _ := json.Marshal(map[string]string{"name": name})
+		c.send(`{"event":"authenticate","data":` + string(credentials) + `}`)
+		var e struct{ Message string }
+		c.want("error", &e)
+		_, err = c.next()
+		var closed websocket.CloseError
+		if e.Message != "Authentication failed" || !errors.As(err, &closed) || closed.Code != 4003 {
+			t.Errorf("name %q: %q, %v", name, e.Message, err)
+		}
+		ws.CloseNow()
+	}
+}
+
+// Comings and goings are told, so that pages can ask again.
+func TestDemoPresence(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	ada := s.dial("ada")
+	grace := s.dial("grace")
+	grace.send(`{"event":"announce","data":{"room":"kitchen"}}`)
+	for {
+		_, b, err := ada.c.Read(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(b), `"presence"`) && strings.Contains(string(b), `"kitchen"`) {
+			return
+		}
+	}
+}

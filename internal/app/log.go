@@ -1,0 +1,158 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"golang.org/x/term"
+)
+
+// NewLogger makes the logger that c asks for, writing to w. With the format auto it writes lines for a person when w is
+// a terminal, and JSON, one object a line, when it is anything else. Lines have colour on a terminal only, and not when
+// noColour is set (NO_COLOR, TERM=dumb).
+func NewLogger(c Config, w io.Writer, noColour bool) *slog.Logger {
+	f, isFile := w.(*os.File)
+	tty := isFile && term.IsTerminal(int(f.Fd()))
+	if c.LogFormat == "json" || c.LogFormat == "auto" && !tty {
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: withUnits}))
+	}
+	return slog.New(&textHandler{out: &lineWriter{w: w}, level: c.LogLevel, colour: tty && !noColour})
+}
+
+// withUnits writes a duration as "1.5s", where JSON would have a number without a unit.
+func withUnits(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
+}
+
+// A lineWriter keeps lines of several goroutines apart. It is shared by all handlers that come from one.
+type lineWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lineWriter) writeLine(b []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err := l.w.Write(b)
+	return err
+}
+
+// A textHandler writes records for a person:
+//
+//	15:04:05 INFO  client connected                 user=ada client=6f1c…
+//
+// Its fields are read-only.
+type textHandler struct {
+	out    *lineWriter
+	level  slog.Level
+	colour bool
+	prefix string // of keys, from WithGroup: "a.b."
+	attrs  string // formatted, from WithAttrs
+}
+
+// messageWidth is where attributes start, when the message is not longer.
+const messageWidth = 36
+
+func (h *textHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+
+func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
+	var b strings.Builder
+	if !r.Time.IsZero() {
+		b.WriteString(h.paint("2", r.Time.Format("15:04:05")) + " ")
+	}
+	b.WriteString(h.paint(levelColour(r.Level), fmt.Sprintf("%-5s", r.Level)) + " ")
+	var attrs strings.Builder
+	attrs.WriteString(h.attrs)
+	r.Attrs(func(a slog.Attr) bool {
+		h.appendAttr(&attrs, h.prefix, a)
+		return true
+	})
+	message := strings.Map(printableOr('\uFFFD'), r.Message)
+	if attrs.Len() > 0 {
+		message = fmt.Sprintf("%-*s", messageWidth, message)
+	}
+	b.WriteString(message + attrs.String() + "\n")
+	return h.out.writeLine([]byte(b.String()))
+}
+
+func (h *textHandler) WithAttrs(as []slog.Attr) slog.Handler {
+	var b strings.Builder
+	for _, a := range as {
+		h.appendAttr(&b, h.prefix, a)
+	}
+	c := *h
+	c.attrs += b.String()
+	return &c
+}
+
+func (h *textHandler) WithGroup(name string) slog.Handler {
+	c := *h
+	if name != "" {
+		c.prefix += name + "."
+	}
+	return &c
+}
+
+func (h *textHandler) appendAttr(b *strings.Builder, prefix string, a slog.Attr) {
+	v := a.Value.Resolve()
+	if a.Equal(slog.Attr{}) {
+		return
+	}
+	if v.Kind() == slog.KindGroup {
+		if a.Key != "" {
+			prefix += a.Key + "."
+		}
+		for _, g := range v.Group() {
+			h.appendAttr(b, prefix, g)
+		}
+		return
+	}
+	b.WriteString(" " + h.paint("2", quoteIfNeeded(prefix+a.Key)+"=") + quoteIfNeeded(valueText(v)))
+}
+
+func valueText(v slog.Value) string {
+	if v.Kind() == slog.KindTime {
+		return v.Time().Format(time.RFC3339)
+	}
+	return v.String()
+}
+
+// quoteIfNeeded makes what a stranger chose (a user's name, a header) harmless to the terminal, and the end of a value visible.
+func quoteIfNeeded(s string) string {
+	odd := func(r rune) bool { return r == ' ' || r == '"' || r == '=' || !unicode.IsPrint(r) }
+	if s == "" || strings.ContainsFunc(s, odd) {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
+func (h *textHandler) paint(sgr, s string) string {
+	if !h.colour || sgr == "" {
+		return s
+	}
+	return "\x1b[" + sgr + "m" + s + "\x1b[0m"
+}
+
+func levelColour(l slog.Level) string {
+	switch {
+	case l >= slog.LevelError:
+		return "1;31"
+	case l >= slog.LevelWarn:
+		return "1;33"
+	case l >= slog.LevelInfo:
+		return "36"
+	default:
+		return "2"
+	}
+}

@@ -1,0 +1,134 @@
+// The page: signing in and out, the state of the connection, the theme. What happens inside is in the other modules.
+import { $ } from "./dom.js";
+import { Connection } from "./connection.js";
+import { House } from "./house.js";
+import { Wire } from "./wire.js";
+
+const setting = (name) => document.querySelector(`meta[name="hearth-${name}"]`).content;
+const defaultRooms = JSON.parse(setting("default-rooms"));
+
+const url = new URL(setting("path"), location.href);
+url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+url.search = "";
+
+const connection = new Connection(url.href, Number(setting("heartbeat-ms")));
+const house = new House(connection);
+new Wire(connection);
+
+// What a tab remembers over a reload. Each tab has its own: two tabs are two people, if they want to be.
+const memory = {
+  get name() { return sessionStorage.getItem("name"); },
+  get rooms() { return JSON.parse(sessionStorage.getItem("rooms") ?? '["lobby"]'); },
+  keep() {
+    sessionStorage.setItem("name", house.me);
+    sessionStorage.setItem("rooms", JSON.stringify(house.rooms.filter((r) => !defaultRooms.includes(r))));
+  },
+};
+
+function signIn(name) {
+  $("name-error").textContent = "";
+  $("door").hidden = true;
+  $("house").hidden = false;
+  $("sign-out").hidden = false;
+  house.enter(name, memory.rooms, defaultRooms);
+  memory.keep();
+  connection.signIn(name);
+  $("text").focus();
+}
+
+function signOut(why = "") {
+  connection.signOut();
+  sessionStorage.removeItem("name");
+  $("door").hidden = false;
+  $("house").hidden = true;
+  $("sign-out").hidden = true;
+  $("name-error").textContent = why;
+  document.title = "Hearth";
+  $("name").focus();
+}
+
+$("sign-in").onsubmit = (e) => {
+  e.preventDefault();
+  const name = $("name").value.trim();
+  if (name) signIn(name);
+};
+$("sign-out").onclick = () => signOut();
+$("reconnect").onclick = () => connection.reconnect();
+house.dispatchRooms = () => memory.keep();
+connection.addEventListener("refused", (e) => signOut(`Closed: ${e.detail.code} ${e.detail.reason} (${e.detail.meaning}).`));
+
+// The second tab gets a name that is not here yet.
+const names = ["grace", "ada", "linus", "radia", "ken", "barbara", "edsger", "hedy", "alan", "joan"];
+function freeName() {
+  const here = house.users;
+  return names.find((n) => !here.has(n) && n !== house.me) ?? `guest-${here.size + 1}`;
+}
+connection.addEventListener("message", () => {
+  const name = freeName();
+  $("second-tab").href = `/?as=${encodeURIComponent(name)}`;
+  $("second-name").textContent = ` as ${name}`;
+});
+
+// The state of the connection. While waiting the seconds count down.
+let countdown = 0;
+connection.addEventListener("state", () => {
+  clearInterval(countdown);
+  $("status").dataset.state = connection.state;
+  $("reconnect").hidden = connection.state !== "waiting";
+  $("second-tab").hidden = connection.state !== "connected"; // there would be nobody to show it
+  const tell = () => {
+    const seconds = Math.max(0, Math.ceil((connection.retryAt - Date.now()) / 1000));
+    $("status").title = connection.clientId ? `client ${connection.clientId}` : "";
+    const user = connection.state === "connected" ? ` as ${house.me}` : "";
+    $("status-text").textContent = connection.detail + user;
+    if (connection.state === "waiting") $("reconnect").textContent = `Reconnecting in ${seconds} s: now`;
+  };
+  tell();
+  if (connection.state === "waiting") countdown = setInterval(tell, 250);
+});
+
+// Trouble that belongs to no message is shown for a while.
+let noticeTimer = 0;
+function notice(text) {
+  clearTimeout(noticeTimer);
+  $("notice").textContent = text;
+  $("notice").hidden = false;
+  noticeTimer = setTimeout(() => ($("notice").hidden = true), 6000);
+}
+connection.addEventListener("trouble", (e) => notice(e.detail));
+connection.addEventListener("message", ({ detail: { event, data } }) => {
+  if (event === "error") notice(`The server answered: ${data?.message ?? "error"}`);
+});
+
+// The theme: as the system, light, dark, in turn.
+const themes = ["system", "light", "dark"];
+const themeSigns = { system: "◐", light: "☀", dark: "☾" };
+function showTheme(theme) {
+  if (theme === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+  $("theme").textContent = themeSigns[theme];
+  $("theme").setAttribute("aria-label", `Theme: ${theme === "system" ? "as the system" : theme}`);
+  $("theme").title = $("theme").getAttribute("aria-label");
+}
+let theme = themes.includes(localStorage.getItem("theme")) ? localStorage.getItem("theme") : "system";
+showTheme(theme);
+$("theme").onclick = () => {
+  theme = themes[(themes.indexOf(theme) + 1) % themes.length];
+  localStorage.setItem("theme", theme);
+  showTheme(theme);
+};
+
+// On a narrow screen one of the three columns shows at a time.
+const views = document.querySelectorAll(".views button");
+new MutationObserver(() => {
+  for (const b of views) b.setAttribute("aria-pressed", b.dataset.view === document.body.dataset.view);
+}).observe(document.body, { attributeFilter: ["data-view"] });
+for (const b of views) b.onclick = () => (document.body.dataset.view = b.dataset.view);
+
+// /?as=grace comes in as grace; a reload as whoever it was before.
+const query = new URLSearchParams(location.search);
+const asked = query.get("as")?.trim();
+if (query.has("as")) history.replaceState(null, "", "/");
+if (asked) signIn(asked);
+else if (memory.name) signIn(memory.name);
+else $("name").focus();

@@ -1,0 +1,159 @@
+// A connection that comes back: it authenticates, sends heartbeats, reconnects with growing pauses, and tells what happens.
+
+const firstPause = 400, longestPause = 15_000; // milliseconds
+
+/** What a close code means to the one who sees it, and whether connecting again makes sense. */
+const closeCodes = {
+  1000: ["closed as asked", true],
+  1001: ["the server is shutting down or restarting", true],
+  1002: ["a frame broke the WebSocket protocol", true],
+  1006: ["the connection was lost", true],
+  1007: ["a text was not UTF-8", true],
+  1008: ["the server's policy forbids it", true],
+  1009: ["a message was larger than the server takes", true],
+  1011: ["the server met an error", true],
+  1013: ["this tab read too slowly", true],
+  4001: ["not signed in in time", true],
+  4002: ["no heartbeat for too long", true],
+  4003: ["the server refused this name", false],
+  4004: ["the server wants encryption, which this page does not do", false],
+};
+
+/**
+ * Events: "state" when .state or .detail changed; "frame" {direction, text} for each frame, "note" {text} for
+ * opening and closing; "message" {event, data, id} for each envelope that came in; "refused" when signing in failed.
+ * States: idle, connecting, authenticating, connected, waiting (for the next attempt).
+ */
+export class Connection extends EventTarget {
+  state = "idle";
+  detail = "";
+  clientId = null;
+  retryAt = 0;
+
+  #url;
+  #heartbeatMs;
+  #socket = null;
+  #name = null;
+  #attempts = 0;
+  #lastClose = "";
+  #retryTimer = 0;
+  #heartbeatTimer = 0;
+
+  constructor(url, heartbeatMs) {
+    super();
+    this.#url = url;
+    this.#heartbeatMs = heartbeatMs;
+    addEventListener("online", () => this.reconnect());
+    document.addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "visible") this.reconnect();
+    });
+  }
+
+  /** Connects under a name, and keeps doing so until signOut. */
+  signIn(name) {
+    this.#name = name;
+    this.#attempts = 0;
+    this.#lastClose = "";
+    this.#open();
+  }
+
+  signOut() {
+    this.#name = null;
+    clearTimeout(this.#retryTimer);
+    const socket = this.#socket;
+    this.#drop();
+    socket?.close(1000, "signed out");
+    this.#set("idle", "Not connected");
+  }
+
+  /** Tries at once, if it is waiting to. */
+  reconnect() {
+    if (this.state === "waiting") this.#open();
+  }
+
+  /** Sends an envelope; reports whether there was a connection to send it on. */
+  send(event, data, id) {
+    const envelope = { event };
+    if (data !== undefined) envelope.data = data;
+    if (id !== undefined) envelope.id = id;
+    return this.sendRaw(JSON.stringify(envelope));
+  }
+
+  sendRaw(text) {
+    if (this.#socket?.readyState !== WebSocket.OPEN) return false;
+    this.#socket.send(text);
+    this.#emit("frame", { direction: "out", text });
+    return true;
+  }
+
+  #open() {
+    clearTimeout(this.#retryTimer);
+    this.#drop();
+    this.#set("connecting", "Connecting…");
+    const socket = new WebSocket(this.#url);
+    this.#socket = socket;
+    let opened = false;
+    socket.onopen = () => {
+      opened = true;
+      this.#emit("note", { text: "open " + this.#url });
+      this.#set("authenticating", "Signing in…");
+      this.send("authenticate", { name: this.#name });
+    };
+    socket.onmessage = (e) => this.#receive(e.data);
+    socket.onclose = (e) => this.#closed(e, opened);
+  }
+
+  /** Forgets the socket: what it still says is no longer heard. */
+  #drop() {
+    clearInterval(this.#heartbeatTimer);
+    if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket = null;
+    this.clientId = null;
+  }
+
+  #receive(text) {
+    this.#emit("frame", { direction: "in", text });
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      return; // shown on the wire, and that is all that can be done with it
+    }
+    if (message.event === "connected") {
+      this.#attempts = 0;
+      this.clientId = message.data.id;
+      this.#heartbeatTimer = setInterval(() => this.send("heartbeat"), this.#heartbeatMs);
+      this.#set("connected", "Connected");
+    }
+    this.#emit("message", message);
+  }
+
+  #closed({ code, reason }, opened) {
+    this.#drop();
+    const [meaning, again] = closeCodes[code] ?? ["a code of the application", true];
+    const said = reason ? `${code} ${reason}` : String(code);
+    this.#emit("note", { text: opened ? `close ${said}: ${meaning}` : `no answer from ${this.#url}` });
+    if (!again) {
+      this.#name = null;
+      this.#set("idle", `Closed: ${said}`);
+      this.#emit("refused", { code, reason, meaning });
+      return;
+    }
+    const pause = Math.min(longestPause, firstPause * 2 ** this.#attempts++) * (0.7 + 0.6 * Math.random());
+    this.retryAt = Date.now() + pause;
+    this.#retryTimer = setTimeout(() => this.#open(), pause);
+    if (opened) this.#lastClose = `Closed: ${reason ? said : `${code} (${meaning})`}`;
+    const before = this.#lastClose ? `${this.#lastClose}; no answer since` : "No answer: is the server running?";
+    this.#set("waiting", opened ? this.#lastClose : before);
+  }
+
+  #set(state, detail) {
+    this.state = state;
+    this.detail = detail;
+    this.#emit("state");
+  }
+
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}

@@ -1,0 +1,111 @@
+package app
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestForwardedFor(t *testing.T) {
+	t.Parallel()
+	of := forwardedFor([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")})
+	for _, tt := range []struct {
+		name, peer string
+		header     []string
+		want       string
+	}{
+		{"no proxy", "192.0.2.1:5", nil, "192.0.2.1"},
+		{"a stranger's header is not believed", "192.0.2.1:5", []string{"198.51.100.9"}, "192.0.2.1"},
+		{"one proxy", "10.0.0.1:5", []string{"198.51.100.9"}, "198.51.100.9"},
+		{"what the client made up before it does not count", "10.0.0.1:5", []string{"1.1.1.1, 198.51.100.9"}, "198.51.100.9"},
+		{"two proxies", "[::1]:5", []string{"198.51.100.9, 10.2.3.4"}, "198.51.100.9"},
+		{"two lines", "[::1]:5", []string{"198.51.100.9", "10.2.3.4"}, "198.51.100.9"},
+		{"only proxies", "10.0.0.1:5", []string{"10.9.9.9"}, "10.9.9.9"},
+		{"no header", "10.0.0.1:5", nil, "10.0.0.1"},
+		{"nonsense", "10.0.0.1:5", []string{"unknown"}, "10.0.0.1"},
+		{"nonsense further on", "10.0.0.1:5", []string{"unknown, 198.51.100.9"}, "198.51.100.9"},
+		{"mapped addresses are the same ones", "[::ffff:10.0.0.1]:5", []string{"::ffff:198.51.100.9"}, "198.51.100.9"},
+		{"no address at all", "@", nil, "invalid IP"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := &http.Request{RemoteAddr: tt.peer, Header: http.Header{}}
+			for _, h := range tt.header {
+				r.Header.Add("X-Forwarded-For", h)
+			}
+			if got := of(r).String(); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestOriginPolicy(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, origin, host string
+		want               bool
+	}{
+		{"no browser", "", "evil.example", true},
+		{"same origin", "http://localhost:8080", "localhost:8080", true},
+		{"same origin by address", "http://127.0.0.1:8080", "127.0.0.1:8080", true},
+		{"same origin, IPv6", "http://[::1]:8080", "[::1]:8080", true},
+		{"default port", "http://localhost", "localhost", true},
+		{"other port", "http://localhost:3000", "localhost:8080", false},
+		{"other site", "https://evil.example", "localhost:8080", false},
+		{"a name made to resolve to this machine", "http://evil.example:8080", "evil.example:8080", false},
+		{"sandboxed page", "null", "localhost:8080", false},
+		{"nonsense", "http://[", "localhost:8080", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var b bytes.Buffer
+			p := &originPolicy{log: slog.New(slog.NewTextHandler(&b, nil))}
+			r := &http.Request{Host: tt.host, Header: http.Header{}}
+			if tt.origin != "" {
+				r.Header.Set("Origin", tt.origin)
+			}
+			if got := p.allowed(r); got != tt.want {
+				t.Errorf("got %v", got)
+			}
+			if tt.want == strings.Contains(b.String(), "--origins") {
+				t.Errorf("logged %q", b.String())
+			}
+		})
+	}
+}
+
+// A bucket saves up to its size, and refills with time.
+func TestBucket(t *testing.T) {
+	t.Parallel()
+	b := bucket{perSecond: 2, size: 3}
+	now := time.Unix(1000, 0)
+	for i, tt := range []struct {
+		after time.Duration
+		want  bool
+	}{
+		{0, true}, {0, true}, {0, true}, {0, false}, {time.Second / 2, true}, {0, false}, {time.Hour, true}, {0, true}, {0, true}, {0, false},
+	} {
+		now = now.Add(tt.after)
+		if got := b.take(now); got != tt.want {
+			t.Errorf("take %d: %v", i, got)
+		}
+	}
+}
+
+func TestCheckName(t *testing.T) {
+	t.Parallel()
+	for name, ok := range map[string]bool{
+		"ada": true, "Ada Lovelace": true, "Ünïcödé": true, "名前": true, strings.Repeat("x", 64): true,
+		"": false, " ada": false, "ada ": false, strings.Repeat("x", 65): false, "a\nb": false, "a\x00": false,
+		"a\u202eb": false, "a\u200bb": false, "\xff": false, "ws:x": false,
+	} {
+		if err := checkName("name", name, maxName); ok != (err == nil) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,253 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hearthws/hearth"
+)
+
+// ErrCutShort is returned by Run when a shutdown took longer than Config.ShutdownTimeout: connections were cut that had
+// not said goodbye.
+var ErrCutShort = errors.New("shutdown was cut short")
+
+const (
+	healthPath = "/healthz"
+
+	readHeaderTimeout = 10 * time.Second
+	keepAliveTimeout  = time.Minute
+	maxHeaderBytes    = 16 << 10
+)
+
+// A Server is one running instance. Make it with New, then call Listen, then Run, each once.
+type Server struct {
+	// Set by New, then read-only.
+	cfg     Config
+	log     *slog.Logger
+	hearth  *hearth.Server[credentials, *visitor]
+	handler http.Handler // everything but WebSocket
+	tls     *tls.Config  // nil: plain TCP
+
+	// Set by Listen, then read-only.
+	ln net.Listener
+
+	draining atomic.Bool
+}
+
+// New prepares a server that logs to log. It opens nothing yet.
+func New(cfg Config, log *slog.Logger) (*Server, error) {
+	s := &Server{cfg: cfg, log: log}
+	if cfg.TLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+		if err != nil {
+			return nil, fmt.Errorf("load the certificate of --tls-cert and the key of --tls-key: %w", err)
+		}
+		// WebSocket starts from HTTP/1.1, and the page is too small to gain from anything newer.
+		s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	}
+	demo := newDemo(log)
+	srv, err := hearth.New(hearthConfig(cfg, log, demo))
+	if err != nil {
+		return nil, fmt.Errorf("configure the engine: %w", err)
+	}
+	demo.srv, s.hearth = srv, srv
+
+	page, err := newPage(cfg)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+healthPath, s.health)
+	mux.Handle("GET /{$}", page)
+	mux.Handle("GET "+assetPath, page)
+	s.handler = withDeadline(mux)
+	return s, nil
+}
+
+// hearthConfig hands every option that concerns the library over to it.
+func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials, *visitor] {
+	transport := hearth.Transport(c.Transport)
+	if transport == "auto" {
+		transport = hearth.TransportAuto
+	}
+	hc := hearth.Config[credentials, *visitor]{
+		Identifier:        c.Name,
+		Path:              c.Path,
+		DefaultRooms:      c.DefaultRooms,
+		AuthTimeout:       c.AuthTimeout,
+		HeartbeatInterval: zeroIs(hearth.Disabled, c.HeartbeatInterval),
+		HeartbeatTimeout:  c.HeartbeatTimeout,
+		IdleTimeout:       zeroIs(hearth.Disabled, c.IdleTimeout),
+		CloseTimeout:      c.CloseTimeout,
+
+		MaxPayload:          c.MaxPayload,
+		BackpressureLimit:   c.BackpressureLimit,
+		CloseOnBackpressure: c.CloseOnBackpressure,
+		Compression:         c.Compression,
+		Loops:               c.Loops,
+		Transport:           transport,
+		Limits: hearth.Limits{
+			MaxConnections:            zeroIs(hearth.Unlimited, c.MaxConnections),
+			MaxUnauthenticated:        zeroIs(hearth.Unlimited, c.MaxUnauthenticated),
+			MaxUnauthenticatedPerAddr: zeroIs(hearth.Unlimited, c.MaxUnauthenticatedPerAddr),
+			UnauthenticatedMessages:   c.UnauthenticatedMessages,
+			UnauthenticatedPayload:    min(c.UnauthenticatedPayload, c.MaxPayload),
+			MaxRooms:                  zeroIs(hearth.Unlimited, c.MaxRooms),
+			ClientQueue:               c.ClientQueue,
+			SendQueue:                 c.SendQueue,
+		},
+		CheckOrigin: (&originPolicy{log: log, listed: c.Origins}).allowed,
+		Logger:      log,
+
+		Authenticate:  d.authenticate,
+		ValidateRooms: d.validateRooms,
+		Connected:     d.connected,
+		Disconnected:  d.disconnected,
+		Message:       d.message,
+	}
+	if len(c.TrustedProxies) > 0 {
+		hc.ClientAddr = forwardedFor(c.TrustedProxies)
+	}
+	return hc
+}
+
+// zeroIs translates: whoever configures the server writes 0 for "none", the library's zero is its default.
+func zeroIs[T int | time.Duration](none, v T) T {
+	if v == 0 {
+		return none
+	}
+	return v
+}
+
+// Listen binds the address. It is apart from Run so that a caller may know the address before the first client does.
+func (s *Server) Listen() error {
+	ln, err := net.Listen("tcp", s.cfg.Listen)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("listen on %s: another program does already: end it, or take another port with --listen", s.cfg.Listen)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("listen on %s: not permitted for this user: take a port above 1023 with --listen", s.cfg.Listen)
+	case err != nil:
+		return fmt.Errorf("listen on %s (option listen): %w", s.cfg.Listen, err)
+	}
+	// "localhost" means what the system's resolver says it means.
+	if tcp, ok := ln.Addr().(*net.TCPAddr); s.cfg.Auth == AuthDevelopment && ok && !tcp.IP.IsLoopback() {
+		ln.Close()
+		return fmt.Errorf("listen on %s: resolves to %v, which is not this machine only, and auth is %q: use --listen 127.0.0.1:%d",
+			s.cfg.Listen, tcp.IP, AuthDevelopment, tcp.Port)
+	}
+	s.ln = ln
+	return nil
+}
+
+// URL is where the page is, once Listen has returned.
+func (s *Server) URL() string {
+	scheme := "http"
+	if s.tls != nil {
+		scheme = "https"
+	}
+	host, _, _ := net.SplitHostPort(s.cfg.Listen)
+	_, port, _ := net.SplitHostPort(s.ln.Addr().String())
+	if host == "" {
+		host = "localhost"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port) + "/"
+}
+
+// Run serves until ctx is done, then drains: it stops accepting, tells every client goodbye (close 1001) and waits for
+// all of it to end, for Config.ShutdownTimeout at most. It returns nil after a complete drain, ErrCutShort (wrapped)
+// after one that was not, and the reason when serving fails by itself.
+func (s *Server) Run(ctx context.Context) error {
+	background := context.WithoutCancel(ctx) // ctx ends serving, not the work that ending takes
+	if err := s.hearth.Start(background); err != nil {
+		s.ln.Close()
+		return fmt.Errorf("start: %w", err)
+	}
+	serve, stop := s.serving()
+	ended := make(chan error, 1)
+	// Ends when stop has closed the listener, or serving failed; drain waits for it.
+	go func() { ended <- serve() }()
+	s.announce()
+
+	select {
+	case <-ctx.Done():
+		return s.drain(background, stop, ended)
+	case err := <-ended:
+		ended <- nil
+		return errors.Join(fmt.Errorf("serve on %v: %w", s.ln.Addr(), err), s.drain(background, stop, ended))
+	}
+}
+
+// serving returns what serves the listener, and what ends that. Plain TCP is the engine's own; TLS goes through net/http.
+func (s *Server) serving() (serve func() error, stop func(context.Context) error) {
+	if s.tls == nil {
+		return func() error { return s.hearth.Serve(s.ln, s.handler) }, s.hearth.Shutdown
+	}
+	mux := http.NewServeMux()
+	mux.Handle(s.cfg.Path, s.hearth)
+	mux.Handle("/", s.handler)
+	hs := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       keepAliveTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // what strangers send is no news
+	}
+	serve = func() error { return hs.Serve(tls.NewListener(s.ln, s.tls)) }
+	stop = func(ctx context.Context) error {
+		return errors.Join(hs.Shutdown(ctx), s.hearth.Shutdown(ctx))
+	}
+	return serve, stop
+}
+
+// announce says what runs, and how open it is.
+func (s *Server) announce() {
+	if s.cfg.Auth == AuthDevelopment {
+		s.log.Warn("DEVELOPMENT MODE: ANY NAME IS A USER, WITHOUT A PASSWORD", "option", "auth", "reachable", "from this machine only")
+	}
+	s.log.Info("serving", "url", s.URL(), "websocket", s.cfg.Path, "broker", "memory")
+	s.log.Info("open the url in two tabs, under two names; Ctrl-C to end")
+}
+
+func (s *Server) drain(ctx context.Context, stop func(context.Context) error, ended <-chan error) error {
+	s.draining.Store(true)
+	start := time.Now()
+	if s.cfg.DrainDelay > 0 {
+		s.log.Info("draining: not ready, still serving", "for", s.cfg.DrainDelay)
+		time.Sleep(s.cfg.DrainDelay)
+	}
+	s.log.Info("draining: no new connections; closing all; once more to end at once", "clients", s.hearth.Count(hearth.ToAll()), "timeout", s.cfg.ShutdownTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
+	defer cancel()
+	err := stop(ctx)
+	s.ln.Close() // already closed by then, unless stop gave up
+	<-ended
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("%w after %v (option shutdown-timeout)", ErrCutShort, s.cfg.ShutdownTimeout)
+	}
+	if err != nil {
+		return fmt.Errorf("shut down: %w", err)
+	}
+	s.log.Info("drained", "took", time.Since(start).Round(time.Millisecond))
+	return nil
+}
+
+// health answers load balancers: 200 while clients are welcome, 503 from the first signal on.
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	if s.draining.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, "draining")
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
