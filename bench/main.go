@@ -1,0 +1,200 @@
+// Command bench measures Hearth beside the reference implementation on Bun and beside a bare C server that does nothing
+// but the fan-out, in one run on one machine, and prints what each operation costs and how that compares. Run it in
+// its own folder with `go run .`; docs/benchmarks.md says what the figures mean.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	exitOK    = 0
+	exitFail  = 1 // something could not be run, or a server lost a message
+	exitUsage = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// options is what the command line asks for.
+type options struct {
+	rounds   int
+	measures []measure
+	servers  []string
+	out      string
+	cache    string
+	loops    int
+	check    bool
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	opts, err := parseOptions(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return exitOK
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return exitUsage
+	}
+	if err := measureAll(ctx, opts, args, stdout, stderr); err != nil {
+		fmt.Fprintln(stderr, "bench:", err)
+		return exitFail
+	}
+	return exitOK
+}
+
+// measureAll is the whole of a run: tools, programs, rounds, table.
+func measureAll(ctx context.Context, opts options, args []string, stdout, stderr io.Writer) error {
+	env, err := prepare(ctx, &opts, stderr)
+	if err != nil {
+		return err
+	}
+	defer env.close()
+
+	if err := os.MkdirAll(filepath.Dir(opts.out), 0o755); err != nil {
+		return fmt.Errorf("make the folder of the results: %w", err)
+	}
+	file, err := os.Create(opts.out)
+	if err != nil {
+		return fmt.Errorf("create the file of the results: %w", err)
+	}
+	defer file.Close()
+	rec := newRecorder(file)
+	about := describe(ctx, env, opts, args)
+	if err := rec.write(about); err != nil {
+		return err
+	}
+
+	results, err := runRounds(ctx, env, opts, rec, stderr)
+	if err != nil {
+		return err
+	}
+	lines := summarize(opts.measures, opts.servers, results)
+	for _, l := range lines {
+		if err := rec.write(l); err != nil {
+			return err
+		}
+	}
+	printReport(stdout, about, lines, results, opts.check)
+	fmt.Fprintf(stdout, "\nresults: %s\n", opts.out)
+	if err := file.Close(); err != nil {
+		return fmt.Errorf("close the file of the results: %w", err)
+	}
+	if failed := countFailed(results); failed > 0 {
+		return fmt.Errorf("%d of %d runs failed or lost messages: see above", failed, len(results))
+	}
+	return nil
+}
+
+// parseOptions reads the command line. What it does not accept it explains.
+func parseOptions(args []string, stderr io.Writer) (options, error) {
+	var opts options
+	set := flag.NewFlagSet("bench", flag.ContinueOnError)
+	set.SetOutput(stderr)
+	set.IntVar(&opts.rounds, "rounds", 0, "how often each server takes its turn in each measure (default 5; with -check 1)")
+	measureList := set.String("measures", strings.Join(measureNames(), ","), "what to measure, comma-separated")
+	serverList := set.String("servers", strings.Join(serverNames(), ","), "what to measure it of, comma-separated")
+	set.StringVar(&opts.out, "out", "", "file for the results, one JSON object a line (default: a new one in the cache folder)")
+	set.StringVar(&opts.cache, "cache", "", "folder for what is built and installed (default: hearth-bench in the user's cache folder)")
+	set.IntVar(&opts.loops, "loops", 1, "event loops of Hearth")
+	set.BoolVar(&opts.check, "check", false, "a tiny run that checks that everything works: its figures mean nothing")
+	if err := set.Parse(args); err != nil {
+		return options{}, err
+	}
+	if set.NArg() > 0 {
+		return options{}, fmt.Errorf("unexpected argument %q", set.Arg(0))
+	}
+	if err := opts.choose(*measureList, *serverList); err != nil {
+		return options{}, err
+	}
+	return opts.withDefaults(isSet(set, "rounds"))
+}
+
+// choose fills in the lists of measures and servers.
+func (o *options) choose(measureList, serverList string) error {
+	names, err := pick("measure", measureList, measureNames())
+	if err != nil {
+		return err
+	}
+	for _, m := range measures {
+		if slices.Contains(names, m.name) {
+			o.measures = append(o.measures, m)
+		}
+	}
+	if o.servers, err = pick("server", serverList, serverNames()); err != nil {
+		return err
+	}
+	for _, m := range o.measures {
+		if len(m.serversOf(o.servers)) == 0 {
+			return fmt.Errorf("measure %s has no server: %s takes part in %s only",
+				m.name, strings.Join(o.servers, ","), strings.Join(measuresOf(serverHearthRaw), " and "))
+		}
+	}
+	return nil
+}
+
+func (o options) withDefaults(roundsSet bool) (options, error) {
+	switch {
+	case roundsSet && o.rounds < 1:
+		return options{}, fmt.Errorf("-rounds %d: at least 1", o.rounds)
+	case !roundsSet && o.check:
+		o.rounds = 1
+	case !roundsSet:
+		o.rounds = 5
+	}
+	if o.check {
+		o.measures = withoutTargets(o.measures)
+	}
+	if o.loops < 1 {
+		return options{}, fmt.Errorf("-loops %d: at least 1", o.loops)
+	}
+	if o.cache == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return options{}, fmt.Errorf("find a cache folder (or say -cache): %w", err)
+		}
+		o.cache = filepath.Join(dir, "hearth-bench")
+	}
+	if o.out == "" {
+		o.out = filepath.Join(o.cache, "results", time.Now().UTC().Format("20060102T150405Z")+".jsonl")
+	}
+	return o, nil
+}
+
+func isSet(set *flag.FlagSet, name string) bool {
+	found := false
+	set.Visit(func(f *flag.Flag) { found = found || f.Name == name })
+	return found
+}
+
+// pick splits a comma-separated list and refuses names that are not known. The order is that of known.
+func pick(what, list string, known []string) ([]string, error) {
+	wanted := strings.Split(list, ",")
+	for _, name := range wanted {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("unknown %s %q: there are %s", what, name, strings.Join(known, ", "))
+		}
+	}
+	var chosen []string
+	for _, name := range known {
+		if slices.Contains(wanted, name) {
+			chosen = append(chosen, name)
+		}
+	}
+	return chosen, nil
+}

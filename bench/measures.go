@@ -1,0 +1,211 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+// The servers, in the order of the table.
+const (
+	serverHearth    = "hearth"     // through net/http
+	serverHearthRaw = "hearth-raw" // through Server.Serve, its own listener
+	serverRef       = "ref"        // the reference on Bun
+	serverLimit     = "limit"      // the bare C server
+)
+
+func serverNames() []string {
+	return []string{serverHearth, serverHearthRaw, serverRef, serverLimit}
+}
+
+// A measure is one way to drive a server, and the figures that come of it.
+type measure struct {
+	name    string
+	mode    string // of the load generator
+	full    load
+	check   load // of -check: the same, but small
+	raw     bool // whether hearth-raw takes part: it differs in how clients connect, and in nothing else
+	figures []figure
+}
+
+// load is what the load generator is told, besides the mode.
+type load struct {
+	clients  int
+	messages int
+	rate     int     // messages a second; 0: as fast as clients take them
+	batch    int     // messages in one flush, when rate is 0; 0: as the server likes
+	seconds  float64 // how long echo runs; the most that fan may take
+	settle   float64 // seconds of quiet before the phase; idle: before memory is read
+}
+
+func (l load) args(mode string, verify bool) []string {
+	args := []string{
+		"-mode", mode,
+		"-clients", strconv.Itoa(l.clients),
+		"-seconds", strconv.FormatFloat(l.seconds, 'g', -1, 64),
+		"-settle", strconv.FormatFloat(l.settle, 'g', -1, 64),
+	}
+	if mode == "fan" {
+		args = append(args, "-size", strconv.Itoa(messageSize), "-messages", strconv.Itoa(l.messages),
+			"-rate", strconv.Itoa(l.rate), "-batch", strconv.Itoa(l.batch))
+	}
+	if verify {
+		args = append(args, "-verify", "1")
+	}
+	return args
+}
+
+// messageSize is the filling of a published message, in bytes.
+const messageSize = 100
+
+// A figure is a number out of a reading.
+type figure struct {
+	key     string // in the results
+	name    string // in the table, with its unit
+	of      func(reading) float64
+	targets []target
+}
+
+// A target is what a server's figure should be, as a multiple of another server's in the same round.
+type target struct {
+	server, against string
+	bound           float64
+	atLeast         bool // the ratio should be at least bound; otherwise at most
+}
+
+func (t target) String() string {
+	sign := "≤"
+	if t.atLeast {
+		sign = "≥"
+	}
+	return fmt.Sprintf("%s%g", sign, t.bound)
+}
+
+func (t target) metBy(ratio float64) bool {
+	if t.atLeast {
+		return ratio >= t.bound
+	}
+	return ratio <= t.bound
+}
+
+func atMost(against string, bound float64) target {
+	return target{server: serverHearth, against: against, bound: bound}
+}
+
+func cpuPerDelivery(ref, limit float64) figure {
+	return figure{key: "cpu_us", name: "CPU µs/delivery", of: reading.cpuPerMessage,
+		targets: []target{atMost(serverRef, ref), atMost(serverLimit, limit)}}
+}
+
+var deliveriesPerSecond = figure{key: "per_s", name: "deliveries/s", of: reading.messagesPerSecond}
+
+// measures is everything that can be measured, in the order in which it is.
+var measures = []measure{
+	{
+		name: "steady", mode: "fan",
+		full:    load{clients: 1000, messages: 500, rate: 50, seconds: 20, settle: 0.7},
+		check:   load{clients: 50, messages: 50, rate: 100, seconds: 5, settle: 0.1},
+		figures: []figure{cpuPerDelivery(0.95, 1.15)},
+	},
+	{
+		name: "single", mode: "fan",
+		full:    load{clients: 1000, messages: 1500, batch: 1, seconds: 40, settle: 0.7},
+		check:   load{clients: 50, messages: 100, batch: 1, seconds: 5, settle: 0.1},
+		figures: []figure{cpuPerDelivery(0.95, 1.15), deliveriesPerSecond},
+	},
+	{
+		name: "burst", mode: "fan",
+		full:    load{clients: 1000, messages: 20000, batch: 64, seconds: 40, settle: 0.7},
+		check:   load{clients: 50, messages: 2000, batch: 64, seconds: 5, settle: 0.1},
+		figures: []figure{cpuPerDelivery(0.5, 1.25), deliveriesPerSecond},
+	},
+	{
+		name: "free", mode: "fan",
+		full:  load{clients: 1000, messages: 40000, batch: 0, seconds: 40, settle: 0.7},
+		check: load{clients: 50, messages: 4000, batch: 0, seconds: 5, settle: 0.1},
+		figures: []figure{
+			{key: "per_s", name: "deliveries/s", of: reading.messagesPerSecond, targets: []target{
+				{server: serverHearth, against: serverRef, bound: 4, atLeast: true}}},
+			{key: "cpu_us", name: "CPU µs/delivery", of: reading.cpuPerMessage},
+		},
+	},
+	{
+		name: "echo", mode: "echo",
+		full:  load{clients: 200, seconds: 5, settle: 0.7},
+		check: load{clients: 20, seconds: 0.3, settle: 0.1},
+		figures: []figure{
+			{key: "cpu_us", name: "CPU µs/round trip", of: reading.cpuPerMessage,
+				targets: []target{atMost(serverRef, 0.9), atMost(serverLimit, 1.3)}},
+			{key: "p99_us", name: "p99 µs", of: func(r reading) float64 { return r.P99US },
+				targets: []target{atMost(serverRef, 1)}},
+			{key: "per_s", name: "round trips/s", of: reading.messagesPerSecond},
+		},
+	},
+	{
+		name: "idle", mode: "idle", raw: true,
+		full:  load{clients: 10000, seconds: 1, settle: 5},
+		check: load{clients: 200, seconds: 1, settle: 0.2},
+		figures: []figure{
+			{key: "rss", name: "RSS bytes/client", of: func(r reading) float64 { return r.perClient(r.RSSKB - r.RSSBeforeKB) },
+				targets: []target{atMost(serverRef, 0.3)}},
+			{key: "anon", name: "anonymous bytes/client", of: func(r reading) float64 { return r.perClient(r.AnonKB - r.AnonBeforeKB) }},
+			{key: "rss_collected", name: "RSS bytes/client, collected",
+				of: func(r reading) float64 { return r.perClient(r.RSSCollectedKB - r.RSSBeforeKB) }},
+			{key: "cpu_share", name: "CPU of a core, idle", of: func(r reading) float64 { return r.ServerCPUS / r.Seconds }},
+		},
+	},
+	{
+		name: "connects", mode: "connect", raw: true,
+		full:  load{clients: 10000, seconds: 1},
+		check: load{clients: 200, seconds: 1},
+		figures: []figure{
+			{key: "cpu_us", name: "CPU µs/connect", of: func(r reading) float64 { return r.ServerCPUS * 1e6 / float64(r.Clients) },
+				targets: []target{atMost(serverRef, 1.35), {server: serverHearthRaw, against: serverRef, bound: 0.75}}},
+			{key: "per_s", name: "connects/s", of: func(r reading) float64 { return float64(r.Clients) / r.Seconds }},
+		},
+	},
+}
+
+func measureNames() []string {
+	var names []string
+	for _, m := range measures {
+		names = append(names, m.name)
+	}
+	return names
+}
+
+// measuresOf lists the measures that a server takes part in.
+func measuresOf(server string) []string {
+	var names []string
+	for _, m := range measures {
+		if len(m.serversOf([]string{server})) > 0 {
+			names = append(names, m.name)
+		}
+	}
+	return names
+}
+
+// serversOf keeps those of servers that take part in m.
+func (m measure) serversOf(servers []string) []string {
+	return slices.DeleteFunc(slices.Clone(servers), func(s string) bool { return s == serverHearthRaw && !m.raw })
+}
+
+// withoutTargets is measures for a run whose figures mean nothing.
+func withoutTargets(measures []measure) []measure {
+	plain := slices.Clone(measures)
+	for i := range plain {
+		plain[i].figures = slices.Clone(plain[i].figures)
+		for j := range plain[i].figures {
+			plain[i].figures[j].targets = nil
+		}
+	}
+	return plain
+}
+
+// size is the load for a full run or a check.
+func (m measure) size(check bool) load {
+	if check {
+		return m.check
+	}
+	return m.full
+}

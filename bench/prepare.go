@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// An environment is what a run needs, built and started.
+type environment struct {
+	source string // this module's folder
+	cache  string
+	load   string // the load generator
+	redis  *process
+	socket string // of redis, in a folder of its own
+	argv   map[string][]string
+	dir    map[string]string // where to run a server, if not here
+}
+
+// close ends what prepare started.
+func (e *environment) close() {
+	if e.redis != nil {
+		_ = e.redis.stop() // nothing of it is kept
+	}
+	if e.socket != "" {
+		_ = os.RemoveAll(filepath.Dir(e.socket))
+	}
+}
+
+// prepare checks the tools, builds the programs into the cache folder and starts Redis where the reference takes part.
+// A check goes on without the reference when it cannot be had, and says so.
+func prepare(ctx context.Context, opts *options, stderr io.Writer) (*environment, error) {
+	if runtime.GOOS != "linux" {
+		return nil, fmt.Errorf("the benchmarks need Linux (epoll, /proc), this is %s", runtime.GOOS)
+	}
+	if err := raiseFileLimit(*opts); err != nil {
+		return nil, err
+	}
+	if err := checkTools(opts, stderr); err != nil {
+		return nil, err
+	}
+	if len(opts.servers) == 0 {
+		return nil, errNoServer
+	}
+	source, err := moduleDir(ctx)
+	if err != nil {
+		return nil, err
+	}
+	env := &environment{source: source, cache: opts.cache, argv: map[string][]string{}, dir: map[string]string{}}
+	if err := os.MkdirAll(env.cache, 0o755); err != nil {
+		return nil, fmt.Errorf("make the cache folder: %w", err)
+	}
+	fmt.Fprintf(stderr, "building into %s\n", env.cache)
+	if err := env.build(ctx, opts); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(opts.servers, serverRef) {
+		return env, nil
+	}
+	if err := env.addReference(ctx); err != nil {
+		env.close()
+		if !opts.check || ctx.Err() != nil {
+			return nil, err
+		}
+		skipReference(opts, stderr, err)
+		if len(opts.servers) == 0 {
+			return nil, errNoServer
+		}
+	}
+	return env, nil
+}
+
+var errNoServer = errors.New("no server is left to measure")
+
+// skipReference goes on without the reference, aloud.
+func skipReference(opts *options, stderr io.Writer, why error) {
+	fmt.Fprintf(stderr, "SKIPPED %s: %v\n", serverRef, why)
+	opts.servers = slices.DeleteFunc(opts.servers, func(s string) bool { return s == serverRef })
+}
+
+// A tool is a program that has to be there already.
+type tool struct{ name, install string }
+
+var (
+	compiler   = tool{"gcc", "apt-get install gcc libc6-dev (Debian, Ubuntu), dnf install gcc (Fedora), apk add gcc musl-dev (Alpine)"}
+	goTool     = tool{"go", "https://go.dev/dl"}
+	forTheRefs = []tool{
+		{"node", "https://nodejs.org/en/download, or apt-get install nodejs"},
+		{"npm", "it comes with node, or apt-get install npm"},
+		{"redis-server", "apt-get install redis-server, dnf install redis, apk add redis"},
+	}
+)
+
+func checkTools(opts *options, stderr io.Writer) error {
+	if err := missing(compiler, goTool); err != nil {
+		return err
+	}
+	if !slices.Contains(opts.servers, serverRef) {
+		return nil
+	}
+	err := missing(forTheRefs...)
+	if err != nil && opts.check {
+		skipReference(opts, stderr, err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w\nor leave the reference out: -servers hearth,hearth-raw,limit", err)
+	}
+	return nil
+}
+
+// missing says which of tools are not installed, and how to install them.
+func missing(tools ...tool) error {
+	var errs []error
+	for _, t := range tools {
+		if _, err := exec.LookPath(t.name); err != nil {
+			errs = append(errs, fmt.Errorf("%s is missing; to install it: %s", t.name, t.install))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// raiseFileLimit asks for as many open files as the hard limit allows, for the programs to inherit, and checks that
+// they are enough: each side holds one for every client.
+func raiseFileLimit(opts options) error {
+	const spare = 100
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("read the limit of open files: %w", err)
+	}
+	limit.Cur = limit.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("raise the limit of open files to %d: %w", limit.Max, err)
+	}
+	for _, m := range opts.measures {
+		if need := uint64(m.size(opts.check).clients + spare); need > limit.Max {
+			return fmt.Errorf("%s needs %d open files a process, the hard limit is %d: raise it (ulimit -Hn), or leave %s out with -measures",
+				m.name, need, limit.Max, m.name)
+		}
+	}
+	return nil
+}
+
+// moduleDir finds the sources of this module.
+func moduleDir(ctx context.Context) (string, error) {
+	out, err := output(ctx, "", "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}")
+	path, dir, found := strings.Cut(strings.TrimSpace(out), " ")
+	if err == nil && (!found || path != "github.com/hearthws/hearth/bench") {
+		err = fmt.Errorf("this is module %q", path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find the benchmark's sources (run it in bench/): %w", err)
+	}
+	return dir, nil
+}
+
+// build compiles the load generator and the servers other than the reference.
+func (e *environment) build(ctx context.Context, opts *options) error {
+	e.load = filepath.Join(e.cache, "load")
+	if err := e.compile(ctx, "load.c", e.load); err != nil {
+		return err
+	}
+	for _, server := range opts.servers {
+		switch server {
+		case serverLimit:
+			binary := filepath.Join(e.cache, "limit")
+			if err := e.compile(ctx, "limit.c", binary); err != nil {
+				return err
+			}
+			e.argv[server] = []string{binary, "0"}
+		case serverHearth, serverHearthRaw:
+			binary := filepath.Join(e.cache, "hearth-server")
+			if _, err := output(ctx, e.source, "go", "build", "-o", binary, "./server"); err != nil {
+				return fmt.Errorf("build Hearth's server: %w", err)
+			}
+			e.argv[server] = []string{binary, "-loops", fmt.Sprint(opts.loops), fmt.Sprintf("-raw=%t", server == serverHearthRaw)}
+		}
+	}
+	return nil
+}
+
+// cFlags turn optimization on; the warnings are kept at none.
+var cFlags = []string{"-O2", "-Wall", "-Wextra", "-Wno-sign-compare"}
+
+func (e *environment) compile(ctx context.Context, source, binary string) error {
+	args := append(slices.Clone(cFlags), "-o", binary, filepath.Join(e.source, "c", source))
+	if _, err := output(ctx, "", compiler.name, args...); err != nil {
+		return fmt.Errorf("compile %s: %w", source, err)
+	}
+	return nil
+}
+
+// addReference installs the reference, once for each version of its lock file, and starts the Redis that it wants.
+func (e *environment) addReference(ctx context.Context) error {
+	dir := filepath.Join(e.cache, "reference")
+	if err := e.installReference(ctx, dir); err != nil {
+		return fmt.Errorf("install the reference: %w", err)
+	}
+	folder, err := os.MkdirTemp("", "hearth-bench-")
+	if err != nil {
+		return fmt.Errorf("make a folder for redis: %w", err)
+	}
+	e.socket = filepath.Join(folder, "redis.sock")
+	// A socket in the file system: no port to find, and nobody else gets in.
+	e.redis, err = startProcess(ctx, []string{"redis-server", "--port", "0", "--unixsocket", e.socket, "--save", "", "--dir", folder},
+		"", redisReady)
+	if err != nil {
+		return fmt.Errorf("start redis: %w", err)
+	}
+	e.argv[serverRef] = []string{filepath.Join(dir, "node_modules", ".bin", "bun"), "server.mjs", e.socket}
+	e.dir[serverRef] = dir // it writes log files where it runs
+	return nil
+}
+
+func (e *environment) installReference(ctx context.Context, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	hash := sha256.New()
+	for _, name := range []string{"package.json", "package-lock.json", "server.mjs"} {
+		data, err := os.ReadFile(filepath.Join(e.source, "reference", name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			return err
+		}
+		if name != "server.mjs" {
+			hash.Write(data)
+		}
+	}
+	stamp, want := filepath.Join(dir, "installed"), hex.EncodeToString(hash.Sum(nil))
+	if have, err := os.ReadFile(stamp); err == nil && string(have) == want {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	// No package's own scripts, save the one that puts Bun's binary in its place.
+	if _, err := output(ctx, dir, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"); err != nil {
+		return err
+	}
+	if _, err := output(ctx, dir, "node", filepath.Join("node_modules", "bun", "install.js")); err != nil {
+		return err
+	}
+	if _, err := output(ctx, dir, filepath.Join(dir, "node_modules", ".bin", "bun"), "--version"); err != nil {
+		return err
+	}
+	return os.WriteFile(stamp, []byte(want), 0o644)
+}
+
+// output runs a command to its end and returns its standard output. The error has the end of what it said on standard
+// error.
+func output(ctx context.Context, dir, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.WaitDelay = 5 * time.Second // npm's children may hold its pipes
+	var stdout bytes.Buffer
+	var stderr tail
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s: %w\n%s", strings.Join(append([]string{name}, args...), " "), err, stderr.String())
+	}
+	return stdout.String(), nil
+}

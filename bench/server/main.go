@@ -1,0 +1,141 @@
+// Command server is Hearth behind the messages of the benchmark (docs/benchmarks.md), through its public API alone and
+// with nothing left out: authentication, the client's own room and the two default rooms, heartbeats, limits, the
+// message callback. It listens on a free port of 127.0.0.1 and says "READY 127.0.0.1:port".
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/hearthws/hearth"
+)
+
+// most is how many clients a benchmark may bring.
+const most = 1 << 20
+
+func main() {
+	loops := flag.Int("loops", 1, "event loops")
+	raw := flag.Bool("raw", false, "accept on Hearth's own listener instead of through net/http")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := serve(ctx, *loops, *raw)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "server:", err)
+		os.Exit(1)
+	}
+}
+
+// serve runs until ctx ends, then shuts down in order.
+func serve(ctx context.Context, loops int, raw bool) error {
+	b := &bench{}
+	srv, err := hearth.New(b.config(loops))
+	if err != nil {
+		return err
+	}
+	b.publish.server = srv
+	if err := srv.Start(ctx); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/ws", srv)
+	web := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { // ends when the listener is closed, below; received from served
+		if raw {
+			served <- srv.Serve(ln, mux)
+		} else {
+			served <- web.Serve(ln)
+		}
+	}()
+	collecting := collectOnSignal(ctx)
+	fmt.Printf("READY %s\n", ln.Addr())
+
+	select {
+	case <-ctx.Done():
+	case err := <-served:
+		return fmt.Errorf("serve: %w", err)
+	}
+	return shutDown(srv, web, b, served, collecting)
+}
+
+func shutDown(srv *hearth.Server[struct{}, struct{}], web *http.Server, b *bench, served <-chan error, collecting <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+	defer cancel()
+	b.publish.stop()
+	err := errors.Join(srv.Shutdown(ctx), web.Shutdown(ctx))
+	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) && !errors.Is(serveErr, hearth.ErrServerClosed) {
+		err = errors.Join(err, serveErr)
+	}
+	<-collecting
+	return err
+}
+
+// collectOnSignal gives memory back when SIGUSR2 asks for it. The channel is closed when it has stopped to.
+func collectOnSignal(ctx context.Context) <-chan struct{} {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR2)
+	done := make(chan struct{})
+	go func() { // ends with ctx; shutDown waits for done
+		defer close(done)
+		defer signal.Stop(asked)
+		for {
+			select {
+			case <-asked:
+				debug.FreeOSMemory()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return done
+}
+
+// bench is the application: it lets everyone in, echoes, and publishes on demand.
+type bench struct {
+	publish publisher // its server is set before the first client comes
+}
+
+func (b *bench) config(loops int) hearth.Config[struct{}, struct{}] {
+	return hearth.Config[struct{}, struct{}]{
+		Identifier: "bench",
+		Loops:      loops,
+		Origins:    []string{"*"},
+		// The load comes from six addresses, as fast as it can: the limits that keep one address from filling a real
+		// server have to let it through. They are raised, not off, so what they cost is still paid.
+		Limits: hearth.Limits{MaxConnections: most, MaxUnauthenticated: most, MaxUnauthenticatedPerAddr: most},
+		Authenticate: func(context.Context, hearth.AuthRequest[struct{}]) (hearth.Identity[struct{}], error) {
+			return hearth.Identity[struct{}]{}, nil
+		},
+		Message: b.message,
+	}
+}
+
+func (b *bench) message(_ context.Context, c *hearth.Client[struct{}], m hearth.Message) error {
+	switch m.Event {
+	case "e":
+		return c.Send("e", m.Data)
+	case "pub":
+		var o order
+		if err := json.Unmarshal(m.Data, &o); err != nil {
+			return fmt.Errorf("read publish order: %w", err)
+		}
+		return b.publish.start(o)
+	default:
+		return nil
+	}
+}

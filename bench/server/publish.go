@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hearthws/hearth"
+)
+
+const (
+	room      = "ws-default"
+	congested = 256 << 10 // bytes that the slowest client may have waiting while the free publisher goes on
+)
+
+// An order asks for messages to the room: N of them with Size bytes each; Rate a second, or, when Rate is 0, as fast as
+// clients take them: Batch messages at a time, or just as they come when Batch is 0.
+type order struct {
+	N     int `json:"n"`
+	Size  int `json:"size"`
+	Rate  int `json:"rate"`
+	Batch int `json:"batch"`
+}
+
+// A publisher carries out one order at a time.
+type publisher struct {
+	server *hearth.Server[struct{}, struct{}] // set once, before start
+
+	mu      sync.Mutex // guards the fields below
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when the order that runs has ended; nil before the first
+	stopped bool
+}
+
+var errBusy = errors.New("an order is being carried out, or the server stops")
+
+// start carries out o on a goroutine of its own.
+func (p *publisher) start(o order) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped || p.runningLocked() {
+		return errBusy
+	}
+	if p.cancel != nil {
+		p.cancel() // the last order's context
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	p.cancel, p.done = cancel, done
+	go func() { // ends with its order or with ctx; stop waits for it
+		defer close(done)
+		if err := p.carryOut(ctx, o); err != nil && ctx.Err() == nil {
+			fmt.Fprintln(os.Stderr, "publish:", err) // the load generator will miss the messages
+		}
+	}()
+	return nil
+}
+
+func (p *publisher) runningLocked() bool {
+	if p.done == nil {
+		return false
+	}
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// stop ends the order that runs, if any, and refuses others.
+func (p *publisher) stop() {
+	p.mu.Lock()
+	p.stopped = true
+	cancel, done := p.cancel, p.done
+	p.mu.Unlock()
+	if done != nil {
+		cancel()
+		<-done
+	}
+}
+
+func (p *publisher) carryOut(ctx context.Context, o order) error {
+	// As an application would publish: a value, encoded for each message.
+	data := struct {
+		P string `json:"p"`
+	}{strings.Repeat("x", o.Size)}
+	send := func() error { return p.server.SendToRoom(room, "m", data) }
+	if o.Rate > 0 {
+		return paced(ctx, o.N, o.Rate, send)
+	}
+	target := hearth.ToRoom(room)
+	switch o.Batch {
+	case 0: // whatever the server makes of it; 16 messages are nothing beside what may wait
+		return saturate(ctx, o.N, 16, send, func() error { return p.server.WaitPending(ctx, target, congested) })
+	case 1: // nothing may join a message on its way: each is written before the next
+		return saturate(ctx, o.N, 1, send, func() error { return p.server.WaitPending(ctx, target, 0) })
+	default: // one batch is written while the next is made
+		waiting := o.Batch * (o.Size + len(`{"event":"m","data":{"p":""}}`))
+		return saturate(ctx, o.N, o.Batch, send, func() error { return p.server.WaitPending(ctx, target, waiting) })
+	}
+}
+
+// paced calls send n times, rate times a second. A late call is made up for at once.
+func paced(ctx context.Context, n, rate int, send func() error) error {
+	start := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for sent := range n {
+		timer.Reset(time.Until(start.Add(time.Duration(sent) * time.Second / time.Duration(rate))))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := send(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saturate calls send n times, and wait after each batch of calls.
+func saturate(ctx context.Context, n, batch int, send, wait func() error) error {
+	for sent := 1; sent <= n && ctx.Err() == nil; sent++ {
+		if err := send(); err != nil {
+			return err
+		}
+		if sent%batch != 0 {
+			continue
+		}
+		if err := wait(); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}

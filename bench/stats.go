@@ -1,0 +1,40 @@
+package main
+
+import (
+	"maps"
+	"slices"
+)
+
+// A spread is a sample's middle and ends.
+type spread struct {
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+	Count  int     `json:"count"`
+}
+
+// spreadOf summarizes values, in any order. The zero spread has Count 0.
+func spreadOf(values []float64) spread {
+	if len(values) == 0 {
+		return spread{}
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return spread{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1], Count: n}
+}
+
+// ratioOf divides round by round, so that what slowed both servers of a round cancels out. Rounds that one of the two
+// does not have, or where b is zero, are left out.
+func ratioOf(a, b map[int]float64) spread {
+	var ratios []float64
+	for round, value := range a {
+		if other, ok := b[round]; ok && other != 0 {
+			ratios = append(ratios, value/other)
+		}
+	}
+	return spreadOf(ratios)
+}
+
+func spreadOfRounds(rounds map[int]float64) spread {
+	return spreadOf(slices.Collect(maps.Values(rounds)))
+}

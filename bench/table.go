@@ -1,0 +1,210 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"text/tabwriter"
+)
+
+// What became of a target.
+const (
+	verdictMet     = "met"
+	verdictMissed  = "MISSED"
+	verdictUnclear = "unclear" // the median meets or misses it, but not every round agrees
+)
+
+// A line is a row of the table: one figure of one server.
+type line struct {
+	Kind    string       `json:"kind"` // "summary"
+	Measure string       `json:"measure"`
+	Figure  string       `json:"figure"`
+	Name    string       `json:"name"`
+	Server  string       `json:"server"`
+	Spread  spread       `json:"spread"`
+	Ratios  []comparison `json:"ratios,omitempty"`
+}
+
+// A comparison is a server's figure in terms of another's, round by round.
+type comparison struct {
+	Against string `json:"against"`
+	Ratio   spread `json:"ratio"`
+	Target  string `json:"target,omitempty"`
+	Verdict string `json:"verdict,omitempty"`
+}
+
+// summarize makes the rows, in the order of measures, figures and servers. Turns that failed do not count.
+func summarize(measures []measure, servers []string, results []result) []line {
+	var lines []line
+	for _, m := range measures {
+		for _, f := range m.figures {
+			byServer := valuesOf(m.name, f.key, results)
+			for _, server := range m.serversOf(servers) {
+				l := line{Kind: "summary", Measure: m.name, Figure: f.key, Name: f.name, Server: server,
+					Spread: spreadOfRounds(byServer[server])}
+				for _, against := range []string{serverRef, serverLimit} {
+					if c, ok := compare(f, server, against, byServer); ok {
+						l.Ratios = append(l.Ratios, c)
+					}
+				}
+				lines = append(lines, l)
+			}
+		}
+	}
+	return lines
+}
+
+// valuesOf collects a figure: server, round, value.
+func valuesOf(measure, key string, results []result) map[string]map[int]float64 {
+	values := map[string]map[int]float64{}
+	for _, r := range results {
+		if r.Measure != measure || r.Error != "" {
+			continue
+		}
+		if values[r.Server] == nil {
+			values[r.Server] = map[int]float64{}
+		}
+		values[r.Server][r.Round] = r.Figures[key]
+	}
+	return values
+}
+
+func compare(f figure, server, against string, values map[string]map[int]float64) (comparison, bool) {
+	if server == against || server == serverLimit { // everything is measured in terms of the limit, not the other way
+		return comparison{}, false
+	}
+	c := comparison{Against: against, Ratio: ratioOf(values[server], values[against])}
+	if c.Ratio.Count == 0 {
+		return comparison{}, false
+	}
+	for _, t := range f.targets {
+		if t.server == server && t.against == against {
+			c.Target, c.Verdict = t.String(), verdictOf(t, c.Ratio)
+		}
+	}
+	return c, true
+}
+
+func verdictOf(t target, ratio spread) string {
+	switch {
+	case t.metBy(ratio.Min) != t.metBy(ratio.Max):
+		return verdictUnclear
+	case t.metBy(ratio.Median):
+		return verdictMet
+	default:
+		return verdictMissed
+	}
+}
+
+// printReport prints what was run, the table, and what to keep in mind when reading it.
+func printReport(w io.Writer, a about, lines []line, results []result, check bool) {
+	modified := ""
+	if a.Modified {
+		modified = ", modified"
+	}
+	fmt.Fprintf(w, "\n%s  commit %.12s%s\n", a.Date.Format("2006-01-02 15:04 MST"), a.Commit, modified)
+	fmt.Fprintf(w, "%s, %d cores, %s, Linux %s, %s; rounds %d, loops %d\n\n",
+		a.Machine.CPU, a.Machine.Cores, a.Machine.Memory, a.Machine.Kernel, a.Versions["go"], a.Rounds, a.Loops)
+	printTable(w, lines)
+	if check {
+		fmt.Fprint(w, "\nA check: what ran without an error lost nothing. The figures mean nothing.\n")
+		return
+	}
+	if notes := notesOn(results); len(notes) > 0 {
+		fmt.Fprintf(w, "\n%s\n", strings.Join(notes, "\n"))
+	}
+}
+
+func printTable(w io.Writer, lines []line) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "MEASURE\tFIGURE\tSERVER\tMEDIAN [MIN–MAX]\t× REF\t× LIMIT")
+	previous := line{}
+	for _, l := range lines {
+		measure, figure := l.Measure, l.Name
+		if l.Measure == previous.Measure {
+			measure = ""
+			if l.Figure == previous.Figure {
+				figure = ""
+			}
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", measure, figure, l.Server, l.Spread, l.ratio(serverRef), l.ratio(serverLimit))
+		previous = l
+	}
+	_ = t.Flush() // as with every print to w: whoever reads it notices
+}
+
+func (l line) ratio(against string) string {
+	for _, c := range l.Ratios {
+		if c.Against == against {
+			return strings.TrimSpace(fmt.Sprintf("%s %s %s", number(c.Ratio.Median), c.Target, c.Verdict))
+		}
+	}
+	return ""
+}
+
+func (s spread) String() string {
+	if s.Count == 0 {
+		return "no result"
+	}
+	return fmt.Sprintf("%s [%s–%s]", number(s.Median), number(s.Min), number(s.Max))
+}
+
+// number prints three significant digits, and big numbers whole.
+func number(v float64) string {
+	if math.Abs(v) >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
+
+// notesOn says which results were not the server's doing alone.
+func notesOn(results []result) []string {
+	const noticeable = 0.1 // of a core
+	type key struct{ measure, server string }
+	var loadBound, late []key
+	count, lateCount := map[key]int{}, map[key]int{}
+	disturbed, stolen := 0, 0
+	for _, r := range results {
+		if r.Error != "" {
+			continue
+		}
+		k := key{r.Measure, r.Server}
+		if r.Bound == boundLoad {
+			if count[k]++; count[k] == 1 {
+				loadBound = append(loadBound, k)
+			}
+		}
+		if r.late() {
+			if lateCount[k]++; lateCount[k] == 1 {
+				late = append(late, k)
+			}
+		}
+		if r.Shares.Others > noticeable {
+			disturbed++
+		}
+		if r.Shares.Steal > noticeable {
+			stolen++
+		}
+	}
+	var notes []string
+	for _, k := range loadBound {
+		notes = append(notes, fmt.Sprintf("%s, %s: the load generator was the limit in %d turns: rates are its own, CPU per operation is the server's.",
+			k.measure, k.server, count[k]))
+	}
+	for _, k := range late {
+		notes = append(notes, fmt.Sprintf("%s, %s: in %d turns messages were late and shared a read, perhaps a write: the machine was too busy for this measure.",
+			k.measure, k.server, lateCount[k]))
+	}
+	for _, n := range []struct {
+		turns int
+		what  string
+	}{{disturbed, "other processes"}, {stolen, "other virtual machines"}} {
+		if n.turns > 0 {
+			notes = append(notes, fmt.Sprintf("In %d of %d turns %s used over %s of a core: measure again on a quiet machine.",
+				n.turns, cmp.Or(len(results), 1), n.what, number(noticeable)))
+		}
+	}
+	return notes
+}
