@@ -1,0 +1,145 @@
+// Command mux mounts Hearth in an application that is more than a WebSocket server: beside a page and an API, behind
+// middleware, with TLS if it has a certificate.
+//
+// A Server is an http.Handler. What it needs of middleware is that connections can still be hijacked: a wrapper of
+// http.ResponseWriter needs the method Unwrap, as below. The API publishes to clients like any callback does:
+//
+//	go run ./examples/mux
+//	curl -d 'the kettle is on' http://localhost:8080/api/announce
+//
+// With -cert and -key it serves https and wss. TLS connections are served by goroutines rather than by event loops,
+// which Hearth decides by itself: nothing else changes.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/hearthws/hearth"
+)
+
+// Visitors are anonymous: there is nothing to know about them.
+type (
+	nothing = struct{}
+	server  = hearth.Server[nothing, nothing]
+)
+
+func main() {
+	listen := flag.String("listen", "localhost:8080", "address to listen on")
+	cert := flag.String("cert", "", "certificate file (PEM); with -key: serve TLS")
+	key := flag.String("key", "", "key file (PEM)")
+	flag.Parse()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ln, err := net.Listen("tcp", *listen)
+	if err == nil {
+		log.Info("listening", "address", ln.Addr(), "tls", *cert != "")
+		err = run(ctx, ln, *cert, *key, log)
+	}
+	if err != nil {
+		log.Error("ended", "error", err)
+		os.Exit(1)
+	}
+}
+
+// run serves on ln, which it closes, until ctx is done.
+func run(ctx context.Context, ln net.Listener, cert, key string, log *slog.Logger) error {
+	srv, err := newServer(log)
+	if err == nil {
+		err = srv.Start(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	web := &http.Server{Handler: logged(log, routes(srv)), ReadHeaderTimeout: 5 * time.Second}
+	failed := make(chan error, 1)
+	go func() { // ends with web.Shutdown or an error; run waits for it
+		defer close(failed)
+		if cert != "" {
+			failed <- web.ServeTLS(ln, cert, key)
+		} else {
+			failed <- web.Serve(ln)
+		}
+	}()
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+	}
+	end, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err = errors.Join(err, web.Shutdown(end))
+	<-failed
+	return errors.Join(err, srv.Shutdown(end))
+}
+
+func newServer(log *slog.Logger) (*server, error) {
+	return hearth.New(hearth.Config[nothing, nothing]{
+		Path:   "/live/socket", // the whole path, as the request has it
+		Logger: log,
+		Authenticate: func(context.Context, hearth.AuthRequest[nothing]) (hearth.Identity[nothing], error) {
+			return hearth.Identity[nothing]{}, nil
+		},
+	})
+}
+
+func routes(srv *server) *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.Handle("GET /live/socket", srv)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "%d clients are connected\n", srv.Count(hearth.ToAll()))
+	})
+	mux.HandleFunc("POST /api/announce", func(w http.ResponseWriter, r *http.Request) {
+		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4096))
+		if err != nil {
+			http.Error(w, "an announcement has at most 4096 bytes", http.StatusRequestEntityTooLarge)
+			return
+		}
+		if err := srv.Publish(r.Context(), hearth.ToAll(), "announcement", string(text)); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.WriteHeader(http.StatusAccepted)
+	})
+	return mux
+}
+
+// logged is middleware that wants to know the status of each response.
+func logged(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rec := &recorder{ResponseWriter: w}
+		next.ServeHTTP(rec, r)
+		log.Info("request", "method", r.Method, "path", r.URL.Path, "status", rec.status)
+	})
+}
+
+// recorder notes what a handler answers.
+type recorder struct {
+	http.ResponseWriter
+	status int // 0 for a connection that was taken over: it is nobody's response any more
+}
+
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(p)
+}
+
+// Unwrap is how http.NewResponseController, which Hearth uses, finds what this wrapper does not do itself.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
