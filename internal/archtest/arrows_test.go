@@ -1,0 +1,179 @@
+package archtest_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A rule says what the package in one folder may import.
+type rule struct {
+	folder    string   // from the root; a last element * is any folder below, at any depth
+	imports   []string // packages of this project
+	libraries []string // modules of others. Tests may import any
+	open      bool     // any test may import it
+}
+
+// arrows are all imports that there may be. A package imports only what stands above it, so the list reads from the
+// leaves to the commands, and so does the code: docs/architecture.md follows the data the same way.
+//
+// Tests may import what their package reaches, and what is open to all: the leaves and the suites.
+var arrows = []rule{
+	// The leaves: the contract, and what has no I/O.
+	{folder: "protocol", open: true, libraries: []string{"github.com/go-json-experiment/json"}},
+	{folder: "broker", open: true, imports: []string{"protocol"}},
+	{folder: "internal/ws", open: true, libraries: []string{"github.com/klauspost/compress"}},
+
+	// What carries messages to other nodes: none of it knows of the others, or of what uses it.
+	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, open: true,
+		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
+	{folder: "broker/memory", open: true, imports: []string{"broker", "protocol"}},
+
+	// Sockets, and nothing but sockets.
+	{folder: "internal/transport"},
+	{folder: "internal/transport/transporttest", imports: []string{"internal/transport"}, open: true},
+	{folder: "internal/transport/pending"},
+	{folder: "internal/transport/epoll", imports: []string{"internal/transport", "internal/transport/pending"},
+		libraries: []string{"golang.org/x/sys"}},
+	{folder: "internal/transport/netconn", imports: []string{"internal/transport", "internal/transport/pending"}},
+
+	// Clients, and who is where. No sockets: a hub writes to links, a session is fed bytes.
+	{folder: "internal/hub", imports: []string{"internal/ws"}},
+	{folder: "internal/session", imports: []string{"internal/hub", "internal/transport", "internal/ws", "protocol"}},
+
+	// One instance.
+	{folder: "internal/node", imports: []string{"broker", "internal/hub", "internal/session", "internal/transport",
+		"internal/transport/epoll", "internal/transport/netconn", "internal/ws", "protocol"},
+		libraries: []string{"github.com/google/uuid"}},
+
+	// The library: whoever imports it compiles what is above this line, and no more.
+	{folder: ".", imports: []string{"broker", "internal/hub", "internal/node", "internal/session", "protocol"}},
+
+	// The server binary is a user of the library like any other: public packages only.
+	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "protocol"}, libraries: []string{
+		"github.com/knadh/koanf", "golang.org/x/term"}},
+	{folder: "internal/cli", imports: []string{"internal/app"}, libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}},
+	{folder: "cmd/hearth", imports: []string{"internal/cli"}},
+
+	// Users, too. Examples show what an application looks like, so they have nothing that it can't have.
+	{folder: "examples/*", imports: []string{".", "broker", "broker/memory", "protocol"}},
+	{folder: "bench/*", imports: []string{"."}},
+
+	// Programs for tests, and this package.
+	{folder: "internal/test/*", imports: []string{"internal/ws", "internal/transport", "internal/transport/epoll", "internal/transport/netconn"}},
+	{folder: "internal/archtest"},
+}
+
+const whatItCosts = `An arrow ties two packages for good: the one can no longer be read, tested or changed without the other.
+If there is no way around it (a value handed over by whoever knows both, an interface where it is used), add it to
+arrows in internal/archtest/arrows_test.go, and say in the commit why it must be.`
+
+// TestArrows fails for an import that no rule allows, and for a package that no rule knows.
+func TestArrows(t *testing.T) {
+	t.Parallel()
+	all := source(t)
+	for _, folder := range all.folders() {
+		r, known := ruleOf(folder)
+		if !known {
+			t.Errorf("package %s is not in the table: give it a rule, in the place where it belongs between the leaves and the commands.\n%s",
+				folder, whatItCosts)
+			continue
+		}
+		for _, f := range all.in(folder) {
+			own, others := f.imports()
+			for _, imported := range own {
+				if !r.allows(folder, imported, f.test) {
+					t.Errorf("%s imports %s, which %s may not.\n%s", f.name, imported, folder, whatItCosts)
+				}
+			}
+			for _, imported := range others {
+				if !f.test && !under(imported, r.libraries) && !strings.HasPrefix(folder, "bench") {
+					t.Errorf("%s imports %s, which is not among the libraries of %s.\n%s", f.name, imported, folder, whatItCosts)
+				}
+			}
+		}
+	}
+}
+
+// TestTable holds the table itself to what it promises: that arrows go up only, and that none is left over.
+func TestTable(t *testing.T) {
+	t.Parallel()
+	all := source(t)
+	for i, r := range arrows {
+		for _, imported := range r.imports {
+			if at := slices.IndexFunc(arrows, func(other rule) bool { return other.folder == imported }); at < 0 || at >= i {
+				t.Errorf("%s may import %s, which does not stand above it", r.folder, imported)
+			}
+		}
+		if strings.HasSuffix(r.folder, "/*") {
+			continue
+		}
+		files := all.in(r.folder)
+		if len(files) == 0 {
+			t.Errorf("there is a rule for %s, and no such package", r.folder)
+		}
+	}
+}
+
+// TestLibraryStaysSmall says which modules an application takes on with the library. One more is a decision.
+func TestLibraryStaysSmall(t *testing.T) {
+	t.Parallel()
+	var got []string
+	for _, folder := range append(reach("."), ".") {
+		r, _ := ruleOf(folder)
+		got = append(got, r.libraries...)
+	}
+	slices.Sort(got)
+	want := []string{
+		"github.com/go-json-experiment/json", "github.com/google/uuid", "github.com/klauspost/compress", "golang.org/x/sys",
+	}
+	if got = slices.Compact(got); !slices.Equal(got, want) {
+		t.Errorf("the library needs %v, want %v", got, want)
+	}
+}
+
+// ruleOf finds the rule of a folder; its own goes before one with *.
+func ruleOf(folder string) (rule, bool) {
+	for _, r := range arrows {
+		if r.folder == folder {
+			return r, true
+		}
+	}
+	for _, r := range arrows {
+		if dir, found := strings.CutSuffix(r.folder, "/*"); found && (folder == dir || strings.HasPrefix(folder, dir+"/")) {
+			return r, true
+		}
+	}
+	return rule{}, false
+}
+
+// allows reports whether a file in folder may import a package of this project.
+func (r rule) allows(folder, imported string, test bool) bool {
+	if slices.Contains(r.imports, imported) {
+		return true
+	}
+	if inFamily := strings.HasSuffix(r.folder, "/*") && strings.HasPrefix(imported, strings.TrimSuffix(r.folder, "*")); inFamily {
+		return true // the parts of one program
+	}
+	if !test {
+		return false
+	}
+	other, _ := ruleOf(imported)
+	return other.open || imported == folder || slices.Contains(reach(folder), imported)
+}
+
+// reach is what the package imports, and what that does.
+func reach(folder string) []string {
+	r, _ := ruleOf(folder)
+	var all []string
+	for _, imported := range r.imports {
+		all = append(append(all, imported), reach(imported)...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// under reports whether a package is of one of the modules.
+func under(imported string, modules []string) bool {
+	return slices.ContainsFunc(modules, func(m string) bool { return imported == m || strings.HasPrefix(imported, m+"/") })
+}
