@@ -124,8 +124,8 @@ const (
 
 // wake makes the loop take a turn. No call is lost: its Swap comes either before the loop's CompareAndSwap(awake,
 // asleep), which then fails, so that the loop does not sleep; or after, and then finds asleep and writes the eventfd.
-// And what was done before the call is seen in that turn: the turn begins with a Swap that reads what this one wrote.
-// Of many callers one pays for the system call.
+// And what was done before the call is seen in that turn: before the commands and Tick there is a Swap that reads what
+// this one wrote. Of many callers one pays for the system call, and those within Data cause no further turn.
 func (l *loop) wake() {
 	if l.attend.Swap(notified) != asleep {
 		return
@@ -153,7 +153,7 @@ func (l *loop) post(cmd command) bool {
 func (l *loop) run() {
 	for more := false; ; {
 		n := l.wait(more)
-		l.attend.Swap(awake)
+		l.attend.Store(awake) // from here on nobody has to end a sleep
 		l.now = time.Now()
 		if l.stopping.Load() {
 			l.end()
@@ -162,6 +162,7 @@ func (l *loop) run() {
 		for i := range l.events[:n] {
 			l.ready(&l.events[i])
 		}
+		l.attend.Swap(awake) // whoever has called so far is served now
 		l.obey()
 		l.reopenDoors()
 		more = l.t.cfg.Tick(l.index)
@@ -177,7 +178,7 @@ func (l *loop) run() {
 
 // wait returns how many events there are, without sleeping when there is something to do.
 func (l *loop) wait(more bool) int {
-	if n := wait(l.ep, l.events[:], 0); n > 0 || more {
+	if n := poll(l.ep, l.events[:]); n > 0 || more {
 		return n
 	}
 	// Whom this turn has set going may use this thread before it sleeps: for Go's scheduler a sleep in the kernel is work,
