@@ -20,7 +20,7 @@ lint: ## go vet, staticcheck, tidy modules, who imports what
 test: setup ## all tests, with the race detector
 	@scripts/check test
 
-short: ## the tests that take no time
+short: ## the tests without the race detector, and without those that take long
 	go test -short ./...
 
 build: ## the server, as bin/hearth
