@@ -68,8 +68,9 @@ func (h *Hub) Send(t Target, msg *ws.Message, exclude []string) error {
 	}
 	if g != nil {
 		for i := range g.sets {
-			if len(g.sets[i].entries) > 0 {
-				full = !h.lanes[i].push(item{kind: fanOut, group: g, msg: msg, exclude: except}) || full
+			if n := len(g.sets[i].entries); n > 0 {
+				it := item{kind: fanOut, group: g, msg: msg, exclude: except, crowd: n >= crowdMin}
+				full = !h.lanes[i].push(it) || full
 			}
 		}
 	}
