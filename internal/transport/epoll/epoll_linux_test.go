@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -316,5 +317,60 @@ func TestSetHandlerAndDetach(t *testing.T) {
 		_ = two.Close()
 		wg.Wait()
 		_ = one.Close()
+	}
+}
+
+// TestQuiet has connections in states that epoll would report for ever if it was asked to, and counts turns.
+func TestQuiet(t *testing.T) {
+	t.Parallel()
+	var turns atomic.Int32
+	todo := make(chan func(), 1)
+	tr, err := epoll.New(transport.Config{Backpressure: 64 << 20, CloseTimeout: patience, Tick: func(int) bool {
+		turns.Add(1)
+		select {
+		case f := <-todo:
+			f()
+		default:
+		}
+		return false
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	for name, prepare := range map[string]func(c transport.Conn){
+		"paused, peer gone":            func(c transport.Conn) { c.Pause() },
+		"backlogged, paused":           func(c transport.Conn) { c.Write(make([]byte, 16<<20)); c.Pause() },
+		"finished, backlogged":         func(c transport.Conn) { c.Finish(make([]byte, 16<<20)) },
+		"finished, backlogged, paused": func(c transport.Conn) { c.Finish(make([]byte, 16<<20)); c.Pause() },
+	} {
+		server, client := transporttest.TCP(t)
+		defer client.Close()
+		closed := make(chan error, 1)
+		done := make(chan struct{})
+		err := tr.Adopt(server, nil, func(c transport.Conn) transport.Handler {
+			todo <- func() { prepare(c); close(done) }
+			return discard{closed}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr.Wake(0)
+		<-done
+		if _, err := client.Write([]byte("unread")); err != nil {
+			t.Error(err)
+		}
+		if err := client.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Error(err)
+		}
+		before := turns.Load()
+		select {
+		case err := <-closed:
+			t.Errorf("%s: closed with %v", name, err)
+		case <-time.After(100 * time.Millisecond):
+		}
+		if n := turns.Load() - before; n > 20 {
+			t.Errorf("%s: %d turns", name, n)
+		}
 	}
 }

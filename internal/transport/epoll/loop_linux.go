@@ -124,8 +124,8 @@ const (
 
 // wake makes the loop take a turn. No call is lost: its Swap comes either before the loop's CompareAndSwap(awake,
 // asleep), which then fails, so that the loop does not sleep; or after, and then finds asleep and writes the eventfd.
-// And what was done before the call is seen in that turn: before the commands and Tick there is a Swap that reads what
-// this one wrote. Of many callers one pays for the system call, and those within Data cause no further turn.
+// And what was done before the call is seen in that turn: before stopping, the commands and Tick are looked at, a Swap
+// reads what this one wrote. Of many callers one pays for the system call, and those within Data cause no further turn.
 func (l *loop) wake() {
 	if l.attend.Swap(notified) != asleep {
 		return
@@ -153,16 +153,16 @@ func (l *loop) post(cmd command) bool {
 func (l *loop) run() {
 	for more := false; ; {
 		n := l.wait(more)
-		l.attend.Store(awake) // from here on nobody has to end a sleep
+		l.attend.Swap(awake) // from here on nobody has to end a sleep
 		l.now = time.Now()
+		for i := range l.events[:n] {
+			l.ready(&l.events[i])
+		}
+		l.attend.Swap(awake) // whoever has called so far is served now: all that they may have set is looked at below
 		if l.stopping.Load() {
 			l.end()
 			return
 		}
-		for i := range l.events[:n] {
-			l.ready(&l.events[i])
-		}
-		l.attend.Swap(awake) // whoever has called so far is served now
 		l.obey()
 		l.reopenDoors()
 		more = l.t.cfg.Tick(l.index)

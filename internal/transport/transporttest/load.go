@@ -183,6 +183,34 @@ func testCloseUnderLoad(t *testing.T, b Backend) {
 	}
 }
 
+// testCloseSoon closes while a loop is in the middle of a turn, after which it would go to sleep.
+func testCloseSoon(t *testing.T, b Backend) {
+	for range b.Clients / 10 {
+		r := b.start(t, transport.Config{})
+		m := r.connect(b, nil, func(m *member, _ []byte) {
+			m.r.tr.Wake(0)
+			close(m.nudged)
+			for range 20 {
+				runtime.Gosched()
+			}
+		})
+		m.within(patience)
+		if _, err := m.nc.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		r.await(m.nudged, "Data")
+		done := make(chan struct{})
+		go func() { // ended by Close, waited for below
+			defer close(done)
+			if err := r.tr.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		}()
+		r.await(done, "Close: a wake-up was lost")
+		_ = m.nc.Close()
+	}
+}
+
 // testWakeStorm has goroutines wait for turns again and again while the loop goes to sleep in between: a wake-up that
 // is lost hangs it.
 func testWakeStorm(t *testing.T, b Backend) {

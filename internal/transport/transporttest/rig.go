@@ -100,6 +100,8 @@ type member struct {
 	data func(m *member, b []byte) // instead of keeping b; set before Adopt
 	gone chan struct{}             // closed by Closed
 
+	nudged chan struct{} // for data to tell the test something
+
 	busy  atomic.Int32 // calls of the handler under way
 	calls atomic.Int32 // of Closed
 
@@ -110,7 +112,7 @@ type member struct {
 }
 
 func (r *rig) member(data func(m *member, b []byte)) *member {
-	m := &member{r: r, data: data, gone: make(chan struct{})}
+	m := &member{r: r, data: data, gone: make(chan struct{}), nudged: make(chan struct{})}
 	m.arr.L = &m.mu
 	return m
 }

@@ -73,6 +73,7 @@ func Run(t *testing.T, b Backend) {
 		{name: "Reuse", run: testReuse},
 		{name: "AdoptAfterClose", run: testAdoptAfterClose},
 		{name: "CloseUnderLoad", run: testCloseUnderLoad},
+		{name: "CloseSoon", run: testCloseSoon},
 		{name: "WakeStorm", run: testWakeStorm},
 		{name: "TickMore", run: testTickMore},
 		{name: "NoTick", run: testNoTick},

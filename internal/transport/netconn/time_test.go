@@ -1,0 +1,157 @@
+package netconn_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hearthws/hearth/internal/transport"
+	"github.com/hearthws/hearth/internal/transport/netconn"
+)
+
+// script is a handler, and the transport it is on, for tests in fake time.
+type script struct {
+	tr   *netconn.Transport
+	todo chan func() // drained by Tick
+	conn transport.Conn
+
+	mu   sync.Mutex // guards past
+	past past
+}
+
+// past is what has happened so far.
+type past struct {
+	got    string
+	at     time.Time // of the last Data
+	closed error
+	end    time.Time // of Closed
+}
+
+func (s *script) Data(b []byte, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.past.got += string(b)
+	s.past.at = now
+}
+
+func (s *script) Closed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.past.closed, s.past.end = err, time.Now()
+}
+
+// settled waits until nothing moves, and returns what has happened.
+func (s *script) settled() past {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.past
+}
+
+// on calls f on the loop; it has happened after synctest.Wait.
+func (s *script) on(f func()) {
+	s.todo <- f
+	s.tr.Wake(0)
+}
+
+// play runs test with a connection over net.Pipe, inside a bubble.
+func play(t *testing.T, timeout time.Duration, test func(t *testing.T, s *script, client net.Conn)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{todo: make(chan func(), 10)}
+		tick := func(int) bool {
+			for {
+				select {
+				case f := <-s.todo:
+					f()
+				default:
+					return false
+				}
+			}
+		}
+		var err error
+		if s.tr, err = netconn.New(transport.Config{CloseTimeout: timeout, Tick: tick}); err != nil {
+			t.Fatal(err)
+		}
+		defer s.tr.Close()
+		server, client := net.Pipe()
+		defer client.Close()
+		if err := s.tr.Adopt(server, nil, func(c transport.Conn) transport.Handler { s.conn = c; return s }); err != nil {
+			t.Fatal(err)
+		}
+		test(t, s, client)
+	})
+}
+
+// TestCloseTimeoutIsExact has three reasons for a connection not to end by itself.
+func TestCloseTimeoutIsExact(t *testing.T) {
+	t.Parallel()
+	const timeout = 90 * time.Second
+	for name, prepare := range map[string]func(s *script){
+		"silent":     func(*script) {},
+		"paused":     func(s *script) { s.conn.Pause() },
+		"backlogged": func(s *script) { s.conn.Write([]byte("never read")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			play(t, timeout, func(t *testing.T, s *script, _ net.Conn) {
+				time.Sleep(time.Hour) // of fake time: nothing happens to an idle connection
+				start := time.Now()
+				s.on(func() { prepare(s); s.conn.Finish([]byte("bye")) })
+				time.Sleep(timeout - 1)
+				if p := s.settled(); p.closed != nil {
+					t.Fatalf("closed with %v after %v", p.closed, p.end.Sub(start))
+				}
+				time.Sleep(1)
+				if p := s.settled(); !errors.Is(p.closed, os.ErrDeadlineExceeded) || p.end.Sub(start) != timeout {
+					t.Errorf("closed with %v after %v, want a timeout after %v", p.closed, p.end.Sub(start), timeout)
+				}
+			})
+		})
+	}
+}
+
+// TestDeadlineLeftBehind adopts a connection on which somebody has set one.
+func TestDeadlineLeftBehind(t *testing.T) {
+	t.Parallel()
+	play(t, time.Second, func(t *testing.T, s *script, _ net.Conn) {
+		server, client := net.Pipe()
+		defer client.Close()
+		if err := server.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		other := &script{}
+		if err := s.tr.Adopt(server, nil, func(transport.Conn) transport.Handler { return other }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if _, err := client.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if p := other.settled(); p.got != "hello" || !p.at.Equal(time.Now()) {
+			t.Errorf("got %q at %v, now %v", p.got, p.at, time.Now())
+		}
+	})
+}
+
+// TestPausedForHours resumes where it was.
+func TestPausedForHours(t *testing.T) {
+	t.Parallel()
+	play(t, time.Second, func(t *testing.T, s *script, client net.Conn) {
+		s.conn.Pause()
+		go func() { _, _ = io.WriteString(client, "hello") }() // ended by the read after Resume
+		time.Sleep(5 * time.Hour)
+		if p := s.settled(); p.got != "" {
+			t.Errorf("%q arrived while paused", p.got)
+		}
+		s.conn.Resume()
+		if p := s.settled(); p.got != "hello" {
+			t.Errorf("%q arrived after Resume", p.got)
+		}
+	})
+}
