@@ -113,6 +113,7 @@ func (c *connection) write() {
 			c.queue.Advance(len(p))
 			c.ready -= len(p)
 			c.waiting.Store(int64(c.queue.Len()))
+			c.loop.signal() // for whoever paces itself by Buffered
 		}
 	}
 	if c.err == nil && c.finishing && !c.shut && c.queue.Len() == 0 {

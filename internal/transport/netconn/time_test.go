@@ -103,11 +103,11 @@ func TestCloseTimeoutIsExact(t *testing.T) {
 				time.Sleep(time.Hour) // of fake time: nothing happens to an idle connection
 				start := time.Now()
 				s.on(func() { prepare(s); s.conn.Finish([]byte("bye")) })
-				time.Sleep(timeout - 1)
+				time.Sleep(timeout - time.Nanosecond)
 				if p := s.settled(); p.closed != nil {
 					t.Fatalf("closed with %v after %v", p.closed, p.end.Sub(start))
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				if p := s.settled(); !errors.Is(p.closed, os.ErrDeadlineExceeded) || p.end.Sub(start) != timeout {
 					t.Errorf("closed with %v after %v, want a timeout after %v", p.closed, p.end.Sub(start), timeout)
 				}
