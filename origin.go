@@ -21,7 +21,7 @@ func originPolicy(origins []string) (func(*http.Request) bool, error) {
 			return func(*http.Request) bool { return true }, nil
 		}
 		u, err := url.Parse(o)
-		if err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		if err != nil || u.Scheme == "" || u.Host == "" || strings.Contains(u.Host, "*") || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 			return nil, fmt.Errorf("has %q; an origin is a scheme and a host, as in \"https://example.com\"", o)
 		}
 		allowed[strings.ToLower(o)] = true
