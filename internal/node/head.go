@@ -9,9 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/transport/epoll"
 	"github.com/hearthws/hearth/internal/ws"
@@ -169,8 +166,7 @@ func (x *head) upgrade(request, early []byte, now time.Time) bool {
 	if n.phase != running {
 		return false
 	}
-	lane := n.hub.Lane(n.carriers[0].base + x.conn.Loop())
-	s := session.Open(n.env, x.conn, lane, uuid.NewString(), n.seenAs(r, peer), accepted.Deflate)
+	s := n.open(x.conn, n.carriers[0], n.seenAs(r, peer), accepted)
 	x.conn.SetHandler(s)
 	s.Control(ws.AppendResponse(nil, accepted, nil))
 	if len(early) > 0 {

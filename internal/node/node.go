@@ -154,10 +154,20 @@ func (n *Node) closeTransports() error {
 }
 
 func (n *Node) transportConfig(loops, base int) transport.Config {
-	return transport.Config{
-		Loops: loops, Backpressure: n.cfg.Backpressure, CloseTimeout: n.cfg.CloseTimeout,
-		Tick: func(loop int) bool { return n.hub.Lane(base + loop).Tick() },
+	cfg := transport.Config{Loops: loops, Backpressure: n.cfg.Backpressure, CloseTimeout: n.cfg.CloseTimeout}
+	if base == n.loops { // netconn reads on other goroutines than its loop: there is nothing to lend
+		cfg.Tick = func(loop int) bool { return n.hub.Lane(base + loop).Tick() }
+		return cfg
 	}
+	lenders := make([]*session.Lender, loops)
+	for i := range lenders {
+		lenders[i] = session.NewLender()
+	}
+	cfg.Tick = func(loop int) bool {
+		n.env.Pool.Lend(lenders[loop])
+		return n.hub.Lane(base + loop).Tick()
+	}
+	return cfg
 }
 
 // wake is the hub's.

@@ -99,11 +99,18 @@ func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, remote 
 	for i := 0; i < len(n.carriers) && errors.Is(err, transport.ErrUnsupported); i++ {
 		c := n.carriers[i]
 		err = c.Adopt(nc, early, func(conn transport.Conn) transport.Handler {
-			lane := n.hub.Lane(c.base + conn.Loop())
-			return session.Open(n.env, conn, lane, uuid.NewString(), remote, accepted.Deflate)
+			return n.open(conn, c, remote, accepted)
 		})
 	}
 	return err
+}
+
+// open makes the session of a connection of c.
+func (n *Node) open(conn transport.Conn, c carrier, remote netip.AddrPort, accepted ws.Accepted) *session.Session {
+	return session.Open(n.env, session.Opening{
+		Conn: conn, Lane: n.hub.Lane(c.base + conn.Loop()), Looped: c.base < n.loops,
+		ID: uuid.NewString(), Remote: remote, Deflate: accepted.Deflate,
+	})
 }
 
 // remote is the address of nc's client.

@@ -23,7 +23,7 @@ func (s *Session) startAuthentication(data []byte) {
 		s.mu.Unlock()
 		return
 	}
-	s.state = protocol.StateAuthenticating
+	s.state.Store(uint32(protocol.StateAuthenticating))
 	s.env.Running.Add(1)
 	s.mu.Unlock()
 	s.env.Lobby.decide(guest)
@@ -72,7 +72,8 @@ func (s *Session) admit(id Identity) bool {
 		s.mu.Unlock()
 		return false
 	}
-	s.state, s.admitted, s.value = protocol.StateAuthenticated, true, id.Value
+	s.admitted, s.value = true, id.Value
+	s.state.Store(uint32(protocol.StateAuthenticated))
 	s.holding = s.env.Calls.Connected != nil
 	guest := s.guest
 	s.guest = nil

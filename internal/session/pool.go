@@ -5,79 +5,180 @@ import (
 	"time"
 )
 
-// stall is how long work may wait before the pool grows.
-const stall = time.Millisecond
+const (
+	// stall is how long work may wait before the pool grows.
+	stall = time.Millisecond
+
+	// lendMax is how long an event loop stands back for callbacks that keep coming, lendShy for how many turns it does
+	// not when a callback did not come back in time; twice as many each time, up to lendShyest.
+	lendMax    = 200 * time.Microsecond
+	lendShy    = 64
+	lendShyest = 1 << 16
+)
 
 // A Pool runs the callbacks of sessions on goroutines that exist only while there is work. A turn's worth of sessions
 // is picked up by one goroutine, for as long as it keeps up: waking a goroutine for each message would cost more than
-// most callbacks do. When what was queued a moment ago is still waiting, because callbacks block, the number of
-// goroutines doubles, up to one for each waiting session: so a session waits for others' callbacks a few milliseconds
-// at most, however long those take.
+// most callbacks do. When what was queued a moment ago is still waiting, because callbacks block, more goroutines come,
+// twice as many each time, up to one for each waiting session: so a session waits for others' callbacks a few
+// milliseconds at most, however long those take.
 type Pool struct {
 	mu       sync.Mutex // guards the fields below
 	queue    []*Session
 	head     int    // queue[head:] waits
 	taken    uint64 // sessions taken from the queue, ever
 	mark     uint64 // taken, when all that waited at the last check has gone
-	workers  int
-	watching bool // watch is scheduled
+	seen     uint64 // taken at the last check
+	workers  int    // of this generation
+	age      uint64 // the generation: it ends when all its workers are found to be stuck in callbacks
+	watching bool   // check is scheduled
 	watch    *time.Timer
+	lenders  []*Lender      // standing back
 	done     sync.WaitGroup // one for each worker
 }
+
+// A Lender is an event loop that stands back for the callbacks of what it has read. They mostly take a microsecond each,
+// and answer: side by side with them the loop would be woken for the first answer and write it alone, on another
+// processor. Standing back it finds them all.
+//
+// It is never long: callbacks that go on for lendMax go on beside the loop, and one that blocks keeps it until the pool
+// looks next (stall) and makes it shy. Make it with NewLender; it is the loop's.
+type Lender struct {
+	free chan struct{} // has room for one
+
+	// Guarded by Pool.mu.
+	since time.Time
+	shy   int // turns in which it does not stand back
+	shyer int // what shy is set to when the next callback blocks
+}
+
+// NewLender makes the Lender of one loop.
+func NewLender() *Lender { return &Lender{free: make(chan struct{}, 1), shyer: lendShy} }
 
 // Submit has s.run called soon, on another goroutine. Never blocks.
 func (p *Pool) Submit(s *Session) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.queue = append(p.queue, s)
+	p.attendLocked()
+	p.mu.Unlock()
+}
+
+// Defer is Submit for the goroutine of an event loop, which calls Lend in the same turn: nothing runs before that.
+func (p *Pool) Defer(s *Session) {
+	p.mu.Lock()
+	p.queue = append(p.queue, s)
+	p.mu.Unlock()
+}
+
+// Lend sets going what was deferred, and lets it run first. For event loops, once a turn. It blocks as a Lender does.
+func (p *Pool) Lend(l *Lender) {
+	p.mu.Lock()
+	if p.waitingLocked() == 0 {
+		p.mu.Unlock()
+		return
+	}
+	p.attendLocked()
+	if l.shy > 0 {
+		l.shy--
+		p.mu.Unlock()
+		return
+	}
+	l.since = time.Now()
+	p.lenders = append(p.lenders, l)
+	p.mu.Unlock()
+	<-l.free
+}
+
+// releaseLocked lets the lenders go on that have stood back for that long; blocked says that it was in vain.
+func (p *Pool) releaseLocked(since time.Duration, blocked bool) {
+	if len(p.lenders) == 0 {
+		return
+	}
+	now := time.Now()
+	kept := p.lenders[:0]
+	for _, l := range p.lenders {
+		if now.Sub(l.since) < since {
+			kept = append(kept, l)
+			continue
+		}
+		if blocked {
+			l.shy, l.shyer = l.shyer, min(2*l.shyer, lendShyest)
+		} else {
+			l.shyer = max(l.shyer/2, lendShy)
+		}
+		l.free <- struct{}{}
+	}
+	clear(p.lenders[len(kept):])
+	p.lenders = kept
+}
+
+// attendLocked sees to it that somebody works, and that somebody looks whether that is enough.
+func (p *Pool) attendLocked() {
 	if p.workers == 0 {
 		p.startLocked(1)
 	}
-	if !p.watching {
-		p.watching = true
-		p.mark = p.taken + uint64(p.waitingLocked())
-		if p.watch == nil {
-			p.watch = time.AfterFunc(stall, p.check)
-		} else {
-			p.watch.Reset(stall)
-		}
+	if p.watching {
+		return
+	}
+	p.watching = true
+	p.seen = p.taken
+	p.mark = p.taken + uint64(p.waitingLocked())
+	if p.watch == nil {
+		p.watch = time.AfterFunc(stall, p.check)
+	} else {
+		p.watch.Reset(stall)
 	}
 }
 
 func (p *Pool) waitingLocked() int { return len(p.queue) - p.head }
 
-// startLocked adds n workers. Each ends when it finds the queue empty; Wait waits for them.
+// startLocked adds n workers. Each ends when it finds nothing to do; Wait waits for them.
 func (p *Pool) startLocked(n int) {
 	p.workers += n
 	p.done.Add(n)
 	for range n {
-		go p.work()
+		go p.work(p.age)
 	}
 }
 
-func (p *Pool) work() {
+func (p *Pool) work(age uint64) {
 	defer p.done.Done()
-	for s := p.next(); s != nil; s = p.next() {
+	for {
+		s := p.next(&age)
+		if s == nil {
+			return
+		}
 		s.run()
 	}
 }
 
-// next takes the session that has waited longest, or signs the worker off.
-func (p *Pool) next() *Session {
+// next takes the session that has waited longest, or signs the worker off. age is the worker's generation.
+func (p *Pool) next(age *uint64) *Session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if *age != p.age { // back from a callback that others have been started for
+		if p.workers > 0 {
+			return nil
+		}
+		*age = p.age
+		p.workers++
+	}
 	if p.head == len(p.queue) {
 		p.queue, p.head = p.queue[:0], 0
 		if cap(p.queue) > 4096 {
 			p.queue = nil
 		}
-		p.workers--
+		if p.workers--; p.workers == 0 {
+			p.releaseLocked(0, false)
+		}
 		return nil
 	}
 	s := p.queue[p.head]
 	p.queue[p.head] = nil
 	p.head++
 	p.taken++
+	if p.taken%8 == 0 {
+		p.releaseLocked(lendMax, false)
+	}
 	return s
 }
 
@@ -85,14 +186,22 @@ func (p *Pool) next() *Session {
 func (p *Pool) check() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.releaseLocked(lendMax, p.taken == p.seen)
 	waiting := p.waitingLocked()
-	if waiting == 0 {
+	if waiting == 0 && len(p.lenders) == 0 {
 		p.watching = false
 		return
 	}
 	if p.taken < p.mark {
-		p.startLocked(min(waiting, max(p.workers, 1)))
+		n := min(waiting, max(p.workers, 1))
+		if p.taken == p.seen { // nobody has moved: who is to come counts for itself
+			n = min(waiting, max(2*p.workers, 1))
+			p.age++
+			p.workers = 0
+		}
+		p.startLocked(n)
 	}
+	p.seen = p.taken
 	p.mark = p.taken + uint64(waiting)
 	p.compactLocked()
 	p.watch.Reset(stall)

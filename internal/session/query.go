@@ -38,14 +38,13 @@ func (s *Session) LastActivity() time.Time { return time.UnixMilli(s.lastActive.
 func (s *Session) LastRead() time.Time { return time.UnixMilli(s.lastRead.Load()) }
 
 // State is how far the client has come.
-func (s *Session) State() protocol.State {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state
-}
+func (s *Session) State() protocol.State { return protocol.State(s.state.Load()) }
 
 // Value is what the authenticate callback returned as Identity.Value; nil before the client is authenticated.
 func (s *Session) Value() any {
+	if s.State() == protocol.StateAuthenticated {
+		return s.value // written before the state was
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.value

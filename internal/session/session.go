@@ -37,14 +37,17 @@ type Session struct {
 	lastActive atomic.Int64 // Unix milliseconds: a message
 	slow       atomic.Bool  // has had messages dropped, and has not caught up since
 
+	// A protocol.State. Written with mu held; value and admitted do not change between authenticated and the end.
+	state atomic.Uint32
+
 	mu       sync.Mutex // guards the fields below; before the locks of Hub and Pool, never with that of Lobby
-	state    protocol.State
-	admitted bool // was authenticated: the callbacks hear of its end
-	running  bool // a worker of the pool has it, or will
-	holding  bool // messages wait until the connected callback has returned
-	paused   bool // not read from, until the queue is shorter
-	gone     bool // the socket is
-	final    bool // nothing will run for it any more
+	admitted bool       // was authenticated: the callbacks hear of its end
+	looped   bool       // Data is called by an event loop, which lends itself to the Pool; set by Open
+	running  bool       // a worker of the pool has it, or will
+	holding  bool       // messages wait until the connected callback has returned
+	paused   bool       // not read from, until the queue is shorter
+	gone     bool       // the socket is
+	final    bool       // nothing will run for it any more
 	queued   uint32
 	queue    queue
 	guest    *guest        // until authenticated
@@ -90,23 +93,33 @@ func (q *queue) empty() bool { return q.first == nil }
 // overhead is what a queued message costs besides its bytes: so a flood of empty ones is bounded too.
 const overhead = 64
 
-// Open makes the session of a new connection, under a fresh id. lane is that of the connection's loop.
-func Open(env *Env, conn transport.Conn, lane *hub.Lane, id string, remote netip.AddrPort, deflate bool) *Session {
+// Opening is what Open makes a session of.
+type Opening struct {
+	Conn    transport.Conn
+	Lane    *hub.Lane // of the connection's loop
+	Looped  bool      // an event loop calls Data, and Pool.Lend later in the same turn
+	ID      string    // fresh
+	Remote  netip.AddrPort
+	Deflate bool
+}
+
+// Open makes the session of a new connection.
+func Open(env *Env, o Opening) *Session {
 	now := time.Now().UnixMilli()
-	s := &Session{env: env, connected: now}
-	if remote != conn.RemoteAddr() {
-		s.addr = &remote
+	s := &Session{env: env, connected: now, looped: o.Looped}
+	if o.Remote != o.Conn.RemoteAddr() {
+		s.addr = &o.Remote
 	}
-	s.in = ws.NewEndpoint(ws.Server, env.Limits.UnauthenticatedPayload, deflate)
-	s.member.Init(id, conn, lane, s)
-	s.member.Deflate = deflate
+	s.in = ws.NewEndpoint(ws.Server, env.Limits.UnauthenticatedPayload, o.Deflate)
+	s.member.Init(o.ID, o.Conn, o.Lane, s)
+	s.member.Deflate = o.Deflate
 	s.lastRead.Store(now)
 	s.lastActive.Store(now)
 	s.guest = &guest{session: s}
 	env.Running.Add(1)
 	env.Stats.Connections.Add(1)
 	env.Stats.Opened.Add(1)
-	if evicted := env.Lobby.enter(s.guest, remote.Addr()); evicted != nil {
+	if evicted := env.Lobby.enter(s.guest, o.Remote.Addr()); evicted != nil {
 		env.Stats.Evicted.Add(1)
 		evicted.Close(protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
 	}
@@ -119,10 +132,7 @@ func (s *Session) conn() transport.Conn { return s.member.Link().(transport.Conn
 // Data takes bytes from the socket. It is transport.Handler's.
 func (s *Session) Data(b []byte, now time.Time) {
 	s.lastRead.Store(now.UnixMilli())
-	s.mu.Lock()
-	state := s.state
-	s.mu.Unlock()
-	switch state {
+	switch s.State() {
 	case protocol.StateDisconnected:
 		return // closing: what still comes is nobody's
 	case protocol.StateAuthenticated:
@@ -186,7 +196,14 @@ func (s *Session) enqueueLocked(payload []byte) {
 		s.paused = true
 		s.conn().Pause()
 	}
-	s.scheduleLocked()
+	if s.idleLocked() {
+		s.running = true
+		if s.looped {
+			s.env.Pool.Defer(s)
+		} else {
+			s.env.Pool.Submit(s)
+		}
+	}
 }
 
 const reasonTooEager = "Too many messages before authentication"
@@ -252,7 +269,8 @@ func (s *Session) finish(code int, reason string, by side) bool {
 		s.mu.Unlock()
 		return false
 	}
-	s.state, s.end = protocol.StateDisconnected, &end{code, reason}
+	s.end = &end{code, reason}
+	s.state.Store(uint32(protocol.StateDisconnected))
 	if by == fromHere || !s.admitted {
 		s.queue, s.queued = queue{}, 0
 	}
@@ -281,15 +299,19 @@ func (s *Session) finish(code int, reason string, by side) bool {
 	return true
 }
 
-func (s *Session) endedLocked() bool { return s.state == protocol.StateDisconnected }
+func (s *Session) endedLocked() bool { return s.State() == protocol.StateDisconnected }
 
 // scheduleLocked gives the session to the pool, if there is something to do and nobody is at it.
 func (s *Session) scheduleLocked() {
-	if s.running || s.holding || (s.queue.empty() && !s.endedLocked()) {
-		return
+	if s.idleLocked() {
+		s.running = true
+		s.env.Pool.Submit(s)
 	}
-	s.running = true
-	s.env.Pool.Submit(s)
+}
+
+// idleLocked reports whether there is something to do that nobody is at.
+func (s *Session) idleLocked() bool {
+	return !s.running && !s.holding && (!s.queue.empty() || s.endedLocked())
 }
 
 // share is how many messages a session may have handled before others get their turn.

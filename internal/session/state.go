@@ -22,9 +22,7 @@ func (s *Session) handle(payload []byte) {
 		s.debug("message dropped", "cause", err)
 		return
 	}
-	s.mu.Lock()
-	state, admitted := s.state, s.admitted
-	s.mu.Unlock()
+	state := s.State()
 	switch {
 	case e.Event == protocol.EventHeartbeat:
 	case e.Event == protocol.EventAuthenticate:
@@ -33,7 +31,7 @@ func (s *Session) handle(payload []byte) {
 			return
 		}
 		s.startAuthentication(e.Data)
-	case !admitted: // admitted outlives the connection: what was sent before it went is handled
+	case state != protocol.StateAuthenticated && !s.wasAdmitted(): // what was sent before the client went is handled
 		s.reply(protocol.ErrNotAuthenticated)
 	case e.Event == protocol.EventJoin:
 		s.join(e.Data)
@@ -45,6 +43,12 @@ func (s *Session) handle(payload []byte) {
 	default:
 		s.guard("message", func(ctx context.Context) error { return s.env.Calls.Message(ctx, s, e) })
 	}
+}
+
+func (s *Session) wasAdmitted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.admitted
 }
 
 // reply sends an error event.
