@@ -32,13 +32,6 @@ type Identity struct {
 	Value any    // the application's; Session.Value from then on
 }
 
-// Interest tells the broker which channels this node needs.
-type Interest interface {
-	// Hold returns once a message that is published from now on to any of the channels will arrive.
-	Hold(ctx context.Context, channels ...string) error
-	Release(channels ...string)
-}
-
 // Limits bound what one client may cost.
 type Limits struct {
 	Payload                int // bytes of a message, inflated
@@ -63,6 +56,8 @@ type Env struct {
 
 	// Running counts the sessions that have not ended and the authentications under way: a shutdown waits for it.
 	Running sync.WaitGroup
+
+	holds holds // of Interest
 }
 
 // Stats are counters of all sessions; each is the number of times that something has happened, but for the gauges.

@@ -106,7 +106,7 @@ func (s *Session) hold(user string, rooms []string) {
 	if s.env.Interest == nil {
 		return
 	}
-	if err := s.env.Interest.Hold((*lifetime)(s), s.channels(user, rooms)...); err != nil {
+	if err := s.env.holds.hold((*lifetime)(s), s.env.Interest, s.channels(user, rooms)); err != nil {
 		s.env.Log.Warn("broker has not confirmed a client's channels", "client", s.ID(), "error", err)
 	}
 }
@@ -114,7 +114,7 @@ func (s *Session) hold(user string, rooms []string) {
 // release undoes hold: user and rooms as Hub.Remove returned them.
 func (s *Session) release(user string, rooms []string) {
 	if s.env.Interest != nil {
-		s.env.Interest.Release(s.channels(user, rooms)...)
+		s.env.holds.release(s.env.Interest, s.channels(user, rooms))
 	}
 }
 
@@ -137,14 +137,14 @@ func (s *Session) holdRooms(ctx context.Context, rooms []string) {
 	if s.env.Interest == nil {
 		return
 	}
-	if err := s.env.Interest.Hold(ctx, s.roomChannels(rooms)...); err != nil {
+	if err := s.env.holds.hold(ctx, s.env.Interest, s.roomChannels(rooms)); err != nil {
 		s.env.Log.Warn("broker has not confirmed a client's rooms", "client", s.ID(), "error", err)
 	}
 }
 
 func (s *Session) releaseRooms(rooms []string) {
 	if s.env.Interest != nil {
-		s.env.Interest.Release(s.roomChannels(rooms)...)
+		s.env.holds.release(s.env.Interest, s.roomChannels(rooms))
 	}
 }
 
