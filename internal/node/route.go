@@ -1,10 +1,12 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/hub"
@@ -36,9 +38,10 @@ func (n *Node) Publish(ctx context.Context, t hub.Target, event string, data jso
 	if n.cfg.Broker == nil {
 		return err
 	}
-	m := protocol.Message{ServerID: n.id, Type: types[t.Kind], Target: t.Name, Event: event, Data: data}
+	// Copies: a broker keeps what it was given, and what a caller has sent is the caller's to change.
+	m := protocol.Message{ServerID: n.id, Type: types[t.Kind], Target: t.Name, Event: event, Data: bytes.Clone(data)}
 	if t.Kind == hub.All || t.Kind == hub.Room {
-		m.Exclude = exclude
+		m.Exclude = slices.Clone(exclude)
 	}
 	if perr := n.cfg.Broker.Publish(ctx, m); perr != nil {
 		return errors.Join(err, fmt.Errorf("publish to other nodes: %w", perr))
