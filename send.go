@@ -29,14 +29,11 @@ func encode(event string, data any) (raw json.RawMessage, skip bool, err error) 
 	if event == "" || data == nil {
 		return nil, true, nil
 	}
-	if raw, isRaw := data.(json.RawMessage); isRaw && raw == nil {
-		return nil, true, nil
-	}
 	raw, err = protocol.EncodeData(data)
 	if err != nil {
 		return nil, false, fmt.Errorf("send %q: %w", event, err)
 	}
-	return raw, false, nil
+	return raw, raw == nil, nil // an empty json.RawMessage is no data either
 }
 
 // SendToClient queues an event for the client with that id on this node.
