@@ -66,14 +66,14 @@ func TestBackpressure(t *testing.T) {
 		w := r.slowPeer("slow")
 		slow := r.ClientsOf("slow")[0]
 		total := r.flood(quick, func(int) bool { return r.Stats().Dropped >= 50 })
-		dropped := int(r.Stats().Dropped)
 		if !slow.Backpressured() || r.client(quick).Backpressured() {
 			t.Errorf("backpressured: slow %v, quick %v", slow.Backpressured(), r.client(quick).Backpressured())
 		}
-		if n := r.Pending(hearth.ToAll()); n < 200<<10 || n > 256<<10 {
+		if n := r.Pending(hearth.ToAll()); n < 200<<10 || n > 300<<10 { // the limit, and what the loop has not got round to
 			t.Errorf("%d bytes wait", n)
 		}
 		quick.wantsNumbers(total)
+		dropped := int(r.Stats().Dropped)
 
 		late := newPeer(t, w) // reads at last
 		last := -1

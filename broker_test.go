@@ -1,0 +1,298 @@
+package hearth_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/broker/memory"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// TestTwoServers: what is published on one reaches the clients of both, once.
+func TestTwoServers(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		bus := memory.NewBus(memory.Config{})
+		one := start(t, config{Transport: transport, Broker: bus.Broker()})
+		two := start(t, config{Transport: transport, Broker: bus.Broker()})
+		a, b := one.member("u"), two.member("u")
+		must(t, one.JoinRoom(t.Context(), a.id, "r"))
+		must(t, two.JoinRoom(t.Context(), b.id, "r"))
+		ctx := t.Context()
+		for i, c := range []struct {
+			publish func(event string) error
+			to      []*peer
+		}{
+			{func(e string) error { return one.Publish(ctx, hearth.ToAll(), e, 1) }, []*peer{a, b}},
+			{func(e string) error { return two.Publish(ctx, hearth.ToAll(), e, 1) }, []*peer{a, b}},
+			{func(e string) error { return one.Publish(ctx, hearth.ToRoom("r"), e, 1) }, []*peer{a, b}},
+			{func(e string) error { return one.Publish(ctx, hearth.ToUser("u"), e, 1) }, []*peer{a, b}},
+			{func(e string) error { return one.Publish(ctx, hearth.ToClient(b.id), e, 1) }, []*peer{b}},
+			{func(e string) error { return one.Publish(ctx, hearth.ToRoom(b.id), e, 1) }, []*peer{b}},
+			{func(e string) error { return one.Publish(ctx, hearth.ToAll(), e, 1, a.id) }, []*peer{b}},
+			{func(e string) error { return one.Publish(ctx, hearth.ToAll(), e, 1, b.id) }, []*peer{a}},
+			{func(e string) error { return one.Publish(ctx, hearth.ToRoom("r"), e, 1, b.id, a.id) }, nil},
+			{func(e string) error { return one.Publish(ctx, hearth.ToUser("u"), e, 1, b.id) }, []*peer{a, b}}, // not for users
+			{func(e string) error { return one.Send(ctx, "", e, 1) }, []*peer{a, b}},
+			{func(e string) error { return one.Send(ctx, "r", e, 1) }, []*peer{a, b}},
+			{func(e string) error { return one.Send(ctx, a.id, e, 1) }, []*peer{a}},
+			{func(e string) error { return one.Send(ctx, b.id, e, 1) }, []*peer{b}}, // not here: as its room
+			{func(e string) error { return one.Publish(ctx, hearth.ToAll(), e, nil) }, nil},
+			{func(e string) error { return one.SendToUser("u", e, 1) }, []*peer{a}}, // here only
+			{func(e string) error { return two.Broadcast(e, 1) }, []*peer{b}},
+		} {
+			event := fmt.Sprint("m", i)
+			must(t, c.publish(event))
+			for _, p := range c.to {
+				p.wants(`{"event":"` + event + `","data":1}`)
+			}
+		}
+		must(t, one.Publish(ctx, hearth.ToAll(), "last", 1))
+		a.wants(`{"event":"last","data":1}`)
+		b.wants(`{"event":"last","data":1}`)
+		if h := one.Health(); h.State != broker.StateOK || h.Published == 0 {
+			t.Errorf("health: %+v", h)
+		}
+		must(t, two.Shutdown(ctx))
+		if h := two.Health(); h.State != broker.StateIdle {
+			t.Errorf("health after Shutdown: %v", h.State)
+		}
+		if err := two.Publish(ctx, hearth.ToAll(), "late", 1); !errors.Is(err, broker.ErrClosed) {
+			t.Errorf("publish after Shutdown: %v", err)
+		}
+	})
+}
+
+// TestPublishedDataIsTheCallersOwn: what was published may be changed afterwards.
+func TestPublishedDataIsTheCallersOwn(t *testing.T) {
+	t.Parallel()
+	bus := memory.NewBus(memory.Config{})
+	one, two := start(t, config{Broker: bus.Broker()}), start(t, config{Broker: bus.Broker()})
+	p := two.member("u")
+	data, exclude := json.RawMessage(`1`), []string{"nobody"}
+	for range 500 {
+		data[0], exclude[0] = '1', "nobody"
+		must(t, one.Publish(t.Context(), hearth.ToAll(), "m", data, exclude...))
+		data[0], exclude[0] = '2', p.id
+	}
+	for range 500 {
+		p.wants(`{"event":"m","data":1}`)
+	}
+}
+
+// strictBroker counts what is held, and is told when to fail.
+type strictBroker struct {
+	*memory.Broker
+	t *testing.T
+
+	mu   sync.Mutex
+	held map[string]int
+	fail bool
+}
+
+func (b *strictBroker) Hold(ctx context.Context, channels ...string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fail {
+		return errors.New("no connection")
+	}
+	for _, c := range channels {
+		b.held[c]++
+	}
+	return b.Broker.Hold(context.WithoutCancel(ctx), channels...)
+}
+
+func (b *strictBroker) Release(channels ...string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range channels {
+		if b.held[c]--; b.held[c] < 0 {
+			b.t.Errorf("%s released more often than held", c)
+		}
+		if b.held[c] == 0 {
+			delete(b.held, c)
+		}
+	}
+}
+
+func (b *strictBroker) failing(fail bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fail = fail
+}
+
+func (b *strictBroker) count(channel string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.held[channel]
+}
+
+func newStrictBroker(t *testing.T) *strictBroker {
+	return &strictBroker{Broker: memory.New(), t: t, held: make(map[string]int)}
+}
+
+// TestInterest: the server holds the channels of those who are there, as often as it releases them.
+func TestInterest(t *testing.T) {
+	t.Parallel()
+	b := newStrictBroker(t)
+	gone := make(chan struct{}, 10)
+	r := start(t, config{Broker: b, Disconnected: func(context.Context, *client, int, string) { gone <- struct{}{} }})
+	p, other := r.member("u"), r.member("u")
+	must(t, r.JoinRoom(t.Context(), p.id, "x", "y", "x"))
+	must(t, r.JoinRoom(t.Context(), p.id, "x", p.id))
+	must(t, r.LeaveRoom(p.id, "y", "y", "ws-default", p.id))
+	for channel, want := range map[string]int{
+		protocol.RoomChannel("x"): 1, protocol.RoomChannel("y"): 0, protocol.RoomChannel("ws-default"): 1,
+		protocol.RoomChannel("ws-notification"): 2, protocol.UserChannel("u"): 2, protocol.ClientChannel(p.id): 1,
+	} {
+		if got := b.count(channel); got != want {
+			t.Errorf("%s is held %d times, want %d", channel, got, want)
+		}
+	}
+	if err := r.JoinRoom(t.Context(), p.id, "z", "ws:no"); err == nil || b.count(protocol.RoomChannel("z")) != 0 {
+		t.Errorf("a join that failed: %v", err)
+	}
+	p.bye(1000, "")
+	other.hangUp()
+	<-gone
+	<-gone
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.held) != 0 {
+		t.Errorf("held with nobody there: %v", b.held)
+	}
+}
+
+// TestInterestOfABrokerThatFails: clients are let in and keep this server; what could not be held is not released,
+// which would take it from others.
+func TestInterestOfABrokerThatFails(t *testing.T) {
+	t.Parallel()
+	b := newStrictBroker(t)
+	gone := make(chan struct{}, 10)
+	r := start(t, config{Broker: b, Disconnected: func(context.Context, *client, int, string) { gone <- struct{}{} }})
+	before := r.member("u")
+	must(t, r.JoinRoom(t.Context(), before.id, "x", "y"))
+	b.failing(true)
+	during := r.member("u")
+	must(t, r.JoinRoom(t.Context(), during.id, "x", "y"))
+	must(t, r.SendToRoom("x", "here", 1))
+	during.wants(`{"event":"here","data":1}`)
+	b.failing(false)
+	must(t, r.LeaveRoom(during.id, "x"))
+	must(t, r.JoinRoom(t.Context(), during.id, "z"))
+	during.bye(1000, "")
+	<-gone
+	for channel, want := range map[string]int{
+		protocol.RoomChannel("x"): 1, protocol.RoomChannel("y"): 1, protocol.RoomChannel("z"): 0,
+		protocol.RoomChannel("ws-default"): 1, protocol.UserChannel("u"): 1,
+	} {
+		if got := b.count(channel); got != want {
+			t.Errorf("%s is held %d times, want %d", channel, got, want)
+		}
+	}
+}
+
+// TestGoneWhileHolding: a client that leaves while the broker is asked takes nothing from others.
+func TestGoneWhileHolding(t *testing.T) {
+	t.Parallel()
+	b := newStrictBroker(t)
+	slow := &slowBroker{strictBroker: b, entered: make(chan struct{})}
+	r := start(t, config{Broker: slow})
+	stays := r.member("u")
+	slow.set(true)
+	p := r.peer()
+	p.say("authenticate", `{"as":"u"}`)
+	<-slow.entered
+	p.hangUp()
+	slow.wait.Wait()
+	slow.set(false)
+	r.member("v")
+	for channel, want := range map[string]int{
+		protocol.RoomChannel("ws-default"): 2, protocol.UserChannel("u"): 1, protocol.ClientChannel(stays.id): 1,
+	} {
+		if got := b.count(channel); got != want {
+			t.Errorf("%s is held %d times, want %d", channel, got, want)
+		}
+	}
+}
+
+// slowBroker answers, if it is told so, only when the context ends: with its error.
+type slowBroker struct {
+	*strictBroker
+	entered chan struct{}
+	wait    sync.WaitGroup
+
+	mu   sync.Mutex
+	slow bool
+}
+
+func (b *slowBroker) set(slow bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.slow = slow; slow {
+		b.wait.Add(1)
+	}
+}
+
+func (b *slowBroker) Hold(ctx context.Context, channels ...string) error {
+	b.mu.Lock()
+	slow := b.slow
+	b.mu.Unlock()
+	if !slow {
+		return b.strictBroker.Hold(ctx, channels...)
+	}
+	defer b.wait.Done()
+	close(b.entered)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// brokenBroker does not start the first time.
+type brokenBroker struct {
+	*memory.Broker
+	tried bool
+}
+
+func (b *brokenBroker) Start(ctx context.Context, r broker.Receiver) error {
+	if !b.tried {
+		b.tried = true
+		return errors.New("connection refused")
+	}
+	return b.Broker.Start(ctx, r)
+}
+
+func TestStartAgain(t *testing.T) {
+	t.Parallel()
+	srv, err := hearth.New(config{Authenticate: accept, Broker: &brokenBroker{Broker: memory.New()}})
+	must(t, err)
+	if err := srv.Start(t.Context()); err == nil {
+		t.Fatal("started without its broker")
+	}
+	if err := srv.Shutdown(t.Context()); !errors.Is(err, hearth.ErrNotRunning) {
+		t.Errorf("shutdown: %v", err)
+	}
+	must(t, srv.Start(t.Context()))
+	must(t, srv.Shutdown(t.Context()))
+}
+
+// TestLost: what the broker has missed is counted.
+func TestLost(t *testing.T) {
+	t.Parallel()
+	bus := memory.NewBus(memory.Config{QueueMessages: 1})
+	one, two := start(t, config{Broker: bus.Broker()}), start(t, config{Broker: bus.Broker()})
+	p := two.member("u")
+	for i := 0; two.Stats().BrokerLosses == 0; i++ {
+		if err := one.Publish(t.Context(), hearth.ToAll(), "m", i); err != nil && !errors.Is(err, broker.ErrQueueFull) {
+			t.Fatal(err)
+		}
+	}
+	if event, _ := p.event(); event != "m" {
+		t.Errorf("got %s", event)
+	}
+}
