@@ -138,7 +138,13 @@ func (s *Session) Data(b []byte, now time.Time) {
 	case protocol.StateAuthenticated:
 		s.in.SetMessageLimit(s.env.Limits.Payload)
 	}
-	err := s.in.Feed(b, (*inbound)(s))
+	if err := s.in.Feed(b, (*inbound)(s)); err != nil {
+		s.violated(err)
+	}
+}
+
+// violated closes a client that broke the rules of the WebSocket protocol.
+func (s *Session) violated(err error) {
 	var violation *ws.CloseError
 	if errors.As(err, &violation) {
 		s.env.Stats.ProtocolErrors.Add(1)
