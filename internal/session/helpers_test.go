@@ -1,0 +1,115 @@
+package session_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/transport"
+	"github.com/hearthws/hearth/internal/ws"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bench is what sessions need to work, without a socket. Its loop turns when the test says so.
+type bench struct {
+	env *session.Env
+	ids int
+	all []*peer
+}
+
+func newBench(lobby session.LobbyConfig, calls session.Callbacks) *bench {
+	if calls.Authenticate == nil {
+		calls.Authenticate = func(context.Context, *session.Session, []byte) (session.Identity, error) {
+			return session.Identity{User: "u"}, nil
+		}
+	}
+	if lobby.Timeout == 0 {
+		lobby.Timeout = 5 * time.Second
+	}
+	return &bench{env: &session.Env{
+		Base: context.Background(), Hub: hub.New(hub.Config{Lanes: 1, Wake: func(int) {}}), Pool: &session.Pool{},
+		Lobby: session.NewLobby(lobby), Calls: calls, Log: slog.New(slog.DiscardHandler), Stats: &session.Stats{},
+		Limits: session.Limits{Payload: 1 << 17, Queue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedCount: 16},
+	}}
+}
+
+// peer is a session and its connection.
+type peer struct {
+	*session.Session
+	addr netip.AddrPort
+
+	mu      sync.Mutex // guards the fields below
+	out     []byte
+	paused  bool
+	aborted bool
+}
+
+func (b *bench) open(addr string) *peer {
+	b.ids++
+	p := &peer{addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 1)}
+	p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: b.env.Hub.Lane(0), ID: fmt.Sprint("id", b.ids), Remote: p.addr})
+	b.all = append(b.all, p)
+	return p
+}
+
+// say has the session read an event.
+func (p *peer) say(event string, data any) {
+	raw, _ := json.Marshal(map[string]any{"event": event, "data": data})
+	p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, raw), time.Now())
+}
+
+// turn is one of the event loop.
+func (b *bench) turn() {
+	for b.env.Hub.Lane(0).Tick() {
+	}
+}
+
+// close ends all sessions as their sockets would, and waits for everything.
+func (b *bench) close() {
+	for _, p := range b.all {
+		p.Closed(transport.ErrClosed)
+	}
+	b.env.Running.Wait()
+	b.env.Pool.Wait()
+	b.env.Lobby.Close()
+}
+
+// conn is a peer as its own transport.Conn.
+type conn peer
+
+func (c *conn) Write(p []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.out = append(c.out, p...)
+	return true
+}
+
+func (c *conn) WriteNow(p []byte) bool     { return c.Write(p) }
+func (c *conn) Finish(p []byte)            { c.Write(p) }
+func (c *conn) Buffered() int              { return 0 }
+func (c *conn) RemoteAddr() netip.AddrPort { return c.addr }
+func (c *conn) Loop() int                  { return 0 }
+func (c *conn) Pause()                     { c.set(&c.paused, true) }
+func (c *conn) Resume()                    { c.set(&c.paused, false) }
+func (c *conn) Abort()                     { c.set(&c.aborted, true) }
+
+func (c *conn) set(field *bool, v bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	*field = v
+}
+
+func (p *peer) isPaused() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paused
+}
