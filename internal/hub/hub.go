@@ -122,6 +122,7 @@ func (h *Hub) Remove(m *Member) (userID string, rooms []string, ok bool) {
 	if m.Deflate {
 		h.deflating.Add(-1)
 	}
+	h.waiters.wake() // it may have been the slowest
 	return userID, rooms, true
 }
 
@@ -152,6 +153,7 @@ func (h *Hub) Join(m *Member, name string) (joined bool, err error) {
 func (h *Hub) Leave(m *Member, name string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	defer h.waiters.wake() // it may have been the slowest
 	if name == m.id && m.own {
 		m.own = false
 		return true

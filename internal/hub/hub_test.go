@@ -255,6 +255,23 @@ func TestWaitPending(t *testing.T) {
 		if err := h.WaitPending(t.Context(), toRoom("nobody"), 0); err != nil {
 			t.Errorf("nobody there: %v", err)
 		}
+		for _, end := range []func(){func() { h.Leave(&c.Member, "r") }, func() { h.Remove(&c.Member) }} {
+			if _, err := h.Join(&c.Member, "r"); err != nil {
+				t.Fatal(err)
+			}
+			go func() { done <- h.WaitPending(t.Context(), toRoom("r"), 0) }()
+			synctest.Wait()
+			end()
+			synctest.Wait()
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Error(err)
+				}
+			default:
+				t.Fatal("still waiting when the slowest has left")
+			}
+		}
 	})
 }
 
