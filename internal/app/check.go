@@ -32,9 +32,9 @@ func check(c Config, settings []Setting) []error {
 	}
 	switch {
 	case c.TLSCert != "" && c.TLSKey == "":
-		wrong("tls-key", "tls-cert is set: name the certificate's private key too, as in --tls-key key.pem")
+		wrong("tls-cert", "needs the certificate's private key too, as in --tls-key key.pem")
 	case c.TLSCert == "" && c.TLSKey != "":
-		wrong("tls-cert", "tls-key is set: name its certificate too, as in --tls-cert cert.pem")
+		wrong("tls-key", "needs its certificate too, as in --tls-cert cert.pem")
 	case c.TLSCert != "":
 		if _, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey); err != nil {
 			wrong("tls-cert", "load the certificate and its key: %w", err)
@@ -153,7 +153,7 @@ func parseSize(s string) (int, error) {
 		}
 		break
 	}
-	return 0, errors.New("takes a number of bytes below 2 GiB, as in 131072, 128KiB or 1MiB")
+	return 0, errors.New("takes a number of bytes, at most 1GiB, as in 131072, 128KiB or 1MiB")
 }
 
 func parseCount(s string) (int, error) {

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,10 +100,11 @@ func (e *OptionError) Error() string {
 // an *OptionError for each thing that is wrong. The settings are in the order of Options.
 func Load(src Sources) (Config, []Setting, error) {
 	env := environment(src.Environ)
+	namedBy := "--config"
 	if src.File == "" {
-		src.File = env["config"]
+		src.File, namedBy = env["config"], envName("config")
 	}
-	file, err := readFile(src.File)
+	file, err := readFile(src.File, namedBy)
 	if err != nil {
 		return Config{}, nil, err
 	}
@@ -148,7 +151,7 @@ func envName(option string) string {
 // none is somebody else's (Kubernetes sets HEARTH_PORT for a service of that name) and no reason to refuse to start.
 func MisspeltVariables(environ []string) []string {
 	var remarks []string
-	for name := range environment(environ) {
+	for _, name := range slices.Sorted(maps.Keys(environment(environ))) {
 		if _, known := lookup(name); known || name == "config" {
 			continue
 		}
@@ -160,7 +163,8 @@ func MisspeltVariables(environ []string) []string {
 }
 
 // readFile returns the file's top level. Options are not nested, so whatever is nested is refused later as a value.
-func readFile(path string) (map[string]any, error) {
+// namedBy is the flag or the variable that the path comes from.
+func readFile(path, namedBy string) (map[string]any, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -169,17 +173,17 @@ func readFile(path string) (map[string]any, error) {
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, &OptionError{Option: "config", Source: "--config", Value: path, Reason: fmt.Sprintf("read file: %v", err)}
+		return nil, &OptionError{Option: "config", Source: namedBy, Value: path, Reason: fmt.Sprintf("read file: %v", err)}
 	}
 	k := koanf.New(".")
 	if err := k.Load(rawbytes.Provider(b), yaml.Parser()); err != nil {
 		return nil, fail("not valid YAML: %v", err)
 	}
 	var errs []error
-	for key, value := range k.Raw() {
+	for _, key := range slices.Sorted(maps.Keys(k.Raw())) {
 		if _, known := lookup(key); !known {
 			errs = append(errs, fail("unknown option %q%s", key, didYouMean(Nearest(key), ": see hearth serve --help for all of them")))
-		} else if value == nil {
+		} else if k.Raw()[key] == nil {
 			errs = append(errs, fail("%s has no value: give it one, or remove the line", key))
 		}
 	}

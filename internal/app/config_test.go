@@ -112,9 +112,13 @@ func TestLoadErrors(t *testing.T) {
 		{"several at once", "loops: 0\nmax-rooms: -1", "", nil, []string{"loops", "max-rooms"}},
 		{"duration without unit", "auth-timeout: 30", "", nil, []string{"auth-timeout", "30s"}},
 		{"negative duration", "", "HEARTH_CLOSE_TIMEOUT=-1s", nil, []string{"HEARTH_CLOSE_TIMEOUT", "at least 1ms"}},
+		{"interval below a millisecond", "", "", map[string][]string{"heartbeat-interval": {"1ns"}}, []string{"--heartbeat-interval", "0, or at least 1ms"}},
+		{"idle below a millisecond", "", "", map[string][]string{"idle-timeout": {"999us"}}, []string{"--idle-timeout", "0, or at least 1ms"}},
+		{"negative where 0 is none", "", "", map[string][]string{"drain-delay": {"-1s"}}, []string{"--drain-delay", "0, or at least 1ms"}},
 		{"not a duration", "", "", map[string][]string{"idle-timeout": {"soon"}}, []string{"--idle-timeout", "as in 500ms"}},
 		{"size", "", "", map[string][]string{"max-payload": {"lots"}}, []string{"--max-payload", "128KiB"}},
-		{"size too large", "", "", map[string][]string{"max-payload": {"3GiB"}}, []string{"--max-payload"}},
+		{"size too large", "", "", map[string][]string{"max-payload": {"3GiB"}}, []string{"--max-payload", "at most 1GiB"}},
+		{"size a little too large", "", "", map[string][]string{"max-payload": {"1073741825"}}, []string{"--max-payload", "at most 1GiB"}},
 		{"size too small", "", "", map[string][]string{"backpressure-limit": {"10"}}, []string{"--backpressure-limit", "1024"}},
 		{"switch", "compression: maybe", "", nil, []string{"compression", "true or false"}},
 		{"choice", "", "", map[string][]string{"transport": {"udp"}}, []string{"--transport", "auto, epoll, netconn"}},
@@ -130,8 +134,8 @@ func TestLoadErrors(t *testing.T) {
 		{"room", "", "", map[string][]string{"default-rooms": {"ws:x"}}, []string{"--default-rooms", "ws:"}},
 		{"room twice", "default-rooms: [a, b, a]", "", nil, []string{"default-rooms", "twice"}},
 		{"proxy", "", "", map[string][]string{"trusted-proxies": {"10.0.0.0/99"}}, []string{"--trusted-proxies", "10.0.0.0/8"}},
-		{"certificate without key", "", "", map[string][]string{"tls-cert": {"c.pem"}}, []string{"tls-key", "--tls-key"}},
-		{"key without certificate", "", "", map[string][]string{"tls-key": {"k.pem"}}, []string{"tls-cert", "--tls-cert"}},
+		{"certificate without key", "", "", map[string][]string{"tls-cert": {"c.pem"}}, []string{`--tls-cert="c.pem"`, "--tls-key"}},
+		{"key without certificate", "", "", map[string][]string{"tls-key": {"k.pem"}}, []string{`--tls-key="k.pem"`, "--tls-cert"}},
 		{"no such certificate", "", "", map[string][]string{"tls-cert": {"nowhere.pem"}, "tls-key": {"nowhere.pem"}}, []string{"--tls-cert", "nowhere.pem"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -159,9 +163,14 @@ func TestLoadErrors(t *testing.T) {
 
 func TestLoadMissingFile(t *testing.T) {
 	t.Parallel()
-	_, _, err := app.Load(app.Sources{File: filepath.Join(t.TempDir(), "none.yaml")})
-	if err == nil || !strings.Contains(err.Error(), "--config") {
-		t.Errorf("error %v", err)
+	none := filepath.Join(t.TempDir(), "none.yaml")
+	for want, src := range map[string]app.Sources{
+		"--config=":      {File: none},
+		"HEARTH_CONFIG=": {Environ: []string{"HEARTH_CONFIG=" + none}},
+	} {
+		if _, _, err := app.Load(src); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("error %v does not begin with %s", err, want)
+		}
 	}
 }
 

@@ -73,19 +73,19 @@ func authOptions() []Option {
 func timeOptions() []Option {
 	return []Option{
 		duration("auth-timeout", "5s", "how long a client may take to authenticate; then close 4001",
-			func(c *Config) *time.Duration { return &c.AuthTimeout }, time.Millisecond),
+			func(c *Config) *time.Duration { return &c.AuthTimeout }, false),
 		duration("heartbeat-interval", "30s", "time between two looks for clients that went silent; 0 for none",
-			func(c *Config) *time.Duration { return &c.HeartbeatInterval }, 0),
+			func(c *Config) *time.Duration { return &c.HeartbeatInterval }, true),
 		duration("heartbeat-timeout", "90s", "how long a client may send no message; then close 4002",
-			func(c *Config) *time.Duration { return &c.HeartbeatTimeout }, time.Millisecond),
+			func(c *Config) *time.Duration { return &c.HeartbeatTimeout }, false),
 		duration("idle-timeout", "60s", "how long nothing at all may come from a client, not even the answer to a ping, before it is cut off; 0: for ever",
-			func(c *Config) *time.Duration { return &c.IdleTimeout }, 0),
+			func(c *Config) *time.Duration { return &c.IdleTimeout }, true),
 		duration("close-timeout", "5s", "how long a client may take to answer a close",
-			func(c *Config) *time.Duration { return &c.CloseTimeout }, time.Millisecond),
+			func(c *Config) *time.Duration { return &c.CloseTimeout }, false),
 		duration("drain-delay", "0s", "on a signal, go on serving for so long while /healthz answers 503",
-			func(c *Config) *time.Duration { return &c.DrainDelay }, 0),
+			func(c *Config) *time.Duration { return &c.DrainDelay }, true),
 		duration("shutdown-timeout", "10s", "how long a shutdown may take before it is cut short",
-			func(c *Config) *time.Duration { return &c.ShutdownTimeout }, time.Millisecond),
+			func(c *Config) *time.Duration { return &c.ShutdownTimeout }, false),
 	}
 }
 
@@ -207,14 +207,19 @@ func choice(name, group, def, usage string, field func(*Config) *string, allowed
 	})
 }
 
-func duration(name, def, usage string, field func(*Config) *time.Duration, least time.Duration) Option {
+// duration makes an option of a length of time, at least a millisecond; zero says that 0 may be given as well.
+func duration(name, def, usage string, field func(*Config) *time.Duration, zero bool) Option {
 	o := Option{Name: name, Group: groupTime, Hint: "duration", Usage: usage, Default: def}
 	return one(o, field, func(s string) (time.Duration, error) {
 		d, err := parseDuration(s)
-		if err == nil && d < least {
-			return 0, fmt.Errorf("takes at least %v", least)
+		switch {
+		case err != nil || d >= time.Millisecond || d == 0 && zero:
+			return d, err
+		case zero:
+			return 0, errors.New("takes 0, or at least 1ms")
+		default:
+			return 0, errors.New("takes at least 1ms")
 		}
-		return d, err
 	})
 }
 
@@ -223,7 +228,7 @@ func size(name, def string, least int, usage string, field func(*Config) *int) O
 	return one(o, field, func(s string) (int, error) {
 		n, err := parseSize(s)
 		if err == nil && (n < least || n > mostNumber) {
-			return 0, fmt.Errorf("takes %d bytes to 1GiB", least)
+			return 0, fmt.Errorf("takes at least %d and at most 1GiB, in bytes", least)
 		}
 		return n, err
 	})
