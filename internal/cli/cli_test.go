@@ -79,6 +79,7 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{"no command", nil, nil, cli.ExitOK, "hearth serve", ""},
 		{"version", []string{"version"}, nil, cli.ExitOK, "hearth ", ""},
+		{"version flag", []string{"--version"}, nil, cli.ExitOK, "hearth ", ""},
 		{"help command", []string{"help", "serve"}, nil, cli.ExitOK, "--max-payload", ""},
 		{"help for nothing", []string{"help", "versio"}, nil, cli.ExitUsage, "", `did you mean "version"?`},
 		{"misspelt command", []string{"srve"}, nil, cli.ExitUsage, "", `did you mean "serve"?`},

@@ -82,6 +82,7 @@ func newRoot(environ []string) *cobra.Command {
 rooms, users, direct messages and broadcasts.
 
 Start with:  hearth serve    and open http://localhost:8080/ in two tabs.`,
+		Version:       versionText(), // hearth --version, for those who are used to it
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noSuchCommand,
@@ -89,6 +90,7 @@ Start with:  hearth serve    and open http://localhost:8080/ in two tabs.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetUsageTemplate(usageTemplate)
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(badFlag)
 	root.AddCommand(newServe(environ), newVersion())
 	root.SetHelpCommand(&cobra.Command{Use: "help", Short: "Explain a command", Hidden: true, RunE: help})
