@@ -16,7 +16,7 @@ import (
 
 const (
 	bufferSize = 64 << 10 // of a read, and of what is gathered for a write
-	eventsMax  = 512      // that one turn takes from the kernel
+	eventsMax  = 128      // that one turn takes from the kernel
 	vectorFrom = 4 << 10  // average size from which pieces are not copied together
 	spareMax   = 4096     // how much of what a loop keeps for reuse stays
 )
