@@ -1,0 +1,87 @@
+package session_test
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/transport"
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// sink is a connection that takes everything at once.
+type sink struct{ frames int }
+
+func (c *sink) Write([]byte) bool          { c.frames++; return true }
+func (c *sink) WriteNow([]byte) bool       { c.frames++; return true }
+func (c *sink) Finish([]byte)              {}
+func (c *sink) Abort()                     {}
+func (c *sink) Pause()                     {}
+func (c *sink) Resume()                    {}
+func (c *sink) Buffered() int              { return 0 }
+func (c *sink) RemoteAddr() netip.AddrPort { return netip.AddrPort{} }
+func (c *sink) Loop() int                  { return 0 }
+
+// BenchmarkEcho is the whole way of a message but for the system calls: from the bytes that the socket brought, through
+// the pool and the callback, to the frame that the socket gets. The loop has 16 clients to read in each turn.
+func BenchmarkEcho(b *testing.B) {
+	const clients = 16
+	h := hub.New(hub.Config{Lanes: 1, Wake: func(int) {}})
+	env := &session.Env{
+		Base: context.Background(), Hub: h, Pool: &session.Pool{}, Stats: &session.Stats{}, Log: slog.New(slog.DiscardHandler),
+		Lobby:  session.NewLobby(session.LobbyConfig{Timeout: time.Hour}),
+		Limits: session.Limits{Payload: 1 << 16, Queue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedCount: 16},
+	}
+	env.Calls.Authenticate = func(context.Context, *session.Session, []byte) (session.Identity, error) {
+		return session.Identity{}, nil
+	}
+	env.Calls.Message = func(_ context.Context, s *session.Session, e protocol.Envelope) error {
+		msg, err := ws.BuildMessage(64, func(dst []byte) ([]byte, error) {
+			return protocol.AppendEvent(dst, e.Event, e.Data), nil
+		})
+		if err != nil {
+			return err
+		}
+		return s.Send(msg)
+	}
+	lender, lane := session.NewLender(), h.Lane(0)
+	var conns [clients]sink
+	var sessions [clients]*session.Session
+	for i := range sessions {
+		sessions[i] = session.Open(env, session.Opening{Conn: &conns[i], Lane: lane, Looped: true, ID: string(rune('a' + i))})
+		sessions[i].Data(frame(`{"event":"authenticate","data":{"token":"t"}}`), time.Now())
+	}
+	env.Pool.Lend(lender)
+	for _, s := range sessions {
+		for s.State() != protocol.StateAuthenticated {
+			runtime.Gosched()
+		}
+	}
+	lane.Tick()
+	echo := frame(`{"event":"e","data":{"i":12345}}`)
+	buf := make([]byte, len(echo))
+	now := time.Now()
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		copy(buf, echo) // Data unmasks in place
+		sessions[i%clients].Data(buf, now)
+		if i%clients == clients-1 {
+			env.Pool.Lend(lender)
+			lane.Tick()
+		}
+	}
+	env.Pool.Lend(lender)
+	env.Lobby.Close()
+}
+
+func frame(payload string) []byte {
+	return ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(payload))
+}
+
+var _ transport.Conn = (*sink)(nil)
