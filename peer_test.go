@@ -50,12 +50,6 @@ func (m *mailbox[T]) take(patience time.Duration) (item T, ok bool) {
 	}
 }
 
-func (m *mailbox[T]) len() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.items)
-}
-
 // received is one thing that a peer got: a text message, a close, or the end of the connection.
 type received struct {
 	text   string

@@ -42,11 +42,13 @@ type rig struct {
 	dial func() (net.Conn, error)
 }
 
-// forTransports runs f for each transport that there is here.
+// forTransports runs f for each way to serve that there is here: each transport behind net/http, and what Serve chooses.
 func forTransports(t *testing.T, f func(t *testing.T, transport hearth.Transport)) {
 	t.Helper()
-	for _, transport := range []hearth.Transport{hearth.TransportNetConn, hearth.TransportEpoll} {
-		t.Run(string(transport), func(t *testing.T) {
+	for name, transport := range map[string]hearth.Transport{
+		"netconn": hearth.TransportNetConn, "epoll": hearth.TransportEpoll, "serve": hearth.TransportAuto,
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if _, err := hearth.New(config{Authenticate: accept, Transport: transport}); err != nil {
 				t.Skip(err)
@@ -56,7 +58,7 @@ func forTransports(t *testing.T, f func(t *testing.T, transport hearth.Transport
 	}
 }
 
-// start makes a server of cfg that listens on TCP until the test ends.
+// start makes a server of cfg that listens on TCP until the test ends: by itself, if cfg leaves the transport to it.
 func start(t testing.TB, cfg config) *rig {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -91,7 +93,13 @@ func startOn(t testing.TB, cfg config, ln net.Listener, dial func() (net.Conn, e
 	}
 	web := &http.Server{Handler: srv}
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = web.Serve(ln) }) // ends with web.Close
+	serving.Go(func() { // ends with Shutdown, or web.Close
+		if cfg.Transport != hearth.TransportAuto {
+			_ = web.Serve(ln)
+		} else if err := srv.Serve(ln, nil); !errors.Is(err, hearth.ErrServerClosed) {
+			t.Errorf("serve: %v", err)
+		}
+	})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), answer)
 		defer cancel()

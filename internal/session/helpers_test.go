@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// bench is what sessions need to work, without a socket. Its loop turns when the test says so.
+// bench is what sessions need to work, without a socket and without a loop: what is sent stays in the lane.
 type bench struct {
 	env *session.Env
 	ids int
@@ -65,12 +65,6 @@ func (b *bench) open(addr string) *peer {
 func (p *peer) say(event string, data any) {
 	raw, _ := json.Marshal(map[string]any{"event": event, "data": data})
 	p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, raw), time.Now())
-}
-
-// turn is one of the event loop.
-func (b *bench) turn() {
-	for b.env.Hub.Lane(0).Tick() {
-	}
 }
 
 // close ends all sessions as their sockets would, and waits for everything.
