@@ -5,8 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
-
-	"github.com/go-json-experiment/json/jsontext"
+	"unicode/utf8"
 )
 
 // AppendEvent appends the message {"event":…,"data":…} to dst. data is JSON text and copied as it is: use EncodeData,
@@ -67,7 +66,7 @@ func EncodeData(v any) (json.RawMessage, error) {
 		if len(v) == 0 {
 			return nil, nil
 		}
-		if !validJSON(v) {
+		if !validData(v) {
 			return nil, fmt.Errorf("encode data: %w", ErrSyntax)
 		}
 		return v, nil
@@ -84,6 +83,40 @@ func EncodeData(v any) (json.RawMessage, error) {
 // appendString appends s as JSON.stringify writes it: short escapes where there are any, \u00xx in lower case for other
 // control characters, everything else as it is. Bytes that are not UTF-8 become U+FFFD.
 func appendString(dst []byte, s string) []byte {
-	dst, _ = jsontext.AppendQuote(dst, s) // the error tells of invalid UTF-8
-	return dst
+	dst = append(dst, '"')
+	start := 0 // of what has not been appended yet
+	for i := 0; i < len(s); {
+		c, n := s[i], 1
+		switch {
+		case c >= utf8.RuneSelf:
+			if _, n = utf8.DecodeRuneInString(s[i:]); n == 1 {
+				dst = append(append(dst, s[start:i]...), "\uFFFD"...)
+				start = i + 1
+			}
+		case c < ' ' || c == '"' || c == '\\':
+			dst = appendEscaped(append(dst, s[start:i]...), c)
+			start = i + 1
+		}
+		i += n
+	}
+	return append(append(dst, s[start:]...), '"')
+}
+
+func appendEscaped(dst []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(dst, '\\', c)
+	case '\b':
+		return append(dst, '\\', 'b')
+	case '\f':
+		return append(dst, '\\', 'f')
+	case '\n':
+		return append(dst, '\\', 'n')
+	case '\r':
+		return append(dst, '\\', 'r')
+	case '\t':
+		return append(dst, '\\', 't')
+	}
+	const hex = "0123456789abcdef"
+	return append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 }

@@ -35,12 +35,12 @@ func ParseEnvelope(b []byte) (Envelope, error) {
 	var e Envelope
 	var event []byte
 	valid, object := fields(b, func(key, value []byte) {
-		switch {
-		case says(key, "event"):
+		switch string(key) {
+		case "event":
 			event = value
-		case says(key, "data"):
+		case "data":
 			e.Data = value
-		case says(key, "id"):
+		case "id":
 			e.ID = value
 		}
 	})

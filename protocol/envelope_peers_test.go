@@ -15,7 +15,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// Other ways in which an envelope could be read, for the benchmark. docs/adr/0002-envelope-parsing.md keeps what they cost.
+// Other ways in which an envelope could be read, for the benchmark and as oracles. docs/adr/0002-envelope-parsing.md keeps
+// what they cost.
 
 // parseStd is encoding/json into a struct. It matches keys without regard to case and accepts what is not UTF-8.
 func parseStd(b []byte) (protocol.Envelope, error) {
@@ -124,6 +125,11 @@ func parseValid(b []byte) (protocol.Envelope, error) {
 		return protocol.Envelope{}, protocol.ErrSyntax
 	}
 	return protocol.Envelope{}, nil
+}
+
+// validTokens is jsontext's check by the protocol's rules, which unpaired surrogate escapes need AllowInvalidUTF8 for.
+func validTokens(b []byte) bool {
+	return utf8.Valid(b) && jsontext.Value(b).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 }
 
 // parseStdValid is the same for encoding/json.

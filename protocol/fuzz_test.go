@@ -7,15 +7,69 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/hearthws/hearth/protocol"
 )
 
-// FuzzEnvelope holds ParseEnvelope against encoding/json: they agree on what is JSON, and on what an envelope says.
+// hard are texts on which scanners of JSON like to differ, whole or as data.
+var hard = []string{
+	"", " ", "null", "-", "-0", "01", "1.", ".5", "1e", "1E+9", "-0.0e-0", "1 2", "tru", "truex", "nul", "\ufeff1",
+	"[", "[1,]", "[,1]", "[1 2]", "[]]", "[}", "{]", "{}", " [ ] ", `{"a"}`, `{"a":}`, `{"a":1,}`, `{,}`, `{a:1}`, `{"a" : [ { } , [ ] ] }`,
+	`"`, `"\`, `"\"`, `"\x"`, `"\u12"`, `"\u12g4"`, `"\u00E9\ud83d\ude00"`, `"\ud800"`, `"\ud800\ud83d\ude00"`, `"\udc00\ud800"`, `"\ud800\n"`,
+	"\"\x00\"", "\"a\nb\"", "\"\x7f\"", "\"\xff\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"1234567\xe2\x82\"", "\"12345678\xe2\x82\xac\"",
+	`"1234567\""`, `"123456\n"`, "\"12345678\x1f\"", "\"1234567é\",\"\x1f\"", `"!#[]!#[]"`, "\"\x01\"\"", `"\/\b\f\n\r\t\\"`,
+	"1\x00", "[1\x00]", "\x00", nest(70),
+}
+
+// FuzzData holds what counts as data against encoding/json and jsontext.
+func FuzzData(f *testing.F) {
+	for _, text := range hard {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) == 0 {
+			return
+		}
+		inside := append(append([]byte("["), b...), ']') // so deep must what is data still be JSON
+		_, err := protocol.EncodeData(json.RawMessage(b))
+		if want := json.Valid(b) && json.Valid(inside) && utf8.Valid(b); want != (err == nil) {
+			t.Errorf("encoding/json says %v, error %v", want, err)
+		}
+		if want := validTokens(b) && validTokens(inside); want != (err == nil) {
+			t.Errorf("jsontext says %v, error %v", want, err)
+		}
+	})
+}
+
+// FuzzText holds the writing and reading of strings against jsontext.
+func FuzzText(f *testing.F) {
+	for _, text := range hard {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		quoted, _ := jsontext.AppendQuote(nil, text) // the error is for invalid UTF-8
+		got := protocol.AppendEvent(nil, text, nil)
+		if want := `{"event":` + string(quoted) + `}`; string(got) != want {
+			t.Fatalf("written as %s, want %s", got, want)
+		}
+		if e, err := protocol.ParseEnvelope(got); text != "" && (err != nil || e.Event != string([]rune(text))) {
+			t.Fatalf("read as %q, %v", e.Event, err)
+		}
+	})
+}
+
+// FuzzEnvelope holds ParseEnvelope against encoding/json and jsontext: they agree on what is JSON, and on what an
+// envelope says.
 func FuzzEnvelope(f *testing.F) {
 	for _, v := range golden[[]envelopeVector](f, "envelopes.json") {
 		f.Add(input(v.Text, v.Base64))
+	}
+	for _, text := range hard {
+		f.Add([]byte(text))
+		f.Add([]byte(`{"\u0065vent" : ` + text + ` , "id":` + text + `,"event":"e","data":` + text + `}`))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := bytes.Clone(b)
@@ -25,6 +79,13 @@ func FuzzEnvelope(f *testing.F) {
 		}
 		if valid := json.Valid(b) && utf8.Valid(b); valid != (err != protocol.ErrSyntax) {
 			t.Fatalf("valid is %v, error %v", valid, err)
+		}
+		other, otherErr := parseTokens(b)
+		if otherErr != err {
+			t.Fatalf("error %v, by jsontext %v", err, otherErr)
+		}
+		if diff := cmp.Diff(other, e); diff != "" {
+			t.Fatalf("beside jsontext: %s", diff)
 		}
 		if err == protocol.ErrSyntax {
 			return
@@ -50,7 +111,7 @@ func FuzzEnvelope(f *testing.F) {
 	})
 }
 
-// FuzzMessage checks that what is accepted survives being written and read.
+// FuzzMessage checks that what is accepted is what encoding/json reads, and survives being written and read.
 func FuzzMessage(f *testing.F) {
 	for _, v := range golden[[]messageVector](f, "messages.json") {
 		f.Add(input(v.Text, v.Base64))
@@ -66,6 +127,9 @@ func FuzzMessage(f *testing.F) {
 		if err := m.Check(); err != nil {
 			t.Fatal(err)
 		}
+		if diff := cmp.Diff(messageStd(b, m), m, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatal(diff)
+		}
 		text := protocol.AppendMessage(nil, m)
 		if !json.Valid(text) || !utf8.Valid(text) {
 			t.Fatalf("written as %q", text)
@@ -78,6 +142,32 @@ func FuzzMessage(f *testing.F) {
 			t.Fatal(diff)
 		}
 	})
+}
+
+// messageStd is m as encoding/json reads it from b, which has been accepted.
+func messageStd(b []byte, m protocol.Message) protocol.Message {
+	var object map[string]json.RawMessage // exact keys, the last of equal ones
+	_ = json.Unmarshal(b, &object)
+	var typ string
+	want := protocol.Message{Data: object["data"]}
+	_ = json.Unmarshal(object["serverId"], &want.ServerID)
+	_ = json.Unmarshal(object["event"], &want.Event)
+	if _ = json.Unmarshal(object["type"], &typ); typ == m.Type.String() {
+		want.Type = m.Type
+	}
+	if m.Type != protocol.TypeBroadcast {
+		_ = json.Unmarshal(object["target"], &want.Target)
+	}
+	if m.Type == protocol.TypeRoom || m.Type == protocol.TypeBroadcast {
+		var list []any
+		_ = json.Unmarshal(object["exclude"], &list)
+		for _, v := range list {
+			if s, ok := v.(string); ok {
+				want.Exclude = append(want.Exclude, s)
+			}
+		}
+	}
+	return want
 }
 
 // FuzzRooms checks that no bad name gets through, and that the good ones that encoding/json finds do.

@@ -2,131 +2,75 @@ package protocol
 
 import (
 	"bytes"
-	"io"
-	"sync"
+	"unicode/utf16"
 	"unicode/utf8"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
-// MaxDepth is how deep arrays and objects may nest in one JSON text, the outermost included. JSON.parse has no such
-// limit, but jsontext, and encoding/json behind it, stop here: what is accepted can be decoded, and passed on, by all
-// who come after.
-const MaxDepth = 10_000
-
-// A reader finds where the values of one JSON text begin and end, and copies none. It accepts what JSON.parse accepts of
-// valid UTF-8. docs/adr/0002-envelope-parsing.md says why it is jsontext and how it is used.
-type reader struct {
-	text   []byte
-	source bytes.Buffer // over text; the decoder reads it in place
-	dec    jsontext.Decoder
+// validData reports whether text is one JSON value, and as data of a message, one level deeper, still within MaxDepth.
+func validData(text []byte) bool {
+	s := scanner{text: text}
+	return s.value(MaxDepth-1) && s.finished()
 }
 
-// readers are used again because a decoder is large. What an idle one still refers to is at most the last text that it
-// has read, and the pool forgets it within two collections.
-var readers = sync.Pool{New: func() any { return new(reader) }}
-
-// newReader is false when text is not UTF-8. Without that check jsontext, which must be told to accept invalid UTF-8
-// lest it refuse the escapes of unpaired surrogates, would let it through.
-func newReader(text []byte) (*reader, bool) {
-	if !utf8.Valid(text) {
-		return nil, false
-	}
-	r := readers.Get().(*reader)
-	r.text = text
-	r.source = *bytes.NewBuffer(text)
-	r.dec.Reset(&r.source, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	return r, true
-}
-
-func (r *reader) free() { readers.Put(r) }
-
-// enter passes the opening bracket that kind names, if it is next.
-func (r *reader) enter(kind jsontext.Kind) bool {
-	if r.dec.PeekKind() != kind {
-		return false
-	}
-	_, err := r.dec.ReadToken()
-	return err == nil
-}
-
-// value passes one value, or a key, and returns its text, which aliases the whole; nil at the end of the object or array
-// and where the text is not JSON.
-func (r *reader) value() []byte {
-	v, err := r.dec.ReadValue()
-	if err != nil {
-		return nil
-	}
-	end := int(r.dec.InputOffset())
-	return r.text[end-len(v) : end : end]
-}
-
-// end passes the closing bracket that kind names and reports whether nothing follows.
-func (r *reader) end(kind jsontext.Kind) bool { return r.leave(kind) && r.finished() }
-
-func (r *reader) leave(kind jsontext.Kind) bool {
-	t, err := r.dec.ReadToken()
-	return err == nil && t.Kind() == kind
-}
-
-func (r *reader) finished() bool {
-	_, err := r.dec.ReadToken()
-	return err == io.EOF
-}
-
-// validJSON reports whether text is one JSON value.
-func validJSON(text []byte) bool {
-	r, ok := newReader(text)
-	if !ok {
-		return false
-	}
-	defer r.free()
-	return r.value() != nil && r.finished()
-}
-
-// fields calls each with the members of the object that text is, in their order: keys as they are written, quotes
-// included, and values, both aliasing text. It reports whether text is JSON, and whether it is an object.
+// fields calls each with the members of the object that text is, in their order: keys as shortText gives them, values
+// as they are written, aliasing text. It reports whether text is JSON, and whether it is an object.
 func fields(text []byte, each func(key, value []byte)) (valid, object bool) {
-	r, ok := newReader(text)
-	if !ok {
-		return false, false
+	s := scanner{text: text}
+	if s.token() != '{' {
+		return s.value(MaxDepth) && s.finished(), false
 	}
-	defer r.free()
-	if !r.enter('{') {
-		return r.value() != nil && r.finished(), false
-	}
-	for r.dec.PeekKind() == '"' {
-		key := r.value()
-		value := r.value()
-		if key == nil || value == nil {
+	s.at++
+	for first := true; ; first = false {
+		more, ok := s.more(first, '}')
+		if !ok || !more {
+			return ok && s.finished(), true
+		}
+		key, ok := s.key()
+		if !ok {
 			return false, true
 		}
-		each(key, value)
+		s.token()
+		start := s.at
+		if !s.value(MaxDepth - 1) {
+			return false, true
+		}
+		each(shortText(key), text[start:s.at:s.at])
 	}
-	return r.end('}'), true
 }
 
 // elements calls each with the elements of the array that text is, until that says false. It reports whether text was
 // an array, as far as it was read.
 func elements(text []byte, each func(value []byte) bool) bool {
-	r, ok := newReader(text)
-	if !ok {
+	s := scanner{text: text}
+	if s.token() != '[' {
 		return false
 	}
-	defer r.free()
-	if !r.enter('[') {
-		return false
-	}
-	for r.dec.PeekKind() != ']' {
-		value := r.value()
-		if value == nil {
+	s.at++
+	for first := true; ; first = false {
+		more, ok := s.more(first, ']')
+		if !ok || !more {
+			return ok && s.finished()
+		}
+		s.token()
+		start := s.at
+		if !s.value(MaxDepth - 1) {
 			return false
 		}
-		if !each(value) {
+		if !each(text[start:s.at:s.at]) {
 			return true
 		}
 	}
-	return r.end(']')
+}
+
+// shortText is the text of a valid JSON string, as a slice of raw wherever it can be. Of strings that are longer than
+// any name of the protocol, with each character escaped, it leaves the escapes as they are: so it needs no memory to
+// speak of, and still equals a name only if the string says that name.
+func shortText(raw []byte) []byte {
+	inner := raw[1 : len(raw)-1]
+	if len(inner) > 64 || bytes.IndexByte(inner, '\\') < 0 {
+		return inner
+	}
+	return appendUnescaped(nil, inner)
 }
 
 // unquote is the text of a valid JSON string, which raw is with its quotes. Unpaired surrogates become U+FFFD.
@@ -135,15 +79,47 @@ func unquote(raw []byte) string {
 	if bytes.IndexByte(inner, '\\') < 0 {
 		return string(inner)
 	}
-	text, _ := jsontext.AppendUnquote(nil, raw) // the error tells of unpaired surrogates
-	return string(text)
+	return string(appendUnescaped(make([]byte, 0, len(inner)), inner))
 }
 
-// says reports whether the valid JSON string raw is text, however it is escaped.
-func says(raw []byte, text string) bool {
-	inner := raw[1 : len(raw)-1]
-	if bytes.IndexByte(inner, '\\') < 0 {
-		return string(inner) == text
+// appendUnescaped appends what inner, a valid JSON string without its quotes, says.
+func appendUnescaped(dst, inner []byte) []byte {
+	for {
+		i := bytes.IndexByte(inner, '\\')
+		if i < 0 {
+			return append(dst, inner...)
+		}
+		dst = append(dst, inner[:i]...)
+		r, n := unescape(inner[i:])
+		dst = utf8.AppendRune(dst, r)
+		inner = inner[i+n:]
 	}
-	return len(inner) <= 6*len(text) && unquote(raw) == text
+}
+
+// unescape is the character that the escape sequence at the start of b stands for, and the sequence's length: two
+// sequences, if they are the halves of a surrogate pair.
+func unescape(b []byte) (r rune, n int) {
+	switch b[1] {
+	case 'b':
+		return '\b', 2
+	case 'f':
+		return '\f', 2
+	case 'n':
+		return '\n', 2
+	case 'r':
+		return '\r', 2
+	case 't':
+		return '\t', 2
+	case 'u':
+		r, _ := hex4(b)
+		if !utf16.IsSurrogate(r) {
+			return r, 6
+		}
+		low, _ := hex4(b[6:])
+		if r = utf16.DecodeRune(r, low); r == utf8.RuneError {
+			return r, 6
+		}
+		return r, 12
+	}
+	return rune(b[1]), 2 // quote, backslash, slash
 }

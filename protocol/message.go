@@ -190,18 +190,18 @@ type messageFields struct{ serverID, typ, target, event, data, exclude []byte }
 func messageFieldsOf(b []byte) (messageFields, error) {
 	var f messageFields
 	valid, object := fields(b, func(key, value []byte) {
-		switch {
-		case says(key, "serverId"):
+		switch string(key) {
+		case "serverId":
 			f.serverID = value
-		case says(key, "type"):
+		case "type":
 			f.typ = value
-		case says(key, "target"):
+		case "target":
 			f.target = value
-		case says(key, "event"):
+		case "event":
 			f.event = value
-		case says(key, "data"):
+		case "data":
 			f.data = value
-		case says(key, "exclude"):
+		case "exclude":
 			f.exclude = value
 		}
 	})
@@ -217,7 +217,7 @@ func messageType(raw []byte) MessageType {
 		return 0
 	}
 	for t := TypeBroadcast; t <= TypeUser; t++ {
-		if says(raw, t.String()) {
+		if string(shortText(raw)) == t.String() {
 			return t
 		}
 	}

@@ -66,7 +66,7 @@ func utf16Len(s string) int {
 func ParseRooms(data json.RawMessage) []string {
 	var list []byte
 	if valid, _ := fields(data, func(key, value []byte) {
-		if says(key, "rooms") {
+		if string(key) == "rooms" {
 			list = value
 		}
 	}); !valid {
