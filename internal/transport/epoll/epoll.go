@@ -25,7 +25,10 @@ type RawConn interface {
 	SetHandler(h transport.Handler)
 
 	// Detach takes the connection out of the transport and returns it as one of package net, without what has been
-	// read. Its handler gets no further call, not even Closed. It must be called within Data, before anything was
+	// read. Its handler gets no further call, not even Closed. It must be called within Data or Do, before anything was
 	// written; on error the connection stays, and should be aborted.
 	Detach() (net.Conn, error)
+
+	// Do has the loop call f soon, before Tick. It does not when the connection has ended by then. Any goroutine.
+	Do(f func())
 }

@@ -162,6 +162,9 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// Do implements RawConn.
+func (c *connection) Do(f func()) { c.loop.post(command{kind: do, c: c, f: f}) }
+
 // SetHandler implements RawConn.
 func (c *connection) SetHandler(h transport.Handler) { c.handler = h }
 

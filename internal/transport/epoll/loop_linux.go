@@ -69,6 +69,7 @@ type command struct {
 	c     *connection
 	early []byte // register
 	door  *door  // listen, unlisten
+	f     func() // do
 }
 
 type commandKind uint8
@@ -76,6 +77,7 @@ type commandKind uint8
 const (
 	register commandKind = iota // a new connection
 	obey                        // its orders have changed
+	do                          // call f, unless it has ended
 	listen                      // a new door
 	unlisten                    // to be closed
 )
@@ -270,6 +272,10 @@ func (l *loop) obey() {
 			l.register(cmd.c, cmd.early)
 		case obey:
 			l.carryOut(cmd.c)
+		case do:
+			if cmd.c.is(registered) && !cmd.c.is(closing) {
+				cmd.f()
+			}
 		case listen:
 			l.openDoor(cmd.door)
 		case unlisten:
