@@ -84,12 +84,12 @@ type Config[A, M any] struct {
 
 	// Origins are those that a browser's page may come from, such as "https://example.com"; {"*"} allows any. Default:
 	// the host that the request names. Requests without an Origin header, which are not a browser's, always pass.
-	// CheckOrigin decides instead, if it is set.
+	// CheckOrigin decides instead, if it is set. It may block, for as long as a handshake may take.
 	Origins     []string
 	CheckOrigin func(r *http.Request) bool
 
 	// ClientAddr tells a client's address where a proxy stands before the server. Default: the connection's peer. An
-	// invalid Addr means the same.
+	// invalid Addr means the same. It may block.
 	ClientAddr func(r *http.Request) netip.Addr
 
 	// Limits protect the server from its clients.
@@ -290,7 +290,7 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 	l := c.Limits
 	return node.Config{
 		Path: c.Path, Transport: c.Transport, Loops: c.Loops, Backpressure: c.BackpressureLimit, CloseTimeout: c.CloseTimeout,
-		Compression: c.Compression, CheckOrigin: check, ClientAddr: c.ClientAddr,
+		Compression: c.Compression, CheckOrigin: check, OriginMayBlock: c.CheckOrigin != nil, ClientAddr: c.ClientAddr,
 		MaxConnections: max(0, l.MaxConnections), MaxRooms: max(0, l.MaxRooms), SendQueue: l.SendQueue,
 		Lobby: session.LobbyConfig{
 			Timeout: c.AuthTimeout, Max: max(0, l.MaxUnauthenticated), PerAddr: max(0, l.MaxUnauthenticatedPerAddr),

@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"container/list"
+	"context"
+	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -30,6 +33,9 @@ func (n *Node) serveEngine(ln *net.TCPListener, srv *http.Server) error {
 	defer h.close()
 	engine := n.carriers[0].Transport.(*epoll.Transport)
 	stop, err := engine.Listen(ln, h.open)
+	if errors.Is(err, transport.ErrClosed) {
+		return http.ErrServerClosed // Shutdown was faster
+	}
 	if err != nil {
 		return err
 	}
@@ -60,7 +66,9 @@ type head struct {
 	deadline time.Time     // set by open, then read-only
 	place    *list.Element // guarded by heads.mu; nil: no longer waiting
 
-	buf []byte // owned by the loop: the part that has come
+	// Owned by the loop.
+	buf    []byte             // the part that has come
+	cancel context.CancelFunc // of the callbacks that judge the request; nil before
 }
 
 func (h *heads) open(c epoll.RawConn) transport.Handler {
@@ -126,49 +134,115 @@ func (h *heads) close() {
 	}
 }
 
-var headEnd = []byte("\r\n\r\n")
-
 // Data collects a request's header, and decides where the connection goes.
 func (x *head) Data(b []byte, now time.Time) {
-	if x.buf != nil {
+	seen := len(x.buf)
+	if seen > 0 {
 		x.buf = append(x.buf, b...)
 		b = x.buf
 	}
-	i := bytes.Index(b, headEnd)
-	if i < 0 && len(b) < headMax {
-		if x.buf == nil {
+	if x.cancel != nil { // the callbacks are at work, and the client does not wait for the answer
+		if len(b) > earlyMax {
+			x.conn.Abort()
+		}
+		return
+	}
+	end := headEnd(b, max(0, seen-3))
+	if end < 0 && len(b) < headMax {
+		if seen == 0 {
 			x.buf = bytes.Clone(b)
 		}
 		return
 	}
-	x.heads.leave(x)
-	x.buf = nil
-	if i < 0 || !x.upgrade(b[:i+len(headEnd)], b[i+len(headEnd):], now) {
+	q, ok := x.question(b, end)
+	switch {
+	case !ok:
+		x.leave()
 		x.handOver(b)
+	case !x.heads.n.asks():
+		x.leave()
+		if !x.upgrade(q, b, now) {
+			x.handOver(b)
+		}
+	default:
+		if seen == 0 {
+			x.buf = bytes.Clone(b)
+		}
+		x.ask(q)
 	}
 }
 
-// upgrade makes the connection a session, if request is a handshake that can be accepted.
-func (x *head) upgrade(request, early []byte, now time.Time) bool {
-	n := x.heads.n
-	r, err := x.heads.parse(request)
-	if err != nil || r.URL.Path != n.cfg.Path {
-		return false
+// A question is a handshake in order, about which the application may have a word to say.
+type question struct {
+	r        *http.Request
+	end      int // of the request, in what has been read
+	accepted ws.Accepted
+	seen     netip.Addr // what ClientAddr made of it
+}
+
+// question reads the request that ends at end; ok says that it is a handshake in order.
+func (x *head) question(b []byte, end int) (q question, ok bool) {
+	if end < 0 || end > headMax || !plain(b[:end]) {
+		return q, false
 	}
-	peer := x.conn.RemoteAddr()
-	r.RemoteAddr = peer.String()
-	accepted, err := n.admissible(r)
+	r, err := x.heads.parse(b[:end])
 	if err != nil {
+		return q, false
+	}
+	r.RemoteAddr = x.conn.RemoteAddr().String()
+	accepted, err := x.heads.n.acceptable(r)
+	return question{r: r, end: end, accepted: accepted}, err == nil
+}
+
+// ask lets the application judge, on a goroutine of its own: a loop must not wait, panic or exit. The connection goes on
+// counting as one whose request is incomplete.
+func (x *head) ask(q question) {
+	n := x.heads.n
+	if !n.hold() {
+		x.leave()
+		x.handOver(x.buf)
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	x.cancel = cancel
+	q.r = q.r.WithContext(ctx)
+	go func() { // ends with the callbacks, whose context ends with the connection; Env.Running waits for it
+		defer n.env.Running.Done()
+		ok := false
+		defer func() {
+			// What went wrong goes wrong again where net/http reports it.
+			_ = recover()
+			x.conn.Do(func() { x.answered(q, ok) })
+		}()
+		if n.cfg.CheckOrigin(q.r) {
+			q.seen = n.seen(q.r)
+			ok = true
+		}
+	}()
+}
+
+// answered goes on with a request that the application has judged.
+func (x *head) answered(q question, ok bool) {
+	x.leave()
+	if !ok || !x.upgrade(q, x.buf, time.Now()) {
+		x.handOver(x.buf)
+	}
+}
+
+// upgrade makes the connection a session, if there is still room for one.
+func (x *head) upgrade(q question, read []byte, now time.Time) bool {
+	n, early := x.heads.n, read[q.end:]
+	if !n.asks() && !n.cfg.CheckOrigin(q.r) {
 		return false
 	}
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if n.phase != running {
+	if n.phase != running || !n.reserve() {
 		return false
 	}
-	s := n.open(x.conn, n.carriers[0], n.seenAs(r, peer), accepted)
+	s := n.open(x.conn, n.carriers[0], seenAs(q.seen, x.conn.RemoteAddr()), q.accepted)
 	x.conn.SetHandler(s)
-	s.Control(ws.AppendResponse(nil, accepted, nil))
+	s.Control(ws.AppendResponse(nil, q.accepted, nil))
 	if len(early) > 0 {
 		s.Data(early, now)
 	}
@@ -199,69 +273,12 @@ func (x *head) handOver(read []byte) {
 }
 
 // Closed is the end of a connection that said nothing whole.
-func (x *head) Closed(error) { x.heads.leave(x) }
+func (x *head) Closed(error) { x.leave() }
 
-// handoverQueue is how many connections may wait for net/http to accept them; more are cut.
-const handoverQueue = 1024
-
-// handover is the net.Listener of the connections that the engine has accepted and has no use for.
-type handover struct {
-	addr  net.Addr
-	conns chan net.Conn
-	once  sync.Once
-	done  chan struct{} // closed by Close
-}
-
-// push does not block.
-func (h *handover) push(nc net.Conn) {
-	select {
-	case <-h.done:
-		nc.Close()
-	default:
-		select {
-		case h.conns <- nc:
-		default:
-			nc.Close()
-		}
+// leave is the end of x as one that waits.
+func (x *head) leave() {
+	x.heads.leave(x)
+	if x.cancel != nil {
+		x.cancel()
 	}
-}
-
-func (h *handover) Accept() (net.Conn, error) {
-	select {
-	case nc := <-h.conns:
-		return nc, nil
-	case <-h.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (h *handover) Close() error {
-	h.once.Do(func() { close(h.done) })
-	for { // whoever was pushed and not accepted
-		select {
-		case nc := <-h.conns:
-			nc.Close()
-		default:
-			return nil
-		}
-	}
-}
-
-func (h *handover) Addr() net.Addr { return h.addr }
-
-// begun is a connection of which something has been read already.
-type begun struct {
-	net.Conn
-	read []byte // owned by the reading goroutine
-}
-
-func (b *begun) Read(p []byte) (int, error) {
-	if len(b.read) == 0 {
-		return b.Conn.Read(p)
-	}
-	n := copy(p, b.read)
-	if b.read = b.read[n:]; len(b.read) == 0 {
-		b.read = nil
-	}
-	return n, nil
 }

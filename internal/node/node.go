@@ -41,6 +41,7 @@ type Config struct {
 	CloseTimeout   time.Duration
 	Compression    bool
 	CheckOrigin    func(*http.Request) bool
+	OriginMayBlock bool                           // CheckOrigin is the application's, not one that is known to be quick
 	ClientAddr     func(*http.Request) netip.Addr // nil: the socket's peer
 	MaxConnections int                            // 0: no bound
 	MaxRooms       int
@@ -237,6 +238,17 @@ func (n *Node) move(from, to phase) bool {
 		return false
 	}
 	n.phase = to
+	return true
+}
+
+// hold has Shutdown wait for something that ends with env.Running.Done, if there is still time.
+func (n *Node) hold() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.phase != running {
+		return false
+	}
+	n.env.Running.Add(1)
 	return true
 }
 

@@ -15,6 +15,9 @@ const (
 	headTimeout = 10 * time.Second
 	headMax     = 16 << 10
 
+	// earlyMax is how much of a connection is kept, request and all, while the application judges the request.
+	earlyMax = 64 << 10
+
 	keepAlive = 2 * time.Minute // of a connection between two plain HTTP requests
 )
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,14 +20,21 @@ const answerTimeout = 5 * time.Second
 
 // ServeHTTP answers an opening handshake and takes its connection over; it returns as soon as that is done.
 func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	accepted, err := n.admissible(r)
+	if n.hold() {
+		defer n.env.Running.Done()
+	}
+	accepted, seen, err := n.admit(r)
 	if err != nil {
 		n.env.Stats.Refused.Add(1)
+		if r.ContentLength != 0 { // net/http would wait for the whole body before it answers
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+		}
 		refusal(err).Respond(w)
 		return
 	}
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
+		n.release()
 		n.cfg.Log.Error("connection can't be taken over from net/http: is there a middleware whose ResponseWriter lacks Unwrap?", "error", err)
 		http.Error(w, "this server can't upgrade connections here", http.StatusInternalServerError)
 		return
@@ -35,7 +43,8 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if k := rw.Reader.Buffered(); k > 0 {
 		early, _ = rw.Reader.Peek(k) // bytes that the client sent right behind its request
 	}
-	if err := n.takeOver(nc, early, accepted, n.remote(r, nc)); err != nil {
+	if err := n.takeOver(nc, early, accepted, seen); err != nil {
+		n.release()
 		n.env.Stats.Refused.Add(1)
 		n.cfg.Log.Debug("connection lost in its handshake", "error", err)
 		nc.Close()
@@ -51,8 +60,24 @@ func refusal(err error) *ws.HandshakeError {
 	return &ws.HandshakeError{Status: http.StatusInternalServerError, Message: "internal error"}
 }
 
-// admissible judges a request for a WebSocket before anything is kept of it.
-func (n *Node) admissible(r *http.Request) (ws.Accepted, error) {
+// admit judges a request for a WebSocket before anything is kept of it, but for a place among the connections: whoever
+// opens no session must release it. seen is what ClientAddr says.
+func (n *Node) admit(r *http.Request) (accepted ws.Accepted, seen netip.Addr, err error) {
+	if accepted, err = n.acceptable(r); err != nil {
+		return accepted, seen, err
+	}
+	if !n.cfg.CheckOrigin(r) {
+		return accepted, seen, &ws.HandshakeError{Status: http.StatusForbidden, Message: "origin not allowed"}
+	}
+	seen = n.seen(r)
+	if !n.reserve() {
+		return accepted, seen, unavailable("too many connections")
+	}
+	return accepted, seen, nil
+}
+
+// acceptable judges a request without asking the application.
+func (n *Node) acceptable(r *http.Request) (ws.Accepted, error) {
 	if r.URL.Path != n.cfg.Path {
 		return ws.Accepted{}, &ws.HandshakeError{Status: http.StatusNotFound, Message: "no WebSocket here"}
 	}
@@ -63,15 +88,28 @@ func (n *Node) admissible(r *http.Request) (ws.Accepted, error) {
 	if err != nil {
 		return accepted, err
 	}
-	if !n.cfg.CheckOrigin(r) {
-		return accepted, &ws.HandshakeError{Status: http.StatusForbidden, Message: "origin not allowed"}
-	}
-	if limit := n.cfg.MaxConnections; limit > 0 && n.env.Stats.Connections.Load() >= int64(limit) {
-		return accepted, unavailable("too many connections")
-	}
 	accepted.Deflate = accepted.Deflate && n.cfg.Compression
 	return accepted, nil
 }
+
+// asks reports whether a handshake depends on the application's callbacks, which may block.
+func (n *Node) asks() bool { return n.cfg.OriginMayBlock || n.cfg.ClientAddr != nil }
+
+// reserve takes a place among the connections, which the session's end gives back; before there is one, release does.
+func (n *Node) reserve() bool {
+	count, limit := &n.env.Stats.Connections, int64(n.cfg.MaxConnections)
+	for {
+		now := count.Load()
+		if limit > 0 && now >= limit {
+			return false
+		}
+		if count.CompareAndSwap(now, now+1) {
+			return true
+		}
+	}
+}
+
+func (n *Node) release() { n.env.Stats.Connections.Add(-1) }
 
 func unavailable(why string) error {
 	return &ws.HandshakeError{
@@ -80,7 +118,10 @@ func unavailable(why string) error {
 }
 
 // takeOver answers the handshake and gives the connection to a transport. On error nc stays the caller's.
-func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, remote netip.AddrPort) error {
+func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, seen netip.Addr) error {
+	if b, ok := nc.(*begun); ok { // an event loop takes it back, but not in its wrapping
+		nc, early = b.Conn, slices.Concat(early, b.read)
+	}
 	if err := nc.SetDeadline(time.Now().Add(answerTimeout)); err != nil { // in place of those of the http.Server
 		return err
 	}
@@ -95,6 +136,11 @@ func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, remote 
 	if n.phase != running {
 		return ErrNotRunning
 	}
+	var peer netip.AddrPort
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		peer = a.AddrPort()
+	}
+	remote := seenAs(seen, peer)
 	err := transport.ErrUnsupported
 	for i := 0; i < len(n.carriers) && errors.Is(err, transport.ErrUnsupported); i++ {
 		c := n.carriers[i]
@@ -113,22 +159,19 @@ func (n *Node) open(conn transport.Conn, c carrier, remote netip.AddrPort, accep
 	})
 }
 
-// remote is the address of nc's client.
-func (n *Node) remote(r *http.Request, nc net.Conn) netip.AddrPort {
-	var peer netip.AddrPort
-	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		peer = a.AddrPort()
+// seen is what the application makes of the request's address; the zero Addr is nothing.
+func (n *Node) seen(r *http.Request) netip.Addr {
+	if n.cfg.ClientAddr == nil {
+		return netip.Addr{}
 	}
-	return n.seenAs(r, peer)
+	return n.cfg.ClientAddr(r).Unmap()
 }
 
-// seenAs is the client's address: the socket's peer, or what the application makes of the request.
-func (n *Node) seenAs(r *http.Request, peer netip.AddrPort) netip.AddrPort {
+// seenAs is the client's address: the socket's peer, unless the application has seen another.
+func seenAs(seen netip.Addr, peer netip.AddrPort) netip.AddrPort {
 	peer = netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port())
-	if n.cfg.ClientAddr != nil {
-		if a := n.cfg.ClientAddr(r); a.IsValid() && a.Unmap() != peer.Addr() {
-			return netip.AddrPortFrom(a.Unmap(), 0) // the port of a proxy says nothing about the client
-		}
+	if seen.IsValid() && seen != peer.Addr() {
+		return netip.AddrPortFrom(seen, 0) // the port of a proxy says nothing about the client
 	}
 	return peer
 }

@@ -103,7 +103,7 @@ type Opening struct {
 	Deflate bool
 }
 
-// Open makes the session of a new connection.
+// Open makes the session of a new connection, which Stats.Connections has counted already: its place was reserved.
 func Open(env *Env, o Opening) *Session {
 	now := time.Now().UnixMilli()
 	s := &Session{env: env, connected: now, looped: o.Looped}
@@ -117,7 +117,6 @@ func Open(env *Env, o Opening) *Session {
 	s.lastActive.Store(now)
 	s.guest = &guest{session: s}
 	env.Running.Add(1)
-	env.Stats.Connections.Add(1)
 	env.Stats.Opened.Add(1)
 	if evicted := env.Lobby.enter(s.guest, o.Remote.Addr()); evicted != nil {
 		env.Stats.Evicted.Add(1)

@@ -1,0 +1,78 @@
+package node
+
+import (
+	"net"
+	"sync"
+)
+
+// handoverQueue is how many connections may wait for net/http to accept them; more are cut.
+const handoverQueue = 1024
+
+// handover is the net.Listener of the connections that the engine has accepted and has no use for.
+type handover struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{} // closed by Close
+
+	mu     sync.Mutex // guards the fields below, and sending on conns
+	closed bool
+}
+
+// push does not block.
+func (h *handover) push(nc net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		select {
+		case h.conns <- nc:
+			return
+		default:
+		}
+	}
+	nc.Close()
+}
+
+func (h *handover) Accept() (net.Conn, error) {
+	select {
+	case nc := <-h.conns:
+		return nc, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *handover) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.closed {
+		h.closed = true
+		close(h.done)
+	}
+	for { // whoever was pushed and not accepted
+		select {
+		case nc := <-h.conns:
+			nc.Close()
+		default:
+			return nil
+		}
+	}
+}
+
+func (h *handover) Addr() net.Addr { return h.addr }
+
+// begun is a connection of which something has been read already.
+type begun struct {
+	net.Conn
+	read []byte // owned by the reading goroutine
+}
+
+func (b *begun) Read(p []byte) (int, error) {
+	if len(b.read) == 0 {
+		return b.Conn.Read(p)
+	}
+	n := copy(p, b.read)
+	if b.read = b.read[n:]; len(b.read) == 0 {
+		b.read = nil
+	}
+	return n, nil
+}

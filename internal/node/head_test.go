@@ -1,0 +1,266 @@
+package node
+
+import (
+	"bufio"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hearthws/hearth/internal/transport"
+)
+
+const handshake = "GET /ws HTTP/1.1\r\nHost: hearth.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+// caller is a connection whose request is coming. Of epoll.RawConn it is what a head needs.
+type caller struct {
+	transport.Conn
+	handler  transport.Handler
+	cut      atomic.Bool
+	detached []byte // what was read of it when net/http got it; nil: it did not
+}
+
+func (c *caller) RemoteAddr() netip.AddrPort     { return netip.MustParseAddrPort("192.0.2.1:1") }
+func (c *caller) SetHandler(h transport.Handler) { c.handler = h }
+func (c *caller) Do(f func())                    { f() }
+func (c *caller) Detach() (net.Conn, error)      { return &detached{caller: c}, nil }
+func (c *caller) Abort()                         { c.cut.Store(true) }
+func (c *caller) say(s string)                   { c.handler.Data([]byte(s), time.Now()) }
+func (c *caller) gone() bool                     { return c.cut.Load() }
+func (c *caller) waits() bool                    { return !c.gone() && c.detached == nil }
+func (h *heads) call() *caller                   { c := &caller{}; c.handler = h.open(c); return c }
+
+// detached is a caller that net/http is to serve.
+type detached struct {
+	net.Conn
+	caller *caller
+}
+
+func (d *detached) Close() error { d.caller.Abort(); return nil }
+
+// newHeads makes heads of a node that is not running: every request goes to net/http.
+func newHeads(t *testing.T, limit int) *heads {
+	n, err := New(Config{
+		Path: "/ws", Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler),
+		CheckOrigin: func(*http.Request) bool { return true },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &heads{n: n, limit: limit, rest: &handover{conns: make(chan net.Conn, handoverQueue), done: make(chan struct{})}}
+	t.Cleanup(h.close)
+	return h
+}
+
+// served takes the connections that net/http would be given.
+func (h *heads) served() (n int) {
+	for {
+		select {
+		case nc := <-h.rest.conns:
+			b := nc.(*begun)
+			b.Conn.(*detached).caller.detached = b.read
+			n++
+		default:
+			return n
+		}
+	}
+}
+
+// TestHeadTimeout: a request has ten seconds from the connection's beginning, however busily it dribbles.
+func TestHeadTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHeads(t, 0)
+		silent, slow := h.call(), h.call()
+		time.Sleep(headTimeout / 2)
+		late, quick := h.call(), h.call()
+		for range 4 {
+			slow.say("GET / HTTP/1.1\r\nX: y\r\n")
+			time.Sleep(time.Second)
+		}
+		quick.say("GET / HTTP/1.1\r\n\r\n")
+		time.Sleep(time.Second - 1)
+		synctest.Wait()
+		if silent.gone() || slow.gone() {
+			t.Error("cut too early")
+		}
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		if h.served(); !silent.gone() || !slow.gone() || late.gone() || quick.waits() {
+			t.Errorf("silent is cut: %v, slow: %v, late: %v, quick waits: %v", silent.gone(), slow.gone(), late.gone(), quick.waits())
+		}
+		time.Sleep(headTimeout / 2)
+		synctest.Wait()
+		if !late.gone() || quick.gone() {
+			t.Errorf("late is cut: %v, quick: %v", late.gone(), quick.gone())
+		}
+		again := h.call() // the queue has been empty
+		time.Sleep(headTimeout)
+		synctest.Wait()
+		if !again.gone() {
+			t.Error("not cut")
+		}
+	})
+}
+
+// TestHeadFlood: of too many the one that has waited longest goes.
+func TestHeadFlood(t *testing.T) {
+	t.Parallel()
+	h := newHeads(t, 3)
+	var all []*caller
+	for range 5 {
+		all = append(all, h.call())
+	}
+	all[3].say("GET / HTTP/1.1\r\n\r\n")
+	all[2].handler.Closed(io.EOF)
+	all = append(all, h.call(), h.call(), h.call())
+	h.served()
+	for i, gone := range []bool{true, true, false, false, true, false, false, false} {
+		if all[i].gone() != gone {
+			t.Errorf("%d is cut: %v", i, !gone)
+		}
+	}
+	h.close()
+	if !all[7].gone() || all[3].gone() {
+		t.Errorf("after close: %v, %v", all[7].gone(), all[3].gone())
+	}
+}
+
+// TestHeadSize: what is kept is bounded, and net/http answers to the rest.
+func TestHeadSize(t *testing.T) {
+	t.Parallel()
+	h := newHeads(t, 0)
+	c := h.call()
+	said := 0
+	for h.served() == 0 {
+		c.say("X: 34567\r\n")
+		if said += 10; said > headMax+100 {
+			t.Fatalf("%d bytes are kept", said)
+		}
+	}
+	if len(c.detached) != said || said < headMax {
+		t.Errorf("%d bytes of %d were passed on", len(c.detached), said)
+	}
+}
+
+// TestHandoverEnd: nobody who comes while the server ends is forgotten.
+func TestHandoverEnd(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		h := newHeads(t, 0)
+		c := h.call()
+		done := make(chan struct{})
+		go func() { // ends at once
+			defer close(done)
+			c.say("GET / HTTP/1.1\r\n\r\n")
+		}()
+		_ = h.rest.Close()
+		<-done
+		if h.served(); !c.gone() {
+			t.Fatal("a connection was left behind")
+		}
+	}
+}
+
+func TestHeadEnd(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]int{
+		"": -1, "\n": -1, "\r\n": -1, "\n\n": 2, "\r\n\r\n": 4, "\n\r\n": 3, "\r\n\n": 3, "a\r\n\rb\n": -1, "a\r\n\r": -1,
+		"a\r\nb\r\n\r\nc\r\n\r\n": 8, "a\n\nb": 3, "\n\r": -1,
+	} {
+		if got := headEnd([]byte(in), 0); got != want {
+			t.Errorf("%q: %d, want %d", in, got, want)
+		}
+		for from := range in { // looking on from what has been seen
+			if first := headEnd([]byte(in[:from]), 0); first < 0 {
+				if got := headEnd([]byte(in), max(0, from-3)); got != want {
+					t.Errorf("%q from %d: %d, want %d", in, from, got, want)
+				}
+			}
+		}
+	}
+}
+
+// FuzzHead: what the loops take for a handshake, net/http's server passes on as the same request.
+func FuzzHead(f *testing.F) {
+	for _, s := range []string{
+		"", "\r\n", "Host: x\r\n", "X: \x01\r\n", "X Y: z\r\n", " folded\r\n", "Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n",
+		"Origin: a\r\nOrigin: b\r\n", "X: a\rb\r\n", "X\x80: y\r\n", "X: \x80\r\n", ": x\r\n", "X\r\n", "Expect: 100-continue\r\n",
+	} {
+		f.Add(strings.Replace(handshake, "Upgrade: w", s+"Upgrade: w", 1), uint8(7))
+		f.Add(s+handshake, uint8(0))
+	}
+	f.Add(strings.ReplaceAll(handshake, "\r", ""), uint8(1))
+	f.Add(strings.Replace(handshake, "/ws", "http://u@x:1/ws?a#b", 1), uint8(1))
+	n, err := New(Config{Path: "/ws", Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	n.phase = running
+	f.Fuzz(func(t *testing.T, request string, cut uint8) {
+		at := min(int(cut), len(request))
+		end := headEnd([]byte(request[:at]), 0)
+		if end < 0 {
+			end = headEnd([]byte(request), max(0, at-3))
+		}
+		if whole := headEnd([]byte(request), 0); end != whole {
+			t.Fatalf("the end is %d, cut at %d it is %d", whole, at, end)
+		}
+		x := &head{heads: &heads{n: n}, conn: &caller{}}
+		q, ok := x.question([]byte(request), end)
+		if !ok {
+			return
+		}
+		r := throughNetHTTP(request[:end])
+		if r == nil {
+			t.Fatalf("net/http refuses %q", request)
+		}
+		if r.URL.Path != n.cfg.Path || r.Host != q.r.Host || strings.Join(r.Header["Origin"], "|") != strings.Join(q.r.Header["Origin"], "|") {
+			t.Errorf("net/http: %+v, here: %+v", r, q.r)
+		}
+	})
+}
+
+// throughNetHTTP is what a handler gets of a request; nil if it gets none.
+func throughNetHTTP(request string) (got *http.Request) {
+	ln := &handover{conns: make(chan net.Conn, 1), done: make(chan struct{})}
+	there, here := net.Pipe()
+	defer here.Close()
+	srv := &http.Server{
+		Handler:  http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r }),
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
+	}
+	served := make(chan struct{})
+	go func() { // ends with srv.Close
+		defer close(served)
+		_ = srv.Serve(ln)
+	}()
+	ln.push(there)
+	go func() { _, _ = here.Write([]byte(request)) }() // ends with here
+	_, _ = http.ReadResponse(bufio.NewReader(here), nil)
+	_ = srv.Close()
+	<-served
+	return got
+}
+
+// BenchmarkHeadDribble: a request that comes byte for byte costs no more than its size.
+func BenchmarkHeadDribble(b *testing.B) {
+	b.ReportAllocs()
+	request := []byte(strings.Replace(handshake, "Upgrade: w", "X: "+strings.Repeat("y", 15<<10)+"\r\nUpgrade: w", 1))
+	for range b.N {
+		x := &head{}
+		for i := range request[:len(request)-1] {
+			seen := len(x.buf)
+			x.buf = append(x.buf, request[i])
+			if headEnd(x.buf, max(0, seen-3)) >= 0 {
+				b.Fatal("too early")
+			}
+		}
+	}
+}
