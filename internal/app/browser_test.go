@@ -152,6 +152,16 @@ func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
+// act does what waits for an element that may never show.
+func (b *tab) act(what string, step chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, limit)
+	defer cancel()
+	if err := chromedp.Do(ctx, step); err != nil {
+		b.t.Fatalf("%s: %v", what, err)
+	}
+}
+
 // until waits for a JavaScript expression to become true.
 func (b *tab) until(expression string) {
 	b.t.Helper()
@@ -179,12 +189,12 @@ func (b *tab) shows(selector, text string) {
 
 func (b *tab) fill(selector, text string) {
 	b.t.Helper()
-	b.do(chromedp.SendKeys(chromedp.CSS(selector), text+"\r"))
+	b.act("type into "+selector, chromedp.SendKeys(chromedp.CSS(selector), text+"\r"))
 }
 
 func (b *tab) click(selector string) {
 	b.t.Helper()
-	b.do(chromedp.Click(chromedp.CSS(selector)))
+	b.act("click "+selector, chromedp.Click(chromedp.CSS(selector)))
 }
 
 // say writes into the message box of the place that is shown.
@@ -210,12 +220,15 @@ func TestBrowser(t *testing.T) {
 
 	// The stages build on each other.
 	stage := func(name string, run func(t *testing.T)) {
-		t.Run(name, func(t *testing.T) {
+		ok := t.Run(name, func(t *testing.T) {
 			for _, b := range []*tab{ada, grace, linus} {
 				b.t = t
 			}
 			run(t)
 		})
+		if !ok {
+			t.FailNow()
+		}
 	}
 	stage("room", func(t *testing.T) {
 		ada.say("hello, lobby")
@@ -263,6 +276,20 @@ func TestBrowser(t *testing.T) {
 		ada.shows(`#frames li.in[data-event="error"]`, `{"event":"error","data":{"message":"Invalid message format"}}`)
 		ada.shows("#notice", "Invalid message format")
 	})
+	stage("narrow", func(t *testing.T) {
+		linus.do(chromedp.EmulateViewport(375, 600))
+		linus.shows("#wire-count", "frames")
+		for range 8 {
+			ada.say("more than a phone shows")
+		}
+		linus.shows("#log", "more than a phone shows")
+		linus.click(`.views [data-view="wire"]`)
+		const overflows, atEnd = `document.querySelector("#frames").scrollHeight > document.querySelector("#frames").clientHeight`,
+			`(e => e.scrollHeight - e.scrollTop - e.clientHeight < 2)(document.querySelector("#frames"))`
+		linus.until(overflows)
+		linus.until(atEnd)
+		linus.do(chromedp.EmulateViewport(1280, 800))
+	})
 	stage("leave and join", func(t *testing.T) {
 		linus.fill("#room", "kitchen")
 		linus.shows("#members", "1 client: you")
@@ -305,7 +332,7 @@ func TestBrowserReconnects(t *testing.T) {
 	b.shows("#status", "1001 Server shutting down")
 	b.shows("#status", "Reconnecting in")
 	b.shows("#frames .note", "close 1001 Server shutting down")
-	b.until(`document.querySelector("#send").disabled`)
+	b.until(`["#send", "#join button", "#raw button"].every(s => document.querySelector(s).disabled)`)
 
 	serve(t, map[string]string{"listen": listen})
 	b.shows("#status", "Connected as ada")

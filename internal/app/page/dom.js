@@ -49,6 +49,20 @@ export function keepAtEnd(e, change) {
   if (atEnd) e.scrollTop = e.scrollHeight;
 }
 
+/**
+ * Keeps e at its end through changes of its own size, unless someone reads further up. Such a change is also to be shown
+ * for the first time: what does not show, as two of three columns on a phone, cannot be scrolled.
+ */
+export function stayAtEnd(e) {
+  let atEnd = true;
+  e.addEventListener("scroll", () => {
+    if (e.clientHeight > 0) atEnd = e.scrollHeight - e.scrollTop - e.clientHeight < 40;
+  });
+  new ResizeObserver(() => {
+    if (atEnd) e.scrollTop = e.scrollHeight;
+  }).observe(e);
+}
+
 /** A colour for a name, always the same one: a hue from 0 to 359. */
 export function hue(name) {
   let h = 7;

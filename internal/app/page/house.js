@@ -241,7 +241,7 @@ export class House {
     setText($("text-label"), verbs[place.kind]);
     const connected = this.#connection.state === "connected";
     $("text").placeholder = connected ? verbs[place.kind] + "…" : "Not connected";
-    $("send").disabled = !connected;
+    for (const b of document.querySelectorAll("#send, #join button, #raw button")) b.disabled = !connected;
     $("leave").hidden = place.kind === "all";
     $("leave").textContent = place.kind === "user" ? "Close" : "Leave";
   }

@@ -1,5 +1,5 @@
 // What was said in each place, and under each message of this tab: which clients got it, and how long that took.
-import { $, el, keepAtEnd, setText, hue, clock, plural } from "./dom.js";
+import { $, el, keepAtEnd, stayAtEnd, setText, hue, clock, plural } from "./dom.js";
 
 const keep = 300; // messages in a place
 const chips = 12; // receivers shown by name
@@ -17,6 +17,7 @@ export class Messages {
 
   constructor(connection) {
     this.#connection = connection;
+    stayAtEnd(this.#log);
     connection.addEventListener("message", ({ detail: { event, data } }) => {
       if (event === "accepted") this.#accepted(data);
       if (event === "seen") this.#seen(data.id, data.user, data.client);

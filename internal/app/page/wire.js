@@ -1,5 +1,5 @@
 // The wire: every frame in both directions, as it was sent, newest last.
-import { $, el, keepAtEnd, clock, plural } from "./dom.js";
+import { $, el, keepAtEnd, stayAtEnd, clock, plural } from "./dom.js";
 
 const keep = 400; // rows
 
@@ -29,6 +29,7 @@ export class Wire {
       e.preventDefault();
       connection.sendRaw($("raw-text").value);
     };
+    stayAtEnd(this.#list);
     this.#count();
   }
 
