@@ -122,13 +122,11 @@ func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, seen ne
 	if b, ok := nc.(*begun); ok { // an event loop takes it back, but not in its wrapping
 		nc, early = b.Conn, slices.Concat(early, b.read)
 	}
-	if err := nc.SetDeadline(time.Now().Add(answerTimeout)); err != nil { // in place of those of the http.Server
+	// It ends with the answer: a transport asks for none, or clears it.
+	if err := nc.SetWriteDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return err
 	}
 	if _, err := nc.Write(ws.AppendResponse(nil, accepted, nil)); err != nil {
-		return err
-	}
-	if err := nc.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
 	n.mu.RLock()
