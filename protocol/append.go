@@ -84,22 +84,30 @@ func EncodeData(v any) (json.RawMessage, error) {
 // control characters, everything else as it is. Bytes that are not UTF-8 become U+FFFD.
 func appendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
-	start := 0 // of what has not been appended yet
-	for i := 0; i < len(s); {
-		c, n := s[i], 1
-		switch {
-		case c >= utf8.RuneSelf:
-			if _, n = utf8.DecodeRuneInString(s[i:]); n == 1 {
-				dst = append(append(dst, s[start:i]...), "\uFFFD"...)
-				start = i + 1
-			}
-		case c < ' ' || c == '"' || c == '\\':
-			dst = appendEscaped(append(dst, s[start:i]...), c)
-			start = i + 1
+	for {
+		n := plain(s)
+		dst = append(dst, s[:n]...)
+		if s = s[n:]; s == "" {
+			return append(dst, '"')
 		}
-		i += n
+		r, n := utf8.DecodeRuneInString(s)
+		if r < utf8.RuneSelf {
+			dst = appendEscaped(dst, s[0])
+		} else {
+			dst = utf8.AppendRune(dst, r)
+		}
+		s = s[n:]
 	}
-	return append(append(dst, s[start:]...), '"')
+}
+
+// plain is the length of what s starts with of ASCII that stands for itself in JSON.
+func plain(s string) int {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			return i
+		}
+	}
+	return len(s)
 }
 
 func appendEscaped(dst []byte, c byte) []byte {
