@@ -50,7 +50,7 @@ type Config[A, M any] struct {
 	DefaultRooms []string
 
 	// AuthTimeout is how long a client may take to send `authenticate`; the callback gets three times as long (protocol
-	// §2). Default 5 s.
+	// §4). Default 5 s.
 	AuthTimeout time.Duration
 
 	// HeartbeatInterval is the time between two looks for clients that have sent no message for HeartbeatTimeout.
@@ -125,7 +125,7 @@ type Config[A, M any] struct {
 	Message func(ctx context.Context, c *Client[M], m Message) error
 
 	// Disconnected is called for each client that was Connected, after its last Message, with the close code and
-	// reason: 1006 if the connection just broke, 1005 if the client gave none.
+	// reason: 1006 if the connection just broke, 1005 if the client gave none. It is in no room any more.
 	Disconnected func(ctx context.Context, c *Client[M], code int, reason string)
 }
 
@@ -152,7 +152,8 @@ type Limits struct {
 	// until half of that is done. Default 256 KiB.
 	ClientQueue int
 
-	// SendQueue is how many bytes of messages may wait for an event loop; past it sends return ErrQueueFull. Default 64 MiB.
+	// SendQueue is how many bytes of messages may wait for an event loop; past it sends return ErrQueueFull. A
+	// larger message waits alone. Default 64 MiB.
 	SendQueue int
 }
 

@@ -70,7 +70,8 @@ func (l *Lane) push(it item) bool {
 	size := int64(0)
 	if it.msg != nil {
 		size = int64(len(it.msg.Frame()))
-		if l.waiting.Load()+size > int64(l.limit) && it.kind != welcome {
+		waiting := l.waiting.Load()
+		if waiting > 0 && waiting+size > int64(l.limit) && it.kind != welcome { // an empty lane takes one of any size
 			return false
 		}
 		l.waiting.Add(size)
