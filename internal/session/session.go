@@ -3,7 +3,7 @@
 //
 // What the socket brings is cut into messages on the goroutine that reads (an event loop: it must not wait), and
 // queued. Everything else happens in the order of arrival on a goroutine of the Pool, at most one a session at a time.
-// The authenticate callback runs beside that, since a client is answered while it is being decided upon (protocol §2).
+// The authenticate callback runs beside that, since a client is answered while it is being decided upon (protocol §4).
 package session
 
 import (
@@ -31,7 +31,9 @@ type Session struct {
 
 	member hub.Member // its fields have owners of their own
 
-	in ws.Endpoint // owned by the goroutine that calls Data
+	// Owned by the goroutine that calls Data.
+	in    ws.Endpoint
+	pongs uint8 // queued by this call
 
 	lastRead   atomic.Int64 // Unix milliseconds: any byte
 	lastActive atomic.Int64 // Unix milliseconds: a message
@@ -131,6 +133,7 @@ func (s *Session) conn() transport.Conn { return s.member.Link().(transport.Conn
 // Data takes bytes from the socket. It is transport.Handler's.
 func (s *Session) Data(b []byte, now time.Time) {
 	s.lastRead.Store(now.UnixMilli())
+	s.pongs = 0
 	switch s.State() {
 	case protocol.StateDisconnected:
 		return // closing: what still comes is nobody's
@@ -215,13 +218,18 @@ const reasonTooEager = "Too many messages before authentication"
 
 func (in *inbound) Ping(payload []byte) {
 	s := (*Session)(in)
-	// A client that does not take our pongs gets no more of them: only the latest ping asks for an answer (RFC 6455 §5.5.3).
-	if s.member.Buffered() < maxPongBacklog {
+	// A client that does not take our pongs gets no more of them, and one that floods us with pings fewer: not every ping
+	// asks for an answer (RFC 6455 §5.5.3), and a read may hold ten thousand.
+	if s.pongs < maxPongs && s.member.Buffered() < maxPongBacklog {
+		s.pongs++
 		s.member.Control(ws.AppendFrame(nil, ws.OpPong, payload))
 	}
 }
 
-const maxPongBacklog = 4096
+const (
+	maxPongBacklog = 4096 // bytes
+	maxPongs       = 64   // of one read
+)
 
 func (in *inbound) Pong([]byte) {}
 
