@@ -7,7 +7,7 @@ const (
 	CloseProtocolError      = 1002
 	CloseUnsupportedData    = 1003
 	CloseInvalidPayload     = 1007
-	ClosePolicyViolation    = 1008 // an encrypted message that does not decrypt
+	ClosePolicyViolation    = 1008 // too much said before authentication, or an encrypted message that does not decrypt
 	CloseMessageTooBig      = 1009
 	CloseSlowConsumer       = 1013
 	CloseAuthTimeout        = 4001

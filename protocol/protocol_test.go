@@ -239,9 +239,6 @@ func TestHostileMessages(t *testing.T) {
 }
 
 func TestParsingAllocates(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
 	for _, tt := range []struct {
 		text string
 		want float64
