@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"time"
 
@@ -88,7 +89,10 @@ func (s *Session) admit(id Identity) bool {
 	if s.env.Calls.Connected == nil {
 		return true
 	}
-	s.guard("connected", s.callConnected)
+	s.guard("connected", func(ctx context.Context) error {
+		s.env.Calls.Connected(ctx, s)
+		return nil
+	})
 	s.mu.Lock()
 	s.holding = false
 	s.scheduleLocked()

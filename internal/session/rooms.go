@@ -8,11 +8,6 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-func (s *Session) callConnected(ctx context.Context) error {
-	s.env.Calls.Connected(ctx, s)
-	return nil
-}
-
 // join asks the validator which of the wished rooms the client may join, and joins those. There is no reply.
 func (s *Session) join(data json.RawMessage) {
 	wished := protocol.ParseRooms(data)
