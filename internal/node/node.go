@@ -151,6 +151,7 @@ func (n *Node) closeTransports() error {
 			err = errors.Join(err, fmt.Errorf("close transport: %w", cerr))
 		}
 	}
+	n.env.Pool.Attend()
 	return err
 }
 

@@ -34,28 +34,31 @@ func (s *Session) startAuthentication(data []byte) {
 func (s *Session) authenticate(data []byte) {
 	defer s.env.Running.Done()
 	var id Identity
-	err := safely(func() (err error) {
+	accepted := safely(func() (err error) {
 		id, err = s.env.Calls.Authenticate((*lifetime)(s), s, data)
 		return err
-	})
-	if s.State() == protocol.StateDisconnected {
-		return
-	}
-	switch {
-	case errors.Is(err, ErrRejected):
-		s.env.Stats.AuthRejected.Add(1)
-		s.debug("authentication rejected", "cause", err)
-		s.refuse(protocol.ErrAuthFailed)
-		return
-	case err != nil:
-		s.env.Stats.AuthFailed.Add(1)
-		s.failed("authenticate", err)
-		s.refuse(protocol.ErrAuthError)
+	}, s.notAccepted)
+	if !accepted || s.State() == protocol.StateDisconnected {
 		return
 	}
 	s.hold(id.User, s.env.DefaultRooms)
 	if !s.admit(id) {
 		s.release(id.User, append([]string{s.ID()}, s.env.DefaultRooms...))
+	}
+}
+
+// notAccepted ends a session whose authenticate callback has refused it, or failed.
+func (s *Session) notAccepted(err error) {
+	switch {
+	case s.State() == protocol.StateDisconnected:
+	case errors.Is(err, ErrRejected):
+		s.env.Stats.AuthRejected.Add(1)
+		s.debug("authentication rejected", "cause", err)
+		s.refuse(protocol.ErrAuthFailed)
+	default:
+		s.env.Stats.AuthFailed.Add(1)
+		s.failed("authenticate", err)
+		s.refuse(protocol.ErrAuthError)
 	}
 }
 
@@ -89,13 +92,18 @@ func (s *Session) admit(id Identity) bool {
 	if s.env.Calls.Connected == nil {
 		return true
 	}
+	defer s.unhold() // even if the callback ends the goroutine
 	s.guard("connected", func(ctx context.Context) error {
 		s.env.Calls.Connected(ctx, s)
 		return nil
 	})
+	return true
+}
+
+// unhold lets the messages be handled that came before the connected callback has returned.
+func (s *Session) unhold() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.holding = false
 	s.scheduleLocked()
-	s.mu.Unlock()
-	return true
 }

@@ -11,7 +11,7 @@ import (
 
 // LobbyConfig bounds the clients that have not authenticated.
 type LobbyConfig struct {
-	Timeout time.Duration // from connecting to `authenticate`; three times as long from there on (protocol §2)
+	Timeout time.Duration // from connecting to `authenticate`; three times as long from there on (protocol §4)
 	Max     int           // clients, in all
 	PerAddr int           // clients of one address; IPv6 addresses count by their /64
 }

@@ -69,6 +69,15 @@ func (p *Pool) Defer(s *Session) {
 	p.mu.Unlock()
 }
 
+// Attend sets going what was deferred by loops that have ended before they could lend themselves.
+func (p *Pool) Attend() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waitingLocked() > 0 {
+		p.attendLocked()
+	}
+}
+
 // Lend sets going what was deferred, and lets it run first. For event loops, once a turn. It blocks as a Lender does.
 func (p *Pool) Lend(l *Lender) {
 	p.mu.Lock()
@@ -141,14 +150,30 @@ func (p *Pool) startLocked(n int) {
 }
 
 func (p *Pool) work(age uint64) {
-	defer p.done.Done()
+	var s *Session
+	defer func() {
+		if s != nil {
+			p.exited(s, age)
+		}
+		p.done.Done()
+	}()
 	for {
-		s := p.next(&age)
-		if s == nil {
+		if s = p.next(&age); s == nil {
 			return
 		}
 		s.run()
 	}
+}
+
+// exited is the end of a worker whose callback has called runtime.Goexit: another one goes on with its session.
+func (p *Pool) exited(s *Session, age uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if age == p.age {
+		p.workers--
+	}
+	p.queue = append(p.queue, s)
+	p.attendLocked()
 }
 
 // next takes the session that has waited longest, or signs the worker off. age is the worker's generation.

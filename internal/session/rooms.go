@@ -20,14 +20,15 @@ func (s *Session) join(data json.RawMessage) {
 		return
 	}
 	var allowed []string
-	err := safely(func() (err error) {
+	ok := safely(func() (err error) {
 		// A copy: the validator may change its list, which must not change what was asked for.
 		allowed, err = s.env.Calls.ValidateRooms((*lifetime)(s), s, slices.Clone(wished))
 		return err
-	})
-	if err != nil {
+	}, func(err error) {
 		s.env.Stats.CallbackErrors.Add(1)
 		s.failed("validate rooms", err)
+	})
+	if !ok {
 		return
 	}
 	allowed = s.recheck(wished, allowed)

@@ -31,9 +31,7 @@ type Session struct {
 
 	member hub.Member // its fields have owners of their own
 
-	// Owned by the goroutine that calls Data.
-	in    ws.Endpoint
-	pongs uint8 // queued by this call
+	in ws.Endpoint // owned by the goroutine that calls Data
 
 	lastRead   atomic.Int64 // Unix milliseconds: any byte
 	lastActive atomic.Int64 // Unix milliseconds: a message
@@ -49,8 +47,10 @@ type Session struct {
 	holding  bool       // messages wait until the connected callback has returned
 	paused   bool       // not read from, until the queue is shorter
 	gone     bool       // the socket is
+	told     bool       // the disconnected callback has begun
 	final    bool       // nothing will run for it any more
 	queued   uint32
+	pongs    uint8 // queued by this call of Data; owned by its goroutine, and here because there is room
 	queue    queue
 	guest    *guest        // until authenticated
 	value    any           // what the authenticate callback made of it
@@ -296,6 +296,8 @@ func (s *Session) finish(code int, reason string, by side) bool {
 	}
 	guest := s.guest
 	s.guest = nil
+	// Before the disconnected callback can run: who asks there whether the user has other clients must not find this one.
+	user, rooms, member := s.env.Hub.Remove(&s.member)
 	if s.admitted || s.running {
 		s.scheduleLocked()
 	} else {
@@ -306,7 +308,7 @@ func (s *Session) finish(code int, reason string, by side) bool {
 	if guest != nil {
 		s.env.Lobby.leave(guest)
 	}
-	if user, rooms, ok := s.env.Hub.Remove(&s.member); ok {
+	if member {
 		s.release(user, rooms)
 	}
 	return true
@@ -363,9 +365,11 @@ func (s *Session) next() (payload []byte, ok bool) {
 		s.mu.Unlock()
 		return nil, false
 	}
+	told := s.told
+	s.told = true
 	s.mu.Unlock()
 
-	if s.admitted && s.env.Calls.Disconnected != nil {
+	if s.admitted && !told && s.env.Calls.Disconnected != nil {
 		s.guard("disconnected", func(ctx context.Context) error {
 			s.env.Calls.Disconnected(ctx, s, s.end.code, s.end.reason)
 			return nil

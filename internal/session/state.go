@@ -11,7 +11,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// handle is the table of protocol §2: what an event does, by the state of the client.
+// handle is the table of protocol §3: what an event does, by the state of the client.
 func (s *Session) handle(payload []byte) {
 	e, err := protocol.ParseEnvelope(payload)
 	if err != nil {
@@ -58,10 +58,10 @@ func (s *Session) reply(e *protocol.Error) {
 
 // guard runs a callback with the server's context; an error or a panic is logged, counted, and ends nothing else.
 func (s *Session) guard(name string, call func(ctx context.Context) error) {
-	if err := safely(func() error { return call(s.env.Base) }); err != nil {
+	safely(func() error { return call(s.env.Base) }, func(err error) {
 		s.env.Stats.CallbackErrors.Add(1)
 		s.failed(name, err)
-	}
+	})
 }
 
 func (s *Session) failed(name string, err error) {
@@ -87,12 +87,24 @@ type panicError struct {
 
 func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
-// safely runs f and turns its panic, if any, into an error.
-func safely(f func() error) (err error) {
+// errExit stands for the end of a callback by runtime.Goexit.
+var errExit = errors.New("callback has ended its goroutine")
+
+// safely runs f and gives its error, or its panic as one, to failed. When f ends its goroutine (runtime.Goexit, as a test does that
+// fails), that is errExit, and the deferred calls of the caller are all that still runs.
+func safely(f func() error, failed func(error)) (ok bool) {
+	returned := false
 	defer func() {
 		if v := recover(); v != nil {
-			err = &panicError{v, debug.Stack()}
+			failed(&panicError{v, debug.Stack()})
+		} else if !returned {
+			failed(errExit)
 		}
 	}()
-	return f()
+	err := f()
+	returned = true
+	if err != nil {
+		failed(err)
+	}
+	return err == nil
 }

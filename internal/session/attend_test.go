@@ -1,0 +1,41 @@
+package session_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/transport"
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// TestLoopEndsBeforeItLends: what a loop has read in its last turn does not wait for it for ever.
+func TestLoopEndsBeforeItLends(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		heard := 0
+		b := newBench(session.LobbyConfig{}, session.Callbacks{
+			Message: func(context.Context, *session.Session, protocol.Envelope) error { heard++; return nil },
+		})
+		p := &peer{}
+		p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: b.env.Hub.Lane(0), Looped: true, ID: "id"})
+		lender := session.NewLender()
+		p.say("authenticate", nil)
+		b.env.Pool.Lend(lender)
+		synctest.Wait()
+		p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"m"}`)), time.Now())
+		p.Closed(transport.ErrClosed)
+		synctest.Wait()
+		if heard != 0 {
+			t.Fatal("it was lent already")
+		}
+		b.env.Pool.Attend()
+		b.close()
+		if heard != 1 {
+			t.Errorf("%d messages handled", heard)
+		}
+	})
+}
