@@ -17,8 +17,8 @@ import (
 type State = protocol.State
 
 // Client is the application's view of one authenticated connection. It may be kept; after the client has gone it tells
-// what it last was, and sends fail with ErrNotConnected. All methods may be called from any goroutine, and do not
-// block but where it is said.
+// what it last was, but for its rooms, and sends fail with ErrNotConnected. All methods may be called from any
+// goroutine, and do not block but where it is said.
 type Client[M any] struct {
 	metadata M // first: behind the others an empty M would take eight bytes
 	s        *session.Session
@@ -40,7 +40,7 @@ func (c *Client[M]) State() State { return c.s.State() }
 // Rooms are the names of the rooms that the client is in, its own first; empty after it has gone. The slice is the caller's.
 func (c *Client[M]) Rooms() []string { return c.s.Rooms() }
 
-// Encrypted reports whether everything that is sent to the client is encrypted (protocol §6).
+// Encrypted reports whether everything that is sent to the client is encrypted (protocol §10). Always false so far.
 func (c *Client[M]) Encrypted() bool { return false }
 
 // Backpressured reports whether messages were dropped for the client because it takes them too slowly, and it has not
@@ -77,11 +77,11 @@ func (c *Client[M]) Join(ctx context.Context, rooms ...string) error {
 // Leave takes the client out of those of the rooms that it is in.
 func (c *Client[M]) Leave(rooms ...string) { c.s.Leave(rooms...) }
 
-// Disconnect closes the client with a code (1000, or 3000 to 4999 for the application's own) and a reason, cut to 123
-// bytes, behind what has been sent to it. ErrNotConnected when it has gone.
+// Disconnect closes the client with a code (1000, 1001, 1007 to 1014, or 3000 to 4999 for the application's own) and a
+// reason, cut to 123 bytes, behind what has been sent to it. ErrNotConnected when it has gone.
 func (c *Client[M]) Disconnect(code int, reason string) error {
 	if code != 1000 && code != 1001 && (code < 1007 || code > 1014) && (code < 3000 || code > 4999) {
-		return fmt.Errorf("disconnect: code %d can't be sent; the application's own are 3000 to 4999", code)
+		return fmt.Errorf("disconnect: code %d can't be sent; 1000, 1001, 1007 to 1014 and, for the application, 3000 to 4999 can", code)
 	}
 	if !c.s.Close(code, reason) {
 		return ErrNotConnected

@@ -25,7 +25,7 @@ var (
 	// ErrNotRunning is returned by Shutdown of a server that has not been started, or was shut down already.
 	ErrNotRunning = node.ErrNotRunning
 
-	// ErrStarted is returned by a second Start.
+	// ErrStarted is returned by a second Start, also after Shutdown: a server is started once.
 	ErrStarted = node.ErrStarted
 
 	// ErrServerClosed is returned by Serve after Shutdown.

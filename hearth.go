@@ -43,7 +43,8 @@ func New[A, M any](cfg Config[A, M]) (*Server[A, M], error) {
 }
 
 // Start makes the server ready: handshakes before that are answered with 503. It waits for the broker as long as ctx allows;
-// after an error it may be called again. A server that was started must be ended with Shutdown. ErrStarted when it is running.
+// after an error it may be called again. A server that was started must be ended with Shutdown. ErrStarted when it was
+// started before, even if it has ended since.
 func (s *Server[A, M]) Start(ctx context.Context) error {
 	if err := s.node.Start(ctx); err != nil {
 		return fmt.Errorf("start: %w", err)

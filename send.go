@@ -24,7 +24,7 @@ func ToRoom(name string) Target { return Target{hub.Target{Kind: hub.Room, Name:
 // ToAll is every authenticated client.
 func ToAll() Target { return Target{} }
 
-// encode makes raw JSON of data. An empty event and absent data make a send do nothing (protocol §3).
+// encode makes raw JSON of data. An empty event and absent data make a send do nothing (protocol §6).
 func encode(event string, data any) (raw json.RawMessage, skip bool, err error) {
 	if event == "" || data == nil {
 		return nil, true, nil
@@ -81,7 +81,7 @@ func (s *Server[A, M]) Publish(ctx context.Context, t Target, event string, data
 	return s.node.Publish(ctx, t.t, event, raw, exclude)
 }
 
-// Send is Publish by destination (protocol §3): "" is everyone, the id of a client on this node is that client,
+// Send is Publish by destination (protocol §6): "" is everyone, the id of a client on this node is that client,
 // anything else is a room, here and on other nodes.
 func (s *Server[A, M]) Send(ctx context.Context, destination, event string, data any) error {
 	raw, skip, err := encode(event, data)

@@ -11,7 +11,7 @@ import (
 // Kind says what a Target is.
 type Kind uint8
 
-// The kinds of target (protocol §3).
+// The kinds of target (protocol §6).
 const (
 	All Kind = iota
 	Client

@@ -49,7 +49,7 @@ func (n *Node) Publish(ctx context.Context, t hub.Target, event string, data jso
 	return err
 }
 
-// Send is Publish by destination (protocol §3): nothing is everyone, a client that is here is that client, and anything
+// Send is Publish by destination (protocol §6): nothing is everyone, a client that is here is that client, and anything
 // else is a room, whether it has members here or not.
 func (n *Node) Send(ctx context.Context, destination, event string, data json.RawMessage) error {
 	t := hub.Target{Kind: hub.Room, Name: destination}

@@ -46,7 +46,7 @@ func every(d time.Duration) (<-chan time.Time, func()) {
 	return t.C, t.Stop
 }
 
-// checkHeartbeat closes a client that has sent no message for too long (protocol §2).
+// checkHeartbeat closes a client that has sent no message for too long (protocol §8).
 func (n *Node) checkHeartbeat(s *session.Session, now time.Time) {
 	s.Backpressured() // notices that it has caught up
 	if now.Sub(s.LastActivity()) > n.cfg.HeartbeatTimeout {
