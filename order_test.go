@@ -274,3 +274,37 @@ func TestMessageBeforeTheEnd(t *testing.T) {
 		}
 	})
 }
+
+// TestDisconnectedSeesNoTrace: when Disconnected runs, the client is no longer found, so presence can be counted there.
+func TestDisconnectedSeesNoTrace(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		var r *rig
+		var gone sync.WaitGroup
+		started := make(chan struct{})
+		r = start(t, config{
+			Transport: transport,
+			Disconnected: func(_ context.Context, c *client, _ int, _ string) {
+				<-started // r is set
+				if _, ok := r.Client(c.ID()); ok || r.Count(hearth.ToUser(c.UserID())) != 0 || len(c.Rooms()) != 0 {
+					t.Errorf("client %s is still there", c.UserID())
+				}
+				gone.Done()
+			},
+		})
+		close(started)
+		for i := range 60 {
+			gone.Add(1)
+			p := r.member(fmt.Sprint("u", i))
+			switch i % 3 {
+			case 0:
+				p.bye(1000, "")
+			case 1:
+				p.hangUp()
+			case 2:
+				must(t, r.Disconnect(p.id, 1000, ""))
+			}
+		}
+		gone.Wait()
+	})
+}

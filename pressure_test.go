@@ -65,12 +65,17 @@ func TestBackpressure(t *testing.T) {
 		quick := r.member("quick")
 		w := r.slowPeer("slow")
 		slow := r.ClientsOf("slow")[0]
-		total := r.flood(quick, func(int) bool { return r.Stats().Dropped >= 50 })
-		if !slow.Backpressured() || r.client(quick).Backpressured() {
-			t.Errorf("backpressured: slow %v, quick %v", slow.Backpressured(), r.client(quick).Backpressured())
+		most := 0
+		total := r.flood(quick, func(int) bool { // the kernel takes some now and then, but not for ever
+			waiting := r.Pending(hearth.ToAll())
+			most = max(most, waiting)
+			return r.Stats().Dropped >= 50 && slow.Backpressured() && waiting > 200<<10
+		})
+		if most > 300<<10 { // the limit, and what the loop has not got round to
+			t.Errorf("up to %d bytes waited", most)
 		}
-		if n := r.Pending(hearth.ToAll()); n < 200<<10 || n > 300<<10 { // the limit, and what the loop has not got round to
-			t.Errorf("%d bytes wait", n)
+		if r.client(quick).Backpressured() {
+			t.Error("the quick client is marked")
 		}
 		quick.wantsNumbers(total)
 		dropped := int(r.Stats().Dropped)
