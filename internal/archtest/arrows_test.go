@@ -21,6 +21,7 @@ type rule struct {
 var arrows = []rule{
 	// The leaves: the contract, and what has no I/O.
 	{folder: "protocol", open: true},
+	{folder: "seal", open: true},
 	{folder: "broker", open: true, imports: []string{"protocol"}},
 	{folder: "internal/ws", open: true, libraries: []string{"github.com/klauspost/compress"}},
 

@@ -1,0 +1,76 @@
+package seal
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// strict refuses bits that are left over, but passes over line ends: decode looks for those.
+var strict = base64.StdEncoding.Strict()
+
+// decode reads canonical base64, the text that encoding the same bytes would give and no other. dst needs room for
+// DecodedLen(len(src)) bytes.
+func decode(dst, src []byte) (n int, ok bool) {
+	n, err := strict.Decode(dst, src)
+	return n, err == nil && strict.EncodedLen(n) == len(src)
+}
+
+var errBase64 = errors.New("not canonical base64")
+
+// decodeExactly fills dst from s. A length that can't be right is seen before anything is read.
+func decodeExactly(dst []byte, s string) error {
+	if want := strict.EncodedLen(len(dst)); len(s) != want {
+		return fmt.Errorf("%d characters, want %d", len(s), want)
+	}
+	var buf [96]byte // for the longer of two: EncodedLen(PublicKeySize) is 88
+	src := buf[:copy(buf[:], s)]
+	var out [72]byte // DecodedLen leaves room for what padding stands for
+	n, ok := decode(out[:], src)
+	switch {
+	case !ok:
+		return errBase64
+	case n != len(dst):
+		return fmt.Errorf("%d bytes, want %d", n, len(dst))
+	}
+	copy(dst, out[:n])
+	return nil
+}
+
+// pairs has the two characters for each 12 bits, first the lower byte.
+var pairs = func() (table [1 << 12]uint16) {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+	for i := range table {
+		table[i] = uint16(alphabet[i>>6]) | uint16(alphabet[i&63])<<8
+	}
+	return table
+}()
+
+// eight gives the characters for the upper 48 bits of v, the first one lowest.
+func eight(v uint64) uint64 {
+	return uint64(pairs[v>>52]) | uint64(pairs[v>>40&0xfff])<<16 |
+		uint64(pairs[v>>28&0xfff])<<32 | uint64(pairs[v>>16&0xfff])<<48
+}
+
+// encodeInPlace makes b the base64 of its last n bytes; len(b) must be EncodedLen(n). The standard library's encoder
+// takes three times as long, which would be more than all the encryption, and does not promise to work in place.
+//
+// With r bytes left, reading is ahead of writing by EncodedLen(r) - r, which is r/3 or more: 8 at least for 24 bytes and
+// up, so that 32 characters end before the 25th byte.
+func encodeInPlace(b []byte, n int) {
+	src := b[len(b)-n:]
+	for len(src) >= 26 && len(b) >= 32 { // 24 bytes; the last read looks at two more
+		v0 := binary.BigEndian.Uint64(src)
+		v1 := binary.BigEndian.Uint64(src[6:])
+		v2 := binary.BigEndian.Uint64(src[12:])
+		v3 := binary.BigEndian.Uint64(src[18:])
+		binary.LittleEndian.PutUint64(b, eight(v0))
+		binary.LittleEndian.PutUint64(b[8:], eight(v1))
+		binary.LittleEndian.PutUint64(b[16:], eight(v2))
+		binary.LittleEndian.PutUint64(b[24:], eight(v3))
+		src, b = src[24:], b[32:]
+	}
+	var rest [26]byte
+	base64.StdEncoding.Encode(b, rest[:copy(rest[:], src)])
+}
