@@ -33,6 +33,8 @@ type Pool struct {
 	watching bool   // check is scheduled
 	watch    *time.Timer
 	lenders  []*Lender      // standing back
+	resting  bool           // a worker waits for more
+	rest     chan bool      // what it waits for: true is work, false the end
 	done     sync.WaitGroup // one for each worker
 }
 
@@ -140,9 +142,15 @@ func (p *Pool) attendLocked() {
 
 func (p *Pool) waitingLocked() int { return len(p.queue) - p.head }
 
-// startLocked adds n workers. Each ends when it finds nothing to do; Wait waits for them.
+// startLocked adds n workers, of whom the first may have been resting. Each ends when it finds nothing to do; Wait waits
+// for them.
 func (p *Pool) startLocked(n int) {
 	p.workers += n
+	if p.resting && n > 0 {
+		p.resting = false
+		p.rest <- true
+		n--
+	}
 	p.done.Add(n)
 	for range n {
 		go p.work(p.age)
@@ -176,7 +184,8 @@ func (p *Pool) exited(s *Session, age uint64) {
 	p.attendLocked()
 }
 
-// next takes the session that has waited longest, or signs the worker off. age is the worker's generation.
+// next takes the session that has waited longest; when there is none it waits a little, or signs the worker off. age is
+// the worker's generation.
 func (p *Pool) next(age *uint64) *Session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -187,15 +196,11 @@ func (p *Pool) next(age *uint64) *Session {
 		*age = p.age
 		p.workers++
 	}
-	if p.head == len(p.queue) {
-		p.queue, p.head = p.queue[:0], 0
-		if cap(p.queue) > 4096 {
-			p.queue = nil
+	for p.head == len(p.queue) {
+		if !p.restLocked() {
+			return nil
 		}
-		if p.workers--; p.workers == 0 {
-			p.releaseLocked(0, false)
-		}
-		return nil
+		*age = p.age
 	}
 	s := p.queue[p.head]
 	p.queue[p.head] = nil
@@ -207,14 +212,42 @@ func (p *Pool) next(age *uint64) *Session {
 	return s
 }
 
+// restLocked is what a worker does that finds the queue empty. The last one stays for a millisecond or two, until check
+// ends it: a loop under load sets a worker going every few microseconds, and a new goroutine's stack has to grow first.
+// It reports whether there is work again.
+func (p *Pool) restLocked() bool {
+	p.queue, p.head = p.queue[:0], 0
+	if cap(p.queue) > 4096 {
+		p.queue = nil
+	}
+	if p.workers--; p.workers == 0 {
+		p.releaseLocked(0, false)
+	}
+	if p.resting || !p.watching {
+		return false
+	}
+	if p.rest == nil {
+		p.rest = make(chan bool, 1)
+	}
+	p.resting = true
+	p.mu.Unlock()
+	more := <-p.rest
+	p.mu.Lock()
+	return more
+}
+
 // check grows the pool when something that waited at the last check is waiting still. It runs while there is work.
 func (p *Pool) check() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.releaseLocked(lendMax, p.taken == p.seen)
 	waiting := p.waitingLocked()
-	if waiting == 0 && len(p.lenders) == 0 {
+	if waiting == 0 && len(p.lenders) == 0 && p.taken == p.seen {
 		p.watching = false
+		if p.resting {
+			p.resting = false
+			p.rest <- false
+		}
 		return
 	}
 	if p.taken < p.mark {
