@@ -1,0 +1,38 @@
+package hub_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/hearthws/hearth/internal/hub"
+)
+
+// TestMaxRoomsWhileTheyChange: the bound holds for members with and without a user, whatever they joined and left before.
+func TestMaxRoomsWhileTheyChange(t *testing.T) {
+	t.Parallel()
+	for _, user := range []string{"", "u"} {
+		h := hub.New(hub.Config{Lanes: 1, Wake: func(int) {}, MaxRooms: 3})
+		m := &hub.Member{}
+		m.Init("id", nil, h.Lane(0), nil)
+		h.Admit(m, hub.Admission{User: user, Rooms: []string{"a"}})
+		for i := range 10 {
+			for _, name := range []string{"b", fmt.Sprint("c", i)} {
+				if _, err := h.Join(m, name); err != nil {
+					t.Fatalf("user %q, round %d: %v", user, i, err)
+				}
+			}
+			if _, err := h.Join(m, "d"); !errors.Is(err, hub.ErrTooManyRooms) {
+				t.Fatalf("user %q, round %d: %v", user, i, err)
+			}
+			if _, err := h.Join(m, "id"); err != nil { // does not count
+				t.Fatal(err)
+			}
+			h.Leave(m, "b")
+			h.Leave(m, fmt.Sprint("c", i))
+			if h.User(m) != user {
+				t.Fatalf("user is %q", h.User(m))
+			}
+		}
+	}
+}
