@@ -37,8 +37,13 @@ func (c *Client[M]) Metadata() M { return c.metadata }
 // State is how far the client has come.
 func (c *Client[M]) State() State { return c.s.State() }
 
-// Rooms are the names of the rooms that the client is in, its own first; empty after it has gone. The slice is the caller's.
+// Rooms are the names of the rooms that the client is in, its own first; after it has gone, those that it was in then. So
+// Disconnected can tell them, and a Message that was sent right before the end is judged as one of a member. The slice is
+// the caller's.
 func (c *Client[M]) Rooms() []string { return c.s.Rooms() }
+
+// In reports whether the client is in that room, by the same rules as Rooms.
+func (c *Client[M]) In(room string) bool { return c.s.In(room) }
 
 // Encrypted reports whether everything that is sent to the client is encrypted (protocol §10). Always false so far.
 func (c *Client[M]) Encrypted() bool { return false }

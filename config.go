@@ -125,7 +125,8 @@ type Config[A, M any] struct {
 	Message func(ctx context.Context, c *Client[M], m Message) error
 
 	// Disconnected is called for each client that was Connected, after its last Message, with the close code and
-	// reason: 1006 if the connection just broke, 1005 if the client gave none. It is in no room any more.
+	// reason: 1006 if the connection just broke, 1005 if the client gave none. It is in no room any more; Client.Rooms tells those that it
+	// was in.
 	Disconnected func(ctx context.Context, c *Client[M], code int, reason string)
 }
 

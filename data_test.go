@@ -136,10 +136,17 @@ func testGone(t *testing.T, r *rig, a *peer, ca *client) {
 			t.Errorf("code %d: %v", code, err)
 		}
 	}
+	was := ca.Rooms()
+	if len(was) < 2 || !ca.In(was[0]) || !ca.In(was[1]) || ca.In("elsewhere") {
+		t.Fatalf("rooms %q", was)
+	}
 	must(t, ca.Disconnect(3000, repeat("ü", 100)))
 	a.wantsClose(3000, repeat("ü", 61)) // 123 bytes at most, no half character
-	if _, ok := r.Client(a.id); ok || r.Count(hearth.ToUser("u")) != 1 || ca.State().String() != "disconnected" || len(ca.Rooms()) != 0 {
-		t.Errorf("still there: %v, %v, rooms %v", ok, ca.State(), ca.Rooms())
+	if _, ok := r.Client(a.id); ok || r.Count(hearth.ToUser("u")) != 1 || ca.State().String() != "disconnected" {
+		t.Errorf("still there: %v, %v", ok, ca.State())
+	}
+	if rooms := ca.Rooms(); len(rooms) != len(was) || rooms[0] != a.id || !ca.In(was[1]) || ca.In("elsewhere") {
+		t.Errorf("rooms %q, before the end %q", rooms, was)
 	}
 	if ca.UserID() != "u" || ca.ID() != a.id || ca.Metadata().Name != "u" {
 		t.Error("it has forgotten who it was")

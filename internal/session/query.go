@@ -2,6 +2,7 @@ package session
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/hearthws/hearth/internal/hub"
@@ -57,8 +58,25 @@ func (s *Session) Paused() bool {
 	return s.paused
 }
 
-// Rooms are the names of the rooms that the client is in, its own first.
-func (s *Session) Rooms() []string { return s.env.Hub.RoomsOf(&s.member) }
+// Rooms are the names of the rooms that the client is in, or was in at its end, its own first. The copy is the caller's.
+func (s *Session) Rooms() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end != nil {
+		return slices.Clone(s.end.rooms)
+	}
+	return s.env.Hub.RoomsOf(&s.member)
+}
+
+// In reports whether the client is in the named room, or was at its end.
+func (s *Session) In(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end != nil {
+		return slices.Contains(s.end.rooms, name)
+	}
+	return s.env.Hub.In(&s.member, name)
+}
 
 // Backpressured reports whether messages were dropped for the client, and it has not caught up since.
 func (s *Session) Backpressured() bool {

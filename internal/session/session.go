@@ -62,6 +62,7 @@ type Session struct {
 type end struct {
 	code   int
 	reason string
+	rooms  []string // that it was in
 }
 
 // A queue holds messages that wait for callbacks. Its zero value is empty.
@@ -282,7 +283,7 @@ func (s *Session) finish(code int, reason string, by side) bool {
 		s.mu.Unlock()
 		return false
 	}
-	s.end = &end{code, reason}
+	s.end = &end{code: code, reason: reason}
 	s.state.Store(uint32(protocol.StateDisconnected))
 	if by == fromHere || !s.admitted {
 		s.queue, s.queued = queue{}, 0
@@ -298,6 +299,7 @@ func (s *Session) finish(code int, reason string, by side) bool {
 	s.guest = nil
 	// Before the disconnected callback can run: who asks there whether the user has other clients must not find this one.
 	user, rooms, member := s.env.Hub.Remove(&s.member)
+	s.end.rooms = rooms
 	if s.admitted || s.running {
 		s.scheduleLocked()
 	} else {
