@@ -69,7 +69,8 @@ func (s *Server[A, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.nod
 
 // Serve accepts connections from ln until Shutdown, and then returns ErrServerClosed; it closes ln. Handshakes on Config.Path are
 // the server's, all other requests go to h, nil for 404. For plain TCP on Linux it takes handshakes without net/http,
-// which halves the cost of a connect; middleware around ServeHTTP is not asked then. Call it after Start. It blocks.
+// which halves the cost of a connect; middleware around ServeHTTP is not asked then. A request's header has ten seconds to arrive and 16 KiB; how long a body may take
+// is for h to say (http.ResponseController.SetReadDeadline). Call it after Start: before, everything goes through net/http. It blocks.
 func (s *Server[A, M]) Serve(ln net.Listener, h http.Handler) error { return s.node.Serve(ln, h) }
 
 // Client returns the client with that id on this node.
