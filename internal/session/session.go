@@ -22,7 +22,7 @@ import (
 )
 
 // Session is one client, from its connection to its end. It is the connection's transport.Handler and the hub's member.
-// A server holds as many as it has clients, most of them idle: keep it within 224 bytes.
+// A server holds as many as it has clients, most of them idle: keep it within 240 bytes.
 type Session struct {
 	// Set by Open, then read-only.
 	env       *Env
