@@ -7,7 +7,6 @@ replace github.com/hearthws/hearth => ../
 require github.com/hearthws/hearth v0.0.0
 
 require (
-	github.com/go-json-experiment/json v1.27.2 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
 	golang.org/x/sys v0.49.0 // indirect
