@@ -212,11 +212,7 @@ func (l *Lane) deliver(m *Member, msg *ws.Message) {
 	if !m.live {
 		return // finished: it is no longer anybody's destination
 	}
-	frame := msg.Frame()
-	if m.Deflate {
-		frame = msg.Deflated()
-	}
-	if m.link.Write(frame) {
+	if m.link.Write(m.frameOf(msg)) {
 		l.hub.delivered.Add(1)
 		return
 	}
@@ -298,11 +294,7 @@ func (l *Lane) exclude(members []*Member, skip bool) {
 func (l *Lane) squeeze(m *Member, run []item) (fit int) {
 	if len(run) > 1 {
 		for i := range run {
-			frame := run[i].msg.Frame()
-			if m.Deflate {
-				frame = run[i].msg.Deflated()
-			}
-			if !m.link.Write(frame) {
+			if !m.link.Write(m.frameOf(run[i].msg)) {
 				break // keep the order: nothing later may overtake what was dropped
 			}
 			fit++

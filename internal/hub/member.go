@@ -1,5 +1,7 @@
 package hub
 
+import "github.com/hearthws/hearth/internal/ws"
+
 // Link is a member's connection, as far as a lane needs it; transport.Conn is one. Its methods but Buffered are called
 // by the lane's loop only, from within Tick, and must not block.
 type Link interface {
@@ -49,6 +51,14 @@ func (m *Member) ID() string { return m.id }
 
 // Link is the link that Init was given.
 func (m *Member) Link() Link { return m.link }
+
+// frameOf is msg in the form that m takes.
+func (m *Member) frameOf(msg *ws.Message) []byte {
+	if m.Deflate {
+		return msg.Deflated()
+	}
+	return msg.Frame()
+}
 
 // Owner is the owner that Init was given.
 func (m *Member) Owner() Owner { return m.owner }

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -63,7 +64,7 @@ func (h *Hub) Send(t Target, msg *ws.Message, exclude []string) error {
 		}
 	}
 	full := false
-	if m != nil && !contains(except, m) {
+	if m != nil && !slices.Contains(except, m) {
 		full = !m.lane.push(item{kind: direct, member: m, msg: msg})
 	}
 	if g != nil {
@@ -94,15 +95,6 @@ func (h *Hub) SendTo(m *Member, msg *ws.Message) error {
 		return ErrQueueFull
 	}
 	return nil
-}
-
-func contains(list []*Member, m *Member) bool {
-	for _, x := range list {
-		if x == m {
-			return true
-		}
-	}
-	return false
 }
 
 // Pending is how many bytes the slowest member of the target has not taken yet, what waits in its lane included.

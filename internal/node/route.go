@@ -62,25 +62,18 @@ func (n *Node) Send(ctx context.Context, destination, event string, data json.Ra
 	return n.Publish(ctx, t, event, data, nil)
 }
 
+// types are the targets' kinds as messages between nodes name them.
 var types = [...]protocol.MessageType{
 	hub.All: protocol.TypeBroadcast, hub.Client: protocol.TypeClient, hub.User: protocol.TypeUser, hub.Room: protocol.TypeRoom,
 }
 
 // deliver takes a message of another node. It is the broker's.
 func (n *Node) deliver(m protocol.Message) {
-	t := hub.Target{Name: m.Target}
-	switch m.Type {
-	case protocol.TypeBroadcast:
-		t.Kind = hub.All
-	case protocol.TypeClient:
-		t.Kind = hub.Client
-	case protocol.TypeUser:
-		t.Kind = hub.User
-	case protocol.TypeRoom:
-		t.Kind = hub.Room
-	default:
+	kind := slices.Index(types[:], m.Type)
+	if kind < 0 {
 		return
 	}
+	t := hub.Target{Kind: hub.Kind(kind), Name: m.Target}
 	if err := n.SendHere(t, m.Event, m.Data, m.Exclude); err != nil {
 		n.env.Stats.DeliveriesLost.Add(1)
 		n.cfg.Log.Warn("message of another node dropped", "error", err)

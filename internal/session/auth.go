@@ -41,9 +41,10 @@ func (s *Session) authenticate(data []byte) {
 	if !accepted || s.State() == protocol.StateDisconnected {
 		return
 	}
-	s.hold(id.User, s.env.DefaultRooms)
+	channels := s.channels(id.User, s.env.DefaultRooms)
+	s.hold((*lifetime)(s), channels)
 	if !s.admit(id) {
-		s.release(id.User, append([]string{s.ID()}, s.env.DefaultRooms...))
+		s.release(channels)
 	}
 }
 

@@ -73,15 +73,15 @@ func (s *Session) Join(ctx context.Context, rooms ...string) error {
 	if len(rooms) == 0 {
 		return nil
 	}
-	s.holdRooms(ctx, rooms)
+	s.hold(ctx, s.roomChannels(rooms...))
 	for i, name := range rooms {
 		joined, err := s.env.Hub.Join(&s.member, name)
 		if err != nil {
-			s.releaseRooms(rooms[i:])
+			s.release(s.roomChannels(rooms[i:]...))
 			return err
 		}
 		if !joined {
-			s.releaseRooms(rooms[i : i+1])
+			s.release(s.roomChannels(name))
 		}
 	}
 	return nil
@@ -91,61 +91,47 @@ func (s *Session) Join(ctx context.Context, rooms ...string) error {
 func (s *Session) Leave(rooms ...string) {
 	for _, name := range rooms {
 		if s.env.Hub.Leave(&s.member, name) {
-			s.releaseRooms([]string{name})
+			s.release(s.roomChannels(name))
 		}
 	}
 }
 
-// hold makes sure that what other nodes send to the client, its user and its rooms arrives here. A broker that can't
-// say so does not keep clients out: they still have this node, and the broker tells what they miss.
-func (s *Session) hold(user string, rooms []string) {
-	if s.env.Interest == nil {
+// hold makes sure that what other nodes send on the channels arrives here. A broker that can't say so does not keep
+// clients out: they still have this node, and the broker tells what they miss.
+func (s *Session) hold(ctx context.Context, channels []string) {
+	if len(channels) == 0 {
 		return
 	}
-	if err := s.env.holds.hold((*lifetime)(s), s.env.Interest, s.channels(user, rooms)); err != nil {
-		s.env.Log.Warn("broker has not confirmed a client's channels", "client", s.ID(), "error", err)
+	if err := s.env.holds.hold(ctx, s.env.Interest, channels); err != nil {
+		s.env.Log.Warn("broker has not confirmed a client's channels", "client", s.ID(), "channels", len(channels), "error", err)
 	}
 }
 
-// release undoes hold: user and rooms as Hub.Remove returned them.
-func (s *Session) release(user string, rooms []string) {
-	if s.env.Interest != nil {
-		s.env.holds.release(s.env.Interest, s.channels(user, rooms))
+// release undoes hold.
+func (s *Session) release(channels []string) {
+	if len(channels) > 0 {
+		s.env.holds.release(s.env.Interest, channels)
 	}
 }
 
 // channels are those of the client itself, its user if any, and the rooms; that of its own room is among them for as
-// long as it lives, whether it is in it or not.
+// long as it lives, whether it is in it or not. None, when nobody wants to know.
 func (s *Session) channels(user string, rooms []string) []string {
+	if s.env.Interest == nil {
+		return nil
+	}
 	channels := []string{protocol.ClientChannel(s.ID()), protocol.RoomChannel(s.ID())}
 	if user != "" {
 		channels = append(channels, protocol.UserChannel(user))
 	}
-	for _, name := range rooms {
-		if name != s.ID() {
-			channels = append(channels, protocol.RoomChannel(name))
-		}
-	}
-	return channels
+	return append(channels, s.roomChannels(rooms...)...)
 }
 
-func (s *Session) holdRooms(ctx context.Context, rooms []string) {
+// roomChannels are those of the rooms, but for the client's own, which goes with the client.
+func (s *Session) roomChannels(rooms ...string) (channels []string) {
 	if s.env.Interest == nil {
-		return
+		return nil
 	}
-	if err := s.env.holds.hold(ctx, s.env.Interest, s.roomChannels(rooms)); err != nil {
-		s.env.Log.Warn("broker has not confirmed a client's rooms", "client", s.ID(), "error", err)
-	}
-}
-
-func (s *Session) releaseRooms(rooms []string) {
-	if s.env.Interest != nil {
-		s.env.holds.release(s.env.Interest, s.roomChannels(rooms))
-	}
-}
-
-func (s *Session) roomChannels(rooms []string) []string {
-	var channels []string
 	for _, name := range rooms {
 		if name != s.ID() {
 			channels = append(channels, protocol.RoomChannel(name))

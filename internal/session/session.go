@@ -311,7 +311,7 @@ func (s *Session) finish(code int, reason string, by side) bool {
 		s.env.Lobby.leave(guest)
 	}
 	if member {
-		s.release(user, rooms)
+		s.release(s.channels(user, rooms))
 	}
 	return true
 }
