@@ -18,6 +18,10 @@ var (
 	// ErrClosed is returned by everything that is called after Close.
 	ErrClosed = errors.New("broker: closed")
 
+	// ErrDown is returned, wrapped, while there is no connection to the others: by Hold, whose channels then count as
+	// held and are asked for as soon as there is one, and by PublishAll.
+	ErrDown = errors.New("broker: not connected")
+
 	// ErrQueueFull is returned by Publish when as many messages wait to go out as the broker keeps. The message is
 	// not published, and is counted in Health.Dropped.
 	ErrQueueFull = errors.New("broker: queue full")
@@ -44,6 +48,20 @@ type Publisher interface {
 	Publish(ctx context.Context, m protocol.Message) error
 }
 
+// A Confirmer is a Publisher that can tell when what it was given has left. Emitters use it where there is one.
+type Confirmer interface {
+	Publisher
+
+	// PublishAll sends ms in their order, and waits until each has been taken by what carries it (a Redis server, say) or
+	// has failed. nil: all have been taken. Otherwise there is one error for each of ms, nil for those that were taken;
+	// of one that was cut off half-way nobody knows whether it was. Where the queue is full it waits for room. It ends
+	// early, with ctx's error for what has not been sent, when ctx is done.
+	//
+	// What Publish says of m.Check, m.Data, ErrClosed and concurrent use holds here too; calls at the same time share
+	// one pipeline.
+	PublishAll(ctx context.Context, ms []protocol.Message) []error
+}
+
 // A Broker is a node's connection to the others. Its methods are safe for concurrent use.
 type Broker interface {
 	Publisher
@@ -57,8 +75,10 @@ type Broker interface {
 	// its like). When it returns nil, every message published from now on, anywhere, on one of them is delivered until
 	// Release. Channels are counted: what is held twice must be released twice. Broadcasts need no Hold.
 	//
-	// It waits for the network as long as ctx allows. After an error nothing more is held than before. ErrNotStarted
-	// before Start.
+	// It waits for the network as long as ctx allows, and not at all when the broker knows that it is down (ErrDown).
+	// After an error the channels are held all the same, and must be released: they are asked for as soon as that is
+	// possible, and Receiver.Lost then tells what may have been missed. But for ErrNotStarted, before Start, and
+	// ErrClosed: nothing is held then.
 	Hold(ctx context.Context, channels ...string) error
 
 	// Release takes back one Hold of each channel; one that is not held is ignored. It never blocks: delivery ends

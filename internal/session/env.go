@@ -56,8 +56,6 @@ type Env struct {
 
 	// Running counts the sessions that have not ended and the authentications under way: a shutdown waits for it.
 	Running sync.WaitGroup
-
-	holds holds // of Interest
 }
 
 // Stats are counters of all sessions; each is the number of times that something has happened, but for the gauges.

@@ -96,13 +96,13 @@ func (s *Session) Leave(rooms ...string) {
 	}
 }
 
-// hold makes sure that what other nodes send on the channels arrives here. A broker that can't say so does not keep
-// clients out: they still have this node, and the broker tells what they miss.
+// hold makes sure that what other nodes send on the channels arrives here. A broker that can't say so yet does not keep
+// clients out: they still have this node, and the broker tells what they miss. release undoes it either way.
 func (s *Session) hold(ctx context.Context, channels []string) {
 	if len(channels) == 0 {
 		return
 	}
-	if err := s.env.holds.hold(ctx, s.env.Interest, channels); err != nil {
+	if err := s.env.Interest.Hold(ctx, channels...); err != nil {
 		s.env.Log.Warn("broker has not confirmed a client's channels", "client", s.ID(), "channels", len(channels), "error", err)
 	}
 }
@@ -110,7 +110,7 @@ func (s *Session) hold(ctx context.Context, channels []string) {
 // release undoes hold.
 func (s *Session) release(channels []string) {
 	if len(channels) > 0 {
-		s.env.holds.release(s.env.Interest, channels)
+		s.env.Interest.Release(channels...)
 	}
 }
 
