@@ -56,8 +56,8 @@ func appendConnected(dst []byte, id, userID string, t time.Time) []byte {
 }
 
 // EncodeData turns v into the data of a message, as JSON.stringify would: no escaping for HTML. A json.RawMessage is
-// checked (it must be what ParseEnvelope would take as data) and returned as it is, not copied. A nil v, and an empty
-// json.RawMessage, mean no data and give nil; null is json.RawMessage("null").
+// returned as it is, not copied. A nil v, and an empty json.RawMessage, mean no data and give nil; null is
+// json.RawMessage("null"). What ParseEnvelope would not take as data is ErrSyntax, wrapped, wherever it comes from.
 func EncodeData(v any) (json.RawMessage, error) {
 	switch v := v.(type) {
 	case nil:
@@ -77,7 +77,11 @@ func EncodeData(v any) (json.RawMessage, error) {
 	if err := enc.Encode(v); err != nil {
 		return nil, fmt.Errorf("encode data: %w", err)
 	}
-	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
+	data := bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+	if !validData(data) { // encoding/json takes a MarshalJSON's word for UTF-8, and does not add up how deep it is
+		return nil, fmt.Errorf("encode data: %w", ErrSyntax)
+	}
+	return data, nil
 }
 
 // appendString appends s as JSON.stringify writes it: short escapes where there are any, \u00xx in lower case for other

@@ -167,6 +167,15 @@ func TestEncodeDataRefuses(t *testing.T) {
 			t.Errorf("%.20q: error %v, want ErrSyntax", text, err)
 		}
 	}
+	for name, v := range map[string]any{
+		"UTF-8":   map[string]any{"a": json.RawMessage("\"\xff\"")},
+		"depth":   []any{json.RawMessage(nest(protocol.MaxDepth - 1))},
+		"nothing": []any{json.RawMessage("")},
+	} {
+		if got, err := protocol.EncodeData(v); err == nil {
+			t.Errorf("%s: %.20q, want an error", name, got)
+		}
+	}
 	for _, v := range []any{make(chan int), math.NaN(), func() {}} {
 		if got, err := protocol.EncodeData(v); err == nil {
 			t.Errorf("%T: %s, want an error", v, got)
