@@ -30,6 +30,9 @@ var arrows = []rule{
 		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
 	{folder: "broker/memory", open: true, imports: []string{"broker", "protocol"}},
 
+	// For programs that send and serve nobody: no more than a broker's, whichever it is.
+	{folder: "emitter", imports: []string{"broker", "protocol"}},
+
 	// Sockets, and nothing but sockets.
 	{folder: "internal/transport"},
 	{folder: "internal/transport/transporttest", imports: []string{"internal/transport"}, open: true},

@@ -1,0 +1,515 @@
+package emitter_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/broker/memory"
+	"github.com/hearthws/hearth/emitter"
+	"github.com/hearthws/hearth/protocol"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A line is a publisher that keeps what it is given, and confirms it when it is told to.
+type line struct {
+	mu       sync.Mutex // guards the fields below
+	messages []protocol.Message
+	calls    int
+	closed   int
+	full     int              // how often Publish says that there is no room
+	fail     map[string]error // by event
+
+	hold    chan struct{} // if not nil, PublishAll waits until it is closed
+	entered chan struct{} // if not nil, PublishAll says so that it waits
+}
+
+func (l *line) Publish(ctx context.Context, m protocol.Message) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls++
+	if l.full > 0 {
+		l.full--
+		return broker.ErrQueueFull
+	}
+	if err := l.fail[m.Event]; err != nil {
+		return err
+	}
+	l.messages = append(l.messages, m)
+	return nil
+}
+
+func (l *line) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed++
+	return nil
+}
+
+func (l *line) got() []protocol.Message {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.messages
+}
+
+// A confirmedLine is a line that confirms.
+type confirmedLine struct{ line }
+
+func (l *confirmedLine) PublishAll(ctx context.Context, ms []protocol.Message) []error {
+	if l.entered != nil {
+		l.entered <- struct{}{}
+	}
+	if l.hold != nil {
+		select {
+		case <-l.hold:
+		case <-ctx.Done():
+		}
+	}
+	var errs []error
+	for i, m := range ms {
+		if err := l.Publish(ctx, m); err != nil {
+			if errs == nil {
+				errs = make([]error, len(ms))
+			}
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+// open makes an emitter that is closed in the end.
+func open(t *testing.T, p broker.Publisher) *emitter.Emitter {
+	t.Helper()
+	e, err := emitter.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// forPublishers runs f with a publisher that confirms and with one that does not.
+func forPublishers(t *testing.T, f func(t *testing.T, p broker.Publisher, l *line)) {
+	t.Helper()
+	t.Run("plain", func(t *testing.T) {
+		t.Parallel()
+		l := &line{}
+		f(t, l, l)
+	})
+	t.Run("confirmer", func(t *testing.T) {
+		t.Parallel()
+		l := &confirmedLine{}
+		f(t, l, &l.line)
+	})
+}
+
+// everySend sends an event in all ways, one after the other and as a batch, and returns what became of each.
+func everySend(ctx context.Context, e *emitter.Emitter, target, event string, data any, exclude ...string) []error {
+	errs := []error{
+		e.ToClient(ctx, target, event, data), e.ToUser(ctx, target, event, data),
+		e.ToRoom(ctx, target, event, data, exclude...), e.Broadcast(ctx, event, data, exclude...),
+	}
+	b := e.Batch()
+	b.ToClient(target, event, data)
+	b.ToUser(target, event, data)
+	b.ToRoom(target, event, data, exclude...)
+	b.Broadcast(event, data, exclude...)
+	if n := b.Len(); n != 4 {
+		errs = append(errs, fmt.Errorf("the batch has %d events", n))
+	}
+	batch := b.Send(ctx)
+	if batch == nil {
+		batch = make([]error, 4)
+	}
+	return append(errs, batch...)
+}
+
+func TestWithoutPublisher(t *testing.T) {
+	t.Parallel()
+	e, err := emitter.New(nil)
+	if e != nil || err == nil || !strings.Contains(err.Error(), "redis.New") {
+		t.Errorf("got %v, %v; want an error that says where to get one", e, err)
+	}
+}
+
+func TestMessages(t *testing.T) {
+	t.Parallel()
+	forPublishers(t, func(t *testing.T, p broker.Publisher, l *line) {
+		e := open(t, p)
+		for i, err := range everySend(t.Context(), e, "ada", "mail", map[string]int{"unread": 3}, "x", "y") {
+			if err != nil {
+				t.Errorf("send %d: %v", i, err)
+			}
+		}
+		var want []protocol.Message
+		for range 2 {
+			for _, m := range []protocol.Message{
+				{Type: protocol.TypeClient, Target: "ada"}, {Type: protocol.TypeUser, Target: "ada"},
+				{Type: protocol.TypeRoom, Target: "ada", Exclude: []string{"x", "y"}}, {Type: protocol.TypeBroadcast, Exclude: []string{"x", "y"}},
+			} {
+				m.ServerID, m.Event, m.Data = "emitter", "mail", json.RawMessage(`{"unread":3}`)
+				want = append(want, m)
+			}
+		}
+		if d := cmp.Diff(want, l.got()); d != "" {
+			t.Error(d)
+		}
+	})
+}
+
+// TestData: the same data as for the sends of a server.
+func TestData(t *testing.T) {
+	t.Parallel()
+	forPublishers(t, func(t *testing.T, p broker.Publisher, l *line) {
+		e := open(t, p)
+		ctx := t.Context()
+		good := []struct {
+			data any
+			want string
+		}{
+			{"<b>&'é😀", `"<b>&'é😀"`},
+			{"", `""`},
+			{int64(math.MaxInt64), `9223372036854775807`},
+			{(*int)(nil), `null`},
+			{[]string(nil), `null`},
+			{json.RawMessage(`null`), `null`},
+			{json.RawMessage(` { "a" : 1.0e+2 } `), ` { "a" : 1.0e+2 } `},
+			{json.RawMessage(`12345678901234567890.50`), `12345678901234567890.50`},
+			{json.RawMessage(`"\ud800"`), `"\ud800"`},
+			{strings.Repeat("x", 100<<10), `"` + strings.Repeat("x", 100<<10) + `"`},
+		}
+		for _, c := range good {
+			for i, err := range everySend(ctx, e, "t", "m", c.data) {
+				if err != nil {
+					t.Errorf("send %d of %.20s: %v", i, c.want, err)
+				}
+			}
+			for _, m := range l.got()[len(l.got())-8:] {
+				if string(m.Data) != c.want {
+					t.Errorf("%.40q went as %.40q", c.want, m.Data)
+				}
+			}
+		}
+		n := len(l.got())
+		for _, nothing := range []any{nil, json.RawMessage(nil), json.RawMessage{}} {
+			for i, err := range everySend(ctx, e, "t", "nothing", nothing) {
+				if err != nil {
+					t.Errorf("send %d of nothing: %v", i, err)
+				}
+			}
+		}
+		for i, err := range everySend(ctx, e, "t", "", 1) {
+			if err != nil {
+				t.Errorf("send %d without an event: %v", i, err)
+			}
+		}
+		for _, bad := range []any{
+			make(chan int), math.NaN(), func() {}, json.RawMessage(`{`), json.RawMessage(`{} {}`), json.RawMessage(`hello`),
+			json.RawMessage("\"\xff\""), json.RawMessage(` `), []any{json.RawMessage("\"\xff\"")},
+		} {
+			for i, err := range everySend(ctx, e, "t", "bad", bad) {
+				if err == nil || !strings.Contains(err.Error(), `emit "bad" to `) {
+					t.Errorf("send %d of %T: %v", i, bad, err)
+				}
+			}
+		}
+		if got := l.got()[n:]; len(got) > 0 {
+			t.Errorf("%d messages went that should not, the first is %+v", len(got), got[0])
+		}
+	})
+}
+
+func TestBadTargets(t *testing.T) {
+	t.Parallel()
+	forPublishers(t, func(t *testing.T, p broker.Publisher, l *line) {
+		e := open(t, p)
+		for i, err := range everySend(t.Context(), e, "", "m", 1) {
+			if toAll := i%4 == 3; toAll != (err == nil) || !toAll && !errors.Is(err, protocol.ErrMessage) {
+				t.Errorf("send %d without a target: %v", i, err)
+			}
+		}
+		for i, err := range everySend(t.Context(), e, "t", "m", 1, make([]string, protocol.MaxExclude+1)...) {
+			if excludes := i%4 >= 2; excludes == (err == nil) || excludes && !errors.Is(err, protocol.ErrMessage) {
+				t.Errorf("send %d with too many exclusions: %v", i, err)
+			}
+		}
+		if n := len(l.got()); n != 6 {
+			t.Errorf("%d messages went, want 6", n)
+		}
+	})
+}
+
+// TestWhatWasSentIsTheCallers: data and exclusions may be changed once a send has returned.
+func TestWhatWasSentIsTheCallers(t *testing.T) {
+	t.Parallel()
+	forPublishers(t, func(t *testing.T, p broker.Publisher, l *line) {
+		e := open(t, p)
+		data, exclude := json.RawMessage(`1`), []string{"x"}
+		b := e.Batch()
+		b.Broadcast("m", data, exclude...)
+		if err := e.Broadcast(t.Context(), "m", data, exclude...); err != nil {
+			t.Error(err)
+		}
+		data[0], exclude[0] = '2', "y"
+		if errs := b.Send(t.Context()); errs != nil {
+			t.Error(errs)
+		}
+		for _, m := range l.got() {
+			if string(m.Data) != "1" || m.Exclude[0] != "x" {
+				t.Errorf("what went has changed: %+v", m)
+			}
+		}
+	})
+}
+
+// TestConfirmed: a send returns when its message has been taken, and others need not wait for that.
+func TestConfirmed(t *testing.T) {
+	t.Parallel()
+	const callers = 20
+	l := &confirmedLine{line{hold: make(chan struct{}), entered: make(chan struct{})}}
+	e := open(t, l)
+	returned := make(chan error, callers)
+	for range callers {
+		// Ends when the line confirms; returned is read below.
+		go func() { returned <- e.Broadcast(t.Context(), "m", 1) }()
+	}
+	for range callers {
+		<-l.entered // all at the same time
+	}
+	select {
+	case err := <-returned:
+		t.Fatalf("returned before it was confirmed: %v", err)
+	default:
+	}
+	close(l.hold)
+	for range callers {
+		if err := <-returned; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestContextEndsTheWaiting: a confirmation that does not come is not waited for longer than that.
+func TestContextEndsTheWaiting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		e := open(t, &confirmedLine{line{hold: make(chan struct{})}})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		start := time.Now()
+		if err := e.Broadcast(ctx, "m", 1); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Hour {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		b := e.Batch()
+		b.Broadcast("a", 1)
+		b.Broadcast("b", 1)
+		if errs := b.Send(ctx); len(errs) != 2 || !errors.Is(errs[0], context.DeadlineExceeded) || !errors.Is(errs[1], context.DeadlineExceeded) {
+			t.Errorf("batch: %v", errs)
+		}
+	})
+}
+
+// TestFullQueue: a publisher without room is asked again, in order, until the context or Close ends that.
+func TestFullQueue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &line{full: 100}
+		e := open(t, l)
+		b := e.Batch()
+		for i := range 3 {
+			b.Broadcast(fmt.Sprint(i), i)
+		}
+		start := time.Now()
+		if errs := b.Send(t.Context()); errs != nil {
+			t.Error(errs)
+		}
+		if got := l.got(); len(got) != 3 || got[0].Event != "0" || got[1].Event != "1" || got[2].Event != "2" {
+			t.Errorf("got %+v", got)
+		}
+		if took := time.Since(start); took < time.Second || took > 10*time.Second {
+			t.Errorf("asked 100 times in %v", took)
+		}
+
+		l.full = math.MaxInt
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := e.Broadcast(ctx, "m", 1); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, broker.ErrQueueFull) {
+			t.Errorf("at the end of the context: %v", err)
+		}
+		waits := make(chan error, 1)
+		// Ends by Close; read below.
+		go func() { waits <- e.ToRoom(t.Context(), "r", "m", 1) }()
+		synctest.Wait()
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-waits; !errors.Is(err, broker.ErrClosed) || err.Error() != `emit "m" to room "r": broker: closed` {
+			t.Errorf("at Close: %v", err)
+		}
+	})
+}
+
+func TestClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &confirmedLine{line{hold: make(chan struct{})}}
+		e := open(t, l)
+		sent := make(chan error, 1)
+		// Ends when the line confirms; read below.
+		go func() { sent <- e.Broadcast(t.Context(), "m", 1) }()
+		synctest.Wait()
+		closed := make(chan error, 1)
+		go func() { closed <- e.Close() }() // ends after the send; read below
+		synctest.Wait()
+		for i, err := range everySend(t.Context(), e, "t", "late", 1) {
+			if !errors.Is(err, broker.ErrClosed) {
+				t.Errorf("send %d after Close: %v", i, err)
+			}
+		}
+		if err := e.Broadcast(t.Context(), "", nil); !errors.Is(err, broker.ErrClosed) {
+			t.Errorf("nothing, after Close: %v", err)
+		}
+		if len(closed) > 0 || l.closed > 0 {
+			t.Error("Close did not wait for the send under way")
+		}
+		close(l.hold)
+		for _, c := range []chan error{sent, closed} {
+			if err := <-c; err != nil {
+				t.Error(err)
+			}
+		}
+		if err := e.Close(); err != nil {
+			t.Errorf("a second Close: %v", err)
+		}
+		if l.closed != 1 || len(l.got()) != 1 {
+			t.Errorf("the publisher was closed %d times, and got %d messages", l.closed, len(l.got()))
+		}
+	})
+}
+
+type unclosable struct{ broker.Publisher }
+
+func (unclosable) Close() error { return errors.New("it hangs") }
+
+func TestOwnership(t *testing.T) {
+	t.Parallel()
+	l := &confirmedLine{}
+	e, err := emitter.New(struct{ broker.Confirmer }{l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil || l.closed != 0 {
+		t.Errorf("a publisher without Close: %v, closed %d times", err, l.closed)
+	}
+	e, err = emitter.New(unclosable{l})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := e.Close(); err == nil || !strings.Contains(err.Error(), "close the publisher: it hangs") {
+			t.Errorf("close: %v", err)
+		}
+	}
+}
+
+// TestBatch: one call for all, errors in their places, and the next batch begins with nothing.
+func TestBatch(t *testing.T) {
+	t.Parallel()
+	l := &confirmedLine{line{fail: map[string]error{"refused": broker.ErrDown}}}
+	e := open(t, l)
+	b := e.Batch()
+	if errs := b.Send(t.Context()); errs != nil || b.Len() != 0 {
+		t.Errorf("an empty batch: %v", errs)
+	}
+	b.Broadcast("one", 1)
+	b.Broadcast("nothing", nil)
+	b.Broadcast("bad", json.RawMessage(`{`))
+	b.ToUser("", "two", 1)
+	b.ToUser("u", "refused", 1)
+	b.ToRoom("r", "three", 1)
+	b.Broadcast("", 1)
+	errs := b.Send(t.Context())
+	if len(errs) != 7 {
+		t.Fatalf("errors: %v", errs)
+	}
+	for i, want := range []error{nil, nil, protocol.ErrSyntax, protocol.ErrMessage, broker.ErrDown, nil, nil} {
+		if !errors.Is(errs[i], want) {
+			t.Errorf("event %d: %v, want %v", i, errs[i], want)
+		}
+	}
+	if got := l.got(); len(got) != 2 || got[0].Event != "one" || got[1].Event != "three" {
+		t.Errorf("got %+v", got)
+	}
+	if errs := b.Send(t.Context()); errs != nil || b.Len() != 0 || len(l.got()) != 2 {
+		t.Errorf("sent again: %v", errs)
+	}
+	b.Broadcast("four", 1)
+	if errs := b.Send(t.Context()); errs != nil || len(l.got()) != 3 {
+		t.Errorf("used again: %v", errs)
+	}
+}
+
+// TestManyAtOnce: whatever goes on at the same time, what one goroutine sends arrives in its order, and all of it.
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	const callers, each = 8, 300
+	bus := memory.NewBus(memory.Config{})
+	node := bus.Broker()
+	next := make([]int, callers) // owned by Deliver, until node is closed
+	all := make(chan struct{})
+	left := callers * each
+	if err := node.Start(t.Context(), broker.Receiver{ServerID: "node", Deliver: func(m protocol.Message) {
+		var got [2]int
+		if err := json.Unmarshal(m.Data, &got); err != nil || next[got[0]] != got[1] {
+			t.Errorf("got %s, want number %d: %v", m.Data, next[got[0]], err)
+		}
+		next[got[0]]++
+		if left--; left == 0 {
+			close(all)
+		}
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	e := open(t, bus.Broker())
+	var sending sync.WaitGroup
+	for caller := range callers {
+		sending.Go(func() { // ends when all is sent
+			b := e.Batch()
+			for i := range each {
+				if b.Broadcast("m", [2]int{caller, i}); b.Len() == 7 || i == each-1 {
+					if errs := b.Send(t.Context()); errs != nil {
+						t.Error(errs)
+					}
+				}
+			}
+		})
+	}
+	sending.Wait()
+	select {
+	case <-all:
+	case <-time.After(30 * time.Second):
+		t.Error("not all have arrived")
+	}
+	if err := node.Close(); err != nil {
+		t.Error(err)
+	}
+}
