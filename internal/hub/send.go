@@ -49,12 +49,27 @@ func (h *Hub) resolve(t Target) (*group, *Member) {
 // Send queues msg for the target's members, but for those whose ids are excluded (rooms and everyone only).
 // A target without members is no error. ErrQueueFull: at least one lane could not take it. Any goroutine; never blocks.
 func (h *Hub) Send(t Target, msg *ws.Message, exclude []string) error {
+	return h.SendMade(t, func() *ws.Message { return msg }, exclude)
+}
+
+// SendMade is Send of a message that is made only if the target has members: what other nodes send is mostly for nobody
+// here. The target is looked up once, by the call that finds them.
+func (h *Hub) SendMade(t Target, message func() *ws.Message, exclude []string) error {
+	h.mu.RLock()
+	g, m := h.resolve(t)
+	nobody := m == nil && (g == nil || g.size == 0)
+	h.mu.RUnlock()
+	if nobody {
+		return nil
+	}
+	msg := message() // without the lock: it may be large
 	if h.deflating.Load() > 0 {
 		msg.Deflated() // here, once, by the sender: not on a loop
 	}
+	// Who has left meanwhile gets nothing. A room that has emptied and begun anew meanwhile is another group: those who are in
+	// that one have joined while this call was under way, and may or may not have been there in time.
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	g, m := h.resolve(t)
 	var except []*Member
 	if t.Kind == All || t.Kind == Room {
 		for _, id := range exclude {
@@ -64,7 +79,7 @@ func (h *Hub) Send(t Target, msg *ws.Message, exclude []string) error {
 		}
 	}
 	full := false
-	if m != nil && !slices.Contains(except, m) {
+	if m != nil && m.admitted && !slices.Contains(except, m) {
 		full = !m.lane.push(item{kind: direct, member: m, msg: msg})
 	}
 	if g != nil {
