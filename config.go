@@ -99,6 +99,10 @@ type Config[A, M any] struct {
 	// process.
 	Broker broker.Broker
 
+	// Resync has the event `resync` sent to clients that may have missed messages of other nodes, because the broker
+	// has, so that they can load afresh what they show (protocol §9). At most once a second. Default off.
+	Resync bool
+
 	// Logger gets what is worth telling. Default: silence.
 	Logger *slog.Logger
 
@@ -128,6 +132,10 @@ type Config[A, M any] struct {
 	// reason: 1006 if the connection just broke, 1005 if the client gave none. It is in no room any more; Client.Rooms tells those that it
 	// was in.
 	Disconnected func(ctx context.Context, c *Client[M], code int, reason string)
+
+	// BrokerLost is called when the broker tells that messages of other nodes may be missing here. One call at a time;
+	// losses that come during one are told together by the next, so it may take its time. Stats.BrokerLosses counts each.
+	BrokerLost func(ctx context.Context, l broker.Loss)
 }
 
 // Limits protect a server from its clients. A zero field takes its default.
@@ -303,6 +311,7 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 		},
 		HeartbeatInterval: max(0, c.HeartbeatInterval), HeartbeatTimeout: c.HeartbeatTimeout, IdleTimeout: max(0, c.IdleTimeout),
 		DefaultRooms: slices.Clone(c.DefaultRooms), CloseSlow: c.CloseOnBackpressure, Calls: calls, Broker: c.Broker,
+		BrokerLost: c.BrokerLost, Resync: c.Resync,
 		Log: c.Logger.With("server", c.Identifier),
 	}
 }

@@ -32,6 +32,8 @@ type Stats struct {
 	Dropped         uint64 // messages dropped for clients that were too slow, one for each client
 	DeliveriesLost  uint64 // messages of other nodes that the send queue had no room for
 	BrokerLosses    uint64 // times that messages of other nodes may have been missed
+	BrokerLost      uint64 // messages of other nodes that are known to have been missed, where the broker can count them
+	Resyncs         uint64 // clients that were told of that: Config.Resync
 }
 
 // Stats returns the counters. Each is exact, but they are not read at the same instant.
@@ -50,5 +52,6 @@ func (s *Server[A, M]) Stats() Stats {
 		RoomsRefused: st.RoomsRefused.Load(), CallbackErrors: st.CallbackErrors.Load(),
 		Delivered: hub.Delivered(), Dropped: hub.Refused(),
 		DeliveriesLost: st.DeliveriesLost.Load(), BrokerLosses: st.BrokerLosses.Load(),
+		BrokerLost: st.BrokerLost.Load(), Resyncs: st.Resyncs.Load(),
 	}
 }

@@ -50,9 +50,54 @@ func appendConnected(dst []byte, id, userID string, t time.Time) []byte {
 		dst = append(dst, `,"userId":`...)
 		dst = appendString(dst, userID)
 	}
-	dst = append(dst, `,"time":"`...)
+	dst = append(dst, `,"time":`...)
+	return appendTime(dst, t)
+}
+
+func appendTime(dst []byte, t time.Time) []byte {
+	dst = append(dst, '"')
 	dst = t.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000Z")
 	return append(dst, '"')
+}
+
+// A Resync is what a client may have missed: messages that other nodes sent between two moments.
+type Resync struct {
+	Rooms        []string // of the client's, in their order on the wire
+	Broadcast    bool     // those to everyone, too
+	User         bool     // those to its user, too
+	Client       bool     // those to the client itself, too, its own room included
+	Since, Until time.Time
+}
+
+// AppendResync appends the event that tells a client of r. Since is rounded down to the millisecond, Until up.
+func AppendResync(dst []byte, r Resync) []byte {
+	dst = append(dst, `{"event":"resync","data":{"rooms":[`...)
+	for i, name := range r.Rooms {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendString(dst, name)
+	}
+	dst = append(dst, `],"targets":[`...)
+	comma := false
+	for _, target := range [...]struct {
+		concerned bool
+		kind      MessageType
+	}{{r.Broadcast, TypeBroadcast}, {r.User, TypeUser}, {r.Client, TypeClient}} {
+		if !target.concerned {
+			continue
+		}
+		if comma {
+			dst = append(dst, ',')
+		}
+		dst = appendString(dst, target.kind.String())
+		comma = true
+	}
+	dst = append(dst, `],"since":`...)
+	dst = appendTime(dst, r.Since)
+	dst = append(dst, `,"until":`...)
+	dst = appendTime(dst, r.Until.Add(time.Millisecond-1))
+	return append(dst, `}}`...)
 }
 
 // EncodeData turns v into the data of a message, as JSON.stringify would: no escaping for HTML. A json.RawMessage is

@@ -35,8 +35,9 @@ type (
 			Time                  time.Time
 			ServerPublicKey, Salt string
 		}
-		Error string
-		Wire  string
+		Resync *protocol.Resync
+		Error  string
+		Wire   string
 	}
 	messageVector struct {
 		Name      string
@@ -122,6 +123,8 @@ func TestOutgoing(t *testing.T) {
 				got = protocol.AppendConnectedEncrypted(got, c.ID, c.UserID, c.Time, c.ServerPublicKey, c.Salt)
 			case c != nil:
 				got = protocol.AppendConnected(got, c.ID, c.UserID, c.Time.In(time.FixedZone("", 3600)))
+			case v.Resync != nil:
+				got = protocol.AppendResync(got, *v.Resync)
 			case v.Error != "":
 				got = protocol.AppendError(got, &protocol.Error{Message: v.Error})
 			default:

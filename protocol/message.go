@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // EmitterID is the ServerID of messages that come from an emitter. No server has it, so all deliver them.
@@ -31,6 +32,24 @@ func ClientChannel(clientID string) string { return clientChannelPrefix + client
 
 // UserChannel is the channel of all sessions of a user.
 func UserChannel(userID string) string { return userChannelPrefix + userID }
+
+// ParseChannel is whom the messages on a channel are for; ok is false for a channel that is none of the protocol's.
+func ParseChannel(channel string) (t MessageType, target string, ok bool) {
+	if channel == BroadcastChannel {
+		return TypeBroadcast, "", true
+	}
+	for t, prefix := range prefixes {
+		if target, found := strings.CutPrefix(channel, prefix); found && prefix != "" && target != "" {
+			return MessageType(t), target, true
+		}
+	}
+	return 0, "", false
+}
+
+// prefixes are those of the channels of each type that has a target.
+var prefixes = [...]string{
+	TypeRoom: roomChannelPrefix, TypeClient: clientChannelPrefix, TypeUser: userChannelPrefix,
+}
 
 // A MessageType says whom a message between nodes is for. The zero value is none.
 type MessageType uint8

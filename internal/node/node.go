@@ -56,7 +56,9 @@ type Config struct {
 	DefaultRooms []string
 	CloseSlow    bool
 	Calls        session.Callbacks
-	Broker       broker.Broker // nil: there is this node only
+	Broker       broker.Broker                      // nil: there is this node only
+	BrokerLost   func(context.Context, broker.Loss) // nil: nobody asks
+	Resync       bool                               // tell clients of what they may have missed
 	Log          *slog.Logger
 }
 
@@ -92,6 +94,8 @@ type Node struct {
 	sweeper  sync.WaitGroup
 
 	servers servers
+	losses  []*lossReader // set by New, then read-only
+	drops   sparse
 
 	// Guards phase. Held for reading while a connection is taken over, so that Shutdown misses none.
 	mu    sync.RWMutex
@@ -123,6 +127,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Broker != nil {
 		n.env.Interest = cfg.Broker
 	}
+	n.losses = n.lossReaders()
 	return n, nil
 }
 
@@ -280,6 +285,8 @@ func (n *Node) Shutdown(ctx context.Context) error {
 			err = errors.Join(err, fmt.Errorf("close broker: %w", cerr))
 		}
 	}
+	err = errors.Join(err, n.awaitLosses(ctx))
+	n.cancel()
 	n.move(draining, closed)
 	return err
 }
@@ -303,7 +310,6 @@ func (n *Node) drain(ctx context.Context) error {
 	}()
 	select {
 	case <-drained:
-		n.cancel()
 		return nil
 	case <-ctx.Done():
 	}

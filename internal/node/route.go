@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
-	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
@@ -25,10 +25,7 @@ func Encode(event string, data json.RawMessage) *ws.Message {
 
 // SendHere queues an event for the target's clients on this node. It never blocks.
 func (n *Node) SendHere(t hub.Target, event string, data json.RawMessage, exclude []string) error {
-	if n.hub.Count(t) == 0 {
-		return nil
-	}
-	return n.hub.Send(t, Encode(event, data), exclude)
+	return n.hub.SendMade(t, func() *ws.Message { return Encode(event, data) }, exclude)
 }
 
 // Publish queues an event for the target's clients here and hands it to the broker for those elsewhere. What fails on
@@ -76,12 +73,8 @@ func (n *Node) deliver(m protocol.Message) {
 	t := hub.Target{Kind: hub.Kind(kind), Name: m.Target}
 	if err := n.SendHere(t, m.Event, m.Data, m.Exclude); err != nil {
 		n.env.Stats.DeliveriesLost.Add(1)
-		n.cfg.Log.Warn("message of another node dropped", "error", err)
+		if skipped, ok := n.drops.due(time.Now()); ok {
+			n.cfg.Log.Warn("message of another node dropped", "error", err, "type", m.Type.String(), "others", skipped)
+		}
 	}
-}
-
-// lost is told what the broker has missed.
-func (n *Node) lost(l broker.Loss) {
-	n.env.Stats.BrokerLosses.Add(1)
-	n.cfg.Log.Warn("messages of other nodes may be missing", "messages", l.Messages, "since", l.Since, "until", l.Until, "cause", l.Cause)
 }

@@ -79,5 +79,7 @@ type Stats struct {
 	CallbackErrors  atomic.Uint64 // a callback returned an error or panicked
 	DeliveriesLost  atomic.Uint64 // messages of other nodes that the send queue had no room for
 	BrokerLosses    atomic.Uint64 // times that the broker may have missed something
+	BrokerLost      atomic.Uint64 // messages that it is known to have missed
+	Resyncs         atomic.Uint64 // clients that were told so
 	MessagesUnheard atomic.Uint64 // there is no message callback, or the event is the system's
 }

@@ -58,19 +58,26 @@ func (s *Session) reply(e *protocol.Error) {
 
 // guard runs a callback with the server's context; an error or a panic is logged, counted, and ends nothing else.
 func (s *Session) guard(name string, call func(ctx context.Context) error) {
-	safely(func() error { return call(s.env.Base) }, func(err error) {
-		s.env.Stats.CallbackErrors.Add(1)
-		s.failed(name, err)
+	s.env.Guard(name, call, "client", s.ID())
+}
+
+// Guard runs a callback of the application, as guard does for those about a client. about is for the log.
+func (e *Env) Guard(name string, call func(ctx context.Context) error, about ...any) {
+	safely(func() error { return call(e.Base) }, func(err error) {
+		e.Stats.CallbackErrors.Add(1)
+		e.failed(name, err, about...)
 	})
 }
 
-func (s *Session) failed(name string, err error) {
-	args := []any{"callback", name, "client", s.ID(), "error", err}
+func (s *Session) failed(name string, err error) { s.env.failed(name, err, "client", s.ID()) }
+
+func (e *Env) failed(name string, err error, about ...any) {
+	args := append([]any{"callback", name, "error", err}, about...)
 	var p *panicError
 	if errors.As(err, &p) {
 		args = append(args, "stack", string(p.stack))
 	}
-	s.env.Log.Error("callback failed", args...)
+	e.Log.Error("callback failed", args...)
 }
 
 func (s *Session) debug(msg string, args ...any) {

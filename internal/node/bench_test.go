@@ -1,0 +1,117 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// sink is a member that costs nothing to write to.
+type sink struct{ hub.Member }
+
+func (s *sink) Write([]byte) bool    { return true }
+func (s *sink) WriteNow([]byte) bool { return true }
+func (s *sink) Finish([]byte)        {}
+func (s *sink) Buffered() int        { return 0 }
+func (s *sink) Refused(int)          {}
+
+// newIdle makes a node that is not running: whoever has it is its loop.
+func newIdle(b *testing.B) *Node {
+	n, err := New(Config{
+		Path: "/ws", Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler),
+		CheckOrigin:  func(*http.Request) bool { return true },
+		DefaultRooms: protocol.DefaultRooms(), Limits: session.Limits{UnauthenticatedPayload: 1024, UnauthenticatedCount: 16},
+		Calls: session.Callbacks{Authenticate: func(context.Context, *session.Session, []byte) (session.Identity, error) {
+			return session.Identity{User: "u"}, nil
+		}},
+		Lobby: session.LobbyConfig{Timeout: time.Hour},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(n.env.Lobby.Close)
+	return n
+}
+
+func (n *Node) settle() {
+	for n.hub.Lane(0).Tick() {
+	}
+}
+
+// BenchmarkDeliver is a message of another node, from the broker to the lane: for a room with members here, and for one
+// without.
+func BenchmarkDeliver(b *testing.B) {
+	for _, held := range []bool{true, false} {
+		b.Run(fmt.Sprintf("held=%v", held), func(b *testing.B) {
+			n := newIdle(b)
+			for i := range 100 {
+				s := &sink{}
+				s.Init(fmt.Sprint("client", i), s, n.hub.Lane(0), nil)
+				n.hub.Admit(&s.Member, hub.Admission{Rooms: []string{"here"}, Welcome: Encode("connected", nil)})
+			}
+			room := "elsewhere"
+			if held {
+				room = "here"
+			}
+			data := []byte(`"` + fmt.Sprintf("%0100d", 1) + `"`)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				n.deliver(protocol.Message{ServerID: "other", Type: protocol.TypeRoom, Target: room, Event: "message", Data: data})
+				if i%256 == 0 {
+					b.StopTimer()
+					n.settle()
+					b.StartTimer()
+				}
+			}
+		})
+	}
+}
+
+// wire is a connection that costs nothing to write to.
+type wire struct{ sink }
+
+func (*wire) Abort()                     {}
+func (*wire) Pause()                     {}
+func (*wire) Resume()                    {}
+func (*wire) RemoteAddr() netip.AddrPort { return netip.AddrPort{} }
+func (*wire) Loop() int                  { return 0 }
+
+// BenchmarkResync tells 100,000 clients that anything may be missing: all of the same rooms, or each of one of its own too.
+func BenchmarkResync(b *testing.B) {
+	const clients = 100_000
+	for _, own := range []bool{false, true} {
+		b.Run(fmt.Sprintf("own=%v", own), func(b *testing.B) {
+			n := newIdle(b)
+			authenticate := ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"authenticate"}`))
+			for i := range clients {
+				s := session.Open(n.env, session.Opening{Conn: &wire{}, Lane: n.hub.Lane(0), ID: fmt.Sprint("client", i)})
+				s.Data(append([]byte(nil), authenticate...), time.Now())
+				for s.State() != protocol.StateAuthenticated {
+					runtime.Gosched()
+				}
+				if own {
+					_ = s.Join(context.Background(), fmt.Sprint("room", i))
+				}
+				n.settle()
+			}
+			for b.Loop() {
+				n.resync(broker.Loss{Since: time.Now(), Until: time.Now()})
+				b.StopTimer()
+				n.settle()
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/clients, "ns/client")
+		})
+	}
+}

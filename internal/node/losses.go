@@ -1,0 +1,137 @@
+package node
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+)
+
+const (
+	// resyncPause is the time from one resync to the next: a client that is told to load everything afresh should
+	// not be told again before it has.
+	resyncPause = time.Second
+
+	// lossLogPause is the time between two lines in the log about losses.
+	lossLogPause = 10 * time.Second
+
+	// lostChannelsMax is how many channels are remembered of losses that wait; with more, any may be concerned.
+	lostChannelsMax = 4096
+)
+
+// A lossReader is told of losses: one call at a time, on a goroutine that exists only while there is something to tell.
+// Losses that come during a call, or within the pause after it, are told as one: so a reader may take its time, and
+// neither the broker nor memory notices.
+type lossReader struct {
+	// Set when made, then read-only.
+	tell  func(broker.Loss)
+	pause time.Duration
+	ended <-chan struct{} // no pauses from then on
+
+	done sync.WaitGroup // the goroutine; added to under mu
+
+	mu      sync.Mutex   // guards the fields below; innermost
+	waiting *broker.Loss // not told yet; nil for nothing
+	busy    bool         // the goroutine is there
+}
+
+// put never blocks. Not to be called after wait.
+func (r *lossReader) put(l broker.Loss) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting != nil {
+		l = merge(*r.waiting, l)
+	}
+	r.waiting = &l
+	if !r.busy {
+		r.startLocked()
+	}
+}
+
+func (r *lossReader) startLocked() {
+	r.busy = true
+	r.done.Go(r.run) // ends when nothing is left to tell; wait waits for it
+}
+
+// wait blocks until all is told, for as long as that takes. ended must be closed, or the pauses are waited for too.
+func (r *lossReader) wait() { r.done.Wait() }
+
+func (r *lossReader) run() {
+	defer r.exited()
+	for l := r.take(); l != nil; l = r.take() {
+		r.tell(*l)
+		if r.pause > 0 {
+			pause := time.NewTimer(r.pause)
+			select {
+			case <-pause.C:
+			case <-r.ended:
+			}
+			pause.Stop()
+		}
+	}
+}
+
+// take is the goroutine's: without a loss it has ended.
+func (r *lossReader) take() *broker.Loss {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.waiting
+	r.waiting = nil
+	r.busy = l != nil
+	return l
+}
+
+// exited has another goroutine go on, if a callback has called runtime.Goexit.
+func (r *lossReader) exited() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting != nil {
+		r.startLocked()
+	} else {
+		r.busy = false
+	}
+}
+
+// merge makes one loss of two, of which b was told later.
+func merge(a, b broker.Loss) broker.Loss {
+	m := broker.Loss{Messages: a.Messages + b.Messages, Since: a.Since, Until: a.Until, Cause: b.Cause}
+	if a.Messages == 0 || b.Messages == 0 {
+		m.Messages = 0 // nobody knows
+	}
+	if b.Since.Before(m.Since) {
+		m.Since = b.Since
+	}
+	if b.Until.After(m.Until) {
+		m.Until = b.Until
+	}
+	if a.Channels == nil || b.Channels == nil || len(b.Channels) > lostChannelsMax {
+		return m
+	}
+	m.Channels = slices.Concat(a.Channels, b.Channels)
+	slices.Sort(m.Channels)
+	if m.Channels = slices.Compact(m.Channels); len(m.Channels) > lostChannelsMax {
+		m.Channels = nil
+	}
+	return m
+}
+
+// A sparse log has one line a second; each says how many there would have been since the last.
+type sparse struct {
+	mu      sync.Mutex // guards the fields below; innermost
+	next    time.Time
+	skipped uint64
+}
+
+// due reports whether it is time for a line, and how many were skipped since the last.
+func (s *sparse) due(now time.Time) (skipped uint64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Before(s.next) {
+		s.skipped++
+		return 0, false
+	}
+	skipped, s.skipped = s.skipped, 0
+	s.next = now.Add(time.Second)
+	return skipped, true
+}

@@ -1,0 +1,190 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
+)
+
+const (
+	// resyncTimeout is how long telling all clients may wait for the event loops. Without a flood it takes milliseconds.
+	resyncTimeout = 30 * time.Second
+
+	// sharedMax is how many bytes of messages are kept, for the next client with the same rooms.
+	sharedMax = 8 << 20
+)
+
+// lossReaders are those who want to know what the broker has missed: the log, the application and the clients, each at its
+// own pace.
+func (n *Node) lossReaders() []*lossReader {
+	readers := []*lossReader{{tell: n.logLoss, pause: lossLogPause, ended: n.ended}}
+	if call := n.cfg.BrokerLost; call != nil {
+		readers = append(readers, &lossReader{ended: n.ended, tell: func(l broker.Loss) {
+			n.env.Guard("broker lost", func(ctx context.Context) error {
+				call(ctx, l)
+				return nil
+			})
+		}})
+	}
+	if n.cfg.Resync {
+		readers = append(readers, &lossReader{tell: n.resync, pause: resyncPause, ended: n.ended})
+	}
+	return readers
+}
+
+// lost is told what the broker has missed. It is the broker's: whoever wants to know is told elsewhere.
+func (n *Node) lost(l broker.Loss) {
+	n.env.Stats.BrokerLosses.Add(1)
+	n.env.Stats.BrokerLost.Add(l.Messages)
+	for _, r := range n.losses {
+		r.put(l)
+	}
+}
+
+func (n *Node) logLoss(l broker.Loss) {
+	args := []any{"since", l.Since, "until", l.Until, "cause", l.Cause}
+	if l.Messages > 0 {
+		args = append(args, "messages", l.Messages)
+	}
+	if l.Channels != nil {
+		args = append(args, "channels", len(l.Channels))
+	}
+	n.cfg.Log.Warn("messages of other nodes may be missing", args...)
+}
+
+// awaitLosses waits until everyone has been told, when the broker is closed. The error is ctx's, when a callback takes
+// longer than that and does not notice the end of its own context.
+func (n *Node) awaitLosses(ctx context.Context) error {
+	told := make(chan struct{})
+	go func() { // ends with the last call; whoever leaves before that has been told by an error
+		for _, r := range n.losses {
+			r.wait()
+		}
+		close(told)
+	}()
+	select {
+	case <-told:
+		return nil
+	case <-ctx.Done():
+		n.cancel()
+	}
+	select {
+	case <-told:
+		return nil
+	case <-time.After(grace):
+		return fmt.Errorf("the callback about losses is still running: %w", ctx.Err())
+	}
+}
+
+// resync tells each client which of its rooms may have missed something (protocol §9). Clients of which the same is to
+// be said share one message: with a hundred thousand clients in the same few rooms, that is one.
+func (n *Node) resync(l broker.Loss) {
+	ctx, cancel := context.WithTimeout(n.env.Base, resyncTimeout)
+	defer cancel()
+	concerned := concernOf(l.Channels)
+	shared := make(map[string]*ws.Message) // by payload
+	kept := 0
+	var payload []byte
+	untold := 0
+	for _, m := range n.hub.Members(nil, hub.Target{Kind: hub.All}) {
+		s := session.Of(m)
+		if s.ConnectedAt().After(l.Until) {
+			continue // it has not been there
+		}
+		r, ok := concerned.by(n.hub, m)
+		if !ok {
+			continue
+		}
+		r.Since, r.Until = l.Since, l.Until
+		payload = protocol.AppendResync(payload[:0], r)
+		msg := shared[string(payload)]
+		if msg == nil {
+			msg = ws.NewMessage(payload)
+			if kept += 2 * len(payload); kept > sharedMax {
+				clear(shared)
+				kept = 2 * len(payload)
+			}
+			shared[string(payload)] = msg
+		}
+		if err := n.sendPatiently(ctx, s, msg); err == nil {
+			n.env.Stats.Resyncs.Add(1)
+		} else if !errors.Is(err, hub.ErrNotMember) {
+			untold++
+		}
+	}
+	if untold > 0 {
+		n.cfg.Log.Warn("clients could not be told to resync: the send queue is full", "clients", untold)
+	}
+}
+
+// sendPatiently waits for room in the queue of the client's loop.
+func (n *Node) sendPatiently(ctx context.Context, s *session.Session, msg *ws.Message) error {
+	for {
+		err := s.Send(msg)
+		if !errors.Is(err, hub.ErrQueueFull) {
+			return err
+		}
+		limit := max(n.cfg.SendQueue/2, n.cfg.Backpressure)
+		if err := n.hub.WaitPending(ctx, hub.Target{Kind: hub.Client, Name: s.ID()}, limit); err != nil {
+			return err
+		}
+	}
+}
+
+// A concern is whom a loss may concern, by channel.
+type concern struct {
+	all       bool
+	broadcast bool
+	names     [len(types)]map[string]bool // by the kind of target
+}
+
+func concernOf(channels []string) concern {
+	if channels == nil {
+		return concern{all: true, broadcast: true}
+	}
+	var c concern
+	for _, channel := range channels {
+		t, name, ok := protocol.ParseChannel(channel)
+		kind := slices.Index(types[:], t)
+		switch {
+		case !ok || kind < 0:
+		case t == protocol.TypeBroadcast:
+			c.broadcast = true
+		case c.names[kind] == nil:
+			c.names[kind] = map[string]bool{name: true}
+		default:
+			c.names[kind][name] = true
+		}
+	}
+	return c
+}
+
+func (c *concern) has(kind hub.Kind, name string) bool { return c.all || c.names[kind][name] }
+
+// by is what the loss is for one client; ok is false when it is none.
+func (c *concern) by(h *hub.Hub, m *hub.Member) (r protocol.Resync, ok bool) {
+	r.Broadcast = c.broadcast
+	r.Client = c.has(hub.Client, m.ID())
+	if user := h.User(m); user != "" {
+		r.User = c.has(hub.User, user)
+	}
+	for _, name := range h.RoomsOf(m) {
+		switch {
+		case !c.has(hub.Room, name):
+		case name == m.ID():
+			r.Client = true // its letter box: another name for itself
+		default:
+			r.Rooms = append(r.Rooms, name)
+		}
+	}
+	slices.Sort(r.Rooms) // so that equal sets are equal
+	return r, len(r.Rooms) > 0 || r.Broadcast || r.User || r.Client
+}
