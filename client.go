@@ -45,8 +45,8 @@ func (c *Client[M]) Rooms() []string { return c.s.Rooms() }
 // In reports whether the client is in that room, by the same rules as Rooms.
 func (c *Client[M]) In(room string) bool { return c.s.In(room) }
 
-// Encrypted reports whether everything that is sent to the client is encrypted (protocol §10). Always false so far.
-func (c *Client[M]) Encrypted() bool { return false }
+// Encrypted reports whether everything that is sent to the client is encrypted (protocol §10). Once true it stays so.
+func (c *Client[M]) Encrypted() bool { return c.s.Encrypted() }
 
 // Backpressured reports whether messages were dropped for the client because it takes them too slowly, and it has not
 // caught up since.
@@ -101,6 +101,20 @@ type AuthRequest[A any] struct {
 	Credentials A               // the event's data, decoded
 	Raw         json.RawMessage // the same as it came; {} if there was none. Not to be changed
 }
+
+// HandshakeRequest is what Config.Handshake agrees on keys with: a client that has been accepted.
+type HandshakeRequest[M any] struct {
+	ClientID   string
+	RemoteAddr netip.AddrPort
+	UserID     string // of its Identity
+	Metadata   M
+	Raw        json.RawMessage // the data of `authenticate` as it came; {} if there was none. Not to be changed
+}
+
+// Keys are what Config.Handshake has agreed on with a client: ServerPublicKey and Salt go into `connected`, Cipher seals
+// and opens its messages. Without a Cipher it is for Config.Transform to encrypt, and what the client sends encrypted is
+// dropped.
+type Keys = session.Keys
 
 // Identity is what an accepted client is.
 type Identity[M any] struct {

@@ -28,6 +28,19 @@ const (
 	TransportNetConn = node.NetConn
 )
 
+// EncryptionMode says which clients have their messages encrypted (protocol §10).
+type EncryptionMode string
+
+const (
+	// EncryptionOff encrypts for nobody, but for clients that Client.EnableEncryption is called for.
+	EncryptionOff EncryptionMode = ""
+	// EncryptionOptional encrypts for a client whose `authenticate` carries a `publicKey`. One that carries what is no key
+	// is refused: it has asked for encryption, and must not go without.
+	EncryptionOptional EncryptionMode = "optional"
+	// EncryptionRequired closes all others with 4004.
+	EncryptionRequired EncryptionMode = "required"
+)
+
 // Disabled switches off what a zero duration would leave at its default: Config.HeartbeatInterval, Config.IdleTimeout.
 const Disabled time.Duration = -1
 
@@ -77,6 +90,19 @@ type Config[A, M any] struct {
 	// Compression accepts permessage-deflate (RFC 7692) from clients that offer it. Default off.
 	Compression bool
 
+	// Encryption turns on the encryption of each client's messages, by a handshake that needs no code of yours: a key pair
+	// for each connection, AES-256-GCM. It goes inside TLS and does not replace it: docs/security.md. Default
+	// EncryptionOff.
+	Encryption EncryptionMode
+
+	// EncryptedOnly closes an encrypted client with 1008 that sends in clear anything but `heartbeat`. Default: what it sends
+	// in clear is handled as ever.
+	EncryptedOnly bool
+
+	// EncryptedBatchLimit is for how many clients the messages of one fan-out are encrypted at a time. Messages that only
+	// have to be sealed are sealed by as many goroutines as there are processors, at most. Default 10.
+	EncryptedBatchLimit int
+
 	// Transport and Loops choose the engine. Default TransportAuto, one event loop: enough for most; more deliver more
 	// in all, each a little later.
 	Transport Transport
@@ -110,13 +136,25 @@ type Config[A, M any] struct {
 	// (Authenticate excepted, see there), those of different clients concurrently. An error or a panic of one is
 	// logged and ends nothing else.
 	//
-	// The context of Authenticate and ValidateRooms ends with the client; that of the others does not, since what a
+	// The context of Authenticate, Handshake and ValidateRooms ends with the client; that of the others does not, since what a
 	// client sent before it left is still to be handled. All contexts end when a Shutdown has waited as long as it was
 	// told to.
 
 	// Authenticate decides about a client by what it sent. An error that wraps ErrRejected closes it with 4003
 	// `Authentication failed`; any other error, and a panic, with 4003 `Authentication error`. Required.
 	Authenticate func(ctx context.Context, r AuthRequest[A]) (Identity[M], error)
+
+	// Handshake takes the place of the built-in one, if Encryption is not EncryptionOff: it agrees on keys with a client that
+	// Authenticate has accepted, within the same time and by the same data. No keys and no error mean that the client gets no
+	// encryption, which EncryptionRequired refuses. An error, and a panic, close the client with 4004.
+	Handshake func(ctx context.Context, r HandshakeRequest[M]) (*Keys, error)
+
+	// Transform sees every message that goes to an encrypted client, the protocol's own included but for `connected`, and
+	// returns what takes its place, or nil for the message itself. If the client has a cipher, that seals what comes of it;
+	// otherwise it goes out as it is: then to encrypt is Transform's. With an error, and a panic, the message is lost for
+	// that client. It is called for one message of a client after the other, for different clients concurrently, beside the
+	// other callbacks; the event's data are not to be changed.
+	Transform func(ctx context.Context, c *Client[M], m Message) (*Message, error)
 
 	// ValidateRooms returns those of the rooms, whose names are valid, that the client may join. Without it no client
 	// can join a room by itself.
@@ -178,6 +216,7 @@ func (c Config[A, M]) withDefaults() Config[A, M] {
 	def(&c.MaxPayload, protocol.DefaultMaxPayload)
 	def(&c.BackpressureLimit, protocol.DefaultBackpressureLimit)
 	def(&c.Loops, 1)
+	def(&c.EncryptedBatchLimit, protocol.DefaultEncryptedBatchLimit)
 	if c.DefaultRooms == nil {
 		c.DefaultRooms = protocol.DefaultRooms()
 	}
@@ -225,6 +264,15 @@ func (c Config[A, M]) validate() error {
 	if c.Loops < 1 || c.Loops > 256 {
 		return invalid("Loops", "is %d; it can be 1 to 256", c.Loops)
 	}
+	switch c.Encryption {
+	case EncryptionOptional, EncryptionRequired:
+	case EncryptionOff:
+		if c.Handshake != nil {
+			return invalid("Handshake", "is set, and Encryption is off; it can be %q or %q", EncryptionOptional, EncryptionRequired)
+		}
+	default:
+		return invalid("Encryption", "is %q; it can be empty, %q or %q", c.Encryption, EncryptionOptional, EncryptionRequired)
+	}
 	if c.CheckOrigin == nil {
 		if _, err := originPolicy(c.Origins); err != nil {
 			return invalid("Origins", "%w", err)
@@ -265,6 +313,7 @@ func (c Config[A, M]) validateSizes() error {
 	}{
 		{"MaxPayload", c.MaxPayload, 1, false},
 		{"BackpressureLimit", c.BackpressureLimit, 1024, false},
+		{"EncryptedBatchLimit", c.EncryptedBatchLimit, 1, false},
 		{"Limits.MaxConnections", l.MaxConnections, 1, true},
 		{"Limits.MaxUnauthenticated", l.MaxUnauthenticated, 1, true},
 		{"Limits.MaxUnauthenticatedPerAddr", l.MaxUnauthenticatedPerAddr, 1, true},
@@ -310,6 +359,7 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 			UnauthenticatedPayload: l.UnauthenticatedPayload, UnauthenticatedCount: l.UnauthenticatedMessages,
 		},
 		HeartbeatInterval: max(0, c.HeartbeatInterval), HeartbeatTimeout: c.HeartbeatTimeout, IdleTimeout: max(0, c.IdleTimeout),
+		EncryptionRequired: c.Encryption == EncryptionRequired, EncryptedOnly: c.EncryptedOnly, EncryptedBatch: c.EncryptedBatchLimit,
 		DefaultRooms: slices.Clone(c.DefaultRooms), CloseSlow: c.CloseOnBackpressure, Calls: calls, Broker: c.Broker,
 		BrokerLost: c.BrokerLost, Resync: c.Resync,
 		Log: c.Logger.With("server", c.Identifier),

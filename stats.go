@@ -6,6 +6,7 @@ type Stats struct {
 	Connections     int // sockets that are open, authenticated or not
 	Unauthenticated int
 	Clients         int // authenticated
+	Encrypted       int // of those
 	Rooms           int // with members, clients' own not counted
 
 	// Connections.
@@ -15,6 +16,11 @@ type Stats struct {
 	AuthRejected     uint64 // 4003, by the callback's decision
 	AuthFailed       uint64 // 4003, because the callback failed
 	AuthTimeouts     uint64 // 4001
+	KeysAgreed       uint64 // encryption handshakes that succeeded
+	KeysRejected     uint64 // 4004: the client has sent no key, or a bad one
+	KeysFailed       uint64 // 4004, because Config.Handshake failed
+	Undecrypted      uint64 // 1008: an encrypted message did not decrypt
+	InClear          uint64 // 1008: Config.EncryptedOnly
 	Evicted          uint64 // 4001, to make room for newer clients: Limits.MaxUnauthenticated and …PerAddr
 	TooEager         uint64 // 1008: Limits.UnauthenticatedMessages
 	HeartbeatLost    uint64 // 4002
@@ -30,6 +36,7 @@ type Stats struct {
 	CallbackErrors  uint64 // callbacks that returned an error or panicked, Authenticate excepted
 	Delivered       uint64 // messages handed to connections, one for each client
 	Dropped         uint64 // messages dropped for clients that were too slow, one for each client
+	Unsealed        uint64 // messages lost because they could not be encrypted, one for each client
 	DeliveriesLost  uint64 // messages of other nodes that the send queue had no room for
 	BrokerLosses    uint64 // times that messages of other nodes may have been missed
 	BrokerLost      uint64 // messages of other nodes that are known to have been missed, where the broker can count them
@@ -41,9 +48,11 @@ func (s *Server[A, M]) Stats() Stats {
 	st, hub := s.node.Stats(), s.node.Hub()
 	return Stats{
 		Connections: int(st.Connections.Load()), Unauthenticated: s.node.Unauthenticated(),
-		Clients: hub.Count(ToAll().t), Rooms: hub.CountRooms(),
+		Clients: hub.Count(ToAll().t), Rooms: hub.CountRooms(), Encrypted: hub.Encrypted(),
 
 		Opened: st.Opened.Load(), HandshakeRefused: st.Refused.Load(), Authenticated: st.Authenticated.Load(),
+		KeysAgreed: st.KeysAgreed.Load(), KeysRejected: st.KeysRejected.Load(), KeysFailed: st.KeysFailed.Load(),
+		Undecrypted: st.Undecrypted.Load(), InClear: st.InClear.Load(), Unsealed: hub.Unsealed(),
 		AuthRejected: st.AuthRejected.Load(), AuthFailed: st.AuthFailed.Load(), AuthTimeouts: st.AuthTimeouts.Load(),
 		Evicted: st.Evicted.Load(), TooEager: st.TooEager.Load(), HeartbeatLost: st.HeartbeatLost.Load(),
 		IdleTimeouts: st.IdleTimeouts.Load(), ProtocolErrors: st.ProtocolErrors.Load(), SlowClosed: st.SlowClosed.Load(),

@@ -42,8 +42,8 @@ var arrows = []rule{
 	{folder: "internal/transport/netconn", imports: []string{"internal/transport", "internal/transport/pending"}},
 
 	// Clients, and who is where. No sockets: a hub writes to links, a session is fed bytes.
-	{folder: "internal/hub", imports: []string{"internal/ws"}},
-	{folder: "internal/session", imports: []string{"internal/hub", "internal/transport", "internal/ws", "protocol"}},
+	{folder: "internal/hub", imports: []string{"internal/ws", "seal"}},
+	{folder: "internal/session", imports: []string{"internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
 	{folder: "internal/node", imports: []string{"broker", "internal/hub", "internal/session", "internal/transport",
@@ -51,7 +51,7 @@ var arrows = []rule{
 		libraries: []string{"github.com/google/uuid"}},
 
 	// The library: whoever imports it compiles what is above this line, and no more.
-	{folder: ".", imports: []string{"broker", "internal/hub", "internal/node", "internal/session", "protocol"}},
+	{folder: ".", imports: []string{"broker", "internal/hub", "internal/node", "internal/session", "protocol", "seal"}},
 
 	// The server binary is a user of the library like any other: public packages only.
 	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "protocol"}, libraries: []string{

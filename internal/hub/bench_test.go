@@ -20,6 +20,8 @@ func (s *sink) WriteNow(p []byte) bool { return s.Write(p) }
 func (s *sink) Finish([]byte)          {}
 func (s *sink) Buffered() int          { return 0 }
 func (s *sink) Refused(int)            {}
+func (s *sink) Unsealed(error)         {}
+func (s *sink) Lingers()               {}
 
 func crowd(b *testing.B, n int) (*hub.Hub, []*sink) {
 	b.Helper()

@@ -26,6 +26,8 @@ type client struct {
 
 	buffered atomic.Int64
 	refused  int
+	lingers  int
+	unsealed atomic.Int64 // any goroutine
 }
 
 func (c *client) Write(p []byte) bool {
@@ -43,6 +45,8 @@ func (c *client) WriteNow(p []byte) bool { return c.Write(p) }
 func (c *client) Finish(p []byte)        { c.got, c.finished = append(c.got, p...), true }
 func (c *client) Buffered() int          { return int(c.buffered.Load()) }
 func (c *client) Refused(n int)          { c.refused += n }
+func (c *client) Lingers()               { c.lingers++ }
+func (c *client) Unsealed(error)         { c.unsealed.Add(1) }
 
 // events are the names of the events that the client got, in order; other frames are named by their opcode.
 func (c *client) events() []string {

@@ -10,6 +10,7 @@ package hub
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,17 +38,28 @@ type Config struct {
 	MaxRooms int
 	// Queue bounds the bytes of messages that wait in one lane. 0: 64 MiB.
 	Queue int
+	// Backpressure bounds the bytes that wait for one encrypted member, what its connection holds included. 0: 1 MiB.
+	Backpressure int
+	// BatchLimit bounds for how many members one fan-out is encrypted at a time. 0: 10.
+	BatchLimit int
 }
 
 // Hub is the index of who is connected. Its methods may be called from any goroutine and do not block beyond its lock.
 type Hub struct {
 	// Set by New, then read-only.
-	lanes    []*Lane
-	maxRooms int
+	lanes        []*Lane
+	maxRooms     int
+	backpressure int
 
-	deflating atomic.Int64 // members that take compressed messages: publishers compress only for somebody
-	delivered atomic.Uint64
-	refused   atomic.Uint64
+	press        press        // seals
+	transformers transformers // transform
+
+	deflating    atomic.Int64 // members that take compressed messages: publishers compress only for somebody
+	encrypted    atomic.Int64 // members
+	transforming atomic.Int64 // members: publishers count turns only for somebody
+	delivered    atomic.Uint64
+	refused      atomic.Uint64
+	unsealed     atomic.Uint64
 
 	waiters waiters
 
@@ -63,7 +75,15 @@ func New(cfg Config) *Hub {
 	if cfg.Queue <= 0 {
 		cfg.Queue = 64 << 20
 	}
-	h := &Hub{maxRooms: cfg.MaxRooms}
+	if cfg.Backpressure <= 0 {
+		cfg.Backpressure = 1 << 20
+	}
+	if cfg.BatchLimit <= 0 {
+		cfg.BatchLimit = 10
+	}
+	h := &Hub{maxRooms: cfg.MaxRooms, backpressure: cfg.Backpressure}
+	h.press.most = min(runtime.GOMAXPROCS(0), cfg.BatchLimit)
+	h.transformers.limit = cfg.BatchLimit
 	h.waiters.changed = make(chan struct{})
 	for i := range max(cfg.Lanes, 1) {
 		h.lanes = append(h.lanes, &Lane{hub: h, index: i, limit: cfg.Queue, wake: func() { cfg.Wake(i) }})
@@ -80,6 +100,8 @@ type Admission struct {
 	User    string   // empty: anonymous
 	Rooms   []string // joined besides the member's own; valid names
 	Welcome *ws.Message
+	// Encryption makes the welcome the last message in clear. Nil: none.
+	Encryption *Encryption
 }
 
 // Admit indexes m by id and user, joins it to its rooms and queues the welcome, in one step for everybody who looks:
@@ -98,10 +120,24 @@ func (h *Hub) Admit(m *Member, a Admission) {
 			g.add(m)
 		}
 	}
-	if m.Deflate {
-		h.deflating.Add(1)
+	if a.Encryption != nil {
+		m.outlet.Store(&outlet{member: m, Encryption: *a.Encryption})
 	}
+	h.countLocked(m, 1)
 	m.lane.push(item{kind: welcome, member: m, msg: a.Welcome})
+}
+
+// countLocked counts m in or out by the form in which it takes messages.
+func (h *Hub) countLocked(m *Member, n int64) {
+	switch o := m.outlet.Load(); {
+	case o != nil:
+		h.encrypted.Add(n)
+		if o.Transform != nil {
+			h.transforming.Add(n)
+		}
+	case m.Deflate:
+		h.deflating.Add(n)
+	}
 }
 
 // Remove takes m out of the index and returns its user and the rooms that it was in, its own included; ok is false when
@@ -119,9 +155,7 @@ func (h *Hub) Remove(m *Member) (userID string, rooms []string, ok bool) {
 		h.leaveLocked(m, len(m.places)-1)
 	}
 	m.places = nil
-	if m.Deflate {
-		h.deflating.Add(-1)
-	}
+	h.countLocked(m, -1)
 	h.waiters.wake() // it may have been the slowest
 	return userID, rooms, true
 }
@@ -257,3 +291,15 @@ func (h *Hub) Delivered() uint64 { return h.delivered.Load() }
 
 // Refused is how many messages were dropped because a connection had too much waiting.
 func (h *Hub) Refused() uint64 { return h.refused.Load() }
+
+// Encrypted is how many members are.
+func (h *Hub) Encrypted() int { return int(h.encrypted.Load()) }
+
+// Unsealed is how many messages were lost because they could not be encrypted, one for each member.
+func (h *Hub) Unsealed() uint64 { return h.unsealed.Load() }
+
+// Wait blocks until nothing is being encrypted any more. No lane may be given a turn from then on.
+func (h *Hub) Wait() {
+	h.press.done.Wait()
+	h.transformers.done.Wait()
+}

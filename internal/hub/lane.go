@@ -28,7 +28,8 @@ type Lane struct {
 	limit int
 	wake  func()
 
-	waiting atomic.Int64 // bytes of messages pushed and not yet handed to connections
+	waiting  atomic.Int64 // bytes of messages pushed and not yet handed to connections
+	messages atomic.Int64 // how many they are
 
 	mu     sync.Mutex // guards the fields below; innermost
 	inbox  []item
@@ -41,17 +42,20 @@ type Lane struct {
 	next    int       // work[next:] is still to do
 	first   uint64    // how many items were pushed before work[0]; written under mu
 	members []*Member // scratch for a fan-out
+
+	sealing sealing // its fields have owners of their own
 }
 
 // An item is one thing for the loop to do.
 type item struct {
 	kind    itemKind
+	crowd   bool    // fanOut: to so many that waiting for another message pays
 	member  *Member // for all but fanOut
 	group   *group  // fanOut
 	msg     *ws.Message
-	crowd   bool      // fanOut: to so many that waiting for another message pays
 	raw     []byte    // control, finish: a whole frame
 	exclude []*Member // fanOut
+	turns   *turns    // fanOut, if somebody may transform it
 }
 
 type itemKind uint8
@@ -60,21 +64,23 @@ const (
 	direct  itemKind = iota // a message to a member
 	fanOut                  // a message to a group
 	welcome                 // a message to a member that is live from then on
-	control                 // a frame to a member, live or not
+	notice                  // a message to a member, live or not
+	control                 // a frame that is no message to a member, live or not
 	finish                  // the last frame to a member
 )
 
-// push queues it and reports whether there was room. Control and last frames always have: they are few, and a
-// connection could not be closed without them.
+// push queues it and reports whether there was room. Welcomes, notices, control and last frames always have: they are
+// few, and a connection could not be closed without them.
 func (l *Lane) push(it item) bool {
 	size := int64(0)
 	if it.msg != nil {
 		size = int64(len(it.msg.Frame()))
 		waiting := l.waiting.Load()
-		if waiting > 0 && waiting+size > int64(l.limit) && it.kind != welcome { // an empty lane takes one of any size
+		if waiting > 0 && waiting+size > int64(l.limit) && it.kind != welcome && it.kind != notice { // an empty lane takes one of any size
 			return false
 		}
 		l.waiting.Add(size)
+		l.messages.Add(1)
 	}
 	l.mu.Lock()
 	l.inbox = append(l.inbox, it)
@@ -87,7 +93,13 @@ func (l *Lane) push(it item) bool {
 	return true
 }
 
-// Control queues one whole frame for m, admitted or not: an error, a ping, a pong. Any goroutine; never blocks.
+// Notice queues a message for m, admitted or not: an error. Any goroutine; never blocks.
+func (m *Member) Notice(msg *ws.Message) {
+	m.lane.push(item{kind: notice, member: m, msg: msg})
+}
+
+// Control queues bytes that are no message for m, admitted or not: a ping, a pong, the answer to a handshake. They are
+// sent as they are to encrypted members, too. Any goroutine; never blocks.
 func (m *Member) Control(frame []byte) {
 	m.lane.push(item{kind: control, member: m, raw: frame})
 }
@@ -98,8 +110,8 @@ func (m *Member) Finish(frame []byte) {
 	m.lane.push(item{kind: finish, member: m, raw: frame})
 }
 
-// Buffered is how many bytes m's peer has not taken yet.
-func (m *Member) Buffered() int { return m.link.Buffered() }
+// Buffered is how many bytes m's peer has not taken yet, what is to be encrypted for it included.
+func (m *Member) Buffered() int { return m.sealing() + m.link.Buffered() }
 
 // Tick hands what is queued to the connections. It is the loop's, once a turn; more says that there is work left for
 // the next turn, which should come at once.
@@ -112,21 +124,26 @@ func (l *Lane) Tick() (more bool) {
 		l.settleLocked()
 		l.mu.Unlock()
 	}
-	worked, bytes := len(l.work) > 0, 0
+	worked, bytes, messages := len(l.work) > 0, 0, 0
 	for l.next < len(l.work) && bytes < turnMax {
 		n, size := l.run()
 		alone := l.next == 0 && n == len(l.work)
 		l.carry(l.work[l.next:l.next+n], size, alone)
 		l.next += n
 		bytes += size
+		if size > 0 {
+			messages += n
+		}
 	}
+	wrote, riper := l.harvest(!worked)
 	l.waiting.Add(-int64(bytes))
+	l.messages.Add(-int64(messages))
 	l.hub.waiters.wake()
 	if l.next < len(l.work) {
 		return true
 	}
 	// What was written this turn goes to the sockets only after Tick: who waits for that is told by another turn.
-	return l.rest() || worked && l.hub.waiters.any()
+	return l.rest() || riper || (worked || wrote) && l.hub.waiters.any()
 }
 
 // gather lets a message to a crowd wait for those right behind it. Its writes will take milliseconds; a publisher that is
@@ -196,27 +213,37 @@ func (l *Lane) carry(run []item, size int, alone bool) {
 	case fanOut:
 		l.fanOut(run, size, alone)
 	case direct:
-		l.deliver(m, it.msg)
+		if m.live { // else it is finished: no longer anybody's destination
+			l.deliver(run)
+		}
 	case welcome:
 		m.live = true
-		l.deliver(m, it.msg)
+		l.deliver(run)
+		m.sealed = m.outlet.Load() != nil // this was the last message in clear
+	case notice:
+		if m.sealed {
+			l.accept(m, &parcels{run: run})
+		} else {
+			m.link.Write(it.msg.Frame())
+		}
 	case control:
 		m.link.Write(it.raw)
 	case finish:
-		m.live = false
-		m.link.Finish(it.raw)
+		l.finish(m, it.raw)
 	}
 }
 
-func (l *Lane) deliver(m *Member, msg *ws.Message) {
-	if !m.live {
-		return // finished: it is no longer anybody's destination
-	}
-	if m.link.Write(m.frameOf(msg)) {
+// deliver brings one message to one member.
+func (l *Lane) deliver(run []item) {
+	m := run[0].member
+	switch {
+	case m.sealed:
+		l.accept(m, &parcels{run: run})
+	case m.link.Write(m.frameOf(run[0].msg)):
 		l.hub.delivered.Add(1)
-		return
+	default:
+		l.refuse(m, 1)
 	}
-	l.refuse(m, 1)
 }
 
 func (l *Lane) refuse(m *Member, n int) {
@@ -253,9 +280,13 @@ func (l *Lane) write(run []item, size int, alone bool) {
 	l.exclude(run[0].exclude, true)
 	var deflated []byte
 	plain := join(run, size, (*ws.Message).Frame)
-	delivered := 0
+	delivered, sealed := 0, parcels{run: run}
 	for _, m := range l.members {
 		if !m.live || m.skip {
+			continue
+		}
+		if m.sealed {
+			l.accept(m, &sealed)
 			continue
 		}
 		p := plain

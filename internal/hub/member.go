@@ -1,6 +1,11 @@
 package hub
 
-import "github.com/hearthws/hearth/internal/ws"
+import (
+	"sync/atomic"
+
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/seal"
+)
 
 // Link is a member's connection, as far as a lane needs it; transport.Conn is one. Its methods but Buffered are called
 // by the lane's loop only, from within Tick, and must not block.
@@ -19,6 +24,12 @@ type Owner interface {
 	// Refused reports that n messages for the member were dropped, because too much waits for it already.
 	// Called on the lane's loop: must not block.
 	Refused(n int)
+	// Unsealed reports that a message for the member was lost because it could not be encrypted. Called on goroutines of the
+	// hub: must not block for long.
+	Unsealed(err error)
+	// Lingers reports that the last frame waits for messages to be encrypted that were sent before. Called on the lane's
+	// loop: must not block.
+	Lingers()
 }
 
 // Member is one connection, as the hub sees it; it is part of its owner's own struct.
@@ -28,12 +39,17 @@ type Member struct {
 	link  Link
 	lane  *Lane
 	owner Owner
+
+	// Set once, with Hub.mu held; any goroutine. Nil: in clear.
+	outlet atomic.Pointer[outlet]
+
 	// Deflate says that this member takes compressed messages. Set before Admit, then read-only.
 	Deflate bool
 
 	// Owned by the lane's loop.
-	live bool // the welcome has been written, nothing final has: takes part in fan-outs
-	skip bool // excluded from the fan-out that is under way
+	live   bool // the welcome has been written, nothing final has: takes part in fan-outs
+	skip   bool // excluded from the fan-out that is under way
+	sealed bool // no message goes out but by the outlet
 
 	// Guarded by Hub.mu.
 	admitted bool
@@ -52,7 +68,26 @@ func (m *Member) ID() string { return m.id }
 // Link is the link that Init was given.
 func (m *Member) Link() Link { return m.link }
 
-// frameOf is msg in the form that m takes.
+// Encrypted reports whether everything that is sent to m is encrypted. Any goroutine.
+func (m *Member) Encrypted() bool { return m.outlet.Load() != nil }
+
+// Cipher opens what m sends; nil if it is not encrypted by one. Any goroutine.
+func (m *Member) Cipher() *seal.Cipher {
+	if o := m.outlet.Load(); o != nil {
+		return o.Cipher
+	}
+	return nil
+}
+
+// sealing is how many bytes are to be encrypted for m, and then to be written.
+func (m *Member) sealing() int {
+	if o := m.outlet.Load(); o != nil {
+		return int(o.waiting.Load())
+	}
+	return 0
+}
+
+// frameOf is msg in the form that m takes in clear.
 func (m *Member) frameOf(msg *ws.Message) []byte {
 	if m.Deflate {
 		return msg.Deflated()

@@ -83,9 +83,13 @@ func (h *Hub) SendMade(t Target, message func() *ws.Message, exclude []string) e
 		full = !m.lane.push(item{kind: direct, member: m, msg: msg})
 	}
 	if g != nil {
+		var t *turns
+		if h.transforming.Load() > 0 {
+			t = h.transformers.turns()
+		}
 		for i := range g.sets {
 			if n := len(g.sets[i].entries); n > 0 {
-				it := item{kind: fanOut, group: g, msg: msg, exclude: except, crowd: n >= crowdMin}
+				it := item{kind: fanOut, group: g, msg: msg, exclude: except, crowd: n >= crowdMin, turns: t}
 				full = !h.lanes[i].push(it) || full
 			}
 		}
@@ -98,7 +102,7 @@ func (h *Hub) SendMade(t Target, message func() *ws.Message, exclude []string) e
 
 // SendTo queues msg for m itself. ErrNotMember when m has left.
 func (h *Hub) SendTo(m *Member, msg *ws.Message) error {
-	if m.Deflate {
+	if m.Deflate && !m.Encrypted() {
 		msg.Deflated()
 	}
 	h.mu.RLock()
@@ -120,7 +124,8 @@ func (h *Hub) Pending(t Target) int {
 	g, m := h.resolve(t)
 	worst := 0
 	if m != nil {
-		worst = m.link.Buffered() + int(m.lane.waiting.Load())
+		worst = m.lane.pending(m.Encrypted())
+		worst += m.Buffered()
 	}
 	if g == nil {
 		return worst
@@ -128,15 +133,25 @@ func (h *Hub) Pending(t Target) int {
 	for i := range g.sets {
 		n := 0
 		if len(g.sets[i].entries) > 0 {
-			n = int(h.lanes[i].waiting.Load())
+			n = h.lanes[i].pending(h.encrypted.Load() > 0)
 		}
 		slowest := 0
 		for _, e := range g.sets[i].entries {
-			slowest = max(slowest, e.member.link.Buffered())
+			slowest = max(slowest, e.member.Buffered())
 		}
 		worst = max(worst, n+slowest)
 	}
 	return worst
+}
+
+// pending is how many bytes wait in the lane, for somebody who may be encrypted: then they will be more. It is to be
+// asked before the members, as the messages go: so none is missed.
+func (l *Lane) pending(encrypted bool) int {
+	n, bytes := int(l.messages.Load()), int(l.waiting.Load())
+	if encrypted {
+		return sealedAtMost(n, bytes)
+	}
+	return bytes
 }
 
 // WaitPending blocks until Pending(t) is at most limit, or ctx is done, whose error it then returns.

@@ -55,11 +55,16 @@ type Config struct {
 
 	DefaultRooms []string
 	CloseSlow    bool
-	Calls        session.Callbacks
-	Broker       broker.Broker                      // nil: there is this node only
-	BrokerLost   func(context.Context, broker.Loss) // nil: nobody asks
-	Resync       bool                               // tell clients of what they may have missed
-	Log          *slog.Logger
+
+	EncryptionRequired bool
+	EncryptedOnly      bool
+	EncryptedBatch     int
+
+	Calls      session.Callbacks
+	Broker     broker.Broker                      // nil: there is this node only
+	BrokerLost func(context.Context, broker.Loss) // nil: nobody asks
+	Resync     bool                               // tell clients of what they may have missed
+	Log        *slog.Logger
 }
 
 // Errors of the life cycle.
@@ -117,12 +122,14 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Transport != NetConn && epoll.Supported {
 		n.loops = cfg.Loops
 	}
-	n.hub = hub.New(hub.Config{Lanes: n.loops + 1, Wake: n.wake, MaxRooms: cfg.MaxRooms, Queue: cfg.SendQueue})
+	n.hub = hub.New(hub.Config{Lanes: n.loops + 1, Wake: n.wake, MaxRooms: cfg.MaxRooms, Queue: cfg.SendQueue,
+		Backpressure: cfg.Backpressure, BatchLimit: cfg.EncryptedBatch})
 	base, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	n.env = &session.Env{
 		Base: base, Hub: n.hub, Pool: &session.Pool{}, Lobby: session.NewLobby(cfg.Lobby), Calls: cfg.Calls,
 		Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, DefaultRooms: cfg.DefaultRooms, CloseSlow: cfg.CloseSlow,
+		CloseTimeout: cfg.CloseTimeout, EncryptionRequired: cfg.EncryptionRequired, EncryptedOnly: cfg.EncryptedOnly,
 	}
 	if cfg.Broker != nil {
 		n.env.Interest = cfg.Broker
@@ -279,7 +286,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	}
 	err := errors.Join(n.servers.shutdown(ctx), n.drain(ctx))
 	n.env.Lobby.Close()
-	err = errors.Join(err, n.closeTransports())
+	err = errors.Join(err, n.closeTransports(), n.finishSealing(ctx))
 	if n.cfg.Broker != nil {
 		if cerr := n.cfg.Broker.Close(); cerr != nil {
 			err = errors.Join(err, fmt.Errorf("close broker: %w", cerr))
@@ -322,6 +329,26 @@ func (n *Node) drain(ctx context.Context) error {
 		return ctx.Err()
 	case <-time.After(grace):
 		return fmt.Errorf("callbacks are still running: %w", ctx.Err())
+	}
+}
+
+// finishSealing waits for what is still being encrypted, for nobody, once the loops have ended.
+func (n *Node) finishSealing(ctx context.Context) error {
+	settled := make(chan struct{})
+	go func() { // ends with the last transformer; whoever leaves before that has been told by an error
+		n.hub.Wait()
+		close(settled)
+	}()
+	select {
+	case <-settled:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-settled:
+		return nil
+	case <-time.After(grace):
+		return fmt.Errorf("transformers are still running: %w", ctx.Err())
 	}
 }
 

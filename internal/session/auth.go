@@ -41,9 +41,13 @@ func (s *Session) authenticate(data []byte) {
 	if !accepted || s.State() == protocol.StateDisconnected {
 		return
 	}
+	keys, agreed := s.agree(id, data)
+	if !agreed || s.State() == protocol.StateDisconnected {
+		return
+	}
 	channels := s.channels(id.User, s.env.DefaultRooms)
 	s.hold((*lifetime)(s), channels)
-	if !s.admit(id) {
+	if !s.admit(id, keys) {
 		s.release(channels)
 	}
 }
@@ -69,9 +73,9 @@ func (s *Session) refuse(e *protocol.Error) {
 	s.Close(e.Code, protocol.CloseReason(e.Code))
 }
 
-// admit makes the client authenticated, unless it has ended meanwhile.
-func (s *Session) admit(id Identity) bool {
-	now := time.Now()
+// admit makes the client authenticated, and encrypted if it has keys, unless it has ended meanwhile.
+func (s *Session) admit(id Identity, keys *Keys) bool {
+	a := s.admission(id, keys)
 	s.mu.Lock()
 	if s.endedLocked() {
 		s.mu.Unlock()
@@ -82,10 +86,10 @@ func (s *Session) admit(id Identity) bool {
 	s.holding = s.env.Calls.Connected != nil
 	guest := s.guest
 	s.guest = nil
-	s.env.Hub.Admit(&s.member, hub.Admission{
-		User: id.User, Rooms: s.env.DefaultRooms,
-		Welcome: ws.NewMessage(protocol.AppendConnected(nil, s.ID(), id.User, now)),
-	})
+	if keys != nil {
+		s.env.Stats.KeysAgreed.Add(1)
+	}
+	s.env.Hub.Admit(&s.member, a)
 	s.mu.Unlock()
 
 	s.env.Lobby.leave(guest)
@@ -99,6 +103,19 @@ func (s *Session) admit(id Identity) bool {
 		return nil
 	})
 	return true
+}
+
+// admission is what makes the client a member.
+func (s *Session) admission(id Identity, keys *Keys) hub.Admission {
+	a := hub.Admission{User: id.User, Rooms: s.env.DefaultRooms}
+	now := time.Now()
+	if keys == nil {
+		a.Welcome = ws.NewMessage(protocol.AppendConnected(nil, s.ID(), id.User, now))
+		return a
+	}
+	a.Encryption = s.encryption(keys.Cipher)
+	a.Welcome = ws.NewMessage(protocol.AppendConnectedEncrypted(nil, s.ID(), id.User, now, keys.ServerPublicKey, keys.Salt))
+	return a
 }
 
 // unhold lets the messages be handled that came before the connected callback has returned.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/protocol"
@@ -17,10 +18,15 @@ var ErrRejected = errors.New("credentials rejected")
 // Callbacks are the application's, in the form that carries no types of its own. All may block. Authenticate is
 // required; each other may be nil.
 type Callbacks struct {
-	// Authenticate and ValidateRooms get a context that ends with the client.
-	Authenticate  func(ctx context.Context, s *Session, data []byte) (Identity, error)
+	// Authenticate, Handshake and ValidateRooms get a context that ends with the client.
+	Authenticate func(ctx context.Context, s *Session, data []byte) (Identity, error)
+	// Handshake agrees on keys with a client that has been accepted; nil without an error: it gets no encryption.
+	Handshake     func(ctx context.Context, s *Session, id Identity, data []byte) (*Keys, error)
 	ValidateRooms func(ctx context.Context, s *Session, rooms []string) ([]string, error)
 	// The others get one that outlives it: what a client sent before it went away is still to be handled.
+	// Transform returns what takes the place of a message to an encrypted client, nil for the message itself. It is called
+	// for one message of a client after the other, beside the other callbacks.
+	Transform    func(ctx context.Context, s *Session, e protocol.Envelope) ([]byte, error)
 	Connected    func(ctx context.Context, s *Session)
 	Message      func(ctx context.Context, s *Session, e protocol.Envelope) error
 	Disconnected func(ctx context.Context, s *Session, code int, reason string)
@@ -53,6 +59,10 @@ type Env struct {
 	Limits       Limits
 	DefaultRooms []string
 	CloseSlow    bool // close a client that has too much waiting, rather than drop messages for it
+	CloseTimeout time.Duration
+
+	EncryptionRequired bool // close a client that the handshake gives no keys
+	EncryptedOnly      bool // close an encrypted client that sends in clear anything but heartbeats
 
 	// Running counts the sessions that have not ended and the authentications under way: a shutdown waits for it.
 	Running sync.WaitGroup
@@ -67,6 +77,11 @@ type Stats struct {
 	AuthRejected    atomic.Uint64
 	AuthFailed      atomic.Uint64 // the callback failed
 	AuthTimeouts    atomic.Uint64
+	KeysAgreed      atomic.Uint64 // clients that are encrypted since their handshake
+	KeysRejected    atomic.Uint64 // handshakes
+	KeysFailed      atomic.Uint64 // the callback failed
+	Undecrypted     atomic.Uint64 // clients whose message did not decrypt
+	InClear         atomic.Uint64 // encrypted clients that sent in clear what they may not
 	Evicted         atomic.Uint64 // unauthenticated clients that made room for newer ones
 	TooEager        atomic.Uint64 // unauthenticated clients that sent too much
 	HeartbeatLost   atomic.Uint64

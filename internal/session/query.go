@@ -86,6 +86,9 @@ func (s *Session) Backpressured() bool {
 	return s.slow.Load()
 }
 
+// Encrypted reports whether everything that is sent to the client is encrypted.
+func (s *Session) Encrypted() bool { return s.member.Encrypted() }
+
 // Send queues a message for the client. hub.ErrNotMember when it is not, or no longer, authenticated.
 func (s *Session) Send(msg *ws.Message) error { return s.env.Hub.SendTo(&s.member, msg) }
 

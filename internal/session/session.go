@@ -243,6 +243,9 @@ func (in *inbound) Close(code int, reason string) {
 
 // Refused is told that messages were dropped for this client. It is hub.Owner's.
 func (s *Session) Refused(n int) {
+	if s.State() == protocol.StateDisconnected {
+		return // not slow, but gone
+	}
 	first := !s.slow.Swap(true)
 	if s.env.CloseSlow {
 		if s.Close(protocol.CloseSlowConsumer, protocol.ReasonSlowConsumer) {

@@ -11,8 +11,25 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// handle is the table of protocol §3: what an event does, by the state of the client.
+// handle does what a message asks for: itself, or what is encrypted in it.
 func (s *Session) handle(payload []byte) {
+	cipher := s.member.Cipher() // not nil only for who was admitted
+	e, ok := s.parse(payload)
+	switch {
+	case cipher == nil || ok && e.Event == protocol.EventHeartbeat:
+	case ok && e.Event == protocol.EventEncrypted:
+		e, ok = s.open(cipher, e.Data)
+	case s.env.EncryptedOnly:
+		s.inClear()
+		return
+	}
+	if ok {
+		s.obey(e)
+	}
+}
+
+// parse reads a message, and answers one that can't be read.
+func (s *Session) parse(payload []byte) (e protocol.Envelope, ok bool) {
 	e, err := protocol.ParseEnvelope(payload)
 	if err != nil {
 		s.env.Stats.BadMessages.Add(1)
@@ -20,8 +37,12 @@ func (s *Session) handle(payload []byte) {
 			s.reply(protocol.ErrInvalidFormat)
 		}
 		s.debug("message dropped", "cause", err)
-		return
 	}
+	return e, err == nil
+}
+
+// obey is the table of protocol §3: what an event does, by the state of the client.
+func (s *Session) obey(e protocol.Envelope) {
 	state := s.State()
 	switch {
 	case e.Event == protocol.EventHeartbeat:
@@ -38,11 +59,15 @@ func (s *Session) handle(payload []byte) {
 	case e.Event == protocol.EventLeave:
 		s.leave(e.Data)
 	case protocol.System(e.Event) || s.env.Calls.Message == nil:
-		s.env.Stats.MessagesUnheard.Add(1)
-		s.debug("message dropped", "event", e.Event, "cause", "nobody handles it")
+		s.unheard(e.Event, "nobody handles it")
 	default:
 		s.guard("message", func(ctx context.Context) error { return s.env.Calls.Message(ctx, s, e) })
 	}
+}
+
+func (s *Session) unheard(event, cause string) {
+	s.env.Stats.MessagesUnheard.Add(1)
+	s.debug("message dropped", "event", event, "cause", cause)
 }
 
 func (s *Session) wasAdmitted() bool {
@@ -53,7 +78,7 @@ func (s *Session) wasAdmitted() bool {
 
 // reply sends an error event.
 func (s *Session) reply(e *protocol.Error) {
-	s.member.Control(ws.AppendFrame(nil, ws.OpText, protocol.AppendError(nil, e)))
+	s.member.Notice(ws.NewMessage(protocol.AppendError(nil, e)))
 }
 
 // guard runs a callback with the server's context; an error or a panic is logged, counted, and ends nothing else.

@@ -148,6 +148,9 @@ func (e *Endpoint) admit(length uint64, hd *header) error {
 	return nil
 }
 
+// FrameSize is the length of an unmasked frame with n bytes of payload.
+func FrameSize(n int) int { return headerSize(n) + n }
+
 // headerSize is the size of an unmasked header before n bytes of payload.
 func headerSize(n int) int {
 	switch {

@@ -1,0 +1,81 @@
+package hub_test
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/seal"
+)
+
+// encryptedCrowd is crowd with encryption for everybody.
+func encryptedCrowd(b *testing.B, n int) (*hub.Hub, []*sink) {
+	b.Helper()
+	h := newHub(1, hub.Config{Backpressure: 1 << 24})
+	all := make([]*sink, n)
+	for i := range all {
+		all[i] = new(sink)
+		all[i].Init(fmt.Sprint("client", i), all[i], h.Lane(0), all[i])
+		h.Admit(&all[i].Member, hub.Admission{
+			User: fmt.Sprint("user", i), Rooms: []string{"ws-default"}, Welcome: message("connected"),
+			Encryption: &hub.Encryption{Cipher: cipher(b)},
+		})
+	}
+	settle(h, 1)
+	return h, all
+}
+
+func cipher(t testing.TB) *seal.Cipher {
+	t.Helper()
+	own, err := seal.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := seal.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := own.Derive(peer.PublicKey(), seal.NewSalt())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// deliver gives the lane turns until so many messages have been handed over.
+func deliver(h *hub.Hub, n uint64) {
+	for h.Delivered() < n {
+		if !h.Lane(0).Tick() {
+			runtime.Gosched()
+		}
+	}
+}
+
+// BenchmarkSealedFanOut is one message to 1,000 encrypted members, everything but the system calls.
+func BenchmarkSealedFanOut(b *testing.B) {
+	for _, batch := range []uint64{1, 16} {
+		b.Run(fmt.Sprint(batch), func(b *testing.B) {
+			h, _ := encryptedCrowd(b, 1000)
+			b.ReportAllocs()
+			for i := uint64(1); b.Loop(); i++ {
+				_ = h.Send(toRoom("ws-default"), encode(), nil)
+				if i%batch == 0 {
+					deliver(h, 1000+i*1000)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/delivery")
+		})
+	}
+}
+
+// BenchmarkSealedSendTo is one message to one of them.
+func BenchmarkSealedSendTo(b *testing.B) {
+	h, all := encryptedCrowd(b, 1000)
+	msg := encode()
+	b.ReportAllocs()
+	for i := 1; b.Loop(); i++ {
+		_ = h.SendTo(&all[i%len(all)].Member, msg)
+		deliver(h, uint64(len(all)+i))
+	}
+}

@@ -1,0 +1,173 @@
+package hub
+
+const (
+	// harvestMax is how many members' sealed messages a turn hands to connections, so that the loop reads in between.
+	harvestMax = 256
+	// ripeMax is how many sealed bytes may wait for a loop to take them before nothing more is sealed for it.
+	ripeMax = 4 << 20
+)
+
+// sealing is what a lane keeps for its encrypted members.
+type sealing struct {
+	// Guarded by Lane.mu.
+	ripe  []sealed // is to be written
+	bytes int      // of ripe
+
+	// Owned by the loop.
+	crop  []sealed  // taken from ripe
+	next  int       // crop[next:] is still to be written
+	ready []*outlet // have something to be sealed, as soon as this turn is over
+	held  []*outlet // wait for their connections to take more
+}
+
+// accept queues a run of messages for an encrypted member, or as many of them as may wait for it.
+func (l *Lane) accept(m *Member, p *parcels) {
+	o, taken := m.outlet.Load(), 0
+	if o.Transform == nil {
+		taken = o.push(p.all())
+	} else {
+		for _, b := range p.single(&l.hub.transformers) {
+			n := o.push(b)
+			if n == 0 {
+				break // nothing later may overtake what is dropped
+			}
+			taken += n
+		}
+	}
+	if taken < len(p.run) {
+		l.refuse(m, len(p.run)-taken)
+	}
+	if taken > 0 && !o.busy {
+		o.busy = true
+		l.proceed(o)
+	}
+}
+
+// proceed does what comes next for a busy member: has more sealed, waits for the connection, or ends.
+func (l *Lane) proceed(o *outlet) {
+	if o.broken {
+		o.broken = false
+		l.refuse(o.member, o.discard())
+	}
+	switch {
+	case len(o.queue) == 0:
+		o.busy = false
+		if o.last != nil {
+			o.member.link.Finish(o.last)
+			o.last = nil
+		}
+	case o.member.link.Buffered() >= windowMax:
+		l.sealing.held = append(l.sealing.held, o)
+	default:
+		o.work, o.from = o.queue, o.at
+		if o.Transform != nil {
+			l.hub.transformers.begin(o)
+		} else {
+			l.sealing.ready = append(l.sealing.ready, o)
+		}
+	}
+}
+
+// finish ends a member with its last frame, behind what waits to be sealed.
+func (l *Lane) finish(m *Member, frame []byte) {
+	m.live = false
+	if !m.sealed || !m.outlet.Load().busy {
+		m.link.Finish(frame)
+		return
+	}
+	if o := m.outlet.Load(); o.last == nil {
+		o.last = frame
+		m.owner.Lingers()
+	}
+}
+
+// bring hands sealed messages to the loop. Any goroutine.
+func (l *Lane) bring(results ...sealed) {
+	bytes := 0
+	for i := range results {
+		bytes += len(results[i].frames)
+	}
+	l.mu.Lock()
+	first := len(l.sealing.ripe) == 0
+	l.sealing.ripe = append(l.sealing.ripe, results...)
+	l.sealing.bytes += bytes
+	l.mu.Unlock()
+	if first { // whoever came first has woken the loop, and it takes all
+		l.wake()
+	}
+}
+
+// overripe reports whether the loop should first take what has been sealed for it. Any goroutine.
+func (l *Lane) overripe() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sealing.bytes >= ripeMax
+}
+
+// harvest writes what has been sealed and has more sealed: the last thing in a turn, behind what goes out in clear. alone
+// says that the turn had nothing else. It reports whether it wrote something, and whether there is more to write.
+func (l *Lane) harvest(alone bool) (worked, more bool) {
+	s := &l.sealing
+	if s.next == len(s.crop) {
+		s.next = 0
+		if clear(s.crop); cap(s.crop) > 4096 {
+			s.crop = nil
+		}
+		l.mu.Lock()
+		s.crop, s.ripe, s.bytes = s.ripe, s.crop[:0], 0
+		l.mu.Unlock()
+	}
+	end := min(len(s.crop), s.next+harvestMax)
+	worked = s.next < end
+	for ; s.next < end; s.next++ {
+		l.hand(&s.crop[s.next], alone)
+	}
+	l.unhold()
+	switch {
+	case len(s.ready) > 0:
+		l.hub.press.submit(l, s.ready)
+		s.ready = make([]*outlet, 0, len(s.ready))
+	case worked:
+		l.hub.press.resume()
+	}
+	return worked, s.next < len(s.crop)
+}
+
+// hand gives a member's sealed messages to its connection.
+func (l *Lane) hand(r *sealed, alone bool) {
+	o, link := r.outlet, r.member.link
+	if r.messages > 0 {
+		ok := false
+		if alone {
+			ok = link.WriteNow(r.frames)
+		} else {
+			ok = link.Write(r.frames)
+		}
+		if ok {
+			l.hub.delivered.Add(uint64(r.messages))
+		} else {
+			l.refuse(o.member, r.messages)
+			o.broken = o.broken || link.Buffered() == 0 // an empty one refuses nothing: it is closed
+		}
+	}
+	o.advance(r.taken)
+	o.waiting.Add(-int64(r.reserved))
+	if r.done {
+		l.proceed(o)
+	}
+}
+
+// unhold goes on with members whose connections have taken enough.
+func (l *Lane) unhold() {
+	held := l.sealing.held
+	kept := held[:0]
+	for _, o := range held {
+		if o.member.link.Buffered() >= windowMax {
+			kept = append(kept, o)
+			continue
+		}
+		l.proceed(o)
+	}
+	clear(held[len(kept):])
+	l.sealing.held = kept
+}

@@ -1,0 +1,184 @@
+package session
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/protocol"
+	"github.com/hearthws/hearth/seal"
+)
+
+// Keys are what a client and the server have agreed on (protocol §10).
+type Keys struct {
+	// ServerPublicKey and Salt are what `connected` tells the client, in base64.
+	ServerPublicKey string
+	Salt            string
+	// Cipher seals what is sent to the client and opens what comes from it. Nil: Callbacks.Transform does all, and nothing
+	// is opened.
+	Cipher *seal.Cipher
+}
+
+var (
+	errNoKey    = errors.New("the client has not asked for encryption, which is required")
+	errNoCipher = errors.New("no cipher for the client, and no transformer")
+	errUnopened = errors.New("no cipher for the client, which may send nothing in clear")
+)
+
+// AgreeOnKeys is the handshake that needs no application: a client whose data has a `publicKey` gets a key pair of the
+// server's own. Without one it gives no keys and no error; one that is no public key is an error that wraps ErrRejected.
+func AgreeOnKeys(data []byte) (*Keys, error) {
+	var members map[string]json.RawMessage // not a struct: the name is exact
+	if json.Unmarshal(data, &members) != nil {
+		return nil, nil // not an object: it has no members
+	}
+	raw := members["publicKey"]
+	if len(raw) == 0 || string(raw) == "null" {
+		return nil, nil
+	}
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return nil, fmt.Errorf("%w: publicKey: %w", ErrRejected, err)
+	}
+	client, err := seal.ParsePublicKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	own, err := seal.GenerateKey()
+	if err != nil {
+		return nil, err
+	}
+	salt := seal.NewSalt()
+	cipher, err := own.Derive(client, salt)
+	if err != nil {
+		return nil, err
+	}
+	return &Keys{ServerPublicKey: own.PublicKey().String(), Salt: salt.String(), Cipher: cipher}, nil
+}
+
+// agree runs the handshake, if there is one. It reports false when it has ended the session.
+func (s *Session) agree(id Identity, data []byte) (*Keys, bool) {
+	if s.env.Calls.Handshake == nil {
+		return nil, true
+	}
+	var keys *Keys
+	ok := safely(func() (err error) {
+		if keys, err = s.env.Calls.Handshake((*lifetime)(s), s, id, data); err != nil {
+			return err
+		}
+		if keys == nil {
+			if s.env.EncryptionRequired {
+				return fmt.Errorf("%w: %w", ErrRejected, errNoKey)
+			}
+			return nil
+		}
+		return s.usable(keys.Cipher)
+	}, s.notAgreed)
+	return keys, ok
+}
+
+// usable says why a client can't be encrypted so.
+func (s *Session) usable(c *seal.Cipher) error {
+	switch {
+	case c == nil && s.env.Calls.Transform == nil:
+		return errNoCipher
+	case c == nil && s.env.EncryptedOnly:
+		return errUnopened
+	}
+	return nil
+}
+
+// notAgreed ends a session whose handshake was refused, or failed.
+func (s *Session) notAgreed(err error) {
+	switch {
+	case s.State() == protocol.StateDisconnected:
+		return
+	case errors.Is(err, ErrRejected):
+		s.env.Stats.KeysRejected.Add(1)
+		s.debug("encryption handshake rejected", "cause", err)
+	default:
+		s.env.Stats.KeysFailed.Add(1)
+		s.failed("handshake", err)
+	}
+	s.refuse(protocol.ErrHandshakeFailed)
+}
+
+// encryption is that of a client with these keys.
+func (s *Session) encryption(c *seal.Cipher) *hub.Encryption {
+	e := &hub.Encryption{Cipher: c}
+	if s.env.Calls.Transform != nil {
+		e.Transform = s.transform
+	}
+	return e
+}
+
+// transform asks the application what takes the place of a message. It is hub.Encryption's.
+func (s *Session) transform(payload []byte) (replacement []byte, err error) {
+	safely(func() error {
+		e, err := protocol.ParseEnvelope(payload)
+		if err != nil {
+			return err
+		}
+		replacement, err = s.env.Calls.Transform(s.env.Base, s, e)
+		return err
+	}, func(failure error) { err = failure })
+	return replacement, err
+}
+
+// Unsealed is told that a message for the client could not be encrypted. It is hub.Owner's.
+func (s *Session) Unsealed(err error) {
+	if errors.Is(err, seal.ErrExhausted) {
+		s.exhausted()
+		return
+	}
+	s.failed("transform", err)
+}
+
+// exhausted closes a client whose key may not be used any more; the next connection has another.
+func (s *Session) exhausted() {
+	if s.Close(protocol.ClosePolicyViolation, reasonExhausted) {
+		s.env.Log.Warn("client's key is used up", "client", s.ID())
+	}
+}
+
+// Lingers is told that the close frame waits for encryption: the client has the same time as if it did not. It is
+// hub.Owner's.
+func (s *Session) Lingers() {
+	time.AfterFunc(s.env.CloseTimeout, s.Abort) // a connection that has gone by then does not mind
+}
+
+const (
+	reasonUndecrypted = "Message does not decrypt"
+	reasonExhausted   = "Encryption key used up"
+	reasonInClear     = "Message in clear"
+)
+
+// open gives what is inside an encrypted message of the client; false: it is dropped, and the client may be closed.
+func (s *Session) open(c *seal.Cipher, data []byte) (protocol.Envelope, bool) {
+	inner, err := c.OpenData(nil, data)
+	switch {
+	case errors.Is(err, seal.ErrExhausted):
+		s.exhausted()
+		return protocol.Envelope{}, false
+	case err != nil:
+		s.env.Stats.Undecrypted.Add(1)
+		s.debug("encrypted message refused", "cause", err)
+		s.Close(protocol.ClosePolicyViolation, reasonUndecrypted)
+		return protocol.Envelope{}, false
+	}
+	e, ok := s.parse(inner)
+	if ok && e.Event == protocol.EventEncrypted {
+		s.unheard(e.Event, "it was encrypted twice")
+		return e, false
+	}
+	return e, ok
+}
+
+// inClear closes an encrypted client that has sent in clear what it may not.
+func (s *Session) inClear() {
+	if s.Close(protocol.ClosePolicyViolation, reasonInClear) {
+		s.env.Stats.InClear.Add(1)
+	}
+}
