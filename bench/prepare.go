@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/hearthws/hearth/internal/test/reference"
 )
 
 // An environment is what a run needs, built and started.
@@ -206,7 +206,7 @@ func (e *environment) compile(ctx context.Context, source, binary string) error 
 func (e *environment) addReference(ctx context.Context) error {
 	dir := filepath.Join(e.cache, "reference")
 	if err := e.installReference(ctx, dir); err != nil {
-		return fmt.Errorf("install the reference: %w", err)
+		return fmt.Errorf("prepare the reference: %w", err)
 	}
 	folder, err := os.MkdirTemp("", "hearth-bench-")
 	if err != nil {
@@ -224,40 +224,24 @@ func (e *environment) addReference(ctx context.Context) error {
 	return nil
 }
 
+// installReference makes dir a folder in which server.mjs runs.
 func (e *environment) installReference(ctx context.Context, dir string) error {
+	pins := filepath.Join(e.source, "reference")
+	installed, err := reference.Install(ctx, pins, e.cache)
+	if err != nil {
+		return err
+	}
+	program, err := os.ReadFile(filepath.Join(pins, "server.mjs"))
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	hash := sha256.New()
-	for _, name := range []string{"package.json", "package-lock.json", "server.mjs"} {
-		data, err := os.ReadFile(filepath.Join(e.source, "reference", name))
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
-			return err
-		}
-		if name != "server.mjs" {
-			hash.Write(data)
-		}
-	}
-	stamp, want := filepath.Join(dir, "installed"), hex.EncodeToString(hash.Sum(nil))
-	if have, err := os.ReadFile(stamp); err == nil && string(have) == want {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	// No package's own scripts, save the one that puts Bun's binary in its place.
-	if _, err := output(ctx, dir, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "server.mjs"), program, 0o644); err != nil {
 		return err
 	}
-	if _, err := output(ctx, dir, "node", filepath.Join("node_modules", "bun", "install.js")); err != nil {
-		return err
-	}
-	if _, err := output(ctx, dir, filepath.Join(dir, "node_modules", ".bin", "bun"), "--version"); err != nil {
-		return err
-	}
-	return os.WriteFile(stamp, []byte(want), 0o644)
+	return installed.Link(dir)
 }
 
 // output runs a command to its end and returns its standard output. The error has the end of what it said on standard

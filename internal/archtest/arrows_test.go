@@ -61,7 +61,8 @@ var arrows = []rule{
 
 	// Users, too. Examples show what an application looks like, so they have nothing that it can't have.
 	{folder: "examples/*", imports: []string{".", "broker", "broker/memory", "protocol"}},
-	{folder: "bench/*", imports: []string{"."}},
+	{folder: "internal/test/reference", open: true},
+	{folder: "bench/*", imports: []string{".", "internal/test/reference"}},
 
 	// Programs for tests, and this package.
 	{folder: "internal/test/*", imports: []string{"internal/ws", "internal/transport", "internal/transport/epoll", "internal/transport/netconn"}},

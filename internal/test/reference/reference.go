@@ -1,0 +1,110 @@
+// Package reference installs the published implementation of the protocol from npm, with which Hearth is compared and
+// beside which it is tested. Versions are pinned in bench/reference.
+package reference
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// installTimeout bounds an installation: npm has a network to wait for.
+const installTimeout = 4 * time.Minute
+
+// An Installation is a folder with the reference's modules, and the runtime that they need.
+type Installation struct {
+	Modules string // the folder node_modules
+	Bun     string // the runtime's binary
+}
+
+// Install returns the installation in the folder cache that the files package.json and package-lock.json in the folder
+// pins describe, which it makes if there is none yet: later it only looks. Several may install at the same time. It
+// needs node and npm.
+func Install(ctx context.Context, pins, cache string) (Installation, error) {
+	hash := sha256.New()
+	files := map[string][]byte{}
+	for _, name := range []string{"package.json", "package-lock.json"} {
+		data, err := os.ReadFile(filepath.Join(pins, name))
+		if err != nil {
+			return Installation{}, fmt.Errorf("install the reference: %w", err)
+		}
+		files[name] = data
+		fmt.Fprintf(hash, "%d\n%s", len(data), data)
+	}
+	dir := filepath.Join(cache, "reference-"+hex.EncodeToString(hash.Sum(nil))[:16])
+	if _, err := os.Stat(dir); err == nil {
+		return in(dir), nil
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return Installation{}, fmt.Errorf("install the reference: %w", err)
+	}
+	// In a folder of its own, which gets its name when all is in it: nobody finds half an installation.
+	work, err := os.MkdirTemp(cache, "reference-new-")
+	if err != nil {
+		return Installation{}, fmt.Errorf("install the reference: %w", err)
+	}
+	defer os.RemoveAll(work)
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(work, name), data, 0o644); err != nil {
+			return Installation{}, fmt.Errorf("install the reference: %w", err)
+		}
+	}
+	if err := npm(ctx, work); err != nil {
+		return Installation{}, fmt.Errorf("install the reference: %w", err)
+	}
+	if err := os.Rename(work, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		if _, other := os.Stat(dir); other != nil { // nobody else was faster
+			return Installation{}, fmt.Errorf("install the reference: %w", err)
+		}
+	}
+	return in(dir), nil
+}
+
+func in(dir string) Installation {
+	modules := filepath.Join(dir, "node_modules")
+	return Installation{Modules: modules, Bun: filepath.Join(modules, ".bin", "bun")}
+}
+
+// Link lets programs in the folder dir import the reference's modules.
+func (i Installation) Link(dir string) error {
+	link := filepath.Join(dir, "node_modules")
+	if err := os.RemoveAll(link); err != nil { // of a link it removes the link
+		return fmt.Errorf("link the reference: %w", err)
+	}
+	if err := os.Symlink(i.Modules, link); err != nil {
+		return fmt.Errorf("link the reference: %w", err)
+	}
+	return nil
+}
+
+// npm installs what the lock file in dir says, and tries the result.
+func npm(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, installTimeout)
+	defer cancel()
+	for _, command := range [][]string{
+		// No package's own scripts, save the one that puts Bun's binary in its place.
+		{"npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"},
+		{"node", filepath.Join("node_modules", "bun", "install.js")},
+		{in(dir).Bun, "--version"},
+	} {
+		cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+		cmd.Dir = dir
+		cmd.WaitDelay = 5 * time.Second // npm's children may hold its pipes
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		if err := cmd.Run(); err != nil {
+			text := said.Bytes()
+			return fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, text[max(0, len(text)-2000):])
+		}
+	}
+	return nil
+}
