@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/fifo"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -84,7 +85,8 @@ type Broker struct {
 
 	mu       sync.Mutex
 	receiver broker.Receiver // set by Start, then read-only
-	queue    queue
+	queue    fifo.Queue[item]
+	queued   int           // bytes of data in queue
 	pumping  bool          // a goroutine is delivering
 	since    time.Time     // of the state
 	gap      broker.Loss   // what was lost since the queue's last message; Messages is 0 for nothing
@@ -179,7 +181,7 @@ func (n *Broker) Close() error {
 	n.mu.Lock()
 	if was := n.phase.Swap(closed); was == running {
 		n.bus.remove(n)
-		n.queue = queue{}
+		n.queue, n.queued = fifo.Queue[item]{}, 0
 		n.since = time.Now()
 	}
 	n.mu.Unlock()

@@ -11,46 +11,10 @@ import (
 // ErrOverflow is the cause of every loss on a Bus: the node did not deliver as fast as the others published.
 var ErrOverflow = errors.New("memory broker: receiver too slow, queue full")
 
-// keepSlots is the size up to which an empty queue keeps its memory.
-const keepSlots = 64
-
 // An item is a message, and what was lost just before it.
 type item struct {
 	message protocol.Message
 	before  broker.Loss // Messages is 0 for nothing
-}
-
-// A queue is a ring of items, first in, first out. The zero value is empty.
-type queue struct {
-	ring  []item // its length is a power of two
-	head  int
-	n     int
-	bytes int
-}
-
-func (q *queue) push(it item) {
-	if q.n == len(q.ring) {
-		ring := make([]item, max(8, 2*len(q.ring)))
-		k := copy(ring, q.ring[q.head:])
-		copy(ring[k:], q.ring[:q.head])
-		q.ring, q.head = ring, 0
-	}
-	q.ring[(q.head+q.n)&(len(q.ring)-1)] = it
-	q.n++
-	q.bytes += len(it.message.Data)
-}
-
-func (q *queue) pop() item {
-	slot := &q.ring[q.head]
-	it := *slot
-	*slot = item{}
-	q.head = (q.head + 1) & (len(q.ring) - 1)
-	q.n--
-	q.bytes -= len(it.message.Data)
-	if q.n == 0 && len(q.ring) > keepSlots {
-		q.ring, q.head = nil, 0
-	}
-	return it
 }
 
 // put queues m for this node, or notes that it is lost, and sees to it that someone delivers. Any goroutine.
@@ -60,11 +24,12 @@ func (n *Broker) put(m protocol.Message) {
 	if n.phase.Load() != running {
 		return
 	}
-	if c := n.bus.config; n.queue.n > 0 && (n.queue.n >= c.QueueMessages || n.queue.bytes+len(m.Data) > c.QueueBytes) {
+	if c := n.bus.config; n.queue.Len() > 0 && (n.queue.Len() >= c.QueueMessages || n.queued+len(m.Data) > c.QueueBytes) {
 		n.loseLocked()
 		return
 	}
-	n.queue.push(item{message: m, before: n.gap})
+	n.queue.Push(item{message: m, before: n.gap})
+	n.queued += len(m.Data)
 	n.gap = broker.Loss{}
 	if !n.pumping {
 		n.pumping = true
@@ -88,19 +53,20 @@ func (n *Broker) loseLocked() {
 func (n *Broker) pump() {
 	for {
 		n.mu.Lock()
-		if n.phase.Load() != running || (n.queue.n == 0 && n.gap.Messages == 0) {
+		if n.phase.Load() != running || (n.queue.Len() == 0 && n.gap.Messages == 0) {
 			n.pumping = false
 			n.mu.Unlock()
 			return
 		}
-		if n.queue.n == 0 { // the last messages were lost
+		if n.queue.Len() == 0 { // the last messages were lost
 			loss := n.gap
 			n.gap = broker.Loss{}
 			n.mu.Unlock()
 			n.tell(loss)
 			continue
 		}
-		it := n.queue.pop()
+		it := n.queue.Pop()
+		n.queued -= len(it.message.Data)
 		n.health.Delivered++
 		n.mu.Unlock()
 		n.tell(it.before)

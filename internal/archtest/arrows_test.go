@@ -24,11 +24,12 @@ var arrows = []rule{
 	{folder: "seal", open: true},
 	{folder: "broker", open: true, imports: []string{"protocol"}},
 	{folder: "internal/ws", open: true, libraries: []string{"github.com/klauspost/compress"}},
+	{folder: "internal/fifo"},
 
 	// What carries messages to other nodes: none of it knows of the others, or of what uses it.
 	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, open: true,
 		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
-	{folder: "broker/memory", open: true, imports: []string{"broker", "protocol"}},
+	{folder: "broker/memory", open: true, imports: []string{"broker", "internal/fifo", "protocol"}},
 
 	// For programs that send and serve nobody: no more than a broker's, whichever it is.
 	{folder: "emitter", imports: []string{"broker", "protocol"}},

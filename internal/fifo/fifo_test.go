@@ -1,0 +1,60 @@
+package fifo_test
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/hearthws/hearth/internal/fifo"
+)
+
+// TestLikeASlice compares the ring with what it stands for.
+func TestLikeASlice(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var q fifo.Queue[int]
+		var want []int
+		next := 0
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			push := rapid.Bool().Draw(t, "push")
+			for range rapid.IntRange(1, 100).Draw(t, "times") {
+				if push {
+					next++
+					q.Push(next)
+					want = append(want, next)
+					continue
+				}
+				first := q.Peek()
+				if len(want) == 0 {
+					if first != nil || q.Pop() != 0 {
+						t.Fatal("there is something in an empty queue")
+					}
+					break
+				}
+				if *first != want[0] || q.Pop() != want[0] {
+					t.Fatalf("popped something else than %d", want[0])
+				}
+				want = want[1:]
+			}
+			if q.Len() != len(want) {
+				t.Fatalf("%d values, want %d", q.Len(), len(want))
+			}
+		}
+	})
+}
+
+// TestEmptyKeepsLittle: a queue that has been long gives its memory back.
+func TestEmptyKeepsLittle(t *testing.T) {
+	var q fifo.Queue[[1024]byte]
+	const n = 1 << 10
+	if got := testing.AllocsPerRun(1, func() {
+		for range n {
+			q.Push([1024]byte{})
+		}
+		for range n {
+			q.Pop()
+		}
+	}); got < 5 {
+		t.Errorf("%v allocations to grow to %d again: the memory was kept", got, n)
+	}
+}
