@@ -172,4 +172,5 @@ type Health struct {
 	Dropped   uint64 // messages that never went out: refused with ErrQueueFull, or lost with a connection
 	Lost      uint64 // messages that are known not to have come in: the sum of Loss.Messages
 	Losses    uint64 // calls of Receiver.Lost, or what would have been
+	Malformed uint64 // messages that came in and broke the contract (protocol.ParseMessage); they were ignored
 }
