@@ -52,8 +52,12 @@ func Run(t *testing.T, s Suite) {
 		{"ReceiverMayCall", testReceiverMayCall},
 		{"HoldIsCounted", testHoldIsCounted},
 		{"HoldMany", testHoldMany},
+		{"HoldWhilePublishing", testHoldWhilePublishing},
+		{"HoldAfterError", testHoldAfterError},
 		{"Selective", testSelective},
 		{"BadMessage", testBadMessage},
+		{"PublishAll", testPublishAll},
+		{"PublishAllRefused", testPublishAllRefused},
 		{"Context", testContext},
 		{"Lifecycle", testLifecycle},
 		{"CloseWaits", testCloseWaits},
@@ -64,13 +68,19 @@ func Run(t *testing.T, s Suite) {
 		t.Run(test.name, func(t *testing.T) {
 			goleak.VerifyNone(t) // what an earlier test left would be blamed on this one
 			w := &world{T: t, suite: s, broker: s.New(t)}
+			others := goleak.IgnoreCurrent() // what the world itself needs, a server say, ends with t.Cleanup
 			test.run(w)
 			for _, n := range w.nodes { // a test that fails at once leaves them open, and goleak says so
 				if err := n.Close(); err != nil {
 					t.Errorf("close: %v", err)
 				}
 			}
-			goleak.VerifyNone(t)
+			for _, b := range w.idle {
+				if err := b.Close(); err != nil {
+					t.Errorf("close: %v", err)
+				}
+			}
+			goleak.VerifyNone(t, others)
 		})
 	}
 }
@@ -81,6 +91,7 @@ type world struct {
 	suite  Suite
 	broker func() broker.Broker
 	nodes  []*node
+	idle   []broker.Broker // not started, and closed at the end as nodes are
 	names  atomic.Uint64
 }
 

@@ -1,0 +1,86 @@
+package brokertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// confirmer is a new broker that can confirm; the test is skipped where there is none.
+func (w *world) confirmer() broker.Confirmer {
+	w.Helper()
+	b := w.broker()
+	w.idle = append(w.idle, b)
+	c, ok := b.(broker.Confirmer)
+	if !ok {
+		w.Skip("this broker confirms nothing")
+	}
+	return c
+}
+
+// news is a message of an emitter.
+func news(event string) protocol.Message {
+	return protocol.Message{ServerID: protocol.EmitterID, Type: protocol.TypeBroadcast, Event: event, Data: []byte("1")}
+}
+
+// testPublishAll: what is confirmed arrives, in order, those of each call at the same time.
+func testPublishAll(w *world) {
+	const calls, messages = 4, 3000
+	c, b := w.confirmer(), w.node()
+	ctx := w.ctx()
+	if errs := c.PublishAll(ctx, nil); errs != nil {
+		w.Errorf("nothing: errors %v", errs)
+	}
+	var all sync.WaitGroup
+	for call := range calls {
+		all.Go(func() {
+			ms := make([]protocol.Message, messages)
+			for i := range ms {
+				ms[i] = news(fmt.Sprint(call))
+				ms[i].Data = fmt.Append(nil, i)
+			}
+			if errs := c.PublishAll(ctx, ms); errs != nil {
+				w.Errorf("errors: %v", errors.Join(errs...))
+			}
+		})
+	}
+	next := map[string]int{}
+	for range calls * messages {
+		m := b.next()
+		if want := fmt.Sprint(next[m.Event]); string(m.Data) != want {
+			w.Fatalf("call %s: message %s, want %s", m.Event, m.Data, want)
+		}
+		next[m.Event]++
+	}
+	all.Wait()
+}
+
+// testPublishAllRefused: each message has its own error, and those that are fine are sent.
+func testPublishAllRefused(w *world) {
+	c, b := w.confirmer(), w.node()
+	errs := c.PublishAll(w.ctx(), []protocol.Message{news("first"), {ServerID: protocol.EmitterID}, news("last")})
+	if len(errs) != 3 || errs[0] != nil || !errors.Is(errs[1], protocol.ErrMessage) || errs[2] != nil {
+		w.Errorf("errors %v, want ErrMessage for the second only", errs)
+	}
+	b.expect("first", "last")
+
+	done, cancel := context.WithCancel(context.Background())
+	cancel()
+	if errs := c.PublishAll(done, []protocol.Message{news("never")}); len(errs) != 1 || !errors.Is(errs[0], context.Canceled) {
+		w.Errorf("with a context that is done: errors %v, want Canceled", errs)
+	}
+	if closer, ok := c.(broker.Broker); ok {
+		if err := closer.Close(); err != nil {
+			w.Errorf("close: %v", err)
+		}
+		for _, err := range c.PublishAll(w.ctx(), []protocol.Message{news("late"), news("late")}) {
+			if !errors.Is(err, broker.ErrClosed) {
+				w.Errorf("after close: error %v, want ErrClosed", err)
+			}
+		}
+	}
+}
