@@ -66,6 +66,7 @@ var arrows = []rule{
 	{folder: "bench/*", imports: []string{".", "internal/test/reference"}},
 
 	// Programs for tests, and this package.
+	{folder: "internal/test/redistest", open: true, libraries: []string{"github.com/redis/rueidis"}},
 	{folder: "internal/test/*", imports: []string{"internal/ws", "internal/transport", "internal/transport/epoll", "internal/transport/netconn"}},
 	{folder: "internal/archtest"},
 }

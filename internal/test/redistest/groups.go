@@ -1,0 +1,131 @@
+package redistest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+)
+
+// MasterSet is the name by which the Sentinels of StartSentinel know their master.
+const MasterSet = "hearth"
+
+// A SentinelSet is a master, a replica, and the Sentinels that watch them.
+type SentinelSet struct {
+	Servers   [2]*Server // the master first, at the beginning
+	Sentinels []*Server
+}
+
+// StartSentinel starts a master with one replica, and three Sentinels. It returns when each of these knows all.
+func StartSentinel(tb testing.TB) *SentinelSet {
+	tb.Helper()
+	set := &SentinelSet{}
+	set.Servers[0] = Start(tb)
+	host, port, _ := net.SplitHostPort(set.Servers[0].Addr)
+	set.Servers[1] = Start(tb, "replicaof "+host+" "+port, "repl-diskless-sync-delay 0")
+	set.Servers[1].Await("replication", func() error {
+		m := set.Servers[1].Do("INFO", "replication")
+		if text, _ := m.ToString(); !strings.Contains(text, "master_link_status:up") {
+			return errors.New("the replica is not linked")
+		}
+		return nil
+	})
+	for range 3 {
+		set.Sentinels = append(set.Sentinels, start(tb, []string{
+			fmt.Sprintf("sentinel monitor %s %s %s 2", MasterSet, host, port),
+			"sentinel down-after-milliseconds " + MasterSet + " 500",
+			"sentinel failover-timeout " + MasterSet + " 3000",
+		}, "--sentinel"))
+	}
+	for _, s := range set.Sentinels {
+		s.Await("knowledge of the others", func() error {
+			m := s.Do("SENTINEL", "MASTER", MasterSet)
+			about, err := m.AsStrMap()
+			if err != nil {
+				return err
+			}
+			if about["num-slaves"] != "1" || about["num-other-sentinels"] != "2" || about["flags"] != "master" {
+				return fmt.Errorf("a sentinel knows %v", about)
+			}
+			return nil
+		})
+	}
+	return set
+}
+
+// URL is the address of the set, by way of its Sentinels.
+func (set *SentinelSet) URL() string {
+	url := "redis://" + set.Sentinels[0].Addr + "?master_set=" + MasterSet
+	for _, s := range set.Sentinels[1:] {
+		url += "&addr=" + s.Addr
+	}
+	return url
+}
+
+// Failover makes the replica the master, and returns when the Sentinels say that it is.
+func (set *SentinelSet) Failover() {
+	first := set.Sentinels[0]
+	before := set.Master()
+	first.Await("a failover that may begin", func() error {
+		_, err := first.try("SENTINEL", "FAILOVER", MasterSet)
+		return err
+	})
+	set.AwaitOther(before)
+}
+
+// AwaitOther waits until the Sentinels name another master than the one given.
+func (set *SentinelSet) AwaitOther(than string) {
+	set.Sentinels[0].Await("another master", func() error {
+		if set.Master() == than {
+			return errors.New("it is still the master")
+		}
+		return nil
+	})
+}
+
+// Master is the address of the master, as the first Sentinel has it.
+func (set *SentinelSet) Master() string {
+	s := set.Sentinels[0]
+	m := s.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterSet)
+	parts, err := m.AsStrSlice()
+	if err != nil || len(parts) != 2 {
+		s.tb.Fatalf("the master's address is %v, %v", parts, err)
+	}
+	return net.JoinHostPort(parts[0], parts[1])
+}
+
+// A Cluster is three masters without replicas.
+type Cluster struct{ Servers []*Server }
+
+// StartCluster starts a Cluster, and returns when all of it is well.
+func StartCluster(tb testing.TB) *Cluster {
+	tb.Helper()
+	c := &Cluster{}
+	var buses []string
+	for range 3 {
+		_, bus, _ := net.SplitHostPort(freeAddr(tb))
+		buses = append(buses, bus)
+		c.Servers = append(c.Servers, Start(tb, "cluster-enabled yes", "cluster-port "+bus, "cluster-node-timeout 2000"))
+	}
+	const slots = 1 << 14
+	for i, s := range c.Servers {
+		s.Do("CLUSTER", "ADDSLOTSRANGE", fmt.Sprint(i*slots/3), fmt.Sprint((i+1)*slots/3-1))
+		host, port, _ := net.SplitHostPort(s.Addr)
+		c.Servers[0].Do("CLUSTER", "MEET", host, port, buses[i])
+	}
+	for _, s := range c.Servers {
+		s.Await("a cluster that is well", func() error {
+			m := s.Do("CLUSTER", "INFO")
+			text, _ := m.ToString()
+			if !strings.Contains(text, "cluster_state:ok") || !strings.Contains(text, "cluster_known_nodes:3") {
+				return errors.New(text)
+			}
+			return nil
+		})
+	}
+	return c
+}
+
+// URL is the address of the Cluster; one node is named, the others are for the client to find.
+func (c *Cluster) URL() string { return "redis://" + c.Servers[0].Addr + "?cluster=true" }

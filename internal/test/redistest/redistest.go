@@ -1,0 +1,274 @@
+// Package redistest starts real Redis servers for tests: one, a master with a replica and Sentinels, or a Cluster. Each
+// listens on a free port of 127.0.0.1, keeps its files in a folder of the test's, and is gone when the test has ended.
+package redistest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// patience is how long a server may take for what is asked of it here.
+const patience = 20 * time.Second
+
+// require skips the test, aloud, where there is no redis-server; with HEARTH_REQUIRE_REDIS=1, as in CI, it fails it.
+func require(tb testing.TB) string {
+	tb.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err == nil {
+		return path
+	}
+	const missing = "no redis-server in the path: install it (scripts/setup does), or leave this untested"
+	if os.Getenv("HEARTH_REQUIRE_REDIS") == "1" {
+		tb.Fatal(missing)
+	}
+	tb.Skip(missing)
+	return ""
+}
+
+// A Server is one running redis-server. Its methods fail the test when they can't do what they should, and may be called
+// from the test's goroutine only.
+type Server struct {
+	Addr     string // 127.0.0.1 and the port
+	Password string // of the user default; empty for none
+
+	tb   testing.TB
+	path string
+	dir  string
+	args []string
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd     // nil while it is not running
+	done chan struct{} // closed when cmd has ended
+}
+
+// Start starts a server without persistence. Options are lines of redis.conf: "maxclients 20".
+func Start(tb testing.TB, options ...string) *Server {
+	tb.Helper()
+	options = append([]string{`save ""`, "appendonly no"}, options...)
+	return start(tb, options)
+}
+
+func start(tb testing.TB, options []string, args ...string) *Server {
+	tb.Helper()
+	s := &Server{tb: tb, path: require(tb), dir: tb.TempDir(), args: args}
+	for _, line := range options {
+		if password, ok := strings.CutPrefix(line, "requirepass "); ok {
+			s.Password = password
+		}
+	}
+	tb.Cleanup(s.end)
+	for attempt := 0; ; attempt++ { // a port that was free a moment ago may be taken
+		s.Addr = freeAddr(tb)
+		_, port, _ := net.SplitHostPort(s.Addr)
+		config := fmt.Sprintf("bind 127.0.0.1\nport %s\ndir %s\nlogfile server.log\nloglevel notice\n%s\n", port, s.dir, strings.Join(options, "\n"))
+		if err := os.WriteFile(filepath.Join(s.dir, "redis.conf"), []byte(config), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+		err := s.run()
+		if err == nil {
+			return s
+		}
+		if attempt == 4 {
+			tb.Fatalf("start redis-server: %v\n%s", err, s.log())
+		}
+	}
+}
+
+// run starts the process, and waits until it answers.
+func (s *Server) run() error {
+	cmd := exec.Command(s.path, append([]string{"redis.conf"}, s.args...)...)
+	cmd.Dir = s.dir
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() { // ends with the process, which end() kills and waits for
+		defer close(done)
+		_ = cmd.Wait()
+	}()
+	s.mu.Lock()
+	s.cmd, s.done = cmd, done
+	s.mu.Unlock()
+	return s.await("an answer to PING", func() error {
+		select {
+		case <-done:
+			return errEnded
+		default:
+		}
+		_, err := s.try("PING")
+		return err
+	})
+}
+
+var errEnded = errors.New("the server has ended")
+
+// await repeats what may take a while, until it gives no error.
+func (s *Server) await(what string, try func() error) error {
+	deadline := time.After(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := try()
+		if err == nil || errors.Is(err, errEnded) {
+			return err
+		}
+		select {
+		case <-deadline:
+			return fmt.Errorf("%s did not come within %v: %w", what, patience, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// Await repeats try until it gives no error, and fails the test if that takes too long.
+func (s *Server) Await(what string, try func() error) {
+	s.tb.Helper()
+	if err := s.await(what, try); err != nil {
+		s.tb.Fatalf("%v\n%s", err, s.log())
+	}
+}
+
+// URL is the address as clients want it, with the password.
+func (s *Server) URL() string {
+	if s.Password == "" {
+		return "redis://" + s.Addr
+	}
+	return "redis://:" + s.Password + "@" + s.Addr
+}
+
+// Do runs one command, on a connection of its own that is gone afterwards.
+func (s *Server) Do(command ...string) rueidis.RedisMessage {
+	s.tb.Helper()
+	m, err := s.try(command...)
+	if err != nil {
+		s.tb.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, s.log())
+	}
+	return m
+}
+
+func (s *Server) try(command ...string) (rueidis.RedisMessage, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{s.Addr}, Password: s.Password, ForceSingleClient: true, DisableRetry: true, DisableCache: true,
+		PipelineMultiplex: -1, RingScaleEachConn: 4, ReadBufferEachConn: 1 << 12, WriteBufferEachConn: 1 << 12,
+		Dialer: net.Dialer{Timeout: 2 * time.Second, KeepAlive: -1}, ClientSetInfo: rueidis.DisableClientSetInfo,
+		ClientName: "redistest",
+	})
+	if client != nil {
+		defer client.Close()
+	}
+	if err != nil {
+		return rueidis.RedisMessage{}, err
+	}
+	m, err := client.Do(ctx, client.B().Arbitrary(command...).Build()).ToMessage()
+	if err != nil && !rueidis.IsRedisNil(err) {
+		return m, err
+	}
+	return m, nil
+}
+
+// Subscriptions is how many channels somebody is subscribed to, and how many clients there are, redistest's not counted.
+func (s *Server) Subscriptions() (channels, clients int) {
+	s.tb.Helper()
+	list, err := s.tryStrings("PUBSUB", "CHANNELS")
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	m := s.Do("CLIENT", "LIST")
+	text, err := m.ToString()
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	for line := range strings.Lines(text) {
+		if !strings.Contains(line, "name=redistest") && !strings.Contains(line, "flags=S") && !strings.Contains(line, "flags=M") {
+			clients++
+		}
+	}
+	return len(list), clients
+}
+
+func (s *Server) tryStrings(command ...string) ([]string, error) {
+	m, err := s.try(command...)
+	if err != nil {
+		return nil, err
+	}
+	return m.AsStrSlice()
+}
+
+// Kill ends the server as a crash does.
+func (s *Server) Kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill() // an error means that it has ended
+	<-s.done
+	s.cmd = nil
+}
+
+// Restart starts the server again after Kill, on the same port and empty.
+func (s *Server) Restart() {
+	s.tb.Helper()
+	if err := s.run(); err != nil {
+		s.tb.Fatalf("restart redis-server: %v\n%s", err, s.log())
+	}
+}
+
+// Freeze stops the process without ending it: its connections stay, and nobody answers.
+func (s *Server) Freeze() { s.tb.Helper(); s.signal(stop) }
+
+// Thaw lets a frozen process go on.
+func (s *Server) Thaw() { s.tb.Helper(); s.signal(cont) }
+
+func (s *Server) signal(sig syscall.Signal) {
+	s.tb.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.tb.Fatalf("signal %v: %v", sig, err)
+	}
+}
+
+// end is the cleanup.
+func (s *Server) end() {
+	if s.tb.Failed() {
+		s.tb.Logf("log of redis-server at %s:\n%s", s.Addr, s.log())
+	}
+	s.Kill()
+}
+
+// log is the end of what the server has written.
+func (s *Server) log() string {
+	b, err := os.ReadFile(filepath.Join(s.dir, "server.log"))
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.SplitAfter(b, []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-30):], nil))
+}
+
+// freeAddr is an address that nobody listens on now.
+func freeAddr(tb testing.TB) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
