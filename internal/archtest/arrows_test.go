@@ -30,6 +30,8 @@ var arrows = []rule{
 	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, open: true,
 		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
 	{folder: "broker/memory", open: true, imports: []string{"broker", "internal/fifo", "protocol"}},
+	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "protocol"}, libraries: []string{
+		"github.com/redis/rueidis", "golang.org/x/sys"}},
 
 	// For programs that send and serve nobody: no more than a broker's, whichever it is.
 	{folder: "emitter", imports: []string{"broker", "protocol"}},

@@ -1,0 +1,221 @@
+package redis
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+)
+
+// Config is how a Broker is made. It needs URL or Addrs; everything else has a default.
+//
+// A field that is set goes before what the URL says, so a password need not stand in the URL.
+type Config struct {
+	// URL says where Redis is; the package's comment has its forms.
+	URL string `json:"-"`
+
+	// Addrs says it without a URL: host:port, or the path of a Unix socket, which begins with a slash. One address, unless
+	// they are those of Sentinels or of a Cluster.
+	Addrs []string
+
+	// Cluster says that Addrs are nodes of a Redis Cluster. Some are enough: the others are found.
+	Cluster bool
+
+	// Sentinel says that Addrs are Sentinels, which know the master, when its MasterSet is set.
+	Sentinel Sentinel
+
+	// Username and Password are for Redis; the master's, not the Sentinels'.
+	Username string
+	Password string `json:"-"`
+
+	// DB is the database to select. Pub/Sub knows no databases: whoever shares the server shares the channels.
+	DB int
+
+	// ClientName is what CLIENT LIST calls the connections. Default "hearth".
+	ClientName string
+
+	// TLS encrypts, with Sentinels too. Default nil: no TLS, unless the URL begins with rediss.
+	TLS *tls.Config `json:"-"`
+
+	// DialTimeout bounds connecting to one address, greetings and login included. Default 5 s.
+	DialTimeout time.Duration
+
+	// WriteTimeout bounds how long Redis may take for a pipeline of messages, replies included. Default 5 s.
+	WriteTimeout time.Duration
+
+	// ConnectTimeout is how long Start waits for a Redis that is ready, if its context allows. Default 30 s.
+	ConnectTimeout time.Duration
+
+	// BackoffMin and BackoffMax bound the pause between two attempts to connect, which doubles from one to the other and is
+	// cut by a random part. Defaults 100 ms and 5 s.
+	BackoffMin, BackoffMax time.Duration
+
+	// Patterns subscribes to all rooms, clients and users by three patterns, as the reference does, instead of to those
+	// that are held. Less for Redis to remember, and every message of every node for this one to read.
+	Patterns bool
+
+	// ReleaseGrace is how long a channel that nobody holds stays subscribed, so that a room that empties and fills again
+	// costs nothing. Default 5 s; negative: no time.
+	ReleaseGrace time.Duration
+
+	// PublishQueue bounds what waits to go out; past it Publish returns broker.ErrQueueFull. Default 65536 messages,
+	// 64 MiB.
+	PublishQueue Bound
+
+	// PublishMaxAge is how long a message waits for a Redis that is away; then it is dropped, and counted. Default 10 s.
+	PublishMaxAge time.Duration
+
+	// ReceiveQueue bounds what has come and waits for Receiver.Deliver; past it messages are lost, and told. Default
+	// 65536 messages, 64 MiB.
+	ReceiveQueue Bound
+
+	// MaxMessage is the largest message that is sent or taken, in bytes of its JSON. Default 8 MiB.
+	MaxMessage int
+
+	// ProbeInterval is the time between two messages that the node sends to itself, to know that it would get others'.
+	// ProbeTimeout is how long one may take. Defaults 5 s and 5 s.
+	ProbeInterval, ProbeTimeout time.Duration
+
+	// Logger is told when Redis goes and comes back, and what is dropped, a line for many. Default nil: silent.
+	Logger *slog.Logger `json:"-"`
+}
+
+// A Sentinel is how the Sentinels of a master are asked.
+type Sentinel struct {
+	// MasterSet is the name by which they know the master.
+	MasterSet string
+
+	// Username and Password are for the Sentinels themselves, where they want any.
+	Username string
+	Password string `json:"-"`
+}
+
+// A Bound is what a queue holds at most: as many messages, and bytes of them. An empty queue takes one of any size.
+type Bound struct{ Messages, Bytes int }
+
+func (b Bound) withDefaults() Bound {
+	return Bound{Messages: cmp.Or(b.Messages, 1<<16), Bytes: cmp.Or(b.Bytes, 64<<20)}
+}
+
+// String names the addresses, and no secret.
+func (c Config) String() string {
+	c, err := c.resolved()
+	if err != nil {
+		return "redis (" + err.Error() + ")"
+	}
+	return "redis " + c.where()
+}
+
+// GoString is String: %#v shows no secret either.
+func (c Config) GoString() string { return c.String() }
+
+// LogValue is String, for slog.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// where is the address, for errors and logs.
+func (c Config) where() string {
+	at := strings.Join(c.Addrs, ", ")
+	switch {
+	case c.Sentinel.MasterSet != "":
+		return fmt.Sprintf("master %q of the Sentinels at %s", c.Sentinel.MasterSet, at)
+	case c.Cluster:
+		return "the Cluster at " + at
+	}
+	return at
+}
+
+// resolved is c with what its URL says.
+func (c Config) resolved() (Config, error) {
+	if c.URL == "" {
+		return c, nil
+	}
+	if len(c.Addrs) > 0 {
+		return c, errors.New("redis: Config.Addrs: there is a URL already")
+	}
+	from, err := parseURL(c.URL)
+	if err != nil {
+		return c, fmt.Errorf("redis: Config.URL: %w", err)
+	}
+	c.URL, c.Addrs = "", from.Addrs
+	c.Cluster = c.Cluster || from.Cluster
+	c.Sentinel.MasterSet = cmp.Or(c.Sentinel.MasterSet, from.Sentinel.MasterSet)
+	c.Sentinel.Username = cmp.Or(c.Sentinel.Username, from.Sentinel.Username)
+	c.Sentinel.Password = cmp.Or(c.Sentinel.Password, from.Sentinel.Password)
+	c.Username = cmp.Or(c.Username, from.Username)
+	c.Password = cmp.Or(c.Password, from.Password)
+	c.DB = cmp.Or(c.DB, from.DB)
+	c.ClientName = cmp.Or(c.ClientName, from.ClientName)
+	c.TLS = cmp.Or(c.TLS, from.TLS)
+	c.DialTimeout = cmp.Or(c.DialTimeout, from.DialTimeout)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, from.WriteTimeout)
+	return c, nil
+}
+
+func (c Config) withDefaults() Config {
+	c.ClientName = cmp.Or(c.ClientName, "hearth")
+	c.DialTimeout = cmp.Or(c.DialTimeout, 5*time.Second)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, 5*time.Second)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 30*time.Second)
+	c.BackoffMin = cmp.Or(c.BackoffMin, 100*time.Millisecond)
+	c.BackoffMax = max(cmp.Or(c.BackoffMax, 5*time.Second), c.BackoffMin)
+	c.ReleaseGrace = max(cmp.Or(c.ReleaseGrace, 5*time.Second), 0)
+	c.PublishQueue = c.PublishQueue.withDefaults()
+	c.PublishMaxAge = cmp.Or(c.PublishMaxAge, 10*time.Second)
+	c.ReceiveQueue = c.ReceiveQueue.withDefaults()
+	c.MaxMessage = cmp.Or(c.MaxMessage, 8<<20)
+	c.ProbeInterval = cmp.Or(c.ProbeInterval, 5*time.Second)
+	c.ProbeTimeout = cmp.Or(c.ProbeTimeout, 5*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// validate names the field that is wrong.
+func (c Config) validate() error {
+	if len(c.Addrs) == 0 {
+		return errors.New("redis: Config.URL or Config.Addrs is required")
+	}
+	for _, addr := range c.Addrs {
+		if _, _, err := net.SplitHostPort(addr); err != nil && !strings.HasPrefix(addr, "/") {
+			return fmt.Errorf("redis: Config.Addrs: %q is neither host:port nor the path of a socket", addr)
+		}
+	}
+	sentinel := c.Sentinel.MasterSet != ""
+	switch {
+	case c.Cluster && sentinel:
+		return errors.New("redis: Config.Cluster: Sentinels do not watch a Cluster")
+	case c.Cluster && c.DB != 0:
+		return errors.New("redis: Config.DB: a Cluster has database 0 only")
+	case len(c.Addrs) > 1 && !c.Cluster && !sentinel:
+		return errors.New("redis: Config.Addrs: several need Cluster or Sentinel.MasterSet")
+	case !sentinel && c.Sentinel != (Sentinel{}):
+		return errors.New("redis: Config.Sentinel.MasterSet is required")
+	case c.Username != "" && c.Password == "":
+		return errors.New("redis: Config.Password is required with a Username")
+	case c.Sentinel.Username != "" && c.Sentinel.Password == "":
+		return errors.New("redis: Config.Sentinel.Password is required with a Username")
+	case strings.ContainsAny(c.ClientName, " \r\n"):
+		return errors.New("redis: Config.ClientName: Redis takes no spaces in it")
+	}
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{
+		{"DB", int64(c.DB)}, {"DialTimeout", int64(c.DialTimeout)}, {"WriteTimeout", int64(c.WriteTimeout)},
+		{"ConnectTimeout", int64(c.ConnectTimeout)}, {"BackoffMin", int64(c.BackoffMin)}, {"BackoffMax", int64(c.BackoffMax)},
+		{"PublishQueue.Messages", int64(c.PublishQueue.Messages)}, {"PublishQueue.Bytes", int64(c.PublishQueue.Bytes)},
+		{"PublishMaxAge", int64(c.PublishMaxAge)}, {"ReceiveQueue.Messages", int64(c.ReceiveQueue.Messages)},
+		{"ReceiveQueue.Bytes", int64(c.ReceiveQueue.Bytes)}, {"MaxMessage", int64(c.MaxMessage)},
+		{"ProbeInterval", int64(c.ProbeInterval)}, {"ProbeTimeout", int64(c.ProbeTimeout)},
+	} {
+		if f.value < 0 {
+			return fmt.Errorf("redis: Config.%s is negative", f.name)
+		}
+	}
+	return nil
+}

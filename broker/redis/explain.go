@@ -1,0 +1,78 @@
+package redis
+
+import (
+	"crypto/tls"
+	"errors"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// A permanentError is one that no waiting mends, with what to do about it.
+type permanentError struct {
+	err  error
+	hint string
+}
+
+func (e *permanentError) Error() string { return e.err.Error() + " (" + e.hint + ")" }
+func (e *permanentError) Unwrap() error { return e.err }
+
+// explain adds hints, and takes out secrets: a server may quote what it was sent.
+func (d *dialer) explain(err error) error {
+	hint := hintFor(err)
+	err = d.clean(err)
+	if hint != "" {
+		return &permanentError{err, hint}
+	}
+	return err
+}
+
+func (d *dialer) clean(err error) error {
+	text := err.Error()
+	for _, secret := range d.secrets {
+		if len(secret) > 2 && strings.Contains(text, secret) {
+			text = strings.ReplaceAll(text, secret, "***")
+		}
+	}
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
+}
+
+// hints are for the beginnings of Redis's errors (rueidis leaves out ERR) that stay until somebody changes a setting.
+var hints = []struct{ prefix, hint string }{
+	{"WRONGPASS", "check Username and Password"},
+	{"NOAUTH", "this Redis wants a Password"},
+	{"NOPERM", "the user needs +publish, +subscribe, +psubscribe, +unsubscribe, +punsubscribe, +ping, +hello, +cluster and the channels ws:* and hearth:*"},
+	{"DB index is out of range", "there is no such DB"},
+	{"SELECT is not allowed in cluster mode", "a Cluster has database 0 only"},
+}
+
+// hintFor is empty for errors that may pass.
+func hintFor(err error) string {
+	var re *rueidis.RedisError
+	if errors.As(err, &re) {
+		for _, h := range hints {
+			if strings.HasPrefix(re.Error(), h.prefix) {
+				return h.hint
+			}
+		}
+	}
+	var record tls.RecordHeaderError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &record):
+		return "no TLS is spoken there: redis:// instead of rediss://?"
+	case errors.As(err, &certificate):
+		return "its certificate is not trusted: Config.TLS may name an authority"
+	case errors.Is(err, errOldRedis), errors.Is(err, errNoCluster):
+		return "check the address"
+	}
+	return ""
+}
+
+func isPermanent(err error) bool {
+	var p *permanentError
+	return errors.As(err, &p)
+}

@@ -1,0 +1,275 @@
+package redis_test
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/test/redistest"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// A pair is two nodes with rooms in common, before and after something happened to Redis.
+type pair struct {
+	t    *testing.T
+	a, b *node
+}
+
+const pairRooms = 1500 // more than one command's worth
+
+func startPair(t *testing.T, url string) *pair {
+	t.Helper()
+	p := &pair{t: t, a: startNode(t, "a", quick(t, url)), b: startNode(t, "b", quick(t, url))}
+	channels := make([]string, pairRooms)
+	for i := range channels {
+		channels[i] = protocol.RoomChannel(fmt.Sprint("room ", i))
+	}
+	for _, n := range []*node{p.a, p.b} {
+		if err := n.Hold(ctx(t), channels...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.works("before")
+	return p
+}
+
+// works checks that what is published now arrives, both ways, in old rooms, in a new one, and as a broadcast.
+func (p *pair) works(when string) {
+	p.t.Helper()
+	for _, way := range [][2]*node{{p.a, p.b}, {p.b, p.a}} {
+		from, to := way[0], way[1]
+		room := fmt.Sprintf("%s, from %s", when, from.id)
+		if err := to.Hold(ctx(p.t), protocol.RoomChannel(room)); err != nil {
+			p.t.Fatalf("%s: hold: %v", when, err)
+		}
+		want := map[string]bool{}
+		for i, target := range []string{"room 0", "room 700", "room 1499", room} {
+			event := fmt.Sprintf("%s: %s %d", when, from.id, i)
+			want[event] = true
+			from.confirm(from.room(target, event))
+		}
+		last := fmt.Sprintf("%s: %s broadcast", when, from.id)
+		from.confirm(from.broadcast(last))
+		for {
+			event := to.next().Event
+			delete(want, event)
+			if event == last {
+				break
+			}
+		}
+		if len(want) > 0 {
+			p.t.Errorf("%s: %v did not come to %s", when, want, to.id)
+		}
+		to.Release(protocol.RoomChannel(room))
+	}
+}
+
+// recovers checks what follows once Redis is well again: both nodes say so, have told of one loss each that covers the
+// time, between began and now, when it failed, and everything works.
+func (p *pair) recovers(began time.Time) {
+	p.t.Helper()
+	failed := time.Now()
+	for _, n := range []*node{p.a, p.b} {
+		l := n.nextLoss()
+		if l.Cause == nil || l.Messages != 0 || l.Channels != nil || l.Since.After(failed) || l.Until.Before(began) || l.Until.Before(l.Since) {
+			p.t.Errorf("%s was told %+v of what happened between %v and %v", n.id, l, began, failed)
+		}
+		n.awaitState(broker.StateOK)
+	}
+	p.works("after")
+	for _, n := range []*node{p.a, p.b} {
+		select {
+		case l := <-n.lost:
+			p.t.Errorf("%s was told of another loss: %+v", n.id, l)
+		default:
+		}
+		if h := n.Health(); h.State != broker.StateOK || h.Err == nil || h.Losses != 1 || h.Lost != 0 {
+			p.t.Errorf("%s: health is %+v", n.id, h)
+		}
+	}
+}
+
+func slow(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("waits for Redis to fail and come back")
+	}
+	t.Parallel()
+}
+
+func TestCrash(t *testing.T) {
+	slow(t)
+	server := redistest.Start(t)
+	p := startPair(t, server.URL())
+	goroutines := runtime.NumGoroutine()
+	began := time.Now()
+	server.Kill()
+	p.b.awaitState(broker.StateDown)
+	held := protocol.RoomChannel("held while down")
+	if err := p.b.Hold(ctx(t), held); !errors.Is(err, broker.ErrDown) {
+		t.Errorf("hold while down: error %v, want ErrDown", err)
+	}
+	await(t, "ErrDown for what is to be confirmed", func() bool {
+		errs := p.a.PublishAll(ctx(t), []protocol.Message{p.a.broadcast("confirmed?")})
+		return len(errs) == 1 && errors.Is(errs[0], broker.ErrDown)
+	})
+	p.a.publish(p.a.broadcast("waits for Redis")) // a short absence loses nothing of this node's
+	server.Restart()
+	p.recovers(began)
+	p.a.confirm(p.a.room("held while down", "to the room"))
+	for p.b.next().Event != "to the room" {
+	}
+	if now := runtime.NumGoroutine(); now > goroutines+10 {
+		t.Errorf("%d goroutines, %d before", now, goroutines)
+	}
+	_, clients := server.Subscriptions()
+	if clients != 4 {
+		t.Errorf("%d connections, want two for each node", clients)
+	}
+}
+
+// TestFrozen: connections stay, and nobody answers. Probes notice.
+func TestFrozen(t *testing.T) {
+	slow(t)
+	server := redistest.Start(t)
+	p := startPair(t, server.URL())
+	began := time.Now()
+	server.Freeze()
+	p.a.awaitState(broker.StateDown)
+	p.b.awaitState(broker.StateDown)
+	server.Thaw()
+	p.recovers(began)
+}
+
+// TestKilledConnections: Redis closes one kind of connections.
+func TestKilledConnections(t *testing.T) {
+	slow(t)
+	server := redistest.Start(t)
+	t.Run("subscriptions", func(t *testing.T) {
+		p := startPair(t, server.URL())
+		began := time.Now()
+		server.Do("CLIENT", "KILL", "TYPE", "pubsub")
+		p.recovers(began)
+	})
+	t.Run("publishers", func(t *testing.T) {
+		p := startPair(t, server.URL())
+		for range 3 {
+			server.Do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+			p.works("after a kill")
+		}
+		p.a.awaitState(broker.StateOK)
+		if h := p.b.Health(); h.Losses != 0 {
+			t.Errorf("a loss was told, and there was none: %+v", h)
+		}
+	})
+	await(t, "the end of what is closed", func() bool {
+		channels, clients := server.Subscriptions()
+		return channels == 0 && clients == 0
+	})
+}
+
+// TestFailover: the Sentinels name another master, on purpose and because the old one is gone.
+func TestFailover(t *testing.T) {
+	slow(t)
+	set := redistest.StartSentinel(t)
+	p := startPair(t, set.URL())
+	began := time.Now()
+	set.Failover()
+	p.recovers(began)
+}
+
+func TestMasterDies(t *testing.T) {
+	slow(t)
+	set := redistest.StartSentinel(t)
+	p := startPair(t, set.URL())
+	began := time.Now()
+	set.Servers[0].Kill()
+	set.AwaitOther(set.Servers[0].Addr)
+	p.recovers(began)
+}
+
+// TestBecomesReplica: the server goes on serving, as a replica: what is published there reaches nobody elsewhere.
+func TestBecomesReplica(t *testing.T) {
+	slow(t)
+	other := redistest.Start(t)
+	server := redistest.Start(t)
+	p := startPair(t, server.URL())
+	began := time.Now()
+	host, port := split(other.Addr)
+	server.Do("REPLICAOF", host, port)
+	for _, n := range []*node{p.a, p.b} {
+		if h := n.awaitState(broker.StateDown); h.Err == nil {
+			t.Error("down without an error")
+		}
+	}
+	server.Do("REPLICAOF", "NO", "ONE")
+	p.recovers(began)
+}
+
+func TestClusterNodeDies(t *testing.T) {
+	slow(t)
+	cluster := redistest.StartCluster(t)
+	p := startPair(t, cluster.URL())
+	// One after the other, so that each wire has to find another node; the last two see each other still.
+	moved := cluster.Servers[1]
+	moved.Do("CLUSTER", "SETSLOT", "6000", "MIGRATING", nodeID(t, cluster.Servers[2]))
+	p.works("with a slot on its way")
+	cluster.Servers[0].Kill()
+	for _, n := range []*node{p.a, p.b} {
+		await(t, "another node of the cluster", func() bool { return n.PublishAll(ctx(t), []protocol.Message{n.broadcast("x")}) == nil })
+		n.awaitState(broker.StateOK)
+	}
+	p.works("with a node less")
+}
+
+func nodeID(t *testing.T, s *redistest.Server) string {
+	t.Helper()
+	m := s.Do("CLUSTER", "MYID")
+	id, err := m.ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// TestQueueWhileDown: what is published while Redis is away waits for it, and not for ever.
+func TestQueueWhileDown(t *testing.T) {
+	slow(t)
+	server := redistest.Start(t)
+	c := quick(t, server.URL())
+	c.PublishMaxAge = 500 * time.Millisecond
+	c.PublishQueue.Messages = 10
+	a, b := newBroker(t, c), startNode(t, "b", quick(t, server.URL()))
+	defer func() { _ = a.Close() }()
+	server.Kill()
+	b.awaitState(broker.StateDown)
+	emitted := func(event string) protocol.Message {
+		return protocol.Message{ServerID: protocol.EmitterID, Type: protocol.TypeBroadcast, Event: event}
+	}
+	full := 0
+	for range 20 {
+		if err := a.Publish(ctx(t), emitted("old")); errors.Is(err, broker.ErrQueueFull) {
+			full++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if full != 10 {
+		t.Errorf("%d of 20 refused by a queue of 10", full)
+	}
+	await(t, "the end of what is too old", func() bool { return a.Health().Dropped == 20 })
+	server.Restart()
+	b.awaitState(broker.StateOK)
+	if err := a.Publish(ctx(t), emitted("new")); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.next().Event; got != "new" {
+		t.Errorf("got %q, which was too old", got)
+	}
+	if h := a.Health(); h.Published != 11 || h.Err == nil {
+		t.Errorf("health is %+v", h)
+	}
+}

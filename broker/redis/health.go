@@ -1,0 +1,99 @@
+package redis
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+)
+
+// health is what Broker.Health tells.
+type health struct {
+	published, delivered, dropped, lost, losses, malformed atomic.Uint64
+
+	mu      sync.Mutex // guards the fields below
+	running bool
+	in, out bool // the subscription works; there is a connection to publish
+	whole   bool // all that is held is subscribed
+	err     error
+	state   broker.State
+	since   time.Time
+}
+
+// update changes what state follows from.
+func (h *health) update(change func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change()
+	state := broker.StateOK
+	switch {
+	case !h.running:
+		state = broker.StateIdle
+	case !h.in:
+		state = broker.StateDown
+	case !h.out || !h.whole:
+		state = broker.StateDegraded
+	}
+	if state != h.state {
+		h.state, h.since = state, time.Now()
+	}
+}
+
+func (h *health) publishing(ok bool) { h.update(func() { h.out = ok }) }
+
+func (h *health) failed(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = err
+}
+
+func (h *health) get() broker.Health {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return broker.Health{
+		State: h.state, Since: h.since, Err: h.err,
+		Published: h.published.Load(), Delivered: h.delivered.Load(), Dropped: h.dropped.Load(), Lost: h.lost.Load(),
+		Losses: h.losses.Load(), Malformed: h.malformed.Load(),
+	}
+}
+
+// A throttle logs the first of many events of a kind, and then one line every few seconds that counts them.
+type throttle struct {
+	logger *slog.Logger
+	text   string
+
+	mu    sync.Mutex // guards the fields below
+	next  time.Time
+	count uint64
+}
+
+const logInterval = 10 * time.Second
+
+func newThrottle(l *slog.Logger, text string) *throttle { return &throttle{logger: l, text: text} }
+
+func (t *throttle) log(err error, about ...any) {
+	t.mu.Lock()
+	t.count++
+	now := time.Now()
+	if now.Before(t.next) {
+		t.mu.Unlock()
+		return
+	}
+	count := t.count
+	t.count, t.next = 0, now.Add(logInterval)
+	t.mu.Unlock()
+	t.logger.Warn(t.text, append([]any{"messages", count, "error", err}, about...)...)
+}
+
+// A backoff is how long to wait between attempts.
+type backoff struct{ min, max, last time.Duration }
+
+func (b *backoff) next() time.Duration {
+	b.last = min(max(2*b.last, b.min), b.max)
+	return b.last - rand.N(b.last/2+1)
+}
+
+func (b *backoff) reset() { b.last = 0 }

@@ -1,0 +1,241 @@
+package redis
+
+import (
+	"time"
+
+	"github.com/hearthws/hearth/internal/fifo"
+)
+
+// A phase is how far a channel is between being held and being subscribed.
+type phase uint8
+
+const (
+	wanted  phase = iota + 1 // held, and to be asked for in the next round
+	asking                   // in the round that is under way
+	there                    // subscribed
+	leaving                  // to be unsubscribed by the round that is under way
+	refused                  // held, and Redis said no
+)
+
+// A hold is what is known of one channel. It exists while somebody holds the channel, or it is subscribed.
+type hold struct {
+	count  uint32
+	phase  phase
+	queued bool          // in holds.idle
+	owed   bool          // an error was returned to whoever held it: once it is there, a loss is told
+	at     time.Duration // since when it is idle, or owed
+}
+
+// holds are the channels of a node. Not safe for concurrent use.
+type holds struct {
+	m    map[string]hold
+	peak int // most channels since m was made: a map that was large stays so, and is made anew
+
+	pending []string            // those in phase wanted; some may have been released since
+	idle    fifo.Queue[idling]  // those in phase there that nobody holds, as they became so; some may be held again
+	refused map[string]struct{} // those in phase refused
+}
+
+// An idling channel was released by its last holder.
+type idling struct {
+	channel string
+	at      time.Duration
+}
+
+func (h *holds) put(channel string, v hold) {
+	if h.m == nil {
+		h.m = make(map[string]hold)
+	}
+	h.m[channel] = v
+	h.peak = max(h.peak, len(h.m))
+}
+
+func (h *holds) drop(channel string) {
+	delete(h.m, channel)
+	if h.peak < 1024 || len(h.m) > h.peak/8 {
+		return
+	}
+	m := make(map[string]hold, len(h.m))
+	for k, v := range h.m {
+		m[k] = v
+	}
+	h.m, h.peak = m, len(m)
+}
+
+// hold counts one holder more, and says in which phase the channel is then. While down nothing is queued: everything that
+// is held will be asked for.
+func (h *holds) hold(channel string, down bool) phase {
+	v := h.m[channel]
+	v.count++
+	switch v.phase {
+	case wanted, asking, there:
+	default:
+		delete(h.refused, channel)
+		v.phase = wanted
+		if !down {
+			h.pending = append(h.pending, channel)
+		}
+	}
+	h.put(channel, v)
+	return v.phase
+}
+
+// release takes one holder back.
+func (h *holds) release(channel string, now time.Duration) {
+	v, held := h.m[channel]
+	if !held || v.count == 0 {
+		return
+	}
+	if v.count--; v.count > 0 {
+		h.put(channel, v)
+		return
+	}
+	v.owed = false
+	switch v.phase {
+	case wanted, refused:
+		delete(h.refused, channel)
+		h.drop(channel)
+	case there:
+		h.rest(channel, v, now)
+	default:
+		h.put(channel, v)
+	}
+}
+
+// rest has a channel wait for the end of the grace.
+func (h *holds) rest(channel string, v hold, now time.Duration) {
+	v.at = now
+	if !v.queued {
+		v.queued = true
+		h.idle.Push(idling{channel, now})
+	}
+	h.put(channel, v)
+}
+
+// owe notes that whoever held channel was given an error, unless it is there already.
+func (h *holds) owe(channel string, now time.Duration) {
+	if v, held := h.m[channel]; held && v.phase != there && v.phase != leaving && !v.owed {
+		v.owed, v.at = true, now
+		h.put(channel, v)
+	}
+}
+
+// take is what to ask for in this round.
+func (h *holds) take() []string {
+	pending := h.pending
+	h.pending = nil
+	kept := pending[:0]
+	for _, channel := range pending {
+		if v := h.m[channel]; v.phase == wanted {
+			v.phase = asking
+			h.put(channel, v)
+			kept = append(kept, channel)
+		}
+	}
+	return kept
+}
+
+// confirm notes that channels are subscribed. It returns those owed, and since when the first of them is.
+func (h *holds) confirm(channels []string, now time.Duration) (owed []string, since time.Duration) {
+	for _, channel := range channels {
+		v, held := h.m[channel]
+		if !held || v.phase != asking {
+			continue
+		}
+		v.phase = there
+		if v.owed {
+			if len(owed) == 0 || v.at < since {
+				since = v.at
+			}
+			owed = append(owed, channel)
+			v.owed = false
+		}
+		if v.count == 0 {
+			h.rest(channel, v, now)
+		} else {
+			h.put(channel, v)
+		}
+	}
+	return owed, since
+}
+
+// refuse notes that Redis said no. Whoever holds the channel is told so, and owed what comes once it says yes.
+func (h *holds) refuse(channel string, now time.Duration) {
+	v, held := h.m[channel]
+	if !held || v.phase != asking {
+		return
+	}
+	if v.count == 0 {
+		h.drop(channel)
+		return
+	}
+	v.phase = refused
+	if !v.owed {
+		v.owed, v.at = true, now
+	}
+	h.put(channel, v)
+	if h.refused == nil {
+		h.refused = make(map[string]struct{})
+	}
+	h.refused[channel] = struct{}{}
+}
+
+// again puts up to n refused channels into the next round.
+func (h *holds) again(n int) {
+	for channel := range h.refused {
+		if n--; n < 0 {
+			return
+		}
+		delete(h.refused, channel)
+		v := h.m[channel]
+		v.phase = wanted
+		h.put(channel, v)
+		h.pending = append(h.pending, channel)
+	}
+}
+
+// expired is what has been idle since before the given time: to be unsubscribed in this round.
+func (h *holds) expired(before time.Duration) []string {
+	var channels []string
+	for first := h.idle.Peek(); first != nil && first.at <= before; first = h.idle.Peek() {
+		channel := h.idle.Pop().channel
+		v := h.m[channel]
+		v.queued = false
+		switch {
+		case v.phase == 0: // gone
+			continue
+		case v.count > 0 || v.phase != there: // held again
+		case v.at > before: // held again meanwhile, and released
+			h.rest(channel, v, v.at)
+			continue
+		default:
+			v.phase = leaving
+			channels = append(channels, channel)
+		}
+		h.put(channel, v)
+	}
+	return channels
+}
+
+// left notes that channels are no longer subscribed. Those that are held again are asked for in the next round.
+func (h *holds) left(channels []string) {
+	for _, channel := range channels {
+		if v := h.m[channel]; v.phase == leaving {
+			h.drop(channel)
+		}
+	}
+}
+
+// restart is for a new connection, on which nothing is subscribed: everything that is held is wanted.
+func (h *holds) restart() {
+	m := make(map[string]hold)
+	h.pending, h.idle, h.refused = nil, fifo.Queue[idling]{}, nil
+	for channel, v := range h.m {
+		if v.count > 0 {
+			// The loss that is told of the connection covers what is owed.
+			m[channel] = hold{count: v.count, phase: wanted}
+			h.pending = append(h.pending, channel)
+		}
+	}
+	h.m, h.peak = m, len(m)
+}

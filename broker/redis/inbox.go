@@ -1,0 +1,244 @@
+package redis
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/fifo"
+	"github.com/hearthws/hearth/protocol"
+)
+
+const (
+	// handover is how many messages, and bytes, the reader gathers at most before it hands them over; a read that brought
+	// less ends a batch as well.
+	handoverMessages = 256
+	handoverBytes    = 1 << 18
+)
+
+// ErrOverflow is the cause of a loss: the node did not deliver as fast as the others published.
+var ErrOverflow = errors.New("redis broker: receiver too slow, queue full")
+
+// An incoming message has been read and not yet been looked at.
+type incoming struct {
+	channel, payload string
+	before           []broker.Loss // told first
+}
+
+// An inbox holds what has come, between the goroutine that reads from Redis, which never waits, and the one that
+// delivers.
+type inbox struct {
+	limit  Bound // read-only
+	health *health
+
+	mu     sync.Mutex // guards the fields below
+	some   sync.Cond  // signalled when there is something, or closed
+	queue  fifo.Queue[incoming]
+	bytes  int
+	gaps   []broker.Loss // after the last of queue; at most one of each kind (known and unknown number)
+	closed bool
+}
+
+func newInbox(limit Bound, h *health) *inbox {
+	in := &inbox{limit: limit, health: h}
+	in.some.L = &in.mu
+	return in
+}
+
+// put takes over what batch holds.
+func (in *inbox) put(batch []incoming) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, m := range batch {
+		n := in.queue.Len()
+		if n > 0 && (n >= in.limit.Messages || in.bytes+len(m.payload) > in.limit.Bytes) {
+			in.overflowLocked()
+			continue
+		}
+		m.before, in.gaps = in.gaps, nil
+		in.queue.Push(m)
+		in.bytes += len(m.payload)
+	}
+	in.some.Signal()
+}
+
+func (in *inbox) overflowLocked() {
+	now := time.Now()
+	in.loseLocked(broker.Loss{Messages: 1, Since: now, Until: now, Cause: ErrOverflow})
+	in.health.lost.Add(1)
+}
+
+// lose has a loss told behind what has come before it.
+func (in *inbox) lose(l broker.Loss) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.loseLocked(l)
+	in.some.Signal()
+}
+
+func (in *inbox) loseLocked(l broker.Loss) {
+	for i := range in.gaps {
+		if g := &in.gaps[i]; (g.Messages > 0) == (l.Messages > 0) {
+			g.Messages += l.Messages
+			g.Until = l.Until
+			if g.Since.After(l.Since) {
+				g.Since = l.Since
+			}
+			if g.Channels == nil || l.Channels == nil {
+				g.Channels = nil // any
+			} else {
+				g.Channels = append(g.Channels, l.Channels...)
+			}
+			return
+		}
+	}
+	in.gaps = append(in.gaps, l)
+	in.health.losses.Add(1)
+	in.health.failed(l.Cause)
+}
+
+// take waits for something to deliver, and appends some of it to batch. With gaps and no message it is one without a
+// payload. False after close.
+func (in *inbox) take(batch []incoming) ([]incoming, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for in.queue.Len() == 0 && len(in.gaps) == 0 && !in.closed {
+		in.some.Wait()
+	}
+	if in.closed {
+		return nil, false
+	}
+	for bytes := 0; in.queue.Len() > 0 && len(batch) < handoverMessages && bytes < handoverBytes; {
+		m := in.queue.Pop()
+		bytes += len(m.payload)
+		batch = append(batch, m)
+	}
+	in.bytes -= bytesOf(batch)
+	if len(batch) == 0 {
+		batch = append(batch, incoming{before: in.gaps})
+		in.gaps = nil
+	}
+	return batch, true
+}
+
+func bytesOf(batch []incoming) int {
+	n := 0
+	for i := range batch {
+		n += len(batch[i].payload)
+	}
+	return n
+}
+
+// close ends delivery; what waits is not delivered any more.
+func (in *inbox) close() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.closed = true
+	in.queue, in.gaps = fifo.Queue[incoming]{}, nil
+	in.some.Broadcast()
+}
+
+func (in *inbox) isClosed() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.closed
+}
+
+// deliver calls the receiver until the inbox is closed.
+func (in *inbox) deliver(r broker.Receiver, bad *throttle) {
+	var batch []incoming
+	for {
+		var more bool
+		if batch, more = in.take(batch[:0]); !more {
+			return
+		}
+		for i := range batch {
+			if i > 0 && in.isClosed() {
+				return
+			}
+			in.tell(r, batch[i].before)
+			if batch[i].payload != "" {
+				in.one(r, &batch[i], bad)
+			}
+		}
+		clear(batch)
+	}
+}
+
+func (in *inbox) tell(r broker.Receiver, losses []broker.Loss) {
+	for _, l := range losses {
+		if r.Lost != nil {
+			r.Lost(l)
+		}
+	}
+}
+
+// one delivers one message.
+func (in *inbox) one(r broker.Receiver, m *incoming, bad *throttle) {
+	msg, err := protocol.ParseMessage(asBytes(m.payload))
+	if err != nil {
+		in.health.malformed.Add(1)
+		bad.log(err, "channel", clip(m.channel))
+		return
+	}
+	if msg.ServerID != r.ServerID {
+		in.health.delivered.Add(1)
+		r.Deliver(msg)
+	}
+}
+
+// clip shortens what strangers may have made long.
+func clip(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "…"
+	}
+	return s
+}
+
+// A reader is what one subscription's wire calls: it gathers what one read has brought, and hands it over at once, so a
+// burst costs one lock and one wake-up. Owned by the goroutine that reads from the wire.
+type reader struct {
+	inbox *inbox
+	bad   *throttle
+	max   int    // bytes of a message
+	own   string // how messages of this node begin
+	probe string // the channel of its probes
+	seen  func(probe string)
+
+	batch []incoming
+	bytes int
+}
+
+// message is called for each message, and never waits.
+func (r *reader) message(m rueidis.PubSubMessage) {
+	switch {
+	case m.Channel == r.probe:
+		r.seen(m.Message)
+		return
+	case len(m.Message) > r.max || m.Message == "":
+		r.inbox.health.malformed.Add(1)
+		r.bad.log(errSize, "channel", clip(m.Channel), "bytes", len(m.Message))
+		return
+	case len(m.Message) >= len(r.own) && m.Message[:len(r.own)] == r.own:
+		return // what AppendMessage has written here, back again: no need to look further
+	}
+	r.batch = append(r.batch, incoming{channel: m.Channel, payload: m.Message})
+	if r.bytes += len(m.Message); len(r.batch) >= handoverMessages || r.bytes >= handoverBytes {
+		r.flush()
+	}
+}
+
+var errSize = errors.New("redis: a message that is empty, or larger than Config.MaxMessage")
+
+// flush hands over what was gathered.
+func (r *reader) flush() {
+	if len(r.batch) == 0 {
+		return
+	}
+	r.inbox.put(r.batch)
+	clear(r.batch)
+	r.batch, r.bytes = r.batch[:0], 0
+}

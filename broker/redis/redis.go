@@ -1,0 +1,273 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// ErrTooLarge is returned by Publish and PublishAll for a message of more than Config.MaxMessage bytes, which no receiver
+// would take.
+var ErrTooLarge = errors.New("redis: message larger than Config.MaxMessage")
+
+// A Broker is a node's, or an emitter's, connection to the others through Redis.
+type Broker struct {
+	config Config // read-only
+	dialer *dialer
+	outbox *outbox
+	health health
+	bad    *throttle
+	closes sync.Once
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+
+	mu           sync.Mutex // guards the fields below
+	phase        phaseOf
+	subscription *subscription // since Start
+	inbox        *inbox        // since Start
+	runs         sync.WaitGroup
+}
+
+// A phaseOf is how far a broker's life has come.
+type phaseOf uint8
+
+const (
+	idle phaseOf = iota
+	starting
+	running
+	closed
+)
+
+var (
+	_ broker.Broker    = (*Broker)(nil)
+	_ broker.Confirmer = (*Broker)(nil)
+)
+
+// New makes a broker. It connects nothing: Start does, or the first message. An error names the field that is wrong.
+func New(config Config) (*Broker, error) {
+	config, err := config.resolved()
+	if err != nil {
+		return nil, err
+	}
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	config = config.withDefaults()
+	b := &Broker{config: config, dialer: newDialer(config)}
+	b.outbox = newOutbox(config, b.dialer, &b.health)
+	b.bad = newThrottle(config.Logger, "messages that are none were ignored")
+	b.ctx, b.cancel = context.WithCancel(context.Background())
+	return b, nil
+}
+
+// String names the addresses.
+func (b *Broker) String() string { return b.config.String() }
+
+// Start implements broker.Broker. It waits until a message that it publishes comes back: at most Config.ConnectTimeout,
+// and not at all for what no waiting mends, such as a wrong password.
+func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	if err := b.enter(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.config.ConnectTimeout)
+	defer cancel()
+	stop := context.AfterFunc(b.ctx, cancel) // Close ends a Start that waits
+	defer stop()
+	in := newInbox(b.config.ReceiveQueue, &b.health)
+	b.mu.Lock()
+	b.inbox = in
+	b.mu.Unlock()
+	s := newSubscription(b, r.ServerID)
+	w, err := b.begin(ctx, s)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.phase == closed && err == nil {
+		w.close()
+		err = broker.ErrClosed
+	}
+	if err != nil {
+		if b.phase == starting {
+			b.phase = idle
+		}
+		return err
+	}
+	s.known = time.Now()
+	b.phase, b.subscription = running, s
+	b.health.update(func() { b.health.running, b.health.in, b.health.whole = true, true, true })
+	b.runs.Go(func() { s.run(b.ctx, w) })      // ends with b.ctx, by Close, which waits for it
+	b.runs.Go(func() { in.deliver(r, b.bad) }) // ends with in.close, by Close, which waits for it
+	return nil
+}
+
+// enter begins a Start, of which there is one at a time.
+func (b *Broker) enter() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch b.phase {
+	case starting, running:
+		return broker.ErrStarted
+	case closed:
+		return broker.ErrClosed
+	case idle:
+	}
+	b.phase = starting
+	return nil
+}
+
+// begin tries to connect until it works, it never will, or ctx ends.
+func (b *Broker) begin(ctx context.Context, s *subscription) (*wire, error) {
+	backoff := backoff{min: b.config.BackoffMin, max: b.config.BackoffMax}
+	var last error
+	for {
+		w, err := s.open(ctx)
+		if err == nil {
+			if err = s.prove(ctx, w); err == nil {
+				return w, nil
+			}
+			w.close()
+		}
+		if ctx.Err() == nil || last == nil {
+			last = err // rather than that the time is up
+			b.health.failed(err)
+		}
+		if b.ctx.Err() != nil {
+			return nil, broker.ErrClosed
+		}
+		if !isPermanent(err) {
+			wait := time.NewTimer(backoff.next())
+			select {
+			case <-wait.C:
+				continue
+			case <-ctx.Done():
+				wait.Stop()
+			}
+		}
+		if b.ctx.Err() != nil {
+			return nil, broker.ErrClosed
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("start: %w: redis at %s: last error: %w", ctx.Err(), b.config.where(), last)
+		}
+		return nil, fmt.Errorf("start: redis at %s: %w", b.config.where(), last)
+	}
+}
+
+// Publish implements broker.Publisher.
+func (b *Broker) Publish(ctx context.Context, m protocol.Message) error {
+	line, err := b.encode(m)
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	return b.outbox.put(m.Channel(), line)
+}
+
+// PublishAll implements broker.Confirmer.
+func (b *Broker) PublishAll(ctx context.Context, ms []protocol.Message) []error {
+	if len(ms) == 0 {
+		return nil
+	}
+	c := newCall(len(ms))
+	messages := make([]outgoing, len(ms))
+	for i, m := range ms {
+		line, err := b.encode(m)
+		if err != nil {
+			b.outbox.refuse(c, i, err)
+			continue
+		}
+		messages[i] = outgoing{channel: m.Channel(), payload: line}
+	}
+	b.outbox.putAll(ctx, c, messages)
+	for _, err := range c.errs {
+		if err != nil {
+			return c.errs
+		}
+	}
+	return nil
+}
+
+// encode makes m's JSON. The string shares the bytes, which nobody changes.
+func (b *Broker) encode(m protocol.Message) (string, error) {
+	if err := m.Check(); err != nil {
+		return "", err
+	}
+	line := protocol.AppendMessage(make([]byte, 0, sizeOf(m)), m)
+	if len(line) > b.config.MaxMessage {
+		return "", fmt.Errorf("%w: %d bytes", ErrTooLarge, len(line))
+	}
+	return asString(line), nil
+}
+
+// sizeOf is about how long m's JSON is.
+func sizeOf(m protocol.Message) int {
+	n := 80 + len(m.ServerID) + len(m.Target) + len(m.Event) + len(m.Data)
+	for _, id := range m.Exclude {
+		n += len(id) + 3
+	}
+	return n
+}
+
+// Hold implements broker.Broker.
+func (b *Broker) Hold(ctx context.Context, channels ...string) error {
+	s, err := b.started()
+	if err != nil {
+		return err
+	}
+	return s.hold(ctx, channels)
+}
+
+// Release implements broker.Broker.
+func (b *Broker) Release(channels ...string) {
+	if s, err := b.started(); err == nil {
+		s.release(channels)
+	}
+}
+
+func (b *Broker) started() (*subscription, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch b.phase {
+	case closed:
+		return nil, broker.ErrClosed
+	case idle, starting:
+		return nil, broker.ErrNotStarted
+	case running:
+	}
+	return b.subscription, nil
+}
+
+// Health implements broker.Broker. A broker that only publishes is idle; Err tells what went wrong.
+func (b *Broker) Health() broker.Health { return b.health.get() }
+
+// Close implements broker.Broker. What waits to go out has a second for it, if there is a connection.
+func (b *Broker) Close() error {
+	b.closes.Do(func() {
+		b.mu.Lock()
+		b.phase = closed
+		in := b.inbox
+		b.mu.Unlock()
+		b.outbox.shut()
+		b.cancel()
+		if in != nil {
+			in.close()
+		}
+		b.runs.Wait()
+		b.outbox.close()
+		b.health.update(func() { b.health.running = false })
+	})
+	return nil
+}

@@ -1,0 +1,63 @@
+package redis_test
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/broker/brokertest"
+	"github.com/hearthws/hearth/broker/redis"
+	"github.com/hearthws/hearth/internal/test/redistest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// quick has everything happen within seconds.
+func quick(t testing.TB, url string) redis.Config {
+	return redis.Config{
+		URL: url, DialTimeout: time.Second, WriteTimeout: time.Second, ProbeInterval: 200 * time.Millisecond, ProbeTimeout: time.Second,
+		BackoffMin: 20 * time.Millisecond, BackoffMax: 200 * time.Millisecond, ReleaseGrace: 100 * time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	}
+}
+
+// testWriter is where a broker's log goes.
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Logf("%s", p)
+	return len(p), nil
+}
+
+// newBroker makes a broker that has to be closed.
+func newBroker(t testing.TB, c redis.Config) *redis.Broker {
+	t.Helper()
+	b, err := redis.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestSuite(t *testing.T) {
+	for name, change := range map[string]func(*redis.Config){
+		"exact":    func(*redis.Config) {},
+		"patterns": func(c *redis.Config) { c.Patterns = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			brokertest.Run(t, brokertest.Suite{
+				New: func(t *testing.T) func() broker.Broker {
+					c := quick(t, redistest.Start(t).URL())
+					c.ReceiveQueue.Messages = 10_000
+					change(&c)
+					return func() broker.Broker { return newBroker(t, c) }
+				},
+				Selective: name == "exact",
+				Overflow:  30_000,
+			})
+		})
+	}
+}

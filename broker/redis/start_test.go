@@ -1,0 +1,206 @@
+package redis_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/broker/redis"
+	"github.com/hearthws/hearth/internal/test/redistest"
+	"github.com/hearthws/hearth/protocol"
+)
+
+func split(addr string) (host, port string) {
+	host, port, _ = net.SplitHostPort(addr)
+	return host, port
+}
+
+var receiver = broker.Receiver{ServerID: "s", Deliver: func(protocol.Message) {}}
+
+// TestStartExplains: what no waiting mends fails at once, says why and what to do, and shows no secret.
+func TestStartExplains(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, "requirepass letmein",
+		"user limited on >limited-secret resetchannels &ws:* +@all ~*",
+		"user reader on >limited-secret allchannels +@all -publish ~*")
+	for name, tt := range map[string]struct {
+		change func(*redis.Config)
+		want   []string
+	}{
+		"no password":     {func(c *redis.Config) { c.Password = "" }, []string{"NOAUTH", "wants a Password", server.Addr}},
+		"wrong password":  {func(c *redis.Config) { c.Password = "wrong-secret" }, []string{"WRONGPASS", "check Username and Password"}},
+		"no such db":      {func(c *redis.Config) { c.DB = 99 }, []string{"DB index", "no such DB"}},
+		"channels":        {func(c *redis.Config) { c.Username, c.Password = "limited", "limited-secret" }, []string{"NOPERM", "hearth:*"}},
+		"may not publish": {func(c *redis.Config) { c.Username, c.Password = "reader", "limited-secret" }, []string{"NOPERM", "+publish"}},
+		"no cluster":      {func(c *redis.Config) { c.Cluster = true }, []string{"not a node of a Cluster"}},
+		"no TLS there":    {func(c *redis.Config) { c.TLS = &tls.Config{MinVersion: tls.VersionTLS12} }, []string{"no answer", "speak TLS"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := quick(t, "")
+			c.Addrs, c.Password = []string{server.Addr}, "letmein"
+			c.ConnectTimeout = 5 * time.Second
+			tt.change(&c)
+			b := newBroker(t, c)
+			defer func() { _ = b.Close() }()
+			began := time.Now()
+			err := b.Start(ctx(t), receiver)
+			if err == nil {
+				t.Fatal("started")
+			}
+			if took := time.Since(began); took >= c.ConnectTimeout && name != "no TLS there" {
+				t.Errorf("it took %v to say %v", took, err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q says nothing of %q", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "letmein") {
+				t.Errorf("error %q shows a password", err)
+			}
+		})
+	}
+}
+
+// TestStartWaits: Redis may come later than the node, and a Start that failed may be repeated.
+func TestStartWaits(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	server.Kill()
+	c := quick(t, server.URL())
+	c.ConnectTimeout = 300 * time.Millisecond
+	b := newBroker(t, c)
+	defer func() { _ = b.Close() }()
+	err := b.Start(ctx(t), receiver)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), server.Addr) || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("start without a Redis: %v", err)
+	}
+	if h := b.Health(); h.State != broker.StateIdle {
+		t.Errorf("after a start that failed: %+v", h)
+	}
+
+	c.ConnectTimeout = patience
+	late := newBroker(t, c)
+	defer func() { _ = late.Close() }()
+	started := make(chan error, 1)
+	go func() { started <- late.Start(ctx(t), receiver) }() // ends when Redis is there; received below
+	server.Restart()
+	if err := <-started; err != nil {
+		t.Errorf("start before Redis: %v", err)
+	}
+	if err := b.Start(ctx(t), receiver); err != nil {
+		t.Errorf("start after one that failed: %v", err)
+	}
+}
+
+// TestCloseWhileStarting: Close does not wait for a Redis that is not there.
+func TestCloseWhileStarting(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	server.Kill()
+	b := newBroker(t, quick(t, server.URL()))
+	started := make(chan error, 1)
+	go func() { started <- b.Start(ctx(t), receiver) }() // ended by Close; received below
+	await(t, "an attempt", func() bool { return b.Health().Err != nil })
+	if err := b.Start(ctx(t), receiver); !errors.Is(err, broker.ErrStarted) {
+		t.Errorf("start during another: error %v, want ErrStarted", err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-started; !errors.Is(err, broker.ErrClosed) {
+		t.Errorf("start: error %v, want ErrClosed", err)
+	}
+}
+
+// TestReplicaIsNotReady: what is published on a replica stays there.
+func TestReplicaIsNotReady(t *testing.T) {
+	t.Parallel()
+	master := redistest.Start(t)
+	host, port := split(master.Addr)
+	replica := redistest.Start(t, "replicaof "+host+" "+port)
+	c := quick(t, replica.URL())
+	c.ConnectTimeout = 200 * time.Millisecond
+	b := newBroker(t, c)
+	defer func() { _ = b.Close() }()
+	if err := b.Start(ctx(t), receiver); err == nil || !strings.Contains(err.Error(), "replica") {
+		t.Errorf("start on a replica: %v", err)
+	}
+}
+
+// TestWaysIn: every way to say where Redis is leads there.
+func TestWaysIn(t *testing.T) {
+	t.Parallel()
+	socket := t.TempDir() + "/redis.sock"
+	server := redistest.Start(t, "requirepass p@ss/word", "unixsocket "+socket)
+	for name, c := range map[string]redis.Config{
+		"url":           {URL: "redis://:p%40ss%2Fword@" + server.Addr},
+		"url, database": {URL: "redis://default:p%40ss%2Fword@" + server.Addr + "/3?client_name=me"},
+		"socket":        {URL: "unix://:p%40ss%2Fword@" + socket + "?db=2"},
+		"fields":        {Addrs: []string{server.Addr}, Password: "p@ss/word", DB: 1},
+		"socket field":  {Addrs: []string{socket}, Password: "p@ss/word"},
+		"password last": {URL: "redis://:wrong@" + server.Addr, Password: "p@ss/word"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBroker(t, c)
+			defer func() { _ = b.Close() }()
+			if err := b.Start(ctx(t), receiver); err != nil {
+				t.Error(err)
+			}
+			list := server.Do("CLIENT", "LIST")
+			text, _ := list.ToString()
+			if want := map[bool]string{true: "name=me ", false: "name=hearth "}[name == "url, database"]; strings.Count(text, want) != 2 {
+				t.Errorf("not two clients with %q in\n%s", want, text)
+			}
+		})
+	}
+}
+
+// TestConfig: what is wrong is named, and a secret never.
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		config redis.Config
+		want   string
+	}{
+		{redis.Config{}, "URL or Config.Addrs"},
+		{redis.Config{URL: "http://h"}, "Config.URL: it must begin with"},
+		{redis.Config{URL: "redis://u:sec/ret@h"}, "Config.URL: not a URL"},
+		{redis.Config{URL: "redis://u:sec%zzret@h"}, "Config.URL: not a URL"},
+		{redis.Config{URL: "redis:secret"}, "Config.URL: not a URL"},
+		{redis.Config{URL: "redis://h/secret"}, "number of a database"},
+		{redis.Config{URL: "redis://h/-1"}, "number of a database"},
+		{redis.Config{URL: "redis://h?adr=secret"}, `unknown parameter "adr"`},
+		{redis.Config{URL: "redis://h?dial_timeout=secret"}, "parameter dial_timeout"},
+		{redis.Config{URL: "redis://h?skip_verify=1"}, "skip_verify without rediss"},
+		{redis.Config{URL: "redis://h?x=%"}, "percent-encoded"},
+		{redis.Config{URL: "unix://secret"}, "a socket is"},
+		{redis.Config{URL: "redis://h?addr=i"}, "Config.Addrs: several need"},
+		{redis.Config{URL: "redis://h", Addrs: []string{"i:1"}}, "there is a URL already"},
+		{redis.Config{URL: "redis://h/1?cluster=true"}, "Config.DB: a Cluster"},
+		{redis.Config{URL: "redis://h?cluster=true&master_set=m"}, "Config.Cluster"},
+		{redis.Config{URL: "redis://h?sentinel_password=secret"}, "Config.Sentinel.MasterSet"},
+		{redis.Config{URL: "redis://secret@h"}, "Config.Password is required"},
+		{redis.Config{Addrs: []string{"h"}}, "neither host:port"},
+		{redis.Config{URL: "redis://h", ClientName: "a b"}, "Config.ClientName"},
+		{redis.Config{URL: "redis://h", ProbeTimeout: -1}, "Config.ProbeTimeout is negative"},
+		{redis.Config{URL: "redis://h", ReceiveQueue: redis.Bound{Bytes: -1}}, "Config.ReceiveQueue.Bytes is negative"},
+	} {
+		if _, err := redis.New(tt.config); err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "secret") && !strings.Contains(tt.want, "secret") {
+			t.Errorf("%v: error %v, want one with %q", tt.config, err, tt.want)
+		}
+	}
+	c := redis.Config{URL: "redis://user:secret@h?master_set=m&addr=i:7&sentinel_password=secret", Password: "secret"}
+	for _, text := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", c), fmt.Sprintf("%#v", c), c.LogValue().String(), newBroker(t, c).String()} {
+		if strings.Contains(text, "secret") || !strings.Contains(text, "h:6379, i:7") || !strings.Contains(text, `"m"`) {
+			t.Errorf("shown as %s", text)
+		}
+	}
+}

@@ -1,0 +1,265 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// Why reception failed, or was not to be relied on.
+var (
+	errProbe   = errors.New("redis: what this node publishes does not come back to it")
+	errUnasked = errors.New("redis: subscribed later than Hold returned")
+)
+
+// patterns cover rooms, clients and users.
+var patterns = []string{protocol.RoomChannelPattern, protocol.ClientChannelPattern, protocol.UserChannelPattern}
+
+// A subscription is the half of a broker that receives: one wire at a time, and one goroutine that tends it. That one
+// subscribes and unsubscribes in rounds, each of which takes along all that was asked for during the last.
+type subscription struct {
+	// Set by newSubscription, then read-only.
+	config   Config
+	dialer   *dialer
+	outbox   *outbox
+	inbox    *inbox
+	health   *health
+	bad      *throttle // of messages that are none
+	refusals *throttle // of channels
+	probe    string    // the channel of the node's messages to itself
+	own      string    // how messages of the node begin
+	begun    time.Time
+
+	wake chan struct{} // holds one
+	seen chan string   // probes that have come back; holds one
+
+	// Owned by run, and by Start before it.
+	sent    string    // the probe that is awaited; empty for none
+	sentAt  time.Time // when that began
+	known   time.Time // everything published before then has been received
+	counter uint64    // of probes
+
+	mu      sync.Mutex // guards the fields below
+	holds   holds
+	current *round // under way; nil between rounds
+	next    *round // gathers; nil while nobody waits
+	down    bool
+	closed  bool
+}
+
+// A round is one exchange with Redis about channels. Its done is closed when it is over.
+type round struct {
+	done chan struct{}
+	err  error // the connection's; read after done
+}
+
+func newSubscription(b *Broker, serverID string) *subscription {
+	s := &subscription{
+		config: b.config, dialer: b.dialer, outbox: b.outbox, inbox: b.inbox, health: &b.health, bad: b.bad,
+		probe:    "hearth:probe:" + serverID,
+		refusals: newThrottle(b.config.Logger, "Redis refuses channels"),
+		begun:    time.Now(),
+		wake:     make(chan struct{}, 1),
+		seen:     make(chan string, 1),
+	}
+	s.own = ownPrefix(serverID)
+	return s
+}
+
+// ownPrefix is how protocol.AppendMessage begins every message of the server.
+func ownPrefix(serverID string) string {
+	line := protocol.AppendMessage(nil, protocol.Message{ServerID: serverID, Type: protocol.TypeBroadcast, Event: "e"})
+	head, _, _ := strings.Cut(string(line), `"type"`)
+	return head
+}
+
+// covered reports whether channel needs no subscription of its own.
+func (s *subscription) covered(channel string) bool {
+	if channel == protocol.BroadcastChannel {
+		return true
+	}
+	if s.config.Patterns {
+		for _, p := range patterns {
+			if strings.HasPrefix(channel, strings.TrimSuffix(p, "*")) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hold is Broker.Hold.
+func (s *subscription) hold(ctx context.Context, channels []string) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return broker.ErrClosed
+	}
+	var wait *round
+	for _, channel := range channels {
+		if s.covered(channel) {
+			continue
+		}
+		switch s.holds.hold(channel, s.down) {
+		case wanted:
+			wait = s.nextLocked()
+		case asking:
+			if wait == nil {
+				wait = s.current
+			}
+		case there, leaving, refused:
+		}
+	}
+	down := s.down
+	s.mu.Unlock()
+	if down {
+		return fmt.Errorf("hold: %w", broker.ErrDown)
+	}
+	err := ctx.Err()
+	if wait != nil && err == nil {
+		select {
+		case <-wait.done:
+			err = wait.err
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	return s.held(channels, err)
+}
+
+// held is what Hold returns. Whoever gets an error is owed the loss that there may be until the channels are there.
+func (s *subscription) held(channels []string, err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil && len(s.holds.refused) > 0 {
+		for _, channel := range channels {
+			if _, no := s.holds.refused[channel]; no {
+				err = fmt.Errorf("redis refuses %q", clip(channel))
+				break
+			}
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	now := time.Since(s.begun)
+	for _, channel := range channels {
+		s.holds.owe(channel, now)
+	}
+	return fmt.Errorf("hold: %w", err)
+}
+
+// nextLocked is the round that takes along what is asked for now.
+func (s *subscription) nextLocked() *round {
+	if s.next == nil {
+		s.next = &round{done: make(chan struct{})}
+	}
+	s.wakeUp()
+	return s.next
+}
+
+func (s *subscription) wakeUp() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// release is Broker.Release.
+func (s *subscription) release(channels []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rested := s.holds.idle.Len()
+	now := time.Since(s.begun)
+	for _, channel := range channels {
+		s.holds.release(channel, now)
+	}
+	if rested == 0 && s.holds.idle.Len() > 0 {
+		s.wakeUp() // to set the timer
+	}
+}
+
+// open makes a wire that gets broadcasts and probes.
+func (s *subscription) open(ctx context.Context) (*wire, error) {
+	r := &reader{inbox: s.inbox, bad: s.bad, max: s.config.MaxMessage, own: s.own, probe: s.probe, seen: func(probe string) {
+		select {
+		case s.seen <- probe:
+		default: // one that came first waits to be looked at
+		}
+	}}
+	w, err := s.dialer.open(ctx, &hooks{message: r.message, reading: r.flush})
+	if err != nil {
+		return nil, fmt.Errorf("redis: connect to subscribe: %w", err)
+	}
+	commands := []rueidis.Completed{w.redis.B().Subscribe().Channel(protocol.BroadcastChannel, s.probe).Build()}
+	if s.config.Patterns {
+		commands = append(commands, w.redis.B().Psubscribe().Pattern(patterns...).Build())
+	}
+	if err := s.exchange(ctx, w, commands); err != nil {
+		w.close()
+		return nil, fmt.Errorf("redis: subscribe at %s: %w", w.addr, s.dialer.explain(err))
+	}
+	return w, nil
+}
+
+// exchange sends commands, all of which must succeed.
+func (s *subscription) exchange(ctx context.Context, w *wire, commands []rueidis.Completed) error {
+	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
+	defer cancel()
+	for _, r := range w.redis.DoMulti(ctx, commands...) {
+		if err := r.Error(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendProbe publishes a message to this node. At began the wire was known to be the right one.
+func (s *subscription) sendProbe(began time.Time) *call {
+	s.counter++
+	s.sent, s.sentAt = fmt.Sprint(s.counter), began
+	return s.outbox.putProbe(s.probe, s.sent)
+}
+
+// back takes a probe that has come: everything that was published before it was sent has come, too.
+func (s *subscription) back(probe string) bool {
+	if probe != s.sent || probe == "" {
+		return false
+	}
+	s.sent = ""
+	s.known = s.sentAt
+	return true
+}
+
+// prove has a probe make the whole way, for Start.
+func (s *subscription) prove(ctx context.Context, w *wire) error {
+	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
+	defer cancel()
+	call := s.sendProbe(time.Now())
+	published := call.done
+	for {
+		select {
+		case <-published:
+			if err := call.errs[0]; err != nil {
+				return err
+			}
+			published = nil
+		case probe := <-s.seen:
+			if s.back(probe) {
+				return nil
+			}
+		case err := <-w.dead:
+			return fmt.Errorf("redis: subscription at %s: %w", w.addr, lostConnection(err))
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", errProbe, ctx.Err())
+		}
+	}
+}

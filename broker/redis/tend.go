@@ -1,0 +1,318 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/hearthws/hearth/broker"
+)
+
+const (
+	// A command names so many channels, and one exchange has so many commands: none keeps Redis, or a probe, waiting long.
+	commandChannels  = 512
+	exchangeCommands = 16
+
+	// retries is how many channels that Redis has refused are asked for again with each probe.
+	retries = 512
+)
+
+// run tends the subscription until ctx ends. w is the first wire, on which broadcasts come already.
+func (s *subscription) run(ctx context.Context, w *wire) {
+	defer s.end()
+	backoff := backoff{min: s.config.BackoffMin, max: s.config.BackoffMax}
+	for w != nil {
+		began := time.Now()
+		err := s.tend(ctx, w)
+		w.close()
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > s.config.BackoffMax {
+			backoff.reset() // it was a good connection
+		}
+		s.lost(err)
+		w = s.reconnect(ctx, &backoff, err)
+	}
+}
+
+// lost notes that nothing comes any more.
+func (s *subscription) lost(err error) {
+	s.fail(fmt.Errorf("%w: %w", broker.ErrDown, err))
+	s.sent = ""
+	// One that does not answer, or leads to the wrong place, is cut. One that was closed need not be the only one.
+	s.outbox.doubt(!errors.Is(err, errConnection))
+	s.health.update(func() { s.health.in = false })
+	s.health.failed(err)
+	s.config.Logger.Warn("messages of other nodes do not come in", "error", err)
+}
+
+// fail ends the rounds that somebody waits for, and has nobody wait until there is a connection.
+func (s *subscription) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = true
+	for _, r := range []*round{s.current, s.next} {
+		if r != nil {
+			r.err = err
+			close(r.done)
+		}
+	}
+	s.current, s.next = nil, nil
+}
+
+// end is for the time after run.
+func (s *subscription) end() {
+	s.fail(broker.ErrClosed)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.holds = holds{}
+}
+
+// reconnect tries until everything that is held is subscribed again, or ctx ends: then it returns nil. The loss that
+// there may be between is told once.
+func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *wire {
+	timer := time.NewTimer(b.next())
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil
+		}
+		w, err := s.open(ctx)
+		if err == nil {
+			if err = s.restore(ctx, w); err == nil {
+				s.found(w, cause)
+				return w
+			}
+			w.close()
+			s.fail(fmt.Errorf("%w: %w", broker.ErrDown, err))
+			s.health.update(func() { s.health.in = false })
+		}
+		if ctx.Err() == nil {
+			s.health.failed(err)
+		}
+		timer.Reset(b.next())
+	}
+}
+
+// restore asks for everything that is held.
+func (s *subscription) restore(ctx context.Context, w *wire) error {
+	s.health.update(func() { s.health.in, s.health.whole = true, false })
+	s.mu.Lock()
+	s.holds.restart()
+	s.down = false
+	s.mu.Unlock()
+	return s.round(ctx, w)
+}
+
+// found tells of the loss.
+func (s *subscription) found(w *wire, cause error) {
+	now := time.Now()
+	s.inbox.lose(broker.Loss{Since: s.known, Until: now, Cause: cause})
+	s.config.Logger.Info("messages of other nodes come in again", "redis", w.addr, "lost since", s.known)
+	s.known = now
+}
+
+// tend does what there is to do on a good wire, and returns why it no longer is one.
+func (s *subscription) tend(ctx context.Context, w *wire) error {
+	t := &tending{s: s, w: w, idle: stoppedTimer(), late: stoppedTimer(), watch: watch{dialer: s.dialer}}
+	defer t.watch.close()
+	defer t.idle.Stop()
+	defer t.late.Stop()
+	every := time.NewTicker(s.config.ProbeInterval)
+	defer every.Stop()
+	for {
+		for s.due(t.idle) {
+			if err := s.round(ctx, w); err != nil {
+				return err
+			}
+		}
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-w.dead:
+			return lostConnection(err)
+		case <-s.wake:
+		case <-t.idle.C:
+		case probe := <-s.seen:
+			if s.back(probe) {
+				t.late.Stop()
+			}
+		case <-every.C:
+			err = t.ask(ctx)
+		case <-t.late.C:
+			err = t.missing()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
+// due reports whether a round has something to do, and sets the timer for when it will.
+func (s *subscription) due(idle *time.Timer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.holds.pending) > 0 || s.next != nil {
+		return true
+	}
+	first := s.holds.idle.Peek()
+	if first == nil {
+		idle.Stop()
+		return false
+	}
+	wait := first.at + s.config.ReleaseGrace - time.Since(s.begun)
+	idle.Reset(max(wait, 0))
+	return wait <= 0
+}
+
+// A tending is what tend remembers between events.
+type tending struct {
+	s     *subscription
+	w     *wire
+	idle  *time.Timer // for the end of the grace
+	late  *time.Timer // for a probe that does not come back
+	probe *call
+	watch watch
+}
+
+// ask checks that the wire is a good one, and sends a probe on its way.
+func (t *tending) ask(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, t.s.config.ProbeTimeout)
+	defer cancel()
+	began := time.Now()
+	if err := t.watch.check(ctx, t.w); err != nil {
+		return err
+	}
+	if t.s.sent == "" {
+		t.probe = t.s.sendProbe(began)
+		t.late.Reset(t.s.config.ProbeTimeout)
+	}
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	t.s.holds.again(retries)
+	return nil
+}
+
+// missing judges a probe that is late. One that never left tells nothing of the subscription.
+func (t *tending) missing() error {
+	t.s.sent = ""
+	select {
+	case <-t.probe.done:
+		if t.probe.errs[0] == nil {
+			return errProbe
+		}
+	default:
+	}
+	return nil
+}
+
+// round asks for what is wanted, and gives up what nobody has held for a while.
+func (s *subscription) round(ctx context.Context, w *wire) error {
+	s.mu.Lock()
+	now := time.Since(s.begun)
+	ask, give := s.holds.take(), s.holds.expired(now-s.config.ReleaseGrace)
+	r := s.next
+	if r == nil {
+		r = &round{done: make(chan struct{})} // someone may join it
+	}
+	s.current, s.next = r, nil
+	s.mu.Unlock()
+
+	_, err := s.send(ctx, w, give, commandChannels, func(channels []string) rueidis.Completed {
+		return w.redis.B().Unsubscribe().Channel(channels...).Build()
+	})
+	var no []string
+	if err == nil {
+		no, err = s.subscribe(ctx, w, ask)
+	}
+	if err != nil {
+		return err // fail ends the round
+	}
+	s.settle(r, ask, give, no)
+	return nil
+}
+
+// settle ends a round that Redis has answered.
+func (s *subscription) settle(r *round, ask, give, no []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Since(s.begun)
+	s.holds.left(give)
+	for _, channel := range no {
+		s.holds.refuse(channel, now)
+	}
+	owed, since := s.holds.confirm(ask, now)
+	if len(owed) > 0 {
+		s.inbox.lose(broker.Loss{Channels: owed, Since: s.begun.Add(since), Until: time.Now(), Cause: errUnasked})
+	}
+	whole := len(s.holds.refused) == 0
+	s.health.update(func() { s.health.whole = whole })
+	s.current = nil
+	close(r.done)
+}
+
+// subscribe returns the channels that Redis refuses. It refuses a whole command for one of its channels, so those of
+// a refused one are asked for one by one.
+func (s *subscription) subscribe(ctx context.Context, w *wire, channels []string) (no []string, err error) {
+	command := func(channels []string) rueidis.Completed {
+		return w.redis.B().Subscribe().Channel(channels...).Build()
+	}
+	doubtful, err := s.send(ctx, w, channels, commandChannels, command)
+	if err != nil || len(doubtful) == 0 {
+		return nil, err
+	}
+	return s.send(ctx, w, doubtful, 1, command)
+}
+
+// send sends a command for each n channels, some commands at a time, and returns the channels of those that Redis
+// answered with an error. Its own error is the connection's.
+func (s *subscription) send(ctx context.Context, w *wire, channels []string, n int, command func([]string) rueidis.Completed) (no []string, err error) {
+	for len(channels) > 0 {
+		some := channels[:min(len(channels), n*exchangeCommands)]
+		channels = channels[len(some):]
+		var commands []rueidis.Completed
+		for rest := some; len(rest) > 0; rest = rest[min(n, len(rest)):] {
+			commands = append(commands, command(rest[:min(n, len(rest))]))
+		}
+		failed, err := s.answers(ctx, w, commands)
+		if err != nil {
+			return nil, err
+		}
+		for _, i := range failed {
+			no = append(no, some[i*n:min(i*n+n, len(some))]...)
+		}
+	}
+	return no, nil
+}
+
+// answers sends commands, and returns which of them Redis answered with an error.
+func (s *subscription) answers(ctx context.Context, w *wire, commands []rueidis.Completed) (failed []int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
+	defer cancel()
+	for i, r := range w.redis.DoMulti(ctx, commands...) {
+		if err := r.NonRedisError(); err != nil {
+			return nil, fmt.Errorf("redis: subscribe at %s: %w", w.addr, lostConnection(err))
+		}
+		if err := r.Error(); err != nil {
+			err = fmt.Errorf("redis: subscribe at %s: %w", w.addr, s.dialer.explain(err))
+			s.health.failed(err)
+			s.refusals.log(err)
+			failed = append(failed, i)
+		}
+	}
+	return failed, nil
+}

@@ -1,0 +1,110 @@
+package redis
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// parseURL reads the forms that the package's comment lists. Its errors never quote what may be a secret: of a URL that
+// can't be taken apart nobody knows which part is the password.
+func parseURL(text string) (Config, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Opaque != "" {
+		return Config{}, errors.New("not a URL: special characters of a user or password must be percent-encoded, @ as %40")
+	}
+	var c Config
+	if u.User != nil {
+		c.Username = u.User.Username()
+		c.Password, _ = u.User.Password()
+	}
+	switch u.Scheme {
+	case "unix":
+		if u.Host != "" || u.Path == "" {
+			return Config{}, errors.New("a socket is unix:///path/to/redis.sock, with a user as unix://user:password@/path")
+		}
+		c.Addrs = []string{u.Path}
+	case "redis", "rediss":
+		if u.Scheme == "rediss" {
+			c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		c.Addrs = []string{withPort(u.Host)}
+		if db := strings.TrimPrefix(u.Path, "/"); db != "" {
+			if c.DB, err = strconv.Atoi(db); err != nil || c.DB < 0 {
+				return Config{}, errors.New("what follows the address must be the number of a database")
+			}
+		}
+	default:
+		return Config{}, errors.New("it must begin with redis://, rediss:// or unix://")
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return Config{}, errors.New("its parameters are not percent-encoded")
+	}
+	return c, c.parameters(query)
+}
+
+// parameters reads what stands behind the question mark. What it does not know is an error: a misspelt name would
+// otherwise be a setting that nobody notices to be missing.
+func (c *Config) parameters(query url.Values) error {
+	for name, values := range query {
+		value := values[len(values)-1]
+		var err error
+		switch name {
+		case "addr":
+			for _, addr := range values {
+				c.Addrs = append(c.Addrs, withPort(addr))
+			}
+		case "cluster":
+			c.Cluster, err = strconv.ParseBool(value)
+		case "master_set":
+			c.Sentinel.MasterSet = value
+		case "sentinel_username":
+			c.Sentinel.Username = value
+		case "sentinel_password":
+			c.Sentinel.Password = value
+		case "db":
+			c.DB, err = strconv.Atoi(value)
+		case "client_name":
+			c.ClientName = value
+		case "dial_timeout":
+			c.DialTimeout, err = time.ParseDuration(value)
+		case "write_timeout":
+			c.WriteTimeout, err = time.ParseDuration(value)
+		case "skip_verify":
+			var skip bool
+			if skip, err = strconv.ParseBool(value); err == nil && skip {
+				if c.TLS == nil {
+					return errors.New("skip_verify without rediss://")
+				}
+				c.TLS.InsecureSkipVerify = true
+			}
+		default:
+			return fmt.Errorf("unknown parameter %q", name)
+		}
+		if err != nil {
+			return fmt.Errorf("parameter %s: not a value for it", name)
+		}
+	}
+	return nil
+}
+
+// withPort adds what an address lacks: Redis's port, and this host.
+func withPort(hostport string) string {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host, port = strings.Trim(hostport, "[]"), "6379"
+	}
+	if host == "" {
+		host = "localhost"
+	}
+	if port == "" {
+		port = "6379"
+	}
+	return net.JoinHostPort(host, port)
+}

@@ -1,0 +1,188 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/redis/rueidis"
+)
+
+// A wire is one connection to one Redis server, logged in. When it fails it stays failed: whoever uses it asks the
+// dialer for another, which may lead elsewhere.
+type wire struct {
+	addr   string
+	role   string // master or replica, as the server said last
+	client rueidis.Client
+	redis  rueidis.DedicatedClient
+	dead   <-chan error // closed when no more messages come; nil on a wire that does not subscribe
+
+	mu     sync.Mutex
+	conn   net.Conn // nil before it is dialed
+	closed bool
+}
+
+// A tap is a connection that says when it is about to be read: all that came before has then been taken apart.
+type tap struct {
+	net.Conn
+	reading func()
+}
+
+func (t *tap) Read(p []byte) (int, error) {
+	t.reading()
+	return t.Conn.Read(p)
+}
+
+// errUnused answers the connection that every rueidis client makes at first, for commands that anyone may send. Both of
+// ours are dedicated ones: one goroutine's pipelines, and one for the subscription.
+var errUnused = errors.New("redis: not used")
+
+// A login is whom a wire is for.
+type login struct {
+	username, password string
+	db                 int
+}
+
+// hooks are what a wire for a subscription calls, on the goroutine that reads from it.
+type hooks struct {
+	message func(rueidis.PubSubMessage)
+	reading func() // about to read: what came has been handed over
+}
+
+// connect dials, logs in, and asks who is there. With hooks the wire is one for a subscription.
+func (d *dialer) connect(ctx context.Context, addr string, as login, h *hooks) (*wire, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.config.DialTimeout)
+	defer cancel()
+	w := &wire{addr: addr}
+	stop := context.AfterFunc(ctx, w.cut)
+	defer stop()
+	dialed := false
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress:       []string{addr},
+		ForceSingleClient: true,
+		Username:          as.username, Password: as.password, SelectDB: as.db,
+		ClientName: d.config.ClientName, ClientSetInfo: rueidis.DisableClientSetInfo,
+		DisableRetry: true, // what may have been sent once is never sent twice
+		DisableCache: true,
+		// Probes take the place of rueidis' own pings. The timeout is for pipelines; a subscription has none.
+		Dialer:              net.Dialer{Timeout: d.config.DialTimeout, KeepAlive: -1},
+		ConnWriteTimeout:    d.config.WriteTimeout,
+		RingScaleEachConn:   4, // one goroutine sends
+		PipelineMultiplex:   -1,
+		ReadBufferEachConn:  readBuffer(h != nil),
+		WriteBufferEachConn: 1 << 16,
+		DialCtxFn: func(context.Context, string, *net.Dialer, *tlsConfig) (net.Conn, error) {
+			if !dialed {
+				dialed = true
+				return nil, errUnused
+			}
+			return w.dial(ctx, d, h)
+		},
+	})
+	if client == nil {
+		return nil, err
+	}
+	w.client = client
+	w.redis, _ = client.Dedicate() // given back by Close
+	if h != nil {
+		w.dead = w.redis.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: h.message})
+	}
+	if err := w.hello(ctx); err != nil {
+		w.close()
+		switch {
+		case ctx.Err() != nil && d.config.TLS != nil:
+			err = fmt.Errorf("no answer (does it speak TLS?): %w", ctx.Err())
+		case ctx.Err() != nil:
+			err = fmt.Errorf("no answer: %w", ctx.Err())
+		}
+		return nil, err
+	}
+	return w, nil
+}
+
+// readBuffer is large where messages come in: what one read brings is handed on at once.
+func readBuffer(subscription bool) int {
+	if subscription {
+		return 1 << 18
+	}
+	return 1 << 12
+}
+
+func (w *wire) dial(ctx context.Context, d *dialer, h *hooks) (net.Conn, error) {
+	conn, err := d.dial(ctx, w.addr)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		_ = conn.Close()
+		return nil, net.ErrClosed
+	}
+	if h != nil {
+		conn = &tap{conn, h.reading}
+	}
+	w.conn = conn
+	return conn, nil
+}
+
+// hello asks the server who it is: that it answers, and whether others' messages get there.
+func (w *wire) hello(ctx context.Context) error {
+	answer, err := w.do(ctx, w.redis.B().Arbitrary("HELLO").Build()).AsMap()
+	if err != nil {
+		return err
+	}
+	if proto := answer["proto"]; mustInt(proto.AsInt64()) < 3 {
+		return errOldRedis
+	}
+	role, mode := answer["role"], answer["mode"]
+	w.role, _ = role.ToString()
+	if m, _ := mode.ToString(); m == "cluster" {
+		w.role = m
+	}
+	return nil
+}
+
+func mustInt(v int64, err error) int64 {
+	if err != nil {
+		return 0
+	}
+	return v
+}
+
+// do sends one command; one goroutine at a time.
+func (w *wire) do(ctx context.Context, command rueidis.Completed) rueidis.RedisResult {
+	return w.redis.Do(ctx, command)
+}
+
+// cut closes the socket: everything that uses it fails at once. Any goroutine.
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	if w.conn != nil {
+		_ = w.conn.Close()
+	}
+}
+
+// close frees what belongs to w, and returns when no hook runs any more. Not while do is running.
+func (w *wire) close() {
+	w.cut() // first, or rueidis would ask a server that is silent for its last words
+	if w.dead != nil {
+		for range w.dead { // closed by the goroutine that reads, at its end
+		}
+	}
+	w.redis.Close()
+	w.client.Close()
+}
+
+// lostConnection makes of what rueidis says about a connection that ended something to read.
+func lostConnection(err error) error {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, rueidis.ErrClosing) || errors.Is(err, net.ErrClosed) {
+		return errConnection
+	}
+	return err
+}

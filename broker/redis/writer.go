@@ -1,0 +1,260 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/hearthws/hearth/broker"
+)
+
+// run sends what waits, pipeline after pipeline, and sees to the connection.
+func (o *outbox) run() {
+	watch := watch{dialer: o.dialer}
+	defer watch.close()
+	backoff := backoff{min: o.config.BackoffMin, max: o.config.BackoffMax}
+	var batch []outgoing
+	for {
+		switch o.next() {
+		case toEnd:
+			o.end()
+			return
+		case toWait:
+			select {
+			case <-o.wake:
+			case <-o.ctx.Done():
+			}
+			continue
+		case toConnect:
+			if err := o.connect(); err != nil {
+				o.failed(err)
+				o.pause(backoff.next())
+				continue
+			}
+			backoff.reset()
+		case toSend:
+		}
+		if !o.alive(&watch) {
+			continue
+		}
+		batch = o.take(batch[:0])
+		if len(batch) > 0 {
+			o.send(batch)
+		}
+		clear(batch)
+	}
+}
+
+type todo uint8
+
+const (
+	toWait todo = iota
+	toConnect
+	toSend
+	toEnd
+)
+
+// next says what there is to do.
+func (o *outbox) next() todo {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	work := o.queue.Len() > 0 || o.probe != nil
+	switch {
+	case o.ctx.Err() != nil, o.closing && (!work || o.down != nil):
+		return toEnd
+	case o.wire == nil && (work || o.down != nil):
+		return toConnect
+	case work:
+		return toSend
+	}
+	return toWait
+}
+
+// connect gets a wire.
+func (o *outbox) connect() error {
+	w, err := o.dialer.open(o.ctx, nil)
+	if err != nil {
+		return fmt.Errorf("redis: connect to publish: %w", err)
+	}
+	o.mu.Lock()
+	was := o.down
+	o.wire, o.suspect, o.down = w, false, nil
+	o.lastUsed = time.Since(o.begun)
+	o.checked = o.lastUsed
+	o.mu.Unlock()
+	o.health.publishing(true)
+	if was != nil {
+		o.config.Logger.Info("publishes to Redis again", "redis", w.addr)
+	}
+	return nil
+}
+
+// failed notes that there is no connection to be had now. Who waits for an outcome gets one; the rest waits on, until it
+// is too old.
+func (o *outbox) failed(err error) {
+	if o.ctx.Err() != nil {
+		return
+	}
+	o.mu.Lock()
+	first := o.down == nil
+	o.down = err
+	oldest := time.Since(o.begun) - o.config.PublishMaxAge
+	o.purgeLocked(func(m outgoing) error {
+		switch {
+		case m.call != nil:
+			return fmt.Errorf("%w: %w", broker.ErrDown, err)
+		case m.at < oldest:
+			return errTooOld
+		}
+		return nil
+	})
+	if o.probe != nil {
+		o.settleLocked(*o.probe, fmt.Errorf("%w: %w", broker.ErrDown, err))
+		o.probe = nil
+	}
+	o.mu.Unlock()
+	o.health.publishing(false)
+	o.health.failed(err)
+	if first {
+		o.config.Logger.Warn("can't publish to other nodes", "error", err)
+	}
+}
+
+// pause waits before the next attempt, unless the broker closes.
+func (o *outbox) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		o.mu.Lock()
+		closing := o.closing
+		o.mu.Unlock()
+		if closing {
+			return
+		}
+		select {
+		case <-timer.C:
+			return
+		case <-o.ctx.Done():
+			return
+		case <-o.wake: // for a message that has to wait, or for Close
+		}
+	}
+}
+
+// alive asks a wire that has rested, or that may be dead, for a sign of life, and now and then whether it is still the right
+// one. If it is not it is given up, and nothing with it.
+func (o *outbox) alive(v *watch) bool {
+	o.mu.Lock()
+	now := time.Since(o.begun)
+	w, ask := o.wire, o.suspect || now-o.lastUsed > rest || now-o.checked > o.config.ProbeInterval
+	o.mu.Unlock()
+	if !ask {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), o.config.WriteTimeout)
+	defer cancel()
+	if err := v.check(ctx, w); err != nil {
+		o.drop(err)
+		return false
+	}
+	o.mu.Lock()
+	o.suspect = false
+	o.checked = time.Since(o.begun)
+	o.mu.Unlock()
+	return true
+}
+
+// send publishes a batch. What is cut off half-way counts as dropped: nobody knows how much of it was taken, and to send
+// it again might be to send it twice.
+func (o *outbox) send(batch []outgoing) {
+	o.mu.Lock()
+	w := o.wire
+	o.mu.Unlock()
+	commands := make([]rueidis.Completed, len(batch))
+	for i, m := range batch {
+		commands[i] = w.redis.B().Publish().Channel(m.channel).Message(m.payload).Build()
+	}
+	results := w.redis.DoMulti(context.Background(), commands...)
+	for _, r := range results {
+		if err := r.NonRedisError(); err != nil {
+			err = fmt.Errorf("redis: publish: %w", lostConnection(err))
+			o.settle(batch, nil, err)
+			o.drop(err)
+			return
+		}
+	}
+	o.settle(batch, results, nil)
+	o.mu.Lock()
+	o.lastUsed = time.Since(o.begun)
+	o.mu.Unlock()
+}
+
+// drop gives up a wire that has failed.
+func (o *outbox) drop(err error) {
+	o.mu.Lock()
+	w := o.wire
+	o.wire = nil
+	o.mu.Unlock()
+	w.close()
+	o.health.publishing(false)
+	if o.ctx.Err() == nil {
+		o.health.failed(lostConnection(err))
+	}
+}
+
+// doubt says that the connection may be dead, cut that it is: whoever waits on it fails now. Any goroutine.
+func (o *outbox) doubt(cut bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.suspect = true
+	if cut && o.wire != nil {
+		o.wire.cut()
+	}
+}
+
+// end drops what is left.
+func (o *outbox) end() {
+	o.mu.Lock()
+	w := o.wire
+	o.wire = nil
+	o.purgeLocked(func(m outgoing) error {
+		if m.call != nil {
+			return broker.ErrClosed
+		}
+		return errClose
+	})
+	if o.probe != nil {
+		o.settleLocked(*o.probe, broker.ErrClosed)
+		o.probe = nil
+	}
+	o.mu.Unlock()
+	if w != nil {
+		w.close()
+	}
+}
+
+// shut takes nothing more.
+func (o *outbox) shut() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closing = true
+	o.roomLocked()
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close waits for the goroutine, which sends what it can for a moment.
+func (o *outbox) close() {
+	o.shut()
+	timer := time.AfterFunc(closeGrace, func() {
+		o.cancel()
+		o.doubt(true)
+	})
+	o.runs.Wait()
+	timer.Stop()
+	o.cancel()
+}
