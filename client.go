@@ -85,8 +85,8 @@ func (c *Client[M]) Leave(rooms ...string) { c.s.Leave(rooms...) }
 // Disconnect closes the client with a code (1000, 1001, 1007 to 1014, or 3000 to 4999 for the application's own) and a
 // reason, cut to 123 bytes, behind what has been sent to it. ErrNotConnected when it has gone.
 func (c *Client[M]) Disconnect(code int, reason string) error {
-	if code != 1000 && code != 1001 && (code < 1007 || code > 1014) && (code < 3000 || code > 4999) {
-		return fmt.Errorf("disconnect: code %d can't be sent; 1000, 1001, 1007 to 1014 and, for the application, 3000 to 4999 can", code)
+	if err := protocol.CheckCloseCode(code); err != nil {
+		return fmt.Errorf("disconnect: %w", err)
 	}
 	if !c.s.Close(code, reason) {
 		return ErrNotConnected

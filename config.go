@@ -52,7 +52,7 @@ const Unlimited = -1
 // A is what the data of a client's `authenticate` decodes into (encoding/json), M the metadata that the application
 // keeps with each client. Both may be any type.
 type Config[A, M any] struct {
-	// Identifier names the server in its logs. Default "hearth".
+	// Identifier names the server in its logs, and to other servers (NodeInfo.Name). Default "hearth".
 	Identifier string
 
 	// Path is the only one on which ServeHTTP answers handshakes. Default "/ws".
@@ -61,6 +61,11 @@ type Config[A, M any] struct {
 	// DefaultRooms are joined by every client when it is authenticated. Default ws-default and ws-notification; an
 	// empty list that is not nil is none.
 	DefaultRooms []string
+
+	// UUIDRooms lets clients join rooms whose names have the form of a client's id, a random UUID in lower case, if ValidateRooms
+	// allows it. ValidateRooms must then see to it that no client joins the room named by another's id, its letter box: the
+	// server knows only the ids on this node. Server.JoinRoom and JoinUser are not concerned. Default off.
+	UUIDRooms bool
 
 	// AuthTimeout is how long a client may take to send `authenticate`; the callback gets three times as long (protocol
 	// §4). Default 5 s.
@@ -348,7 +353,7 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 	}
 	l := c.Limits
 	return node.Config{
-		Path: c.Path, Transport: c.Transport, Loops: c.Loops, Backpressure: c.BackpressureLimit, CloseTimeout: c.CloseTimeout,
+		Name: c.Identifier, Path: c.Path, Transport: c.Transport, Loops: c.Loops, Backpressure: c.BackpressureLimit, CloseTimeout: c.CloseTimeout,
 		Compression: c.Compression, CheckOrigin: check, OriginMayBlock: c.CheckOrigin != nil, ClientAddr: c.ClientAddr,
 		MaxConnections: max(0, l.MaxConnections), MaxRooms: max(0, l.MaxRooms), SendQueue: l.SendQueue,
 		Lobby: session.LobbyConfig{
@@ -360,7 +365,7 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 		},
 		HeartbeatInterval: max(0, c.HeartbeatInterval), HeartbeatTimeout: c.HeartbeatTimeout, IdleTimeout: max(0, c.IdleTimeout),
 		EncryptionRequired: c.Encryption == EncryptionRequired, EncryptedOnly: c.EncryptedOnly, EncryptedBatch: c.EncryptedBatchLimit,
-		DefaultRooms: slices.Clone(c.DefaultRooms), CloseSlow: c.CloseOnBackpressure, Calls: calls, Broker: c.Broker,
+		DefaultRooms: slices.Clone(c.DefaultRooms), CloseSlow: c.CloseOnBackpressure, UUIDRooms: c.UUIDRooms, Calls: calls, Broker: c.Broker,
 		BrokerLost: c.BrokerLost, Resync: c.Resync,
 		Log: c.Logger.With("server", c.Identifier),
 	}

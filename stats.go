@@ -8,6 +8,7 @@ type Stats struct {
 	Clients         int // authenticated
 	Encrypted       int // of those
 	Rooms           int // with members, clients' own not counted
+	Nodes           int // servers that share the broker, this one included, as far as it knows
 
 	// Connections.
 	Opened           uint64
@@ -48,7 +49,7 @@ func (s *Server[A, M]) Stats() Stats {
 	st, hub := s.node.Stats(), s.node.Hub()
 	return Stats{
 		Connections: int(st.Connections.Load()), Unauthenticated: s.node.Unauthenticated(),
-		Clients: hub.Count(ToAll().t), Rooms: hub.CountRooms(), Encrypted: hub.Encrypted(),
+		Clients: hub.Count(ToAll().t), Rooms: hub.CountRooms(), Encrypted: hub.Encrypted(), Nodes: s.node.CountNodes(),
 
 		Opened: st.Opened.Load(), HandshakeRefused: st.Refused.Load(), Authenticated: st.Authenticated.Load(),
 		KeysAgreed: st.KeysAgreed.Load(), KeysRejected: st.KeysRejected.Load(), KeysFailed: st.KeysFailed.Load(),

@@ -1,5 +1,10 @@
 package protocol
 
+import (
+	"errors"
+	"fmt"
+)
+
 // Close codes that a server sends (RFC 6455 section 7.4). 4001 to 4004 belong to this protocol, the others are the
 // RFC's or IANA's.
 const (
@@ -44,6 +49,18 @@ func CloseReason(code int) string {
 	}
 	return ""
 }
+
+// CheckCloseCode reports why a server can't close with code, nil if it can: 1000, 1001, 1007 to 1014 and, for the
+// application, 3000 to 4999. The error wraps ErrCloseCode.
+func CheckCloseCode(code int) error {
+	if code == 1000 || code == 1001 || code >= 1007 && code <= 1014 || code >= 3000 && code <= 4999 {
+		return nil
+	}
+	return fmt.Errorf("%w: %d; 1000, 1001, 1007 to 1014 and, for the application, 3000 to 4999 can", ErrCloseCode, code)
+}
+
+// ErrCloseCode is wrapped by CheckCloseCode's errors.
+var ErrCloseCode = errors.New("protocol: close code that can't be sent")
 
 // An Error is all that a client ever learns of what went wrong: it gets the message in an error event.
 type Error struct {

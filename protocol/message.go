@@ -19,6 +19,8 @@ const (
 	roomChannelPrefix    = "ws:room:"
 	clientChannelPrefix  = "ws:client:"
 	userChannelPrefix    = "ws:user:"
+	NodesChannel         = "hearth:nodes" // every Hearth node holds it
+	nodeChannelPrefix    = "hearth:node:"
 	RoomChannelPattern   = roomChannelPrefix + "*" // for Redis PSUBSCRIBE
 	ClientChannelPattern = clientChannelPrefix + "*"
 	UserChannelPattern   = userChannelPrefix + "*"
@@ -33,7 +35,10 @@ func ClientChannel(clientID string) string { return clientChannelPrefix + client
 // UserChannel is the channel of all sessions of a user.
 func UserChannel(userID string) string { return userChannelPrefix + userID }
 
-// ParseChannel is whom the messages on a channel are for; ok is false for a channel that is none of the protocol's.
+// NodeChannel is the channel of one Hearth node.
+func NodeChannel(nodeID string) string { return nodeChannelPrefix + nodeID }
+
+// ParseChannel is whom the messages on a channel are for; ok is false for a channel that carries none for clients.
 func ParseChannel(channel string) (t MessageType, target string, ok bool) {
 	if channel == BroadcastChannel {
 		return TypeBroadcast, "", true
@@ -54,13 +59,19 @@ var prefixes = [...]string{
 // A MessageType says whom a message between nodes is for. The zero value is none.
 type MessageType uint8
 
-// The types of messages between nodes. All but TypeBroadcast need a target.
+// The types of messages between nodes. All but TypeBroadcast and TypeNodes need a target. The last two are Hearth's own, for
+// its nodes and not for clients; see the constants that begin with Node and Call.
 const (
 	TypeBroadcast MessageType = iota + 1 // every authenticated client
 	TypeRoom                             // the members of a room
 	TypeClient                           // one client, by its id
 	TypeUser                             // all sessions of a user
+	TypeNodes                            // every Hearth node
+	TypeNode                             // one Hearth node, by its id
 )
+
+// targeted reports whether a message of that type says whom among several it is for.
+func (t MessageType) targeted() bool { return t != TypeBroadcast && t != TypeNodes }
 
 // String is the type's name on the wire; "unknown" for a value that has none.
 func (t MessageType) String() string {
@@ -73,6 +84,10 @@ func (t MessageType) String() string {
 		return "client"
 	case TypeUser:
 		return "user"
+	case TypeNodes:
+		return "nodes"
+	case TypeNode:
+		return "node"
 	}
 	return "unknown"
 }
@@ -89,10 +104,10 @@ type Message struct {
 	// Type says whom the message is for; not the channel that it came by.
 	Type MessageType
 
-	// Target is the room, client id or user id. Empty for TypeBroadcast.
+	// Target is the room, client id, user id or node id. Empty for TypeBroadcast and TypeNodes.
 	Target string
 
-	// Event is the event that clients get. Never empty.
+	// Event is the event that clients get, or what nodes are told or asked. Never empty.
 	Event string
 
 	// Data is valid JSON, nil when absent, which null is not. Clients then get an event without data.
@@ -113,6 +128,10 @@ func (m Message) Channel() string {
 		return ClientChannel(m.Target)
 	case TypeUser:
 		return UserChannel(m.Target)
+	case TypeNodes:
+		return NodesChannel
+	case TypeNode:
+		return NodeChannel(m.Target)
 	}
 	return ""
 }
@@ -121,13 +140,13 @@ func (m Message) Channel() string {
 // The error wraps ErrMessage.
 func (m Message) Check() error {
 	switch {
-	case m.Type < TypeBroadcast || m.Type > TypeUser:
+	case m.Type < TypeBroadcast || m.Type > TypeNode:
 		return fmt.Errorf("%w: unknown type", ErrMessage)
 	case m.ServerID == "":
 		return fmt.Errorf("%w: no serverId", ErrMessage)
 	case m.Event == "":
 		return fmt.Errorf("%w: no event", ErrMessage)
-	case m.Type != TypeBroadcast && m.Target == "":
+	case m.Type.targeted() && m.Target == "":
 		return fmt.Errorf("%w: %v without a target", ErrMessage, m.Type)
 	case len(m.Exclude) > MaxExclude:
 		return fmt.Errorf("%w: more than %d ids excluded", ErrMessage, MaxExclude)
@@ -143,7 +162,7 @@ func AppendMessage(dst []byte, m Message) []byte {
 	dst = append(dst, `,"type":"`...)
 	dst = append(dst, m.Type.String()...)
 	dst = append(dst, '"')
-	if m.Type != TypeBroadcast {
+	if m.Type.targeted() {
 		dst = append(dst, `,"target":`...)
 		dst = appendString(dst, m.Target)
 	}
@@ -187,7 +206,7 @@ func ParseMessage(b []byte) (Message, error) {
 	if m.Event, err = parseText("event", f.event); err != nil {
 		return Message{}, err
 	}
-	if m.Type != TypeBroadcast {
+	if m.Type.targeted() {
 		if m.Target, err = parseText("target", f.target); err != nil {
 			return Message{}, err
 		}
@@ -235,8 +254,12 @@ func messageType(raw []byte) MessageType {
 	if len(raw) == 0 || raw[0] != '"' {
 		return 0
 	}
-	for t := TypeBroadcast; t <= TypeUser; t++ {
-		if string(shortText(raw)) == t.String() {
+	return typeNamed(shortText(raw))
+}
+
+func typeNamed(name []byte) MessageType {
+	for t := TypeBroadcast; t <= TypeNode; t++ {
+		if string(name) == t.String() {
 			return t
 		}
 	}

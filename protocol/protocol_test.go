@@ -208,7 +208,7 @@ func TestMessageCheck(t *testing.T) {
 	}
 	for name, change := range map[string]func(*protocol.Message){
 		"no type":          func(m *protocol.Message) { m.Type = 0 },
-		"unknown type":     func(m *protocol.Message) { m.Type = protocol.TypeUser + 1 },
+		"unknown type":     func(m *protocol.Message) { m.Type = protocol.TypeNode + 1 },
 		"no server":        func(m *protocol.Message) { m.ServerID = "" },
 		"no event":         func(m *protocol.Message) { m.Event = "" },
 		"no target":        func(m *protocol.Message) { m.Target = "" },

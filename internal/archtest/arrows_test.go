@@ -46,15 +46,16 @@ var arrows = []rule{
 
 	// Clients, and who is where. No sockets: a hub writes to links, a session is fed bytes.
 	{folder: "internal/hub", imports: []string{"internal/ws", "seal"}},
+	{folder: "internal/cluster", imports: []string{"broker", "protocol"}},
 	{folder: "internal/session", imports: []string{"internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
-	{folder: "internal/node", imports: []string{"broker", "internal/hub", "internal/session", "internal/transport",
+	{folder: "internal/node", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/session", "internal/transport",
 		"internal/transport/epoll", "internal/transport/netconn", "internal/ws", "protocol"},
 		libraries: []string{"github.com/google/uuid"}},
 
 	// The library: whoever imports it compiles what is above this line, and no more.
-	{folder: ".", imports: []string{"broker", "internal/hub", "internal/node", "internal/session", "protocol", "seal"}},
+	{folder: ".", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/node", "internal/session", "protocol", "seal"}},
 
 	// The server binary is a user of the library like any other: public packages only.
 	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "protocol"}, libraries: []string{

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/cluster"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport"
@@ -34,6 +35,7 @@ const (
 
 // Config is what a Node is made with: complete and valid, defaults are the caller's.
 type Config struct {
+	Name           string // in logs, and for other nodes
 	Path           string
 	Transport      Transport
 	Loops          int
@@ -55,6 +57,7 @@ type Config struct {
 
 	DefaultRooms []string
 	CloseSlow    bool
+	UUIDRooms    bool
 
 	EncryptionRequired bool
 	EncryptedOnly      bool
@@ -99,7 +102,9 @@ type Node struct {
 	sweeper  sync.WaitGroup
 
 	servers servers
-	losses  []*lossReader // set by New, then read-only
+	losses  []*lossReader    // set by New, then read-only
+	cluster *cluster.Cluster // set by New, then read-only; nil without a broker
+	made    time.Time        // set by New, then read-only
 	drops   sparse
 
 	// Guards phase. Held for reading while a connection is taken over, so that Shutdown misses none.
@@ -118,7 +123,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Transport == Epoll && !epoll.Supported {
 		return nil, errors.New("transport epoll: not on this system")
 	}
-	n := &Node{cfg: cfg, id: uuid.NewString(), ended: make(chan struct{})}
+	n := &Node{cfg: cfg, id: uuid.NewString(), made: time.Now(), ended: make(chan struct{})}
 	if cfg.Transport != NetConn && epoll.Supported {
 		n.loops = cfg.Loops
 	}
@@ -128,11 +133,12 @@ func New(cfg Config) (*Node, error) {
 	n.cancel = cancel
 	n.env = &session.Env{
 		Base: base, Hub: n.hub, Pool: &session.Pool{}, Lobby: session.NewLobby(cfg.Lobby), Calls: cfg.Calls,
-		Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, DefaultRooms: cfg.DefaultRooms, CloseSlow: cfg.CloseSlow,
+		Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, DefaultRooms: cfg.DefaultRooms, CloseSlow: cfg.CloseSlow, UUIDRooms: cfg.UUIDRooms,
 		CloseTimeout: cfg.CloseTimeout, EncryptionRequired: cfg.EncryptionRequired, EncryptedOnly: cfg.EncryptedOnly,
 	}
 	if cfg.Broker != nil {
 		n.env.Interest = cfg.Broker
+		n.cluster = cluster.New(cluster.Config{ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Log: cfg.Log, Answer: n.answer})
 	}
 	n.losses = n.lossReaders()
 	return n, nil
@@ -237,6 +243,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		if err := n.cfg.Broker.Start(ctx, r); err != nil {
 			return fmt.Errorf("start broker: %w", err)
 		}
+		n.cluster.Start(ctx)
 	}
 	n.sweeper.Go(n.sweep) // ends with n.ended, Shutdown waits for it
 	n.move(starting, running)
@@ -281,6 +288,9 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	}
 	close(n.ended)
 	n.sweeper.Wait()
+	if n.cluster != nil {
+		n.cluster.Close()
+	}
 	for _, s := range n.sessions() {
 		s.Close(protocol.CloseGoingAway, protocol.ReasonGoingAway)
 	}

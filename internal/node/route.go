@@ -66,15 +66,18 @@ var types = [...]protocol.MessageType{
 
 // deliver takes a message of another node. It is the broker's.
 func (n *Node) deliver(m protocol.Message) {
-	kind := slices.Index(types[:], m.Type)
-	if kind < 0 {
+	var err error
+	if t, ok := targetOf(m.Type, m.Target); ok {
+		if err = n.SendHere(t, m.Event, m.Data, m.Exclude); err != nil {
+			n.env.Stats.DeliveriesLost.Add(1)
+		}
+	} else if m.Type == protocol.TypeNodes || m.Type == protocol.TypeNode {
+		err = n.cluster.Deliver(m)
+	}
+	if err == nil {
 		return
 	}
-	t := hub.Target{Kind: hub.Kind(kind), Name: m.Target}
-	if err := n.SendHere(t, m.Event, m.Data, m.Exclude); err != nil {
-		n.env.Stats.DeliveriesLost.Add(1)
-		if skipped, ok := n.drops.due(time.Now()); ok {
-			n.cfg.Log.Warn("message of another node dropped", "error", err, "type", m.Type.String(), "others", skipped)
-		}
+	if skipped, ok := n.drops.due(time.Now()); ok {
+		n.cfg.Log.Warn("message of another node dropped", "error", err, "type", m.Type.String(), "others", skipped)
 	}
 }

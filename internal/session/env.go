@@ -58,6 +58,7 @@ type Env struct {
 	Stats        *Stats
 	Limits       Limits
 	DefaultRooms []string
+	UUIDRooms    bool // clients may join rooms whose names have the form of a client's id
 	CloseSlow    bool // close a client that has too much waiting, rather than drop messages for it
 	CloseTimeout time.Duration
 
@@ -66,6 +67,8 @@ type Env struct {
 
 	// Running counts the sessions that have not ended and the authentications under way: a shutdown waits for it.
 	Running sync.WaitGroup
+
+	saidUUID atomic.Bool // the log has told why a room with such a name was refused
 }
 
 // Stats are counters of all sessions; each is the number of times that something has happened, but for the gauges.

@@ -47,13 +47,28 @@ func (s *Session) recheck(wished, allowed []string) []string {
 	}
 	kept := allowed[:0:0]
 	for _, name := range allowed {
-		foreign := name != s.ID() && s.env.Hub.Client(name) != nil
-		if asked[name] && !foreign && protocol.CheckRoom(name) == nil {
+		if asked[name] && !s.foreign(name) && protocol.CheckRoom(name) == nil {
 			kept = append(kept, name)
 			delete(asked, name) // each once
 		}
 	}
 	return kept
+}
+
+// foreign reports whether the name is, or may be, the id of another client. Which ids there are on other nodes nobody
+// knows for certain, so the form decides, unless the application has rooms with such names.
+func (s *Session) foreign(name string) bool {
+	if name == s.ID() {
+		return false
+	}
+	if s.env.UUIDRooms || !protocol.IsID(name) {
+		return s.env.Hub.Client(name) != nil
+	}
+	if !s.env.saidUUID.Swap(true) {
+		s.env.Log.Warn("a client may not join a room whose name looks like another client's id; Config.UUIDRooms allows it (said once)",
+			"client", s.ID(), "room", name)
+	}
+	return true
 }
 
 // leave takes the client out of those of the rooms that it is in. There is no reply.

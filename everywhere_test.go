@@ -1,0 +1,188 @@
+package hearth_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/broker/memory"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// house is several servers on one bus, with clients: on each, one of u, and as many others as its number.
+type house struct {
+	servers []*rig
+	us      []*peer
+	others  []*peer
+	brokers []*memory.Broker
+}
+
+func newHouse(t *testing.T, n int) *house {
+	bus := memory.NewBus(memory.Config{})
+	h := &house{}
+	for i := range n {
+		b := bus.Broker()
+		r := startPiped(t, config{Broker: b, Identifier: fmt.Sprint("server ", i), Limits: hearth.Limits{MaxRooms: 4}})
+		h.servers, h.brokers = append(h.servers, r), append(h.brokers, b)
+		h.us = append(h.us, r.member("u"))
+		for range i {
+			h.others = append(h.others, r.member("other"))
+		}
+	}
+	return h
+}
+
+func TestEverywhere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 3)
+		one, ctx := h.servers[0], t.Context()
+		count := func(target hearth.Target, want int) {
+			t.Helper()
+			for i, s := range h.servers {
+				if n, err := s.CountEverywhere(ctx, target); n != want || err != nil {
+					t.Errorf("server %d counts %d, %v; want %d", i, n, err, want)
+				}
+			}
+		}
+		count(hearth.ToAll(), 6)
+		count(hearth.ToUser("u"), 3)
+		count(hearth.ToUser("nobody"), 0)
+		count(hearth.ToClient(h.us[2].id), 1)
+		count(hearth.ToRoom(h.us[1].id), 1)
+
+		if n, err := one.JoinUser(ctx, "u", "a", "b"); n != 3 || err != nil {
+			t.Errorf("join: %d, %v", n, err)
+		}
+		count(hearth.ToRoom("a"), 3)
+		must(t, one.Publish(ctx, hearth.ToRoom("b"), "m", 1))
+		for _, p := range h.us {
+			p.wants(`{"event":"m","data":1}`)
+		}
+		if n, err := one.LeaveUser(ctx, "u", "a", "x"); n != 3 || err != nil {
+			t.Errorf("leave: %d, %v", n, err)
+		}
+		count(hearth.ToRoom("a"), 0)
+
+		must(t, h.servers[1].JoinRoom(ctx, h.us[1].id, "full"))
+		n, err := one.JoinUser(ctx, "u", "c")
+		var e *hearth.ClusterError
+		if n != 2 || !errors.As(err, &e) || len(e.Failed) != 1 || e.Failed[0].Node != h.servers[1].ID() || e.Cause != nil {
+			t.Errorf("join of one that is in too many: %d, %v", n, err)
+		}
+
+		if n, err := one.DisconnectEverywhere(ctx, hearth.ToUser("u"), 4100, "elsewhere"); n != 3 || err != nil {
+			t.Errorf("disconnect: %d, %v", n, err)
+		}
+		for _, p := range h.us {
+			p.wantsClose(4100, "elsewhere")
+		}
+		if n, err := one.DisconnectEverywhere(ctx, hearth.ToClient(h.others[2].id), 1000, ""); n != 1 || err != nil {
+			t.Errorf("disconnect: %d, %v", n, err)
+		}
+		h.others[2].wantsClose(1000, "")
+		h.others[1].silent()
+		count(hearth.ToAll(), 2)
+	})
+}
+
+func TestEverywhereRefuses(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]config{"alone": {}, "with a broker": {Broker: memory.New()}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, cfg)
+			p := r.member("u")
+			ctx := t.Context()
+			for what, f := range map[string]func() (int, error){
+				"room":      func() (int, error) { return r.DisconnectEverywhere(ctx, hearth.ToRoom("r"), 4000, "") },
+				"everyone":  func() (int, error) { return r.DisconnectEverywhere(ctx, hearth.ToAll(), 4000, "") },
+				"code":      func() (int, error) { return r.DisconnectEverywhere(ctx, hearth.ToUser("u"), 1005, "") },
+				"room name": func() (int, error) { return r.JoinUser(ctx, "u", "ws:x") },
+				"no user":   func() (int, error) { return r.JoinUser(ctx, "", "x") },
+				"too many":  func() (int, error) { return r.LeaveUser(ctx, "u", make([]string, 129)...) },
+			} {
+				if n, err := f(); n != 0 || err == nil {
+					t.Errorf("%s: %d, %v", what, n, err)
+				}
+			}
+			if n, err := r.JoinUser(ctx, "u", "x"); n != 1 || err != nil || !r.client(p).In("x") {
+				t.Errorf("join: %d, %v", n, err)
+			}
+			if n, err := r.CountEverywhere(ctx, hearth.ToRoom("x")); n != 1 || err != nil {
+				t.Errorf("count: %d, %v", n, err)
+			}
+			if nodes := r.Nodes(); len(nodes) != 1 || nodes[0].ID != r.ID() || nodes[0].Name != "hearth" || r.Stats().Nodes != 1 {
+				t.Errorf("nodes: %+v", nodes)
+			}
+			must(t, r.Shutdown(ctx))
+			if _, err := r.CountEverywhere(ctx, hearth.ToAll()); !errors.Is(err, hearth.ErrNotRunning) {
+				t.Errorf("after Shutdown: %v", err)
+			}
+		})
+	}
+}
+
+// TestEverywhereWithoutOne: a server that was killed is named, until it is forgotten; one that was shut down is not waited for.
+func TestEverywhereWithoutOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, 3)
+		one, ctx := h.servers[0], t.Context()
+		if n, err := one.CountEverywhere(ctx, hearth.ToUser("u")); n != 3 || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+		must(t, h.servers[1].Shutdown(ctx))
+		begin := time.Now()
+		if n, err := one.CountEverywhere(ctx, hearth.ToUser("u")); n != 2 || err != nil || time.Since(begin) > 0 {
+			t.Errorf("%d, %v after %v", n, err, time.Since(begin))
+		}
+		must(t, h.brokers[2].Close())
+		n, err := one.CountEverywhere(ctx, hearth.ToUser("u"))
+		var e *hearth.ClusterError
+		if n != 1 || !errors.As(err, &e) || !slices.Equal(e.Missing, []string{h.servers[2].ID()}) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%d, %v", n, err)
+		}
+		time.Sleep(25 * time.Second)
+		if n, err := one.CountEverywhere(ctx, hearth.ToUser("u")); n != 1 || err != nil || one.Stats().Nodes != 1 {
+			t.Errorf("forgotten: %d, %v, %d nodes", n, err, one.Stats().Nodes)
+		}
+		if _, err := h.servers[2].CountEverywhere(ctx, hearth.ToAll()); !errors.Is(err, broker.ErrClosed) {
+			t.Errorf("the one that is cut off: %v", err)
+		}
+	})
+}
+
+// TestLetterBoxes: a client can't sit in the room named by another's id, on whichever server that is.
+func TestLetterBoxes(t *testing.T) {
+	t.Parallel()
+	for name, uuids := range map[string]bool{"default": false, "UUIDs allowed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bus := memory.NewBus(memory.Config{})
+			anything := func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil }
+			one := start(t, config{Broker: bus.Broker(), ValidateRooms: anything, UUIDRooms: uuids})
+			two := start(t, config{Broker: bus.Broker(), ValidateRooms: anything, UUIDRooms: uuids})
+			a, b, c := one.member("a"), one.member("b"), two.member("c")
+			must(t, one.LeaveRoom(a.id, a.id))
+			a.say("join", fmt.Sprintf(`{"rooms":[%q,%q,%q,"last"]}`, a.id, b.id, c.id))
+			for one.Count(hearth.ToRoom("last")) == 0 {
+				runtime.Gosched()
+			}
+			me := one.client(a)
+			if !me.In(a.id) || me.In(b.id) || me.In(c.id) != uuids {
+				t.Errorf("a is in %v", me.Rooms())
+			}
+			if got := protocol.IsID(a.id); !got {
+				t.Errorf("%q does not look like an id", a.id)
+			}
+		})
+	}
+}

@@ -1,0 +1,285 @@
+// Package cluster is what one node knows of the other Hearth nodes, and how it asks them: membership by announcements,
+// and calls that every node answers for its own clients. It needs nothing of a broker but that it carries messages, so
+// it works over any; the other implementations of the protocol do not listen where it speaks (docs/protocol.md §9).
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/protocol"
+)
+
+const (
+	// every is the time between two announcements of a node, silence how long one is waited for before it is forgotten.
+	every   = 5 * time.Second
+	silence = 3*every + every/2
+
+	// settle is how long a new node waits for the answers to its hello before it takes those that it knows for all.
+	settle = 500 * time.Millisecond
+
+	// maxPeers is how many other nodes are remembered; more are not believed.
+	maxPeers = 1024
+
+	// helloPause is how soon the same node's hello is answered again.
+	helloPause = time.Second
+)
+
+// ErrClosed is returned for calls while the node ends, or before it has begun.
+var ErrClosed = errors.New("cluster: node is not running")
+
+// Config is what a Cluster is made with. All fields are required.
+type Config struct {
+	ID     string // the node's; protocol.IsID
+	Name   string // for people
+	Broker broker.Broker
+	Log    *slog.Logger
+
+	// Answer does what is asked, for this node's clients, and returns for how many it did. With an error, some of them may
+	// be missing. It may block until ctx ends, but for protocol.CallCount, which must be quick.
+	Answer func(ctx context.Context, c protocol.Call) (clients int, err error)
+}
+
+// A Node is one of the Hearth nodes that share a broker.
+type Node struct {
+	ID    string
+	Name  string    // as it calls itself; for people
+	Since time.Time // when this node first heard of it
+	Seen  time.Time // when this node last heard of it
+}
+
+// A Cluster is one node's view of all. Its methods may be called from any goroutine.
+type Cluster struct {
+	// Set by New, then read-only.
+	cfg    Config
+	base   context.Context // of what is done for other nodes
+	cancel context.CancelFunc
+
+	done sync.WaitGroup // announcing, and workers; added to under mu while running
+
+	mu      sync.Mutex // guards the fields below; no other lock is taken under it
+	running bool
+	begun   time.Time // when Start did
+	peers   map[string]*peer
+	calls   map[uint64]*call // of this node, not yet answered by all
+	last    uint64           // ID of a call
+	jobs    []job            // of other nodes, waiting
+	workers int
+}
+
+// A peer is another node. Guarded by Cluster.mu.
+type peer struct {
+	Node
+	answered time.Time // its hello
+}
+
+// New makes a cluster of which this node knows only itself.
+func New(cfg Config) *Cluster {
+	c := &Cluster{cfg: cfg, peers: make(map[string]*peer), calls: make(map[uint64]*call)}
+	c.base, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// Start asks who else is there, and answers others from then on. The broker must have been started, with a receiver that
+// hands messages of TypeNodes and TypeNode to Deliver. What the broker can't confirm yet it goes on asking for: no error.
+func (c *Cluster) Start(ctx context.Context) {
+	if err := c.cfg.Broker.Hold(ctx, protocol.NodesChannel, protocol.NodeChannel(c.cfg.ID)); err != nil {
+		c.cfg.Log.Warn("broker has not confirmed the channels between nodes", "error", err)
+	}
+	c.mu.Lock()
+	c.running, c.begun = true, time.Now()
+	c.done.Go(c.announce) // ends with Close, which waits for it
+	c.mu.Unlock()
+	c.say(protocol.NodeHello)
+}
+
+// Close tells the others not to wait for this node, gives up what it does for them, and fails calls that are under way. It waits
+// for all of that, but not for the broker, which is the caller's to close.
+func (c *Cluster) Close() {
+	c.mu.Lock()
+	was := c.running
+	c.running = false
+	for _, x := range c.calls {
+		x.failLocked(ErrClosed)
+	}
+	c.jobs = nil
+	c.mu.Unlock()
+	c.cancel()
+	if was {
+		c.say(protocol.NodeBye)
+		c.cfg.Broker.Release(protocol.NodesChannel, protocol.NodeChannel(c.cfg.ID))
+	}
+	c.done.Wait()
+}
+
+// announce tells the others, at intervals, that this node is there, and forgets those that have not done so.
+func (c *Cluster) announce() {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	cutOff := false
+	for {
+		select {
+		case <-tick.C:
+		case <-c.base.Done():
+			return
+		}
+		switch state := c.cfg.Broker.Health().State; {
+		case state != broker.StateOK: // others may be silent because they can't be heard
+			cutOff = true
+			c.excuse()
+			if state != broker.StateDown {
+				c.say(protocol.NodeHere)
+			}
+		case cutOff:
+			cutOff = false
+			c.excuse()
+			c.say(protocol.NodeHello)
+		default:
+			c.forget(time.Now().Add(-silence))
+			c.say(protocol.NodeHere)
+		}
+	}
+}
+
+// excuse lets the silence of all begin anew.
+func (c *Cluster) excuse() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for _, p := range c.peers {
+		p.Seen = now
+	}
+}
+
+// forget drops the nodes that have not been heard since.
+func (c *Cluster) forget(since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, p := range c.peers {
+		if p.Seen.Before(since) {
+			delete(c.peers, id)
+			c.cfg.Log.Warn("another node has gone silent", "node", id, "name", p.Name, "seen", p.Seen)
+		}
+	}
+}
+
+// say announces this node to all.
+func (c *Cluster) say(event string) {
+	c.publish(protocol.Message{Type: protocol.TypeNodes, Event: event}, c.presence)
+}
+
+func (c *Cluster) presence() (data []byte, err error) {
+	return protocol.Presence{Name: c.cfg.Name}.Data()
+}
+
+// publish fills in the sender and the data. Failures are logged: the broker counts them, and whoever waits will notice.
+func (c *Cluster) publish(m protocol.Message, data func() ([]byte, error)) {
+	raw, err := data()
+	if err == nil {
+		m.ServerID, m.Data = c.cfg.ID, raw
+		err = c.cfg.Broker.Publish(context.Background(), m)
+	}
+	if err != nil {
+		c.cfg.Log.Debug("message to other nodes not sent", "event", m.Event, "error", err)
+	}
+}
+
+// Nodes are this node and, in the order of their ids, all others that it knows.
+func (c *Cluster) Nodes() []Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	nodes := make([]Node, 0, len(c.peers)+1)
+	for _, p := range c.peers {
+		nodes = append(nodes, p.Node)
+	}
+	slices.SortFunc(nodes, func(a, b Node) int { return strings.Compare(a.ID, b.ID) })
+	return slices.Insert(nodes, 0, Node{ID: c.cfg.ID, Name: c.cfg.Name, Since: c.begun, Seen: time.Now()})
+}
+
+// Count is how many Nodes there are.
+func (c *Cluster) Count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return 1 + len(c.peers)
+}
+
+// Deliver takes a message of TypeNodes or TypeNode. It is the broker's: quick, whatever the message. The error says why one
+// was dropped, and is for the log.
+func (c *Cluster) Deliver(m protocol.Message) error {
+	if !protocol.IsID(m.ServerID) || m.Type == protocol.TypeNode && m.Target != c.cfg.ID {
+		return fmt.Errorf("message %.64q to nodes: from or to no node", m.Event)
+	}
+	c.mu.Lock()
+	if p := c.peers[m.ServerID]; p != nil {
+		p.Seen = time.Now()
+	}
+	running := c.running
+	c.mu.Unlock()
+	switch {
+	case !running:
+		return nil
+	case m.Type == protocol.TypeNodes && m.Event == protocol.NodeBye:
+		c.gone(m.ServerID)
+		return nil
+	case m.Event == protocol.NodeHello || m.Event == protocol.NodeHere:
+		return c.met(m)
+	case m.Type == protocol.TypeNode:
+		return c.answered(m)
+	}
+	return c.asked(m)
+}
+
+// met remembers a node that has announced itself, and answers its hello.
+func (c *Cluster) met(m protocol.Message) error {
+	presence, err := protocol.ParsePresence(m.Data)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	c.mu.Lock()
+	p := c.peers[m.ServerID]
+	if p == nil && len(c.peers) >= maxPeers {
+		c.mu.Unlock()
+		return fmt.Errorf("node %s is one too many", m.ServerID)
+	}
+	if p == nil {
+		p = &peer{Node: Node{ID: m.ServerID, Since: now, Seen: now}}
+		c.peers[m.ServerID] = p
+		c.cfg.Log.Info("another node is there", "node", m.ServerID, "name", presence.Name)
+		if m.Type == protocol.TypeNode { // it was there before this node: calls that are under way have reached it
+			for _, x := range c.calls {
+				x.expectLocked(m.ServerID)
+			}
+		}
+	}
+	p.Name = presence.Name
+	answer := m.Event == protocol.NodeHello && now.Sub(p.answered) >= helloPause
+	if answer {
+		p.answered = now
+	}
+	c.mu.Unlock()
+	if answer {
+		c.publish(protocol.Message{Type: protocol.TypeNode, Target: m.ServerID, Event: protocol.NodeHere}, c.presence)
+	}
+	return nil
+}
+
+// gone forgets a node that has said so; no call waits for it any more.
+func (c *Cluster) gone(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.peers[id]; p != nil {
+		delete(c.peers, id)
+		c.cfg.Log.Info("another node has gone", "node", id, "name", p.Name)
+	}
+	for _, x := range c.calls {
+		x.dismissLocked(id)
+	}
+}

@@ -1,0 +1,414 @@
+package cluster_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/broker/memory"
+	"github.com/hearthws/hearth/internal/cluster"
+	"github.com/hearthws/hearth/protocol"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func id(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012x", n) }
+
+// A node is a cluster on a bus. It answers every call with a number of clients.
+type node struct {
+	*cluster.Cluster
+	t      *testing.T
+	id     string
+	broker *fickle
+
+	mu      sync.Mutex
+	clients int
+	err     error
+	block   chan struct{}   // nil: answers at once
+	asked   []protocol.Call // but for counts
+	refused []error         // what Deliver said
+}
+
+// fickle is a memory broker whose state can be told.
+type fickle struct {
+	*memory.Broker
+	mu    sync.Mutex
+	state broker.State
+}
+
+func (f *fickle) Health() broker.Health {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return broker.Health{State: f.state}
+}
+
+func (f *fickle) become(s broker.State) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state = s
+}
+
+// newNode makes node number n, with n clients, started.
+func newNode(t *testing.T, bus *memory.Bus, n int) *node {
+	t.Helper()
+	x := &node{t: t, id: id(n), clients: n, broker: &fickle{Broker: bus.Broker(), state: broker.StateOK}}
+	x.Cluster = cluster.New(cluster.Config{
+		ID: x.id, Name: fmt.Sprint("node ", n), Broker: x.broker, Log: slog.New(slog.DiscardHandler), Answer: x.answer,
+	})
+	err := x.broker.Start(t.Context(), broker.Receiver{ServerID: x.id, Deliver: func(m protocol.Message) {
+		if err := x.Deliver(m); err != nil {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			x.refused = append(x.refused, err)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Start(t.Context())
+	t.Cleanup(func() {
+		x.Close()
+		_ = x.broker.Close()
+	})
+	return x
+}
+
+func (x *node) answer(ctx context.Context, c protocol.Call) (int, error) {
+	x.mu.Lock()
+	n, err, block := x.clients, x.err, x.block
+	if c.Event != protocol.CallCount {
+		x.asked = append(x.asked, c)
+	} else {
+		block = nil
+	}
+	x.mu.Unlock()
+	if block != nil {
+		select {
+		case <-block:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	return n, err
+}
+
+func (x *node) count(ctx context.Context) (int, error) {
+	return x.Call(ctx, protocol.Call{Event: protocol.CallCount, Type: protocol.TypeBroadcast})
+}
+
+func (x *node) disconnect(ctx context.Context) (int, error) {
+	return x.Call(ctx, protocol.Call{Event: protocol.CallDisconnect, Type: protocol.TypeUser, Target: "u", Code: 4100, Reason: "why"})
+}
+
+// counts fails unless all that are there are counted.
+func (x *node) counts(want int) {
+	x.t.Helper()
+	if n, err := x.count(context.Background()); n != want || err != nil {
+		x.t.Errorf("%s counts %d, %v; want %d", x.id, n, err, want)
+	}
+}
+
+// knows are the ids of the nodes that x knows, shortened.
+func (x *node) knows() string {
+	var ids []string
+	for _, n := range x.Nodes() {
+		ids = append(ids, strings.TrimLeft(n.ID[24:], "0"))
+	}
+	return strings.Join(ids, " ")
+}
+
+func missing(err error) []string {
+	var e *cluster.Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	return e.Missing
+}
+
+func TestMembership(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one := newNode(t, bus, 1)
+		one.counts(1)
+		two := newNode(t, bus, 2)
+		two.counts(3) // at once: it waits until it knows
+		three := newNode(t, bus, 3)
+		synctest.Wait()
+		for _, n := range []*node{one, two, three} {
+			if len(n.Nodes()) != 3 || n.Nodes()[0].ID != n.id {
+				t.Errorf("%s knows %s", n.id, n.knows())
+			}
+		}
+		if all := one.Nodes(); all[1].Name != "node 2" || all[1].Since.IsZero() || one.Count() != 3 {
+			t.Errorf("%+v", all)
+		}
+		time.Sleep(time.Minute)
+		if one.knows() != "1 2 3" || three.knows() != "3 1 2" {
+			t.Errorf("after a minute one knows %s, three %s", one.knows(), three.knows())
+		}
+		two.Close() // says bye
+		synctest.Wait()
+		begin := time.Now()
+		one.counts(4)
+		if one.knows() != "1 3" || time.Since(begin) > 0 {
+			t.Errorf("one knows %s, and waited %v", one.knows(), time.Since(begin))
+		}
+	})
+}
+
+// TestKilled: a node that is gone without a word is missing from calls, and then forgotten.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one, two, three := newNode(t, bus, 1), newNode(t, bus, 2), newNode(t, bus, 3)
+		one.counts(6)
+		_ = two.broker.Close()
+		begin := time.Now()
+		n, err := one.count(t.Context())
+		if n != 4 || !slices.Equal(missing(err), []string{two.id}) || !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 2*time.Second {
+			t.Errorf("%d, %v after %v", n, err, time.Since(begin))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if n, err := three.count(ctx); n != 4 || !slices.Equal(missing(err), []string{two.id}) || time.Since(begin) != 2050*time.Millisecond {
+			t.Errorf("%d, %v after %v", n, err, time.Since(begin))
+		}
+		time.Sleep(23 * time.Second)
+		one.counts(4)
+		three.counts(4)
+	})
+}
+
+// TestCutOff: while a node can't hear the others it does not forget them, and says so instead of counting itself.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
+		one.counts(3)
+		one.broker.become(broker.StateDown)
+		time.Sleep(time.Minute)
+		n, err := one.count(t.Context())
+		if n != 1 || !errors.Is(err, broker.ErrDown) || !slices.Equal(missing(err), []string{two.id}) {
+			t.Errorf("%d, %v", n, err)
+		}
+		if two.knows() != "2" {
+			t.Errorf("two still knows %s", two.knows())
+		}
+		one.broker.become(broker.StateOK)
+		time.Sleep(6 * time.Second)
+		one.counts(3)
+		two.counts(3)
+	})
+}
+
+// TestCalls: everyone is asked for the same, and what goes wrong with one is told with the result of the others.
+func TestCalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one, two, three := newNode(t, bus, 1), newNode(t, bus, 2), newNode(t, bus, 3)
+		one.counts(6)
+		if n, err := one.disconnect(t.Context()); n != 6 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+		for _, x := range []*node{two, three} {
+			c := x.asked[0]
+			if c.Event != protocol.CallDisconnect || c.Type != protocol.TypeUser || c.Target != "u" || c.Code != 4100 || c.Reason != "why" || c.Within != 2*time.Second {
+				t.Errorf("%+v", c)
+			}
+		}
+		one.err, three.err = errors.New("mine"), errors.New(strings.Repeat("x", 1000))
+		n, err := one.disconnect(t.Context())
+		var e *cluster.Error
+		if n != 6 || !errors.As(err, &e) || len(e.Failed) != 2 || e.Failed[0].Node != one.id || !errors.Is(err, one.err) || e.Cause != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+		if e.Failed[1].Node != three.id || len(e.Failed[1].Err.Error()) != protocol.MaxCallError {
+			t.Errorf("%+v", e.Failed[1])
+		}
+		for _, bad := range []protocol.Call{
+			{Event: "explode", Type: protocol.TypeUser, Target: "u"},
+			{Event: protocol.CallDisconnect, Type: protocol.TypeRoom, Target: "r", Code: 4000},
+			{Event: protocol.CallDisconnect, Type: protocol.TypeUser, Target: "u", Code: 1005},
+			{Event: protocol.CallCount, Type: protocol.TypeUser},
+			{Event: protocol.CallJoin, Type: protocol.TypeUser, Target: "u", Rooms: []string{"ws:x"}},
+		} {
+			if _, err := one.Call(t.Context(), bad); !errors.Is(err, protocol.ErrMessage) {
+				t.Errorf("%+v: %v", bad, err)
+			}
+		}
+	})
+}
+
+// TestSlowWork does not hold up what is quick, is bounded, and ends with its caller's patience.
+func TestSlowWork(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
+		one.counts(3)
+		two.block = make(chan struct{})
+		var calls sync.WaitGroup
+		var mu sync.Mutex
+		late, busy := 0, 0
+		for range 400 {
+			calls.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+				defer cancel()
+				_, err := one.disconnect(ctx)
+				mu.Lock()
+				defer mu.Unlock()
+				if len(missing(err)) > 0 {
+					late++
+				} else if err != nil {
+					busy++
+				}
+			})
+		}
+		synctest.Wait()
+		begin := time.Now()
+		one.counts(3)
+		if time.Since(begin) > 0 {
+			t.Errorf("a count waited %v", time.Since(begin))
+		}
+		calls.Wait()
+		if late < 256 || late > 260 || busy != 400-late || len(two.asked) != 4 {
+			t.Errorf("%d busy, %d late, %d begun", busy, late, len(two.asked))
+		}
+		synctest.Wait()
+		two.block = nil
+		if n, err := one.disconnect(t.Context()); n != 3 || err != nil {
+			t.Errorf("afterwards: %d, %v", n, err)
+		}
+	})
+}
+
+// TestTooManyCalls of one node are refused.
+func TestTooManyCalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
+		one.counts(3)
+		_ = two.broker.Close()
+		var calls sync.WaitGroup
+		for range 1024 {
+			calls.Go(func() { _, _ = one.count(context.Background()) })
+		}
+		synctest.Wait()
+		if _, err := one.count(t.Context()); !errors.Is(err, cluster.ErrTooManyCalls) {
+			t.Errorf("got %v", err)
+		}
+		calls.Wait()
+	})
+}
+
+func TestClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
+		one.counts(3)
+		two.block = make(chan struct{})
+		failed := make(chan error, 1)
+		go func() { // ends with Close
+			_, err := one.disconnect(context.Background())
+			failed <- err
+		}()
+		synctest.Wait()
+		begin := time.Now()
+		one.Close()
+		if err := <-failed; !errors.Is(err, cluster.ErrClosed) || time.Since(begin) > 0 {
+			t.Errorf("a call under way: %v", err)
+		}
+		if _, err := one.count(t.Context()); !errors.Is(err, cluster.ErrClosed) {
+			t.Errorf("a call afterwards: %v", err)
+		}
+		two.Close() // a job of one's is under way
+		one.Close()
+	})
+}
+
+// TestHostile: whatever comes by these channels costs little, and nothing after a while.
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one := newNode(t, bus, 1)
+		send := func(from string, typ protocol.MessageType, event, data string) {
+			m := protocol.Message{ServerID: from, Type: typ, Event: event, Data: json.RawMessage(data)}
+			if typ == protocol.TypeNode {
+				m.Target = one.id
+			}
+			_ = one.Deliver(m)
+		}
+		for _, from := range []string{"emitter", "x", id(7)} {
+			for _, typ := range []protocol.MessageType{protocol.TypeNodes, protocol.TypeNode} {
+				for _, event := range []string{"hello", "here", "bye", "count", "disconnect", "join", "leave", "x"} {
+					for _, data := range []string{"", "null", "1", "[]", `{"call":-1}`, `{"call":1,"clients":-1}`, `{"call":1,"clients":1e300}`,
+						`{"call":9,"type":"user","target":"u","code":1006}`, `{"call":9,"type":"planet"}`, `{"call":9,"type":"user","target":"u","rooms":["",7]}`,
+						`{"name":"` + strings.Repeat("é", 100_000) + `"}`, `{"name":"` + strings.Repeat("x", 300<<10) + `"}`,
+					} {
+						send(from, typ, event, data)
+					}
+				}
+			}
+		}
+		if len(one.asked) > 0 {
+			t.Errorf("it did %+v", one.asked)
+		}
+		for i := range 5000 {
+			send(id(100+i), protocol.TypeNodes, "hello", `{"name":"x"}`)
+		}
+		if n := one.Count(); n != 1+1024 {
+			t.Errorf("%d nodes are believed", n)
+		}
+		for _, n := range one.Nodes() {
+			if len(n.Name) > protocol.MaxNodeName {
+				t.Errorf("a name of %d bytes", len(n.Name))
+			}
+		}
+		time.Sleep(25 * time.Second)
+		one.counts(1)
+	})
+}
+
+// TestFalseAnswers: each node's answer counts once, and those to other calls not at all.
+func TestFalseAnswers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
+		one.counts(3)
+		two.block = make(chan struct{})
+		result := make(chan int, 1)
+		go func() { // ends with the call
+			n, _ := one.disconnect(context.Background())
+			result <- n
+		}()
+		synctest.Wait()
+		for _, from := range []int{2, 2, 3} {
+			for call := range 5 {
+				data := fmt.Sprintf(`{"call":%d,"clients":10}`, call)
+				_ = one.Deliver(protocol.Message{ServerID: id(from), Type: protocol.TypeNode, Target: one.id, Event: "disconnect", Data: json.RawMessage(data)})
+			}
+		}
+		if n := <-result; n != 11 {
+			t.Errorf("%d clients", n)
+		}
+	})
+}
