@@ -34,6 +34,9 @@ type Config struct {
 	Lanes int
 	// Wake makes a lane's loop call Tick soon. Called from any goroutine, must not block. Required.
 	Wake func(lane int)
+	// Backlogged reports whether any of a lane's links may have Buffered bytes. Called from any goroutine, must not
+	// block. Default: each link is asked.
+	Backlogged func(lane int) bool
 	// MaxRooms bounds the rooms of one member, its own not counted. 0: no bound.
 	MaxRooms int
 	// Queue bounds the bytes of messages that wait in one lane. 0: 64 MiB.
@@ -50,6 +53,7 @@ type Hub struct {
 	lanes        []*Lane
 	maxRooms     int
 	backpressure int
+	backlogged   func(lane int) bool
 
 	press        press        // seals
 	transformers transformers // transform
@@ -81,7 +85,10 @@ func New(cfg Config) *Hub {
 	if cfg.BatchLimit <= 0 {
 		cfg.BatchLimit = 10
 	}
-	h := &Hub{maxRooms: cfg.MaxRooms, backpressure: cfg.Backpressure}
+	if cfg.Backlogged == nil {
+		cfg.Backlogged = func(int) bool { return true }
+	}
+	h := &Hub{maxRooms: cfg.MaxRooms, backpressure: cfg.Backpressure, backlogged: cfg.Backlogged}
 	h.press.most = min(runtime.GOMAXPROCS(0), cfg.BatchLimit)
 	h.transformers.limit = cfg.BatchLimit
 	h.waiters.changed = make(chan struct{})

@@ -213,6 +213,24 @@ func TestPending(t *testing.T) {
 	}
 }
 
+// TestPendingOfALaneWithoutBacklog: its members are not asked one by one.
+func TestPendingOfALaneWithoutBacklog(t *testing.T) {
+	t.Parallel()
+	backlogged := []bool{false, true}
+	h := newHub(2, hub.Config{Backlogged: func(lane int) bool { return backlogged[lane] }})
+	a, b := admit(h, "a", 0, "u", "r"), admit(h, "b", 1, "u", "r")
+	settle(h, 2)
+	a.buffered.Store(300)
+	b.buffered.Store(100)
+	if got := h.Pending(toRoom("r")); got != 100 {
+		t.Errorf("Pending = %d, want that of the only lane with a backlog, 100", got)
+	}
+	send(t, h, toRoom("r"), "waiting")
+	if got, want := h.Pending(toRoom("r")), 100+len(message("waiting").Frame()); got != want {
+		t.Errorf("with a message in the lanes: %d, want %d", got, want)
+	}
+}
+
 func TestWaitPending(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

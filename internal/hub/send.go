@@ -130,14 +130,17 @@ func (h *Hub) Pending(t Target) int {
 	if g == nil {
 		return worst
 	}
+	encrypted := h.encrypted.Load() > 0
 	for i := range g.sets {
-		n := 0
-		if len(g.sets[i].entries) > 0 {
-			n = h.lanes[i].pending(h.encrypted.Load() > 0)
+		if len(g.sets[i].entries) == 0 {
+			continue
 		}
+		n := h.lanes[i].pending(encrypted)
 		slowest := 0
-		for _, e := range g.sets[i].entries {
-			slowest = max(slowest, e.member.Buffered())
+		if encrypted || h.backlogged(i) {
+			for _, e := range g.sets[i].entries {
+				slowest = max(slowest, e.member.Buffered())
+			}
 		}
 		worst = max(worst, n+slowest)
 	}

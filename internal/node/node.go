@@ -127,7 +127,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Transport != NetConn && epoll.Supported {
 		n.loops = cfg.Loops
 	}
-	n.hub = hub.New(hub.Config{Lanes: n.loops + 1, Wake: n.wake, MaxRooms: cfg.MaxRooms, Queue: cfg.SendQueue,
+	n.hub = hub.New(hub.Config{Lanes: n.loops + 1, Wake: n.wake, Backlogged: n.backlogged, MaxRooms: cfg.MaxRooms, Queue: cfg.SendQueue,
 		Backpressure: cfg.Backpressure, BatchLimit: cfg.EncryptedBatch})
 	base, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
@@ -192,14 +192,27 @@ func (n *Node) transportConfig(loops, base int) transport.Config {
 
 // wake is the hub's.
 func (n *Node) wake(lane int) {
-	if len(n.carriers) == 0 {
-		return // not started
+	if c, ok := n.carrier(lane); ok {
+		c.Wake(lane - c.base)
 	}
-	c := n.carriers[0]
-	if lane == n.loops {
-		c = n.carriers[len(n.carriers)-1]
+}
+
+// backlogged is the hub's.
+func (n *Node) backlogged(lane int) bool {
+	c, ok := n.carrier(lane)
+	return ok && c.Backlogged(lane-c.base)
+}
+
+// carrier is the transport whose loop has that lane; there is none before Start.
+func (n *Node) carrier(lane int) (c carrier, ok bool) {
+	switch {
+	case len(n.carriers) == 0:
+		return c, false
+	case lane == n.loops:
+		return n.carriers[len(n.carriers)-1], true
+	default:
+		return n.carriers[0], true
 	}
-	c.Wake(lane - c.base)
 }
 
 // ID is the node's server id, by which brokers tell its messages from others'.

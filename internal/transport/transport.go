@@ -133,6 +133,10 @@ type Transport interface {
 	// Loops is the number of loops.
 	Loops() int
 
+	// Backlogged reports whether any connection of the loop may have Buffered bytes: so who looks for the slowest of many
+	// need not look at each of them. Any goroutine; never blocks.
+	Backlogged(loop int) bool
+
 	// Close cuts every connection (each handler gets Closed), then ends and waits for every goroutine of the transport.
 	// Adopt fails from then on. Not to be called from a Handler or from Tick.
 	Close() error

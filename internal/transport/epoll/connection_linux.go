@@ -9,23 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connection implements RawConn. An idle server consists of these: keep it within 96 bytes.
+// connection implements RawConn. An idle server consists of these: keep it within 96 bytes. What a write needs comes
+// first, and so lies in one line of the processor's cache.
 type connection struct {
+	loop    *loop          // set when it is made, then read-only
+	out     *pending.Queue // nil while nothing waits; owned by the loop
+	waiting atomic.Int64   // what Buffered returns; any goroutine
+	fd      int32          // owned by the loop
+	state   state          // owned by the loop
+
+	interest uint32            // what epoll has been asked for; owned by the loop
+	orders   atomic.Uint32     // what others want of it; any goroutine
+	handler  transport.Handler // owned by the loop, once registered
+
 	// Set when it is made, then read-only.
-	loop   *loop
 	remote netip.AddrPort
 	serial uint32 // unlike fd, never that of an earlier connection
-
-	// Any goroutine.
-	orders  atomic.Uint32 // what others want of it
-	waiting atomic.Int64  // what Buffered returns
-
-	// Owned by the loop (handler: once registered).
-	fd       int32
-	state    state
-	interest uint32         // what epoll has been asked for
-	out      *pending.Queue // nil while nothing waits
-	handler  transport.Handler
 }
 
 // state is a set of what has happened to a connection.
@@ -136,6 +135,7 @@ func (c *connection) push(p []byte) {
 	}
 	if c.out == nil {
 		c.out = c.loop.queue()
+		c.loop.owing.Add(1)
 	}
 	c.out.Push(p)
 	c.waiting.Store(int64(c.out.Len()))

@@ -29,6 +29,7 @@ type loop struct {
 	ep    int
 
 	count    atomic.Int32  // connections
+	owing    atomic.Int32  // those of them that have a queue; written by run
 	stopping atomic.Bool   // set by Close
 	attend   atomic.Uint32 // awake, notified or asleep: see wake
 

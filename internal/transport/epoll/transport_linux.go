@@ -58,6 +58,9 @@ func New(cfg transport.Config) (*Transport, error) {
 // Loops is the number of loops.
 func (t *Transport) Loops() int { return len(t.loops) }
 
+// Backlogged reports whether any connection of the loop may have bytes that wait.
+func (t *Transport) Backlogged(loop int) bool { return t.loops[loop].owing.Load() > 0 }
+
 // Wake makes the loop take a turn soon.
 func (t *Transport) Wake(loop int) { t.loops[loop].wake() }
 

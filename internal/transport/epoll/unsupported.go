@@ -34,6 +34,9 @@ func (*Transport) Wake(int) {}
 // Loops is 0.
 func (*Transport) Loops() int { return 0 }
 
+// Backlogged is false.
+func (*Transport) Backlogged(int) bool { return false }
+
 // Close does nothing.
 func (*Transport) Close() error { return nil }
 

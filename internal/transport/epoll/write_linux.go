@@ -73,4 +73,5 @@ func (l *loop) recycle(c *connection) {
 	}
 	c.out = nil
 	c.waiting.Store(0)
+	l.owing.Add(-1)
 }

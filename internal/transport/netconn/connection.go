@@ -72,10 +72,21 @@ func (c *connection) Finish(p []byte) {
 // pushLocked queues p, and has the loop start a writer at the end of the turn.
 func (c *connection) pushLocked(p []byte) {
 	c.queue.Push(p)
-	c.waiting.Store(int64(c.queue.Len()))
+	c.owesLocked()
 	if !c.dirty {
 		c.dirty = true
 		c.loop.dirty = append(c.loop.dirty, c)
+	}
+}
+
+// owesLocked tells others how much waits now.
+func (c *connection) owesLocked() {
+	now := int64(c.queue.Len())
+	if now > 0 && c.waiting.Load() == 0 {
+		c.loop.owing.Add(1)
+	}
+	if before := c.waiting.Swap(now); now == 0 && before > 0 {
+		c.loop.owing.Add(-1)
 	}
 }
 
@@ -112,7 +123,7 @@ func (c *connection) write() {
 		if c.err == nil {
 			c.queue.Advance(len(p))
 			c.ready -= len(p)
-			c.waiting.Store(int64(c.queue.Len()))
+			c.owesLocked()
 			c.loop.signal() // for whoever paces itself by Buffered
 		}
 	}
@@ -180,7 +191,7 @@ func (c *connection) endLocked(err error) {
 	c.err = err
 	c.queue.Reset()
 	c.ready = 0
-	c.waiting.Store(0)
+	c.owesLocked()
 	c.changed.Broadcast()
 }
 

@@ -18,6 +18,7 @@ type loop struct {
 
 	signalled atomic.Bool
 	count     atomic.Int32 // connections
+	owing     atomic.Int32 // those of them whose queue is not empty; written with the connection's mu held
 
 	mu     sync.Mutex    // guards ending
 	ending []*connection // whose peer has closed: they need one more turn

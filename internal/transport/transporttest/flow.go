@@ -52,6 +52,45 @@ func (m *member) drained() {
 	}
 }
 
+// unburdened waits until the loop is not backlogged.
+func (m *member) unburdened() {
+	m.r.t.Helper()
+	for end := time.Now().Add(patience); m.r.tr.Backlogged(m.conn.Loop()); runtime.Gosched() {
+		if time.Now().After(end) {
+			m.r.t.Fatal("the loop is backlogged, and nothing waits")
+		}
+	}
+}
+
+// testBacklogged: a loop is backlogged while a connection of its is, and no longer, whatever becomes of that one.
+func testBacklogged(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{Backpressure: 100 << 10})
+	for range 2 { // what is counted wrong once is wrong for ever
+		reads, goes, cut := r.connect(b, nil, nil), r.connect(b, nil, nil), r.connect(b, nil, nil)
+		for _, m := range []*member{reads, goes, cut} {
+			m.within(patience)
+			m.unburdened()
+			want := fill(t, m, 100<<10, 1000)
+			if m.conn.Buffered() == 0 || !r.tr.Backlogged(m.conn.Loop()) {
+				t.Fatalf("%d bytes wait, backlogged: %v", m.conn.Buffered(), r.tr.Backlogged(m.conn.Loop()))
+			}
+			switch m {
+			case reads:
+				if _, err := io.CopyN(io.Discard, m.nc, int64(len(want))); err != nil {
+					t.Fatal(err)
+				}
+			case goes:
+				_ = m.nc.Close()
+				_ = m.awaitClosed()
+			case cut:
+				m.conn.Abort()
+				_ = m.awaitClosed()
+			}
+			m.unburdened()
+		}
+	}
+}
+
 func testBackpressure(t *testing.T, b Backend) {
 	const limit = 200 << 10
 	r := b.start(t, transport.Config{Backpressure: limit})

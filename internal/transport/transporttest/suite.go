@@ -48,6 +48,7 @@ func Run(t *testing.T, b Backend) {
 
 		{name: "Backpressure", run: testBackpressure},
 		{name: "BackpressureLargeWrite", run: testBackpressureLargeWrite},
+		{name: "Backlogged", run: testBacklogged},
 		{name: "SlowReaderAlone", run: testSlowReaderAlone},
 		{name: "Pause", run: testPause},
 		{name: "PauseInData", run: testPauseInData},
