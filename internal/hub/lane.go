@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,10 +13,10 @@ const (
 	batchMax = 64 << 10
 	// turnMax bounds the bytes of messages that one turn carries, so that a loop under a flood still reads.
 	turnMax = 256 << 10
-	// crowdMin is how many members make a crowd, gatherYields how often others may run before it is clear that no
-	// further message for it is being sent: five to ten microseconds where nobody else wants the processor.
-	crowdMin     = 128
-	gatherYields = 100
+	// crowdMin is how many members make a crowd, for which a message waits for others (patience).
+	crowdMin = 128
+	// ahead is how many members are fetched at a time.
+	ahead = 16
 )
 
 // A Lane is the way from any goroutine to the connections of one event loop.
@@ -43,7 +42,8 @@ type Lane struct {
 	first   uint64    // how many items were pushed before work[0]; written under mu
 	members []*Member // scratch for a fan-out
 
-	sealing sealing // its fields have owners of their own
+	patience patience // owned by the loop
+	sealing  sealing  // its fields have owners of their own
 }
 
 // An item is one thing for the loop to do.
@@ -148,20 +148,13 @@ func (l *Lane) Tick() (more bool) {
 
 // gather lets a message to a crowd wait for those right behind it. Its writes will take milliseconds; a publisher that is
 // under way needs microseconds for the next message, which then goes out in the same writes. Without this the first of a
-// burst, which wakes the loop, would always travel alone. It gives up as soon as nothing comes.
+// burst, which wakes the loop, would always travel alone.
 func (l *Lane) gather() {
 	l.mu.Lock()
 	crowd := len(l.inbox) > 0 && l.inbox[len(l.inbox)-1].crowd
 	l.mu.Unlock()
-	if !crowd {
-		return
-	}
-	seen := l.waiting.Load()
-	for quiet := 0; quiet < gatherYields && seen < batchMax; quiet++ {
-		runtime.Gosched()
-		if now := l.waiting.Load(); now != seen {
-			seen, quiet = now, 0
-		}
+	if crowd {
+		l.patience.gather(l)
 	}
 }
 
@@ -281,7 +274,10 @@ func (l *Lane) write(run []item, size int, alone bool) {
 	var deflated []byte
 	plain := join(run, size, (*ws.Message).Frame)
 	delivered, sealed := 0, parcels{run: run}
-	for _, m := range l.members {
+	for i, m := range l.members {
+		if i%ahead == 0 {
+			fetch(l.members[i:min(i+ahead, len(l.members))])
+		}
 		if !m.live || m.skip {
 			continue
 		}
@@ -310,6 +306,16 @@ func (l *Lane) write(run []item, size int, alone bool) {
 	}
 	l.exclude(run[0].exclude, false)
 	l.hub.delivered.Add(uint64(delivered))
+}
+
+// fetch looks at what writes to the members will need, at all of them before the first: the processor gets many lines
+// of memory in the time that it takes for one.
+func fetch(members []*Member) {
+	for _, m := range members {
+		if m.live {
+			m.link.Buffered()
+		}
+	}
 }
 
 // exclude marks, or unmarks, those of the members that are this lane's.
