@@ -60,7 +60,9 @@ var arrows = []rule{
 	// The server binary is a user of the library like any other: public packages only.
 	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "protocol"}, libraries: []string{
 		"github.com/knadh/koanf", "golang.org/x/term"}},
-	{folder: "internal/cli", imports: []string{"internal/app"}, libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}},
+	{folder: "internal/emit", imports: []string{"broker", "broker/redis", "emitter", "protocol"}},
+	{folder: "internal/cli", imports: []string{"internal/app", "internal/emit"}, libraries: []string{"github.com/spf13/cobra",
+		"github.com/spf13/pflag", "golang.org/x/term"}},
 	{folder: "cmd/hearth", imports: []string{"internal/cli"}},
 
 	// Users, too. Examples show what an application looks like, so they have nothing that it can't have.

@@ -38,6 +38,7 @@ func TestHelp(t *testing.T) {
 	for name, args := range map[string][]string{
 		"hearth.txt":       {"--help"},
 		"hearth-serve.txt": {"serve", "--help"},
+		"hearth-emit.txt":  {"emit", "--help"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

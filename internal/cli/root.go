@@ -1,5 +1,5 @@
 // Package cli is the command line of the hearth binary: one file a command. It parses, explains and reports; the work
-// is done by package app.
+// is done by packages app and emit.
 package cli
 
 import (
@@ -18,6 +18,7 @@ const (
 	ExitOK     = 0
 	ExitFailed = 1 // it could not do, or finish, what was asked
 	ExitUsage  = 2 // it was asked wrongly: an option, a value, a command
+	ExitNobody = 3 // there was nobody to talk to
 
 	exitSignal = 128 // plus the signal's number, as shells have it
 )
@@ -61,6 +62,10 @@ func exitCode(err error) int {
 	if errors.As(err, &option) || errors.As(err, &usage) {
 		return ExitUsage
 	}
+	var nobody errUnreachable
+	if errors.As(err, &nobody) {
+		return ExitNobody
+	}
 	return ExitFailed
 }
 
@@ -92,7 +97,7 @@ Start with:  hearth serve    and open http://localhost:8080/ in two tabs.`,
 	root.SetUsageTemplate(usageTemplate)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(badFlag)
-	root.AddCommand(newServe(environ), newVersion())
+	root.AddCommand(newServe(environ), newEmit(environ), newVersion())
 	root.SetHelpCommand(&cobra.Command{Use: "help", Short: "Explain a command", Hidden: true, RunE: help})
 	return root
 }

@@ -1,0 +1,398 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/hearthws/hearth/internal/emit"
+)
+
+const emitLong = `Send events to the clients of all servers that share a Redis. It needs no server of its
+own: for scripts, cron jobs, and programs in languages without an emitter.
+
+  room NAME     the members of a room
+  user ID       every client of a user
+  client ID     one client
+  all           every client; "broadcast" is the same
+
+The data is JSON, as clients get it, byte for byte: null, 7, '"a text"', '{"n":1}'. Quote
+it for the shell. Data that begins with - goes behind --.
+
+With --lines each line of a file, or of standard input, is one event of its own:
+  {"room":"lobby","event":"news","data":{"n":1},"exclude":["2f1b7c1e-…"]}
+  {"user":"ada","event":"mail","data":null}
+  {"client":"2f1b7c1e-…","event":"ready","data":true}
+  {"all":true,"event":"maintenance","data":{"minutes":5}}
+They are sent in their order, many at a time, and as they come: the input may be a pipe
+that never ends. Empty lines are passed over. A member with another name is an error, and
+so is a line longer than 4 MiB.`
+
+const emitExamples = `  export HEARTH_REDIS=redis://localhost:6379
+  hearth emit room lobby news '{"n":1}'
+  hearth emit user ada mail '"you have mail"'
+  hearth emit all maintenance '{"minutes":5}' --exclude 2f1b7c1e-6d0c-4f0e-9a55-0d4b2f6f8c11
+  hearth emit room lobby report --file report.json
+  date +'"%c"' | hearth emit all time --file -
+  hearth emit --lines events.jsonl
+  tail -f events.jsonl | hearth emit --lines --keep-going`
+
+const emitTrailer = `It says nothing if one event went; after --lines it says how many did. Ctrl-C ends it
+behind what is being sent, and a second one at once.
+
+Exit codes, the worst that happened:
+  0             Redis has taken everything
+  1             it did not take an event, which may have gone all the same if the
+                connection broke; with --lines none of those after it was tried
+  2             an option, the data or a line is not as it should be; what comes before
+                such a line has been sent, with --keep-going also what comes after
+  3             Redis cannot be reached, and nothing was sent
+  130, 143      ended by SIGINT (Ctrl-C), by SIGTERM
+`
+
+const emitTimeout = 10 * time.Second
+
+// emitFlags are what follows hearth emit.
+type emitFlags struct {
+	redis     string
+	exclude   []string
+	file      string
+	lines     bool
+	keepGoing bool
+	timeout   time.Duration
+}
+
+func newEmit(environ []string) *cobra.Command {
+	var f emitFlags
+	cmd := &cobra.Command{
+		Use:   "emit",
+		Short: "Send events to clients, from a script",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.redis == "" {
+				f.redis = variable(environ, "HEARTH_REDIS")
+			}
+			return runEmit(cmd, f, args)
+		},
+	}
+	cmd.Flags().StringVar(&f.redis, "redis", "", "")
+	cmd.Flags().StringArrayVar(&f.exclude, "exclude", nil, "")
+	cmd.Flags().StringVar(&f.file, "file", "", "")
+	cmd.Flags().BoolVar(&f.lines, "lines", false, "")
+	cmd.Flags().BoolVar(&f.keepGoing, "keep-going", false, "")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", emitTimeout, "")
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if strings.HasPrefix(err.Error(), "unknown shorthand flag") {
+			err = fmt.Errorf("%w: data that begins with - goes behind --", err)
+		}
+		return badFlag(cmd, err)
+	})
+	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { io.WriteString(cmd.OutOrStdout(), emitHelp()) })
+	return cmd
+}
+
+func emitHelp() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\nUsage:\n", emitLong)
+	b.WriteString("  hearth emit room|user|client TARGET EVENT DATA\n  hearth emit all EVENT DATA\n  hearth emit --lines [FILE]\n")
+	fmt.Fprintf(&b, "\nExamples:\n%s\n\nOptions:\n", emitExamples)
+	writeOption(&b, "--redis url", "where the servers' Redis is: redis://user:password@host:6379, rediss:// for TLS, "+
+		"unix:///path/to/socket; or the variable HEARTH_REDIS, which ps does not show", "")
+	writeOption(&b, "--exclude id", "a client that does not get it, of a room or of all; may be repeated", "")
+	writeOption(&b, "--file file", "take the data from a file; - is standard input", "")
+	writeOption(&b, "--lines", "one event a line, from FILE or standard input", "")
+	writeOption(&b, "--keep-going", "with --lines: report lines that are no events, and pass over them", "")
+	writeOption(&b, "--timeout duration", "how long Redis may take; with --lines for what is sent at once", emitTimeout.String())
+	writeOption(&b, "-h, --help", "this text", "")
+	fmt.Fprintf(&b, "\n%s", emitTrailer)
+	return b.String()
+}
+
+// variable is an environment variable; one that is set to nothing counts as not set.
+func variable(environ []string, name string) string {
+	value := ""
+	for _, kv := range environ {
+		if n, v, _ := strings.Cut(kv, "="); n == name {
+			value = v
+		}
+	}
+	return value
+}
+
+// runEmit looks at everything that was asked for before it connects to anything.
+func runEmit(cmd *cobra.Command, f emitFlags, args []string) error {
+	var event emit.Event
+	var in io.Reader
+	var err error
+	if f.lines {
+		var closeInput func()
+		if in, closeInput, err = linesInput(cmd, f, args); err == nil {
+			defer closeInput()
+		}
+	} else {
+		event, err = oneEvent(cmd, f, args)
+	}
+	if err == nil {
+		err = f.check()
+	}
+	if err != nil {
+		return errUsage{err}
+	}
+	sender, err := emit.Open(f.redis)
+	if err != nil {
+		return errUsage{fmt.Errorf("option redis (--redis or HEARTH_REDIS): %w", err)}
+	}
+	ctx, stop := untilSignal()
+	defer stop()
+	if f.lines {
+		err = emitLines(ctx, cmd.ErrOrStderr(), sender, in, f)
+	} else {
+		err = emitOne(ctx, cmd.ErrOrStderr(), sender, event, f)
+	}
+	_ = sender.Close() // what was to be sent has been, or the error says why not
+	return err
+}
+
+func (f emitFlags) check() error {
+	switch {
+	case f.redis == "":
+		return errors.New("which Redis? --redis redis://localhost:6379, or set HEARTH_REDIS: the one of the servers")
+	case f.timeout < time.Millisecond:
+		return fmt.Errorf("--timeout=%v: takes at least 1ms", f.timeout)
+	}
+	return nil
+}
+
+// oneEvent reads the event of a command line.
+func oneEvent(cmd *cobra.Command, f emitFlags, args []string) (emit.Event, error) {
+	var event emit.Event
+	if len(args) == 0 {
+		return event, errors.New(`for whom? hearth emit room lobby news '{"n":1}', or user, client, all, --lines: see hearth emit --help`)
+	}
+	if f.keepGoing {
+		return event, errors.New("--keep-going is for --lines")
+	}
+	event.To, args = args[0], args[1:]
+	switch event.To {
+	case "broadcast":
+		event.To = emit.ToAll
+	case emit.ToAll:
+	case emit.ToRoom, emit.ToUser, emit.ToClient:
+		if len(args) == 0 {
+			return event, fmt.Errorf("which %s? hearth emit %s NAME EVENT DATA", event.To, event.To)
+		}
+		event.Target, args = args[0], args[1:]
+	default:
+		return event, fmt.Errorf("unknown kind of target %q: there are room, user, client and all", event.To)
+	}
+	if len(args) == 0 {
+		return event, errors.New("which event? Its name and its data are missing: see hearth emit --help")
+	}
+	event.Event, args = args[0], args[1:]
+	switch {
+	case f.file != "" && len(args) > 0:
+		return event, fmt.Errorf("there is data twice: --file %s, and %.40q", f.file, args[0])
+	case f.file == "" && len(args) == 0:
+		return event, errors.New("the data is missing: null if there is none, or --file FILE, or --file - for standard input")
+	case len(args) > 1:
+		return event, fmt.Errorf("%.40q is too much: quote the data for the shell, '{\"n\":1}'", args[1])
+	}
+	event.Exclude = f.exclude
+	var err error
+	if event.Data, err = dataOf(cmd, f, args); err != nil {
+		return event, err
+	}
+	return event, event.Check()
+}
+
+// dataOf is the data of one event, without the white space around it: files end with a line end.
+func dataOf(cmd *cobra.Command, f emitFlags, args []string) (json.RawMessage, error) {
+	if f.file == "" {
+		return json.RawMessage(args[0]), nil
+	}
+	in, closeInput, err := openInput(cmd, f.file)
+	if err != nil {
+		return nil, err
+	}
+	defer closeInput()
+	data, err := io.ReadAll(io.LimitReader(in, emit.MaxText+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("--file: %w", err)
+	case len(data) > emit.MaxText:
+		return nil, fmt.Errorf("--file %s: more than %d MiB of data", f.file, emit.MaxText>>20)
+	}
+	return bytes.TrimSpace(data), nil
+}
+
+func linesInput(cmd *cobra.Command, f emitFlags, args []string) (io.Reader, func(), error) {
+	switch {
+	case len(args) > 1:
+		return nil, nil, fmt.Errorf("--lines takes one FILE, and got %q", args)
+	case f.file != "":
+		return nil, nil, errors.New("--file is the data of one event: name the file behind --lines")
+	case len(f.exclude) > 0:
+		return nil, nil, errors.New(`--exclude is for one event: with --lines each line has its own "exclude"`)
+	case len(args) == 0:
+		args = []string{"-"}
+	}
+	return openInput(cmd, args[0])
+}
+
+// openInput opens a file, or standard input for "-".
+func openInput(cmd *cobra.Command, name string) (io.Reader, func(), error) {
+	if name == "-" {
+		in := cmd.InOrStdin()
+		if terminal(in) {
+			fmt.Fprintln(cmd.ErrOrStderr(), "hearth: reading from the terminal; Ctrl-D at the start of a line ends it")
+		}
+		return in, func() {}, nil
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return file, func() { file.Close() }, nil
+}
+
+func terminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+func emitOne(ctx context.Context, stderr io.Writer, sender *emit.Sender, event emit.Event, f emitFlags) error {
+	sending, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	err := sender.One(sending, event)
+	if err == nil {
+		return nil
+	}
+	if end := signalled(ctx); end != nil {
+		fmt.Fprintln(stderr, "hearth: interrupted; nobody knows whether the event went")
+		return end
+	}
+	return unsent(0, err, f)
+}
+
+func emitLines(ctx context.Context, stderr io.Writer, sender *emit.Sender, in io.Reader, f emitFlags) error {
+	p := &progress{out: stderr, show: terminal(stderr)}
+	s, err := sender.Lines(ctx, in, emit.Options{KeepGoing: f.keepGoing, Timeout: f.timeout, Bad: p.bad, Progress: p.sent})
+	p.clear()
+	summary := fmt.Sprintf("%d sent", s.Sent)
+	if s.Unsent > 0 {
+		summary += fmt.Sprintf("; not taken: %d, the first of them line %d", s.Unsent, s.FirstUnsent)
+	}
+	if s.Bad > 0 {
+		summary += fmt.Sprintf("; lines that are no events: %d", s.Bad)
+	}
+	end := signalled(ctx)
+	switch {
+	case err == nil && s.Bad > 0:
+		err = exit{ExitUsage}
+	case err == nil:
+	case end != nil && s.Unsent == 0:
+		err = end
+	case s.Unsent > 0:
+		err = unsent(s.Sent, err, f)
+	case !f.keepGoing && s.Bad > 0:
+		err = errUsage{fmt.Errorf("%w\nwith --keep-going such lines are passed over", err)}
+	default:
+		err = errUsage{err}
+	}
+	fmt.Fprintln(stderr, "hearth:", summary)
+	return err
+}
+
+// errUnreachable is for a Redis that took nothing at all, because nobody gets there.
+type errUnreachable struct{ error }
+
+func (e errUnreachable) Unwrap() error { return e.error }
+
+// unsent explains what kept an event from being sent, after others were.
+func unsent(sent int, err error, f emitFlags) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: not done within %v (--timeout)", err, f.timeout)
+	}
+	if sent == 0 && (errors.Is(err, emit.ErrDown) || errors.Is(err, context.DeadlineExceeded)) {
+		return errUnreachable{fmt.Errorf("%w: is that where Redis is (--redis or HEARTH_REDIS)?", err)}
+	}
+	return err
+}
+
+// A signalError is the cause of a context that a signal ended.
+type signalError struct{ signal syscall.Signal }
+
+func (e signalError) Error() string { return e.signal.String() }
+
+// untilSignal makes a context that ends with SIGINT or SIGTERM. After that a second one ends the process.
+func untilSignal() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	done, ended := make(chan struct{}), make(chan struct{})
+	// Ends with done; whoever closes that waits for it.
+	go func() {
+		defer close(ended)
+		defer signal.Stop(signals)
+		select {
+		case sig := <-signals:
+			cancel(signalError{sig.(syscall.Signal)})
+		case <-done:
+			return
+		}
+		repeats := time.NewTimer(echo)
+		defer repeats.Stop()
+		select {
+		case <-repeats.C:
+		case <-done:
+		}
+	}()
+	return ctx, func() { close(done); <-ended; cancel(nil) }
+}
+
+// signalled is how the program ends if a signal has ended ctx; nil if none has.
+func signalled(ctx context.Context) error {
+	var by signalError
+	if errors.As(context.Cause(ctx), &by) {
+		return exit{exitSignal + int(by.signal)}
+	}
+	return nil
+}
+
+// progress shows on a terminal how it goes, and reports bad lines wherever it writes to. It is one goroutine's.
+type progress struct {
+	out   io.Writer
+	show  bool
+	drawn bool
+	next  time.Time // not before this
+}
+
+func (p *progress) sent(s emit.Summary) {
+	if now := time.Now(); p.show && now.After(p.next) {
+		fmt.Fprintf(p.out, "\r%d sent", s.Sent)
+		p.drawn, p.next = true, now.Add(200*time.Millisecond)
+	}
+}
+
+func (p *progress) bad(line int, err error) {
+	p.clear()
+	fmt.Fprintf(p.out, "hearth: line %d %v\n", line, err)
+}
+
+// clear makes room for other lines.
+func (p *progress) clear() {
+	if p.drawn {
+		fmt.Fprint(p.out, "\r\x1b[K")
+		p.drawn = false
+	}
+}

@@ -1,0 +1,337 @@
+//go:build unix
+
+package cli_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/coder/websocket"
+
+	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/broker/redis"
+	"github.com/hearthws/hearth/internal/cli"
+	"github.com/hearthws/hearth/internal/test/redistest"
+)
+
+func TestEmitUsage(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	large := write("large.json", `"`+strings.Repeat("x", 4<<20)+`"`)
+	blank := write("blank.json", " \n")
+	const nobody = "redis://127.0.0.1:1"
+	for _, tt := range []struct {
+		name string
+		args []string
+		env  []string
+		err  string // in stderr
+	}{
+		{"nothing", nil, nil, "for whom?"},
+		{"no redis", []string{"room", "r", "e", "1"}, nil, "--redis redis://localhost:6379"},
+		{"empty variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS="}, "which Redis?"},
+		{"bad url", []string{"--redis", "localhost:6379", "room", "r", "e", "1"}, nil, "option redis"},
+		{"bad variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS=http://x"}, "HEARTH_REDIS"},
+		{"unknown target", []string{"rooms", "r", "e", "1"}, nil, "there are room, user, client and all"},
+		{"no name", []string{"room"}, nil, "which room?"},
+		{"no event", []string{"room", "r"}, nil, "which event?"},
+		{"no event for all", []string{"all"}, nil, "which event?"},
+		{"no data", []string{"room", "r", "e"}, nil, "the data is missing"},
+		{"a word", []string{"room", "r", "e", "hello"}, nil, `'"hello"'`},
+		{"unquoted", []string{"room", "r", "e", "{n:1}"}, nil, "data is not JSON"},
+		{"too many words", []string{"room", "r", "e", `{"n":`, "1}"}, nil, "quote the data"},
+		{"empty data", []string{"room", "r", "e", ""}, nil, "there is no data"},
+		{"empty event", []string{"room", "r", "", "1"}, nil, "name is empty"},
+		{"bad room", []string{"room", "ws:r", "e", "1"}, nil, `starts with "ws:"`},
+		{"empty user", []string{"user", "", "e", "1"}, nil, "id of the user is empty"},
+		{"minus", []string{"all", "e", "-5"}, nil, "goes behind --"},
+		{"exclude from a user", []string{"user", "u", "e", "1", "--exclude", "x"}, nil, "not from a user"},
+		{"data twice", []string{"all", "e", "1", "--file", "x.json"}, nil, "data twice"},
+		{"missing file", []string{"all", "e", "--file", "nowhere.json"}, nil, "nowhere.json"},
+		{"large file", []string{"all", "e", "--file", large}, nil, "more than 4 MiB"},
+		{"blank file", []string{"all", "e", "--file", blank}, nil, "there is no data"},
+		{"timeout", []string{"all", "e", "1", "--timeout", "0s", "--redis", nobody}, nil, "at least 1ms"},
+		{"keep going", []string{"all", "e", "1", "--keep-going"}, nil, "--keep-going is for --lines"},
+		{"lines and file", []string{"--lines", "--file", "x"}, nil, "behind --lines"},
+		{"lines and exclude", []string{"--lines", "--exclude", "x"}, nil, "its own \"exclude\""},
+		{"lines of two files", []string{"--lines", "a", "b"}, nil, "takes one FILE"},
+		{"lines of no file", []string{"--lines", "nowhere.jsonl"}, nil, "nowhere.jsonl"},
+		{"lines without redis", []string{"--lines", blank}, nil, "which Redis?"},
+		{"misspelt", []string{"--line"}, nil, "hearth emit --help"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			code, stdout, stderr := run(tt.env, append([]string{"emit"}, tt.args...)...)
+			if code != cli.ExitUsage || stdout != "" || !strings.Contains(stderr, tt.err) {
+				t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+			}
+		})
+	}
+}
+
+// A place is a Redis, a server of Hearth on it, and a client of that.
+type place struct {
+	t     *testing.T
+	redis *redistest.Server
+	id    string // the client's
+	conn  *websocket.Conn
+}
+
+func newPlace(t *testing.T) *place {
+	t.Helper()
+	p := &place{t: t, redis: redistest.Start(t)}
+	b, err := redis.New(redis.Config{URL: p.redis.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	type login struct{ Name string }
+	srv, err := hearth.New(hearth.Config[login, struct{}]{
+		Broker:       b,
+		DefaultRooms: []string{"lobby"},
+		Authenticate: func(_ context.Context, r hearth.AuthRequest[login]) (hearth.Identity[struct{}], error) {
+			return hearth.Identity[struct{}]{UserID: r.Credentials.Name}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := srv.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln, nil) }() // ends with Shutdown; read in the cleanup
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		if err := srv.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; !errors.Is(err, hearth.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	if p.conn, _, err = websocket.Dial(ctx, "ws://"+ln.Addr().String()+"/ws", nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.conn.CloseNow() })
+	if err := p.conn.Write(ctx, websocket.MessageText, []byte(`{"event":"authenticate","data":{"name":"ada"}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if text := p.next(); !strings.Contains(text, `"connected"`) {
+		t.Fatal(text)
+	}
+	for c := range srv.Clients() {
+		p.id = c.ID()
+	}
+	return p
+}
+
+func (p *place) next() string {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), limit)
+	defer cancel()
+	_, b, err := p.conn.Read(ctx)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func (p *place) wants(messages ...string) {
+	p.t.Helper()
+	for _, want := range messages {
+		if got := p.next(); got != want {
+			p.t.Errorf("the client got %s\nwant %s", got, want)
+		}
+	}
+}
+
+// An emitting is a hearth emit of its own.
+type emitting struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	in     io.WriteCloser
+	stderr strings.Builder
+}
+
+// emit starts hearth emit for this place's Redis.
+func (p *place) emit(args ...string) *emitting {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
+	p.t.Cleanup(cancel)
+	e := &emitting{t: p.t, cmd: exec.CommandContext(ctx, os.Args[0], append([]string{"emit"}, args...)...)}
+	e.cmd.Env = append(os.Environ(), mainVariable+"=1", "HEARTH_REDIS="+p.redis.URL())
+	e.cmd.Stderr = &e.stderr
+	var err error
+	if e.in, err = e.cmd.StdinPipe(); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := e.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	return e
+}
+
+func (e *emitting) write(text string) {
+	e.t.Helper()
+	if _, err := io.WriteString(e.in, text); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// ends waits for the end and checks the exit code, and what stderr says.
+func (e *emitting) ends(code int, said ...string) {
+	e.t.Helper()
+	err := e.cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		e.t.Fatal(err)
+	}
+	stderr := e.stderr.String()
+	if got := e.cmd.ProcessState.ExitCode(); got != code {
+		e.t.Errorf("exit code %d, want %d; stderr %q", got, code, stderr)
+	}
+	for _, text := range said {
+		if !strings.Contains(stderr, text) || text == "" && stderr != "" {
+			e.t.Errorf("stderr %q, want %q", stderr, text)
+		}
+	}
+}
+
+func TestEmit(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	for i, args := range [][]string{
+		{"room", "lobby"}, {"user", "ada"}, {"client", p.id}, {"all"}, {"broadcast"}, {"room", p.id}, {"all", "--exclude", "x"},
+	} {
+		event := fmt.Sprint("m", i)
+		p.emit(append(args, event, `{"n":12345678901234567890.50}`)...).ends(cli.ExitOK, "")
+		p.wants(`{"event":"` + event + `","data":{"n":12345678901234567890.50}}`)
+	}
+	p.emit("all", "excluded", "1", "--exclude", "x", "--exclude", p.id).ends(cli.ExitOK, "")
+	p.emit("room", "elsewhere", "e", "1").ends(cli.ExitOK, "") // nobody there is no error
+	p.emit("all", "minus", "--", "-5").ends(cli.ExitOK, "")
+	e := p.emit("all", "from stdin", "--file", "-")
+	e.write(" [1, 2]\n")
+	e.in.Close()
+	e.ends(cli.ExitOK, "")
+	file := filepath.Join(t.TempDir(), "data.json")
+	if err := os.WriteFile(file, []byte("null\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.emit("all", "from a file", "--file", file).ends(cli.ExitOK, "")
+	p.wants(`{"event":"minus","data":-5}`, `{"event":"from stdin","data":[1, 2]}`, `{"event":"from a file","data":null}`)
+}
+
+const threeLines = `{"room":"lobby","event":"one","data":1}
+{"rom":"lobby","event":"bad","data":1}
+{"user":"ada","event":"three","data":3}
+`
+
+func TestEmitLines(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	e := p.emit("--lines")
+	e.write(threeLines)
+	e.ends(cli.ExitUsage, `hearth: 1 sent; lines that are no events: 1`, `line 2 has an unknown member "rom"`, "--keep-going")
+	p.wants(`{"event":"one","data":1}`)
+
+	file := filepath.Join(t.TempDir(), "events.jsonl")
+	if err := os.WriteFile(file, []byte(threeLines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.emit("--lines", "--keep-going", file).ends(cli.ExitUsage, "hearth: 2 sent; lines that are no events: 1", `line 2 has an unknown member "rom"`)
+	p.wants(`{"event":"one","data":1}`, `{"event":"three","data":3}`)
+
+	const many = 5000
+	e = p.emit("--lines", "-")
+	for i := range many {
+		e.write(fmt.Sprintf(`{"all":true,"event":"n","data":%d}`+"\n", i))
+	}
+	e.in.Close()
+	for i := range many {
+		p.wants(fmt.Sprintf(`{"event":"n","data":%d}`, i))
+	}
+	e.ends(cli.ExitOK, "hearth: 5000 sent\n")
+}
+
+// TestEmitInterrupted: a pipe that trickles is sent as it comes, and a signal says how far it got.
+func TestEmitInterrupted(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	for sig, code := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
+		e := p.emit("--lines")
+		for i := range 3 {
+			e.write(fmt.Sprintf(`{"all":true,"event":"n","data":%d}`+"\n", i))
+			p.wants(fmt.Sprintf(`{"event":"n","data":%d}`, i)) // and nothing closes the pipe
+		}
+		if err := e.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		_ = e.cmd.Process.Signal(sig) // as timeout(1) does; it may have ended by now
+		e.ends(code, "hearth: 3 sent\n")
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	e := p.emit("all", "e", "1", "--timeout", "1h", "--redis", "redis://"+silent.Addr().String())
+	conn, err := silent.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := e.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	e.ends(130, "hearth: interrupted; nobody knows whether the event went\n")
+}
+
+func TestEmitUnreachable(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	file := filepath.Join(t.TempDir(), "events.jsonl")
+	if err := os.WriteFile(file, []byte(threeLines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nowhere := "redis://127.0.0.1:1"
+	p.emit("all", "e", "1", "--redis", nowhere, "--timeout", "1s").ends(cli.ExitNobody, "127.0.0.1:1", "--redis")
+	p.emit("--lines", file, "--redis", nowhere, "--timeout", "1s").ends(cli.ExitNobody, "0 sent", "line 1", "--redis")
+	p.redis.Freeze()
+	p.emit("all", "e", "1", "--timeout", "500ms").ends(cli.ExitNobody, "--timeout")
+	p.redis.Thaw()
+}
+
+// TestEmitLosesRedis: it stops at the first event that is not taken, and says which that was.
+func TestEmitLosesRedis(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	e := p.emit("--lines", "--timeout", "1s")
+	e.write(`{"all":true,"event":"one","data":1}` + "\n\n")
+	p.wants(`{"event":"one","data":1}`)
+	p.redis.Kill()
+	e.write(`{"all":true,"event":"two","data":2}` + "\n")
+	e.ends(cli.ExitFailed, "1 sent; not taken: 1, the first of them line 3", "line 3: emit")
+}

@@ -1,0 +1,196 @@
+// Package emit is what the command hearth emit does: it reads events, one or a stream of them, and sends them through an
+// emitter.
+package emit
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hearthws/hearth/emitter"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// The kinds of targets, as commands and lines name them.
+const (
+	ToRoom   = "room"
+	ToUser   = "user"
+	ToClient = "client"
+	ToAll    = "all"
+)
+
+// An Event is one event for one target.
+type Event struct {
+	To      string // one of ToRoom, ToUser, ToClient, ToAll
+	Target  string // the room, or an id; empty for ToAll
+	Event   string
+	Data    json.RawMessage // passed through untouched
+	Exclude []string        // ids of clients, for ToRoom and ToAll only
+}
+
+// Check says what is wrong with ev, and how it would be right.
+func (ev Event) Check() error {
+	switch ev.To {
+	case ToAll:
+	case ToRoom:
+		if err := protocol.CheckRoom(ev.Target); err != nil {
+			return fmt.Errorf("no client can be in room %.40q: %w", ev.Target, err)
+		}
+	case ToUser, ToClient:
+		if ev.Target == "" {
+			return fmt.Errorf("the id of the %s is empty", ev.To)
+		}
+		if len(ev.Exclude) > 0 {
+			return fmt.Errorf("clients can be excluded from a room or from all, not from a %s", ev.To)
+		}
+	default:
+		return fmt.Errorf("unknown kind of target %q: there are room, user, client and all", ev.To)
+	}
+	switch {
+	case ev.Event == "":
+		return errors.New("the event's name is empty")
+	case !utf8.ValidString(ev.Event) || !utf8.ValidString(ev.Target):
+		return errors.New("a name is not valid UTF-8")
+	case len(ev.Exclude) > protocol.MaxExclude:
+		return fmt.Errorf("more than %d clients are excluded", protocol.MaxExclude)
+	}
+	return checkData(ev.Data)
+}
+
+func checkData(data json.RawMessage) error {
+	raw, err := protocol.EncodeData(data)
+	switch {
+	case err != nil && bytes.HasPrefix(data, []byte("\ufeff")):
+		return errors.New("data begins with a byte order mark: save it without")
+	case err != nil:
+		return fmt.Errorf("data is not JSON: %s", shown(data))
+	case raw == nil:
+		return errors.New("there is no data, and clients would get nothing: null is data, and so is {}")
+	}
+	return nil
+}
+
+// shown is a text that is not JSON, and, if that may have been what was meant, as JSON for a shell.
+func shown(data []byte) string {
+	const most = 40
+	text := string(data)
+	if word := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || strings.ContainsRune(`'"{}[]\`, r) }); word < 0 && len(text) <= most {
+		return fmt.Sprintf(`%s; a text needs quotes of its own: '"%s"'`, text, text)
+	}
+	return fmt.Sprintf("%.*q; quote it for the shell as a whole: '{\"n\":1}'", most, text)
+}
+
+// add adds ev, which has been checked, to a batch.
+func (ev Event) add(b *emitter.Batch) {
+	switch ev.To {
+	case ToRoom:
+		b.ToRoom(ev.Target, ev.Event, ev.Data, ev.Exclude...)
+	case ToUser:
+		b.ToUser(ev.Target, ev.Event, ev.Data)
+	case ToClient:
+		b.ToClient(ev.Target, ev.Event, ev.Data)
+	case ToAll:
+		b.Broadcast(ev.Event, ev.Data, ev.Exclude...)
+	}
+}
+
+// ParseLine reads an event from a line of JSON and checks it:
+//
+//	{"room":"lobby","event":"news","data":{"n":1},"exclude":["…"]}
+//
+// In place of room there may be user or client, or all, which is true. Members have any order; one that is unknown, or
+// given twice, is an error. Data is passed through as it is written.
+func ParseLine(line []byte) (Event, error) {
+	var ev Event
+	if !utf8.Valid(line) {
+		return ev, errors.New("is not valid UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(line))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return ev, fmt.Errorf("is not a JSON object: %.40q", line)
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		key, err := d.Token()
+		name, ok := key.(string)
+		if err != nil || !ok {
+			return ev, notJSON(err)
+		}
+		if seen[name] {
+			return ev, fmt.Errorf("has %q twice", name)
+		}
+		seen[name] = true
+		if err := ev.member(d, name); err != nil {
+			return ev, err
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return ev, notJSON(err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return ev, errors.New("goes on after its object: one event a line")
+	}
+	if ev.To == "" {
+		return ev, errors.New(`says for whom it is by none of "room", "user", "client" and "all"`)
+	}
+	return ev, ev.Check()
+}
+
+// member reads the value of one member.
+func (ev *Event) member(d *json.Decoder, name string) error {
+	var raw json.RawMessage
+	if err := d.Decode(&raw); err != nil {
+		return notJSON(err)
+	}
+	switch name {
+	case ToRoom, ToUser, ToClient:
+		return ev.target(name, raw, &ev.Target)
+	case ToAll:
+		var all bool
+		if err := ev.target(name, raw, &all); err != nil || !all {
+			return errors.New(`"all" is true, or left out`)
+		}
+		return nil
+	case "event":
+		return value(name, raw, &ev.Event)
+	case "data":
+		ev.Data = raw
+		return nil
+	case "exclude":
+		return value(name, raw, &ev.Exclude)
+	}
+	return fmt.Errorf(`has an unknown member %q: there are "room", "user", "client", "all", "event", "data" and "exclude"`, name)
+}
+
+// target reads for whom the event is, into to.
+func (ev *Event) target(name string, raw json.RawMessage, to any) error {
+	if ev.To != "" {
+		return fmt.Errorf("is for a %s and for a %s: give one target a line", ev.To, name)
+	}
+	ev.To = name
+	return value(name, raw, to)
+}
+
+// value reads a value that must not be null, nor of another type.
+func value(name string, raw json.RawMessage, to any) error {
+	if string(raw) == "null" || json.Unmarshal(raw, to) != nil {
+		want := map[string]string{ToAll: "true", "exclude": "a list of client ids"}[name]
+		if want == "" {
+			want = "a string"
+		}
+		return fmt.Errorf("%q takes %s, and got %.40s", name, want, raw)
+	}
+	return nil
+}
+
+func notJSON(err error) error {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("is cut off: one whole JSON object a line")
+	}
+	return fmt.Errorf("is not JSON: %w", err)
+}

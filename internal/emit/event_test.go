@@ -1,0 +1,116 @@
+package emit_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/hearthws/hearth/internal/emit"
+	"github.com/hearthws/hearth/protocol"
+)
+
+func TestParseLine(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		line string
+		want emit.Event
+	}{
+		{`{"room":"lobby","event":"news","data":{"n":1},"exclude":["x","y"]}`,
+			emit.Event{To: "room", Target: "lobby", Event: "news", Data: json.RawMessage(`{"n":1}`), Exclude: []string{"x", "y"}}},
+		{`{"user":"ada","event":"mail","data":null}`, emit.Event{To: "user", Target: "ada", Event: "mail", Data: json.RawMessage(`null`)}},
+		{`{"client":"2f1b","event":"ready","data":""}`, emit.Event{To: "client", Target: "2f1b", Event: "ready", Data: json.RawMessage(`""`)}},
+		{`{"all":true,"event":"m","data":[],"exclude":[]}`, emit.Event{To: "all", Event: "m", Data: json.RawMessage(`[]`), Exclude: []string{}}},
+		{` { "data" : { "b":1, "b" : 12345678901234567890.50 } , "event":"\u0061", "room":"ü" } `,
+			emit.Event{To: "room", Target: "ü", Event: "a", Data: json.RawMessage(`{ "b":1, "b" : 12345678901234567890.50 }`)}},
+		{`{"room":"r","event":"e","data":"\ud800"}`, emit.Event{To: "room", Target: "r", Event: "e", Data: json.RawMessage(`"\ud800"`)}},
+	} {
+		got, err := emit.ParseLine([]byte(tt.line))
+		if err != nil {
+			t.Errorf("%s: %v", tt.line, err)
+		}
+		if d := cmp.Diff(tt.want, got); d != "" {
+			t.Errorf("%s: %s", tt.line, d)
+		}
+	}
+}
+
+func TestParseLineRefuses(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ line, want string }{
+		{``, "not a JSON object"},
+		{`hello`, "not a JSON object: \"hello\""},
+		{`7`, "not a JSON object"},
+		{`["room"]`, "not a JSON object"},
+		{`{`, "cut off"},
+		{`{"room":"r","event":"e","data":{"n":1}`, "cut off"},
+		{`{"room":"r","event":"e","data":`, "cut off"},
+		{`{"room":"r","event":"e","data":{n:1}}`, "not JSON"},
+		{`{"room":"r","event":"e","data":1,}`, "not JSON"},
+		{`{"room":"r" "event":"e"}`, "not JSON"},
+		{`{"room":"r","event":"e","data":1} {"room":"r","event":"e","data":2}`, "one event a line"},
+		{"{\"room\":\"r\",\"event\":\"\xff\",\"data\":1}", "not valid UTF-8"},
+		{`{"event":"e","data":1}`, "for whom"},
+		{`{"room":"r","data":1}`, "name is empty"},
+		{`{"room":"r","event":"","data":1}`, "name is empty"},
+		{`{"room":"r","event":"e"}`, "no data"},
+		{`{"room":"r","event":null,"data":1}`, `"event" takes a string, and got null`},
+		{`{"room":7,"event":"e","data":1}`, `"room" takes a string, and got 7`},
+		{`{"room":"","event":"e","data":1}`, "room name is empty"},
+		{`{"room":"ws:room:r","event":"e","data":1}`, `starts with "ws:"`},
+		{`{"user":"","event":"e","data":1}`, "id of the user is empty"},
+		{`{"client":"","event":"e","data":1}`, "id of the client is empty"},
+		{`{"room":"r","user":"u","event":"e","data":1}`, "a room and for a user"},
+		{`{"all":true,"client":"c","event":"e","data":1}`, "one target a line"},
+		{`{"all":false,"event":"e","data":1}`, `"all" is true`},
+		{`{"all":1,"event":"e","data":1}`, `"all" is true`},
+		{`{"rom":"r","event":"e","data":1}`, `unknown member "rom"`},
+		{`{"Room":"r","event":"e","data":1}`, `unknown member "Room"`},
+		{`{"serverId":"emitter","type":"room","target":"r","event":"e","data":1}`, `unknown member "serverId"`},
+		{`{"room":"r","event":"e","data":1,"data":2}`, `"data" twice`},
+		{`{"room":"r","event":"e","data":1,"exclude":"x"}`, `"exclude" takes a list`},
+		{`{"room":"r","event":"e","data":1,"exclude":[7]}`, `"exclude" takes a list`},
+		{`{"user":"u","event":"e","data":1,"exclude":["x"]}`, "not from a user"},
+		{`{"room":"r","event":"e","data":` + strings.Repeat("[", protocol.MaxDepth) + strings.Repeat("]", protocol.MaxDepth) + `}`, "JSON"},
+	} {
+		if got, err := emit.ParseLine([]byte(tt.line)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%.80s: %+v, %v; want an error with %q", tt.line, got, err, tt.want)
+		}
+	}
+}
+
+// TestDataErrorTeaches: whoever forgets the quotes is shown them.
+func TestDataErrorTeaches(t *testing.T) {
+	t.Parallel()
+	for data, want := range map[string]string{
+		"hello, world": `data is not JSON: hello, world; a text needs quotes of its own: '"hello, world"'`,
+		"{n:1}":        `data is not JSON: "{n:1}"; quote it for the shell as a whole: '{"n":1}'`,
+		"":             "there is no data, and clients would get nothing: null is data, and so is {}",
+		"\ufeff{}":     "data begins with a byte order mark: save it without",
+	} {
+		err := emit.Event{To: emit.ToAll, Event: "e", Data: json.RawMessage(data)}.Check()
+		if err == nil || err.Error() != want {
+			t.Errorf("%q: %v\nwant %s", data, err, want)
+		}
+	}
+}
+
+// FuzzParseLine: whatever is taken is what protocol would take.
+func FuzzParseLine(f *testing.F) {
+	f.Add([]byte(`{"room":"lobby","event":"news","data":{"n":1},"exclude":["x"]}`))
+	f.Add([]byte(`{"all":true,"event":"\ud800","data":"\udc00"}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		ev, err := emit.ParseLine(line)
+		if err != nil {
+			return
+		}
+		types := map[string]protocol.MessageType{emit.ToRoom: protocol.TypeRoom, emit.ToUser: protocol.TypeUser,
+			emit.ToClient: protocol.TypeClient, emit.ToAll: protocol.TypeBroadcast}
+		m := protocol.Message{ServerID: "s", Type: types[ev.To], Target: ev.Target, Event: ev.Event, Data: ev.Data, Exclude: ev.Exclude}
+		again, err := protocol.ParseMessage(protocol.AppendMessage(nil, m))
+		if err != nil || string(again.Data) != string(ev.Data) || again.Event != ev.Event || again.Target != ev.Target {
+			t.Errorf("%+v became %+v: %v", m, again, err)
+		}
+	})
+}

@@ -1,0 +1,337 @@
+package emit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/emit"
+	"github.com/hearthws/hearth/protocol"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A taker is a Redis that takes what it is given.
+type taker struct {
+	mu     sync.Mutex // guards the fields below
+	events []string
+	calls  int
+
+	refuse  string        // events of this name get errRefused
+	silent  chan struct{} // if not nil, nothing is taken until it is closed
+	entered chan struct{} // if not nil, told of each call
+}
+
+var errRefused = errors.New("refused")
+
+func (k *taker) Publish(context.Context, protocol.Message) error {
+	return errors.New("not asked for a confirmation")
+}
+
+func (k *taker) PublishAll(ctx context.Context, ms []protocol.Message) []error {
+	if k.entered != nil {
+		k.entered <- struct{}{}
+	}
+	if k.silent != nil {
+		select {
+		case <-k.silent:
+		case <-ctx.Done():
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.calls++
+	errs, failed := make([]error, len(ms)), false
+	for i, m := range ms {
+		switch {
+		case ctx.Err() != nil:
+			errs[i] = ctx.Err()
+		case m.Event == k.refuse:
+			errs[i] = errRefused
+		default:
+			k.events = append(k.events, m.Event)
+			continue
+		}
+		failed = true
+	}
+	if !failed {
+		return nil
+	}
+	return errs
+}
+
+func (k *taker) got() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.events
+}
+
+func sender(t *testing.T, p broker.Publisher) *emit.Sender {
+	t.Helper()
+	s, err := emit.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// quiet are options that report nothing.
+func quiet() emit.Options {
+	return emit.Options{Timeout: time.Minute, Bad: func(int, error) {}, Progress: func(emit.Summary) {}}
+}
+
+// line is an event for everyone.
+func line(event string) string { return fmt.Sprintf(`{"all":true,"event":%q,"data":1}`+"\n", event) }
+
+func TestLines(t *testing.T) {
+	t.Parallel()
+	k := &taker{}
+	s := sender(t, k)
+	in := "\ufeff" + line("one") + "\n  \r\n" + strings.TrimSpace(line("two")) + "\r\n" + strings.TrimSpace(line("three"))
+	sum, err := s.Lines(t.Context(), strings.NewReader(in), quiet())
+	if err != nil || sum != (emit.Summary{Sent: 3}) {
+		t.Errorf("%+v, %v", sum, err)
+	}
+	if got := strings.Join(k.got(), " "); got != "one two three" {
+		t.Errorf("got %q", got)
+	}
+	for name, in := range map[string]string{"nothing": "", "an empty line": "\n"} {
+		if sum, err := s.Lines(t.Context(), strings.NewReader(in), quiet()); err != nil || sum != (emit.Summary{}) {
+			t.Errorf("%s: %+v, %v", name, sum, err)
+		}
+	}
+}
+
+// TestManyLines: order is kept over many chunks, whatever the pieces in which the input comes.
+func TestManyLines(t *testing.T) {
+	t.Parallel()
+	const n = 20_000
+	var in strings.Builder
+	for i := range n {
+		in.WriteString(line(fmt.Sprint(i)))
+	}
+	for name, r := range map[string]io.Reader{
+		"whole": strings.NewReader(in.String()), "halves": iotest.HalfReader(strings.NewReader(in.String())),
+		"error with data": iotest.DataErrReader(strings.NewReader(in.String())),
+	} {
+		k := &taker{}
+		sum, err := sender(t, k).Lines(t.Context(), r, quiet())
+		if err != nil || sum.Sent != n || len(k.events) != n {
+			t.Fatalf("%s: %+v, %v", name, sum, err)
+		}
+		for i, event := range k.events {
+			if event != fmt.Sprint(i) {
+				t.Fatalf("%s: %s in place %d", name, event, i)
+			}
+		}
+		if name == "whole" && k.calls > n/1000 {
+			t.Errorf("%s: %d calls", name, k.calls)
+		}
+	}
+}
+
+func TestBadLines(t *testing.T) {
+	t.Parallel()
+	in := line("one") + line("two") + "hello\n" + line("three") + `{"event":"x"}` + "\n" + line("four")
+	k := &taker{}
+	sum, err := sender(t, k).Lines(t.Context(), strings.NewReader(in), quiet())
+	if !errors.Is(err, emit.ErrInput) || !strings.Contains(err.Error(), `line 3 is not a JSON object: "hello"`) || sum != (emit.Summary{Sent: 2, Bad: 1}) {
+		t.Errorf("%+v, %v", sum, err)
+	}
+	if got := strings.Join(k.got(), " "); got != "one two" {
+		t.Errorf("got %q", got)
+	}
+
+	k = &taker{}
+	var bad []int
+	o := quiet()
+	o.KeepGoing, o.Bad = true, func(line int, err error) { bad = append(bad, line) }
+	sum, err = sender(t, k).Lines(t.Context(), strings.NewReader(in), o)
+	if err != nil || sum != (emit.Summary{Sent: 4, Bad: 2}) || fmt.Sprint(bad) != "[3 5]" {
+		t.Errorf("%+v, %v; bad lines %v", sum, err, bad)
+	}
+	if got := strings.Join(k.got(), " "); got != "one two three four" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestLongLines: a line has a bound, and one beyond it is not even kept.
+func TestLongLines(t *testing.T) {
+	t.Parallel()
+	long := func(n int) string {
+		const frame = `{"all":true,"event":"long","data":""}`
+		return strings.Replace(frame, `""`, `"`+strings.Repeat("x", n-len(frame))+`"`, 1)
+	}
+	const most = emit.MaxText
+	o := quiet()
+	var bad []int
+	o.KeepGoing, o.Bad = true, func(line int, err error) {
+		if !strings.Contains(err.Error(), "longer than 4 MiB") {
+			t.Error(err)
+		}
+		bad = append(bad, line)
+	}
+	in := line("one") + long(most-1) + "\n" + long(most+1) + "\n" + long(3*most) + "\n" + line("two") + long(most+1)
+	k := &taker{}
+	sum, err := sender(t, k).Lines(t.Context(), strings.NewReader(in), o)
+	if err != nil || sum != (emit.Summary{Sent: 3, Bad: 3}) || fmt.Sprint(bad) != "[3 4 6]" {
+		t.Errorf("%+v, %v; bad lines %v", sum, err, bad)
+	}
+	if got := strings.Join(k.got(), " "); got != "one long two" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// endless gives the same bytes without end and counts them.
+type endless struct{ n int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	e.n += len(p)
+	if e.n > 64<<20 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return len(p), nil
+}
+
+// TestEndlessLine: a line without an end is read in bounded memory, and is none if the input breaks off.
+func TestEndlessLine(t *testing.T) {
+	t.Parallel()
+	k := &taker{}
+	sum, err := sender(t, k).Lines(t.Context(), &endless{}, quiet())
+	if !errors.Is(err, emit.ErrInput) || !errors.Is(err, io.ErrUnexpectedEOF) || sum != (emit.Summary{}) {
+		t.Errorf("%+v, %v", sum, err)
+	}
+}
+
+// TestReadError: what was read whole is sent, half a line is not.
+func TestReadError(t *testing.T) {
+	t.Parallel()
+	k := &taker{}
+	in := io.MultiReader(strings.NewReader(line("one")+line("two")[:10]), iotest.ErrReader(os.ErrPermission))
+	sum, err := sender(t, k).Lines(t.Context(), in, quiet())
+	if !errors.Is(err, os.ErrPermission) || sum != (emit.Summary{Sent: 1}) || len(k.got()) != 1 {
+		t.Errorf("%+v, %v", sum, err)
+	}
+}
+
+// TestNotTaken: what comes after an event that was not taken is not sent: it would overtake it.
+func TestNotTaken(t *testing.T) {
+	t.Parallel()
+	k := &taker{refuse: "two"}
+	o := quiet()
+	o.KeepGoing = true
+	in := line("one") + "\nhello\n" + line("two") + line("three") + strings.Repeat(" ", 1<<20) + "\n" + line("four")
+	sum, err := sender(t, k).Lines(t.Context(), strings.NewReader(in), o)
+	if !errors.Is(err, errRefused) || sum != (emit.Summary{Sent: 2, Bad: 1, Unsent: 1, FirstUnsent: 4}) {
+		t.Errorf("%+v, %v", sum, err)
+	}
+	if got := strings.Join(k.got(), " "); got != "one three" { // what was on its way already
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	k := &taker{silent: make(chan struct{})}
+	o := quiet()
+	o.Timeout = time.Millisecond
+	sum, err := sender(t, k).Lines(t.Context(), strings.NewReader(line("one")+line("two")), o)
+	if !errors.Is(err, context.DeadlineExceeded) || sum != (emit.Summary{Unsent: 2, FirstUnsent: 1}) {
+		t.Errorf("%+v, %v", sum, err)
+	}
+}
+
+// TestTrickle: what has come is sent, whether more comes or not. An interruption ends it behind what is being sent.
+func TestTrickle(t *testing.T) {
+	t.Parallel()
+	in, out := io.Pipe()
+	defer out.Close()
+	k := &taker{entered: make(chan struct{})}
+	s := sender(t, k)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	type result struct {
+		sum emit.Summary
+		err error
+	}
+	done := make(chan result, 1)
+	// Ends when ctx does; read below.
+	go func() {
+		sum, err := s.Lines(ctx, in, quiet())
+		done <- result{sum, err}
+	}()
+	for i := range 3 {
+		if _, err := io.WriteString(out, line(fmt.Sprint(i))+`{"all":`); err != nil { // half a line holds up nobody
+			t.Fatal(err)
+		}
+		<-k.entered
+		if _, err := io.WriteString(out, `true,"event":"half","data":1}`+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		if i < 2 {
+			<-k.entered
+		}
+	}
+	interrupted := errors.New("interrupted")
+	cancel(interrupted)
+	select {
+	case <-k.entered: // the last half may have been sent, or not
+	case r := <-done:
+		done <- r
+	}
+	r := <-done
+	if !errors.Is(r.err, interrupted) || r.sum.Sent != len(k.got()) || r.sum.Sent < 5 {
+		t.Errorf("%+v, %v; got %q", r.sum, r.err, k.got())
+	}
+}
+
+// TestInterruptedWhileSending: what is being sent is waited for, so that the count is true.
+func TestInterruptedWhileSending(t *testing.T) {
+	t.Parallel()
+	k := &taker{silent: make(chan struct{}), entered: make(chan struct{})}
+	s := sender(t, k)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan emit.Summary, 1)
+	// Ends when silent is closed; read below.
+	go func() {
+		sum, err := s.Lines(ctx, io.MultiReader(strings.NewReader(line("one")), iotest.TimeoutReader(strings.NewReader(line("two")))), quiet())
+		if err == nil {
+			t.Error("no error")
+		}
+		done <- sum
+	}()
+	<-k.entered
+	cancel()
+	close(k.silent)
+	if sum := <-done; sum != (emit.Summary{Sent: 1}) {
+		t.Errorf("%+v", sum)
+	}
+}
+
+func TestOne(t *testing.T) {
+	t.Parallel()
+	k := &taker{refuse: "bad"}
+	s := sender(t, k)
+	ev := emit.Event{To: emit.ToUser, Target: "ada", Event: "good", Data: []byte("1")}
+	if err := s.One(t.Context(), ev); err != nil || len(k.got()) != 1 {
+		t.Errorf("%v; got %q", err, k.got())
+	}
+	ev.Event = "bad"
+	if err := s.One(t.Context(), ev); !errors.Is(err, errRefused) {
+		t.Errorf("got %v", err)
+	}
+}
