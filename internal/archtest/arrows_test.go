@@ -72,6 +72,7 @@ var arrows = []rule{
 
 	// Programs for tests, and this package.
 	{folder: "internal/test/redistest", open: true, libraries: []string{"github.com/redis/rueidis"}},
+	{folder: "internal/test/interop", imports: []string{".", "broker/redis", "emitter", "internal/test/redistest", "internal/test/reference"}},
 	{folder: "internal/test/*", imports: []string{"internal/ws", "internal/transport", "internal/transport/epoll", "internal/transport/netconn"}},
 	{folder: "internal/archtest"},
 }

@@ -1,0 +1,280 @@
+package interop_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hearthws/hearth"
+)
+
+// A crowd is clients on every server.
+type crowd struct {
+	ada, bob []*peer // one on each server, in the room lobby
+	apart    []*peer // ada once more, in no room
+}
+
+func (c *crowd) all() []*peer   { return slices.Concat(c.ada, c.bob, c.apart) }
+func (c *crowd) lobby() []*peer { return slices.Concat(c.ada, c.bob) }
+func (c *crowd) users() []*peer { return slices.Concat(c.ada, c.apart) } // all that are ada's
+
+// but is some without those whose ids are excluded.
+func but(some []*peer, exclude []string) []*peer {
+	return slices.DeleteFunc(slices.Clone(some), func(p *peer) bool { return slices.Contains(exclude, p.id) })
+}
+
+func (w *world) crowd() *crowd {
+	w.Helper()
+	c := &crowd{}
+	for _, s := range []struct{ name, addr string }{{"reference", w.ref.addr}, {"exact", w.exact.addr}, {"pattern", w.pattern.addr}} {
+		c.ada = append(c.ada, connect(w.T, s.name, s.addr, "ada", "lobby"))
+		c.bob = append(c.bob, connect(w.T, s.name, s.addr, "bob", "lobby"))
+		c.apart = append(c.apart, connect(w.T, s.name, s.addr, "ada"))
+	}
+	return c
+}
+
+// A source is one of those that send. A nil function is something that it can't do.
+type source struct {
+	name             string
+	client, user     func(id, event string, data json.RawMessage)
+	room             func(name, event string, data json.RawMessage, exclude ...string)
+	all              func(event string, data json.RawMessage, exclude ...string)
+	excludes         bool // from a room
+	excludesFromAll  bool
+	keepsWhatIsThere bool // passes data on byte for byte
+}
+
+func (w *world) sources() []source {
+	sources := []source{w.emitterSource(), w.theirEmitter(), w.theirServer()}
+	for name, n := range map[string]*node{"a server of Hearth": w.exact, "a server of Hearth, with patterns": w.pattern} {
+		publish := func(t hearth.Target, event string, data json.RawMessage, exclude ...string) {
+			must(w.T, n.Publish(w.Context(), t, event, data, exclude...))
+		}
+		sources = append(sources, source{
+			name:   name,
+			client: func(id, event string, data json.RawMessage) { publish(hearth.ToClient(id), event, data) },
+			user:   func(id, event string, data json.RawMessage) { publish(hearth.ToUser(id), event, data) },
+			room: func(name, event string, data json.RawMessage, exclude ...string) {
+				publish(hearth.ToRoom(name), event, data, exclude...)
+			},
+			all: func(event string, data json.RawMessage, exclude ...string) {
+				publish(hearth.ToAll(), event, data, exclude...)
+			},
+			excludes: true, excludesFromAll: true, keepsWhatIsThere: true,
+		})
+		send := func(destination, event string, data json.RawMessage, _ ...string) {
+			must(w.T, n.Send(w.Context(), destination, event, data))
+		}
+		sources = append(sources, source{
+			name:   name + ", by destination",
+			client: func(id, event string, data json.RawMessage) { send(id, event, data) },
+			room:   send,
+			all:    func(event string, data json.RawMessage, _ ...string) { send("", event, data) }, keepsWhatIsThere: true,
+		})
+	}
+	return sources
+}
+
+func (w *world) emitterSource() source {
+	ctx := w.Context()
+	return source{
+		name:   "our emitter",
+		client: func(id, event string, data json.RawMessage) { must(w.T, w.emitter.ToClient(ctx, id, event, data)) },
+		user:   func(id, event string, data json.RawMessage) { must(w.T, w.emitter.ToUser(ctx, id, event, data)) },
+		room: func(name, event string, data json.RawMessage, exclude ...string) {
+			must(w.T, w.emitter.ToRoom(ctx, name, event, data, exclude...))
+		},
+		all: func(event string, data json.RawMessage, exclude ...string) {
+			must(w.T, w.emitter.Broadcast(ctx, event, data, exclude...))
+		},
+		excludes: true, excludesFromAll: true, keepsWhatIsThere: true,
+	}
+}
+
+func (w *world) theirEmitter() source {
+	return source{
+		name: "the reference's emitter",
+		client: func(id, event string, data json.RawMessage) {
+			w.ref.do("toClient", map[string]any{"clientId": id, "event": event, "data": data})
+		},
+		user: func(id, event string, data json.RawMessage) {
+			w.ref.do("toUser", map[string]any{"userId": id, "event": event, "data": data})
+		},
+		room: func(name, event string, data json.RawMessage, exclude ...string) {
+			w.ref.do("toRoom", map[string]any{"room": name, "event": event, "data": data, "exclude": exclude})
+		},
+		all: func(event string, data json.RawMessage, _ ...string) {
+			w.ref.do("broadcast", map[string]any{"event": event, "data": data})
+		},
+		excludes: true,
+	}
+}
+
+// theirServer sends by destination only: that is all that the reference publishes of itself.
+func (w *world) theirServer() source {
+	send := func(destination, event string, data json.RawMessage) {
+		w.ref.do("send", map[string]any{"destination": destination, "payload": map[string]any{"topic": event, "data": data}})
+	}
+	return source{
+		name:   "the reference's server",
+		client: send,
+		room:   func(name, event string, data json.RawMessage, _ ...string) { send(name, event, data) },
+		all:    func(event string, data json.RawMessage, _ ...string) { send("", event, data) },
+	}
+}
+
+// reaches checks that an event has come to some of the crowd, once, and to nobody else: a mark to all that is sent by
+// the same source arrives behind it.
+func (c *crowd) reaches(s source, event string, some []*peer) {
+	mark := "mark of " + event
+	s.all(mark, json.RawMessage("true"))
+	for _, p := range c.all() {
+		if slices.Contains(some, p) {
+			p.wants(fmt.Sprintf(`{"event":%q,"data":{"n":1}}`, event))
+		}
+		p.wants(fmt.Sprintf(`{"event":%q,"data":true}`, mark))
+	}
+}
+
+// TestTargets sends from everywhere to everywhere.
+func TestTargets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.crowd()
+	data := json.RawMessage(`{"n":1}`)
+	out := []string{c.ada[0].id, c.bob[1].id, c.bob[2].id, c.apart[1].id, "nobody"}
+	for _, s := range w.sources() {
+		for i, p := range c.all() {
+			event := fmt.Sprintf("%s to client %d", s.name, i)
+			s.client(p.id, event, data)
+			c.reaches(s, event, []*peer{p})
+		}
+		s.client("nobody", s.name+" to nobody", data)
+		c.reaches(s, s.name+" to nobody", nil)
+		if s.user != nil {
+			s.user("ada", s.name+" to a user", data)
+			c.reaches(s, s.name+" to a user", c.users())
+		}
+		s.room("lobby", s.name+" to a room", data)
+		c.reaches(s, s.name+" to a room", c.lobby())
+		s.room("elsewhere", s.name+" to an empty room", data)
+		c.reaches(s, s.name+" to an empty room", nil)
+		s.room(c.bob[0].id, s.name+" to the room of a client", data)
+		c.reaches(s, s.name+" to the room of a client", c.bob[:1])
+		s.all(s.name+" to all", data)
+		c.reaches(s, s.name+" to all", c.all())
+		if s.excludes {
+			s.room("lobby", s.name+" to most of a room", data, out...)
+			c.reaches(s, s.name+" to most of a room", but(c.lobby(), out))
+		}
+		if s.excludesFromAll {
+			s.all(s.name+" to most", data, out...)
+			c.reaches(s, s.name+" to most", but(c.all(), out))
+		}
+	}
+}
+
+// TestComingAndGoing: what a client may get follows it through joining, leaving and coming back.
+func TestComingAndGoing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, s := range []struct{ name, addr string }{{"reference", w.ref.addr}, {"exact", w.exact.addr}, {"pattern", w.pattern.addr}} {
+		for _, from := range []source{w.emitterSource(), w.theirEmitter()} {
+			p := connect(t, s.name, s.addr, "ada", "tea")
+			from.room("tea", "in", json.RawMessage("1"))
+			p.wants(`{"event":"in","data":1}`)
+			p.say("leave", map[string]any{"rooms": []string{"tea"}})
+			p.say("echo", 2)
+			p.wants(`{"event":"echo","data":2}`)
+			from.room("tea", "out", json.RawMessage("1"))
+			p.say("join", map[string]any{"rooms": []string{"coffee"}})
+			p.say("echo", 3)
+			p.wants(`{"event":"echo","data":3}`)
+			from.room("tea", "still out", json.RawMessage("1"))
+			from.room("coffee", "in again", json.RawMessage("1"))
+			p.wants(`{"event":"in again","data":1}`)
+			p.conn.CloseNow()
+		}
+	}
+}
+
+// A text is data as it is written, and as it comes out of JSON.parse and JSON.stringify.
+type text struct{ name, data, parsed string }
+
+var texts = []text{
+	{"null", `null`, `null`},
+	{"true", `true`, `true`},
+	{"zero", `0`, `0`},
+	{"empty string", `""`, `""`},
+	{"empty object", `{}`, `{}`},
+	{"empty array", `[]`, `[]`},
+	{"large number", `12345678901234567890`, `12345678901234567000`},
+	{"exact number", `9007199254740993`, `9007199254740992`},
+	{"trailing zeros", `1.50`, `1.5`},
+	{"exponent", `1e2`, `100`},
+	{"too large", `1e400`, `null`},
+	{"negative zero", `-0`, `0`},
+	{"spaces", `{ "a" : [ 1 , 2 ] }`, `{"a":[1,2]}`},
+	{"equal names", `{"a":1,"a":2}`, `{"a":2}`},
+	{"names that are numbers", `{"b":1,"1":2}`, `{"1":2,"b":1}`},
+	{"emoji", `"😀 zażółć 日本"`, `"😀 zażółć 日本"`},
+	{"escaped emoji", `"\ud83d\ude00"`, `"😀"`},
+	{"line separators", "\"a\u2028b\u2029c\"", "\"a\u2028b\u2029c\""},
+	{"lone surrogate", `"\ud800 and \udc00"`, `"\ud800 and \udc00"`},
+	{"needless escapes", `"\u0041\/"`, `"A/"`},
+	{"control characters", `"\u0000\b\t\n\u001f"`, `"\u0000\b\t\n\u001f"`},
+	{"quotes", `"\"\\'"`, `"\"\\'"`},
+	{"large", `"` + strings.Repeat("0123456789abcdef", 100<<10/16) + `"`, `"` + strings.Repeat("0123456789abcdef", 100<<10/16) + `"`},
+}
+
+// TestData: from Hearth to Hearth not a byte changes. What passes through the reference is what JSON.parse and
+// JSON.stringify make of it: the same value as far as JavaScript has it.
+func TestData(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	onRef := connect(t, "reference", w.ref.addr, "ada")
+	onHearth := []*peer{connect(t, "exact", w.exact.addr, "ada"), connect(t, "pattern", w.pattern.addr, "ada")}
+	for _, s := range w.sources() {
+		for _, text := range texts {
+			event := s.name + " " + text.name
+			s.all(event, json.RawMessage(text.data))
+			parsed := fmt.Sprintf(`{"event":%q,"data":%s}`, event, text.parsed)
+			onRef.wants(parsed)
+			for _, p := range onHearth {
+				if s.keepsWhatIsThere {
+					p.wants(fmt.Sprintf(`{"event":%q,"data":%s}`, event, text.data))
+				} else {
+					p.wants(parsed)
+				}
+			}
+		}
+	}
+	// Without data: only the reference's emitter lets that through.
+	w.ref.do("broadcast", map[string]any{"event": "bare"})
+	for _, p := range append(onHearth, onRef) {
+		p.wants(`{"event":"bare"}`)
+	}
+}
+
+// TestBatch: many events from one goroutine come to clients of all servers in their order.
+func TestBatch(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const n = 2000
+	peers := []*peer{connect(t, "reference", w.ref.addr, "ada"), connect(t, "exact", w.exact.addr, "ada"), connect(t, "pattern", w.pattern.addr, "ada")}
+	b := w.emitter.Batch()
+	for i := range n {
+		b.ToUser("ada", "n", i)
+	}
+	if errs := b.Send(t.Context()); errs != nil {
+		t.Fatal(errs)
+	}
+	for _, p := range peers {
+		for i := range n {
+			p.wants(fmt.Sprintf(`{"event":"n","data":%d}`, i))
+		}
+	}
+}
