@@ -66,7 +66,7 @@ var arrows = []rule{
 	{folder: "cmd/hearth", imports: []string{"internal/cli"}},
 
 	// Users, too. Examples show what an application looks like, so they have nothing that it can't have.
-	{folder: "examples/*", imports: []string{".", "broker", "broker/memory", "protocol"}},
+	{folder: "examples/*", imports: []string{".", "broker", "broker/memory", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/test/reference", open: true},
 	{folder: "bench/*", imports: []string{".", "internal/test/reference"}},
 
