@@ -10,6 +10,7 @@ import (
 	"github.com/hearthws/hearth/internal/node"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/protocol"
+	"github.com/hearthws/hearth/seal"
 )
 
 // State is how far a client has come: protocol.StateAuthenticated for those that the application meets, and
@@ -68,6 +69,32 @@ func (c *Client[M]) Send(event string, data any) error {
 		return err
 	}
 	return c.s.Send(node.Encode(event, raw))
+}
+
+// EnableEncryption makes this client an encrypted one for good, after an exchange of keys of your own: by cipher, or nil if
+// Config.Transform does all. The event, if it is not empty, is sent in clear, as the last message that is: it tells the client, and
+// may carry what it needs.
+//
+// The moment is a turn of the client's event loop, for which it waits, at most until ctx is done. When it returns nil, what
+// was sent before and has not begun to go out has been taken back, to follow encrypted behind the event; nothing that is sent
+// leaves in clear. (To an operating system or a TLS library it has gone out when it was given to them: of the goroutine transport up
+// to 64 KiB.) With another error than ErrNotConnected and ErrEncrypted the client may be encrypted or not:
+// disconnect it. With Config.EncryptedOnly the client must be silent from when it offers its keys until it gets the event: what it has sent in
+// clear meanwhile closes it.
+func (c *Client[M]) EnableEncryption(ctx context.Context, cipher *seal.Cipher, event string, data any) error {
+	raw, skip, err := encode(event, data)
+	if err != nil {
+		return err
+	}
+	if skip {
+		err = c.s.Encrypt(ctx, cipher, nil)
+	} else {
+		err = c.s.Encrypt(ctx, cipher, node.Encode(event, raw))
+	}
+	if err != nil {
+		return fmt.Errorf("enable encryption: %w", err)
+	}
+	return nil
 }
 
 // Join makes the client a member of the rooms without asking ValidateRooms: what is sent to them once it has returned

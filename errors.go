@@ -19,6 +19,9 @@ var (
 	// ErrNotConnected is returned for a client that is not, or no longer, authenticated on this node.
 	ErrNotConnected = hub.ErrNotMember
 
+	// ErrEncrypted is returned by EnableEncryption for a client that is encrypted already.
+	ErrEncrypted = hub.ErrEncrypted
+
 	// ErrTooManyRooms is returned when a client is in Limits.MaxRooms rooms.
 	ErrTooManyRooms = hub.ErrTooManyRooms
 

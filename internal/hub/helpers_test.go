@@ -21,6 +21,7 @@ type client struct {
 	hub.Member
 
 	got      []byte // frames, one behind the other
+	kept     int    // how much of got has gone out, for TakeBack
 	room     int    // bytes that the link still takes; negative: any
 	finished bool
 
@@ -43,10 +44,19 @@ func (c *client) Write(p []byte) bool {
 
 func (c *client) WriteNow(p []byte) bool { return c.Write(p) }
 func (c *client) Finish(p []byte)        { c.got, c.finished = append(c.got, p...), true }
-func (c *client) Buffered() int          { return int(c.buffered.Load()) }
-func (c *client) Refused(n int)          { c.refused += n }
-func (c *client) Lingers()               { c.lingers++ }
-func (c *client) Unsealed(error)         { c.unsealed.Add(1) }
+func (c *client) TakeBack(cut func([]byte, int) int) [][]byte {
+	end := 0
+	if c.kept > 0 {
+		end = cut(c.got, c.kept)
+	}
+	back := bytes.Clone(c.got[end:])
+	c.got = c.got[:end]
+	return [][]byte{back}
+}
+func (c *client) Buffered() int  { return int(c.buffered.Load()) }
+func (c *client) Refused(n int)  { c.refused += n }
+func (c *client) Lingers()       { c.lingers++ }
+func (c *client) Unsealed(error) { c.unsealed.Add(1) }
 
 // events are the names of the events that the client got, in order; other frames are named by their opcode.
 func (c *client) events() []string {

@@ -56,6 +56,7 @@ type item struct {
 	raw     []byte    // control, finish: a whole frame
 	exclude []*Member // fanOut
 	turns   *turns    // fanOut, if somebody may transform it
+	change  *Change   // encrypt
 }
 
 type itemKind uint8
@@ -67,6 +68,7 @@ const (
 	notice                  // a message to a member, live or not
 	control                 // a frame that is no message to a member, live or not
 	finish                  // the last frame to a member
+	encrypt                 // no message to a member in clear from then on
 )
 
 // push queues it and reports whether there was room. Welcomes, notices, control and last frames always have: they are
@@ -125,7 +127,10 @@ func (l *Lane) Tick() (more bool) {
 		l.mu.Unlock()
 	}
 	worked, bytes, messages := len(l.work) > 0, 0, 0
-	for l.next < len(l.work) && bytes < turnMax {
+	for began := l.next; l.next < len(l.work) && bytes < turnMax; {
+		if l.work[l.next].kind == encrypt && l.next > began {
+			break
+		}
 		n, size := l.run()
 		alone := l.next == 0 && n == len(l.work)
 		l.carry(l.work[l.next:l.next+n], size, alone)
@@ -216,13 +221,15 @@ func (l *Lane) carry(run []item, size int, alone bool) {
 	case notice:
 		if m.sealed {
 			l.accept(m, &parcels{run: run})
-		} else {
-			m.link.Write(it.msg.Frame())
+		} else if m.link.Write(it.msg.Frame()) {
+			l.hub.delivered.Add(1)
 		}
 	case control:
 		m.link.Write(it.raw)
 	case finish:
 		l.finish(m, it.raw)
+	case encrypt:
+		l.encrypt(m, it.change)
 	}
 }
 

@@ -15,6 +15,8 @@ type Link interface {
 	WriteNow(p []byte) bool
 	// Finish queues p regardless and then closes the connection in order.
 	Finish(p []byte)
+	// TakeBack withdraws what has not begun to go out; cut says where a piece may end of which n bytes are out.
+	TakeBack(cut func(piece []byte, n int) int) [][]byte
 	// Buffered is how much the peer has not taken yet, in bytes. Any goroutine.
 	Buffered() int
 }

@@ -20,11 +20,14 @@ import (
 // sink is a member that costs nothing to write to.
 type sink struct{ hub.Member }
 
-func (s *sink) Write([]byte) bool    { return true }
-func (s *sink) WriteNow([]byte) bool { return true }
-func (s *sink) Finish([]byte)        {}
-func (s *sink) Buffered() int        { return 0 }
-func (s *sink) Refused(int)          {}
+func (s *sink) Write([]byte) bool                       { return true }
+func (s *sink) WriteNow([]byte) bool                    { return true }
+func (s *sink) Finish([]byte)                           {}
+func (s *sink) TakeBack(func([]byte, int) int) [][]byte { return nil }
+func (s *sink) Buffered() int                           { return 0 }
+func (s *sink) Refused(int)                             {}
+func (s *sink) Unsealed(error)                          {}
+func (s *sink) Lingers()                                {}
 
 // newIdle makes a node that is not running: whoever has it is its loop.
 func newIdle(b *testing.B) *Node {

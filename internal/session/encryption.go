@@ -1,12 +1,15 @@
 package session
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
 	"github.com/hearthws/hearth/seal"
 )
@@ -125,6 +128,30 @@ func (s *Session) transform(payload []byte) (replacement []byte, err error) {
 		return err
 	}, func(failure error) { err = failure })
 	return replacement, err
+}
+
+// Encrypt makes an authenticated client an encrypted one, and tells it by last, in clear. See hub.Encrypt.
+func (s *Session) Encrypt(ctx context.Context, c *seal.Cipher, last *ws.Message) error {
+	if err := s.usable(c); err != nil {
+		return err
+	}
+	change := hub.Change{Encryption: *s.encryption(c), Last: last, InClear: s.greeting}
+	return s.env.Hub.Encrypt(ctx, (*lifetime)(s).Done(), &s.member, change)
+}
+
+// greeting is how many of the first messages are `connected` and errors from before. A client could not know who it is
+// without.
+func (s *Session) greeting(payloads [][]byte) int {
+	connected := []byte(`{"event":"connected","data":{"id":"` + s.ID() + `"`)
+	for i, p := range payloads {
+		if bytes.HasPrefix(p, connected) {
+			return i + 1
+		}
+		if !bytes.HasPrefix(p, []byte(`{"event":"error",`)) {
+			break
+		}
+	}
+	return 0
 }
 
 // Unsealed is told that a message for the client could not be encrypted. It is hub.Owner's.

@@ -40,6 +40,12 @@ type Conn interface {
 	// go to the socket at once. On the loop only. Never blocks.
 	WriteNow(p []byte) bool
 
+	// TakeBack withdraws what was queued and has not begun to go out, and returns it, in the pieces in which it was
+	// written or in larger ones. When the first n bytes of a piece are out, cut says where it may end: at n or later; what is
+	// before that stays queued. Out is what the socket has been given, whether it has taken it yet or not: netconn gives it
+	// up to 64 KiB at a time. After Finish nothing is taken back. On the loop only. Never blocks.
+	TakeBack(cut func(piece []byte, n int) int) [][]byte
+
 	// Finish queues p whatever the limit (p may be empty), refuses every later Write, and, once everything is written,
 	// shuts the writing side down and waits for the peer to close. Handler.Data goes on being called until then.
 	// A peer that has not closed Config.CloseTimeout after Finish is cut off, written or not. A second Finish does nothing.

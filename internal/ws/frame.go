@@ -20,6 +20,19 @@ func AppendFrame(dst []byte, op Opcode, payload []byte) []byte {
 	return append(appendHeader(dst, op, false, len(payload), 0), payload...)
 }
 
+// FrameEnd is where the frame ends that byte n-1 is in: frames are whole ones as a server sends them, n is more than 0.
+func FrameEnd(frames []byte, n int) int {
+	end := 0
+	for end < n && len(frames)-end >= 2 {
+		length, size, err := parseLength(frames[end:], Opcode(frames[end]&bitsOp))
+		if rest := len(frames) - end; err != nil || size == 0 || length > uint64(rest-size) {
+			return len(frames) // not what was promised
+		}
+		end += size + int(length)
+	}
+	return end
+}
+
 // AppendClose appends a close frame as a server sends it. The frame is empty when code may not be sent, as
 // CloseNoStatus may not, so that any code that Handler.Close was given can be echoed. reason is cut to what fits.
 func AppendClose(dst []byte, code int, reason string) []byte {

@@ -110,10 +110,24 @@ func (c *connection) WriteNow(p []byte) bool {
 	}
 	if n < len(p) {
 		c.state |= blocked
-		c.push(p[n:])
+		c.push(p) // whole: TakeBack needs its beginning
+		c.out.Advance(n)
+		c.waiting.Store(int64(c.out.Len()))
 		c.loop.watch(c)
 	}
 	return true
+}
+
+func (c *connection) TakeBack(cut func(piece []byte, n int) int) [][]byte {
+	if c.out == nil || c.is(closing|finishing) {
+		return nil
+	}
+	taken := c.out.TakeBack(0, cut)
+	c.waiting.Store(int64(c.out.Len()))
+	if c.out.Len() == 0 {
+		c.loop.recycle(c)
+	}
+	return taken
 }
 
 func (c *connection) Finish(p []byte) {

@@ -29,6 +29,7 @@ type connection struct {
 	changed   sync.Cond  // something below is no longer what read may be waiting for
 	queue     pending.Queue
 	ready     int   // the bytes of queue from earlier turns: those of this turn are not yet for write
+	given     int   // of those, what write has given to the socket, which has not taken all of it yet
 	writing   bool  // write runs
 	finishing bool  // Finish was called
 	shut      bool  // the writing side is closed, or about to be
@@ -57,6 +58,18 @@ func (c *connection) Write(p []byte) bool {
 
 // WriteNow is Write: a socket of any kind can be written without blocking only by another goroutine.
 func (c *connection) WriteNow(p []byte) bool { return c.Write(p) }
+
+func (c *connection) TakeBack(cut func(piece []byte, n int) int) [][]byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil || c.finishing {
+		return nil
+	}
+	taken := c.queue.TakeBack(c.given, cut)
+	c.ready = min(c.ready, c.queue.Len())
+	c.waiting.Store(int64(c.queue.Len()))
+	return taken
+}
 
 func (c *connection) Finish(p []byte) {
 	c.mu.Lock()
@@ -115,11 +128,13 @@ func (c *connection) write() {
 	for c.err == nil && c.ready > 0 {
 		p := c.queue.Next(*scratch)
 		p = p[:min(len(p), c.ready, pieceMax)]
+		c.given = len(p)
 		c.unlocked(func() error {
 			n, err := c.nc.Write(p)
 			p = p[:n]
 			return err
 		})
+		c.given = 0
 		if c.err == nil {
 			c.queue.Advance(len(p))
 			c.ready -= len(p)

@@ -95,6 +95,34 @@ func (q *Queue) Advance(n int) {
 	q.off = n
 }
 
+// TakeBack removes what waits behind the first n bytes, and returns it. When those, or what was written before, end within a
+// piece, cut says how much of the piece stays: at least as much as is gone of it.
+func (q *Queue) TakeBack(n int, cut func(piece []byte, gone int) int) (taken [][]byte) {
+	i, gone := q.head, q.off+n
+	for i < len(q.refs) && gone >= len(q.refs[i]) {
+		gone -= len(q.refs[i])
+		i++
+	}
+	if i < len(q.refs) && gone > 0 {
+		piece := q.refs[i]
+		keep := min(max(cut(piece, gone), gone), len(piece))
+		if q.refs[i] = piece[:keep:keep]; keep < len(piece) {
+			taken = append(taken, piece[keep:])
+		}
+		i++
+	}
+	taken = append(taken, q.refs[i:]...)
+	clear(q.refs[i:])
+	q.refs, q.loose = q.refs[:i], min(q.loose, i)
+	for _, p := range taken {
+		q.size -= len(p)
+	}
+	if q.size == 0 {
+		q.Reset()
+	}
+	return taken
+}
+
 // Reset empties the queue, and keeps a little room for the next use.
 func (q *Queue) Reset() {
 	if cap(q.refs) > keepCap {

@@ -50,6 +50,8 @@ func Run(t *testing.T, b Backend) {
 		{name: "BackpressureLargeWrite", run: testBackpressureLargeWrite},
 		{name: "Backlogged", run: testBacklogged},
 		{name: "SlowReaderAlone", run: testSlowReaderAlone},
+		{name: "TakeBack", run: testTakeBack},
+		{name: "TakeBackFinished", run: testTakeBackFinished, skip: !b.HalfClose},
 		{name: "Pause", run: testPause},
 		{name: "PauseInData", run: testPauseInData},
 		{name: "PauseToggles", run: testPauseToggles},

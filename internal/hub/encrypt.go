@@ -1,0 +1,122 @@
+package hub
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hearthws/hearth/internal/ws"
+)
+
+// ErrEncrypted is returned by Encrypt for a member that is encrypted already.
+var ErrEncrypted = errors.New("client is already encrypted")
+
+// Change is how a member that is in clear becomes an encrypted one.
+type Change struct {
+	Encryption
+	// Last goes out as the last message in clear, ahead of what waits. Nil: nothing does.
+	Last *ws.Message
+	// InClear is told the messages that were sent before and have not begun to go out, and returns how many of the first ones
+	// go out in clear all the same: the member could not do without them. Called on the lane's loop; must not block.
+	InClear func(payloads [][]byte) int
+
+	outlet *outlet
+	done   chan error // has room for one
+}
+
+// Encrypt makes m an encrypted member for good. When it returns nil, nothing leaves in clear any more but the rest of
+// a frame that had begun to go out: what was queued before, in the lane and in the connection, has been taken back to be
+// sealed. It waits for a turn of the loop. With ctx's error, and with ErrNotMember because gone was closed, the change may
+// still come about.
+func (h *Hub) Encrypt(ctx context.Context, gone <-chan struct{}, m *Member, c Change) error {
+	c.outlet = &outlet{member: m, Encryption: c.Encryption}
+	c.done = make(chan error, 1)
+	h.mu.RLock()
+	admitted := m.admitted
+	if admitted {
+		m.lane.push(item{kind: encrypt, member: m, change: &c})
+	}
+	h.mu.RUnlock()
+	if !admitted {
+		return ErrNotMember
+	}
+	select {
+	case err := <-c.done:
+		return err
+	case <-gone:
+		return ErrNotMember
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// encrypt makes the change. It comes first in a turn, so that the connection has tried to send all that came before.
+func (l *Lane) encrypt(m *Member, c *Change) {
+	switch {
+	case m.sealed:
+		c.done <- ErrEncrypted
+		return
+	case !m.live:
+		c.done <- ErrNotMember
+		return
+	}
+	var back takenBack
+	for _, piece := range m.link.TakeBack(ws.FrameEnd) {
+		back.read(piece)
+	}
+	l.hub.mu.Lock()
+	counted := m.admitted
+	if counted {
+		l.hub.countLocked(m, -1)
+	}
+	m.outlet.Store(c.outlet) // now, so that an answer to Last can be opened
+	if counted {
+		l.hub.countLocked(m, 1)
+	}
+	l.hub.mu.Unlock()
+
+	clear := 0
+	if c.InClear != nil {
+		clear = c.InClear(back.payloads)
+	}
+	for _, payload := range back.payloads[:clear] {
+		m.link.Write(ws.AppendFrame(nil, ws.OpText, payload))
+	}
+	for _, frame := range back.control {
+		m.link.Write(frame)
+	}
+	if c.Last != nil {
+		l.deliver([]item{{member: m, msg: c.Last}})
+	}
+	m.sealed = true
+	l.hub.delivered.Add(-uint64(len(back.payloads) - clear)) // they have not been
+	for _, payload := range back.payloads[clear:] {
+		l.accept(m, &parcels{run: []item{{msg: ws.NewMessage(payload)}}})
+	}
+	c.done <- nil
+}
+
+// takenBack are frames that were to be sent, taken apart.
+type takenBack struct {
+	payloads [][]byte // of messages
+	control  [][]byte // whole frames
+}
+
+// read takes one piece, which is of whole frames.
+func (t *takenBack) read(piece []byte) {
+	end := ws.NewEndpoint(ws.Client, 1<<30, true)
+	_ = end.Feed(piece, t) // they were made here: there is nothing wrong with them
+}
+
+func (t *takenBack) Message(_ ws.Opcode, payload []byte) {
+	t.payloads = append(t.payloads, append([]byte(nil), payload...))
+}
+
+func (t *takenBack) Ping(payload []byte) {
+	t.control = append(t.control, ws.AppendFrame(nil, ws.OpPing, payload))
+}
+
+func (t *takenBack) Pong(payload []byte) {
+	t.control = append(t.control, ws.AppendFrame(nil, ws.OpPong, payload))
+}
+
+func (t *takenBack) Close(int, string) {} // behind Finish nothing is taken back

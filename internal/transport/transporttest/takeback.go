@@ -1,0 +1,77 @@
+package transporttest
+
+import (
+	"bytes"
+	"io"
+	"testing"
+
+	"github.com/hearthws/hearth/internal/transport"
+)
+
+// testTakeBack withdraws what waits for a client that does not read, writes something else in its place, and wants the client
+// to get what was out, up to the end of a unit, and then that: nothing twice, nothing lost.
+func testTakeBack(t *testing.T, b Backend) {
+	const unit, limit = 100, 300 << 10
+	up := func(piece []byte, n int) int {
+		if n <= 0 || n >= len(piece) {
+			t.Errorf("asked where a piece of %d bytes may end of which %d are out", len(piece), n)
+		}
+		return (n + unit - 1) / unit * unit
+	}
+	for _, piece := range []int{unit, 7 * unit, 900 * unit} {
+		r := b.start(t, transport.Config{Backpressure: limit})
+		m := r.connect(b, nil, nil)
+		m.within(patience)
+		m.on(func() {
+			if taken := m.conn.TakeBack(up); taken != nil {
+				t.Errorf("%d pieces were taken back from a connection that had none", len(taken))
+			}
+		})
+		written := fill(t, m, limit, piece)
+		mark, now := bytes.Repeat([]byte{'!'}, unit), bytes.Repeat([]byte{'?'}, unit)
+		var taken []byte
+		m.on(func() {
+			before := m.conn.Buffered()
+			for _, p := range m.conn.TakeBack(up) {
+				taken = append(taken, p...)
+			}
+			if after := m.conn.Buffered(); before-after < len(taken) { // more, if the socket has taken something meanwhile
+				t.Errorf("%d bytes waited, %d were taken back, and %d wait", before, len(taken), after)
+			}
+			m.conn.Write(now)
+			if back := m.conn.TakeBack(up); len(back) != 1 || !bytes.Equal(back[0], now) {
+				t.Errorf("what has just been written was not taken back, but %d pieces", len(back))
+			}
+			if !m.conn.Write(mark) {
+				t.Error("what takes their place was refused")
+			}
+		})
+		if len(taken) == 0 || len(taken)%unit != 0 || !bytes.HasSuffix(written, taken) {
+			t.Fatalf("pieces of %d: %d bytes were taken back, which are not the last of those written", piece, len(taken))
+		}
+		want := append(written[:len(written)-len(taken)], mark...)
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(m.nc, got); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("pieces of %d: the client did not get what was out and the mark (%v)", piece, err)
+		}
+		m.drained()
+	}
+}
+
+// testTakeBackFinished: what is to go out before a connection ends does.
+func testTakeBackFinished(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	m.on(func() {
+		m.conn.Write([]byte("all"))
+		m.conn.Finish([]byte(" of it"))
+		if taken := m.conn.TakeBack(func(_ []byte, n int) int { return n }); taken != nil {
+			t.Errorf("taken back after Finish: %q", taken)
+		}
+	})
+	got, err := io.ReadAll(m.nc)
+	if string(got) != "all of it" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
