@@ -209,6 +209,9 @@ type Limits struct {
 	SendQueue int
 }
 
+// WithDefaults is c with its defaults filled in, as New does: for programs that show them.
+func (c Config[A, M]) WithDefaults() Config[A, M] { return c.withDefaults() }
+
 // withDefaults fills in what is not set.
 func (c Config[A, M]) withDefaults() Config[A, M] {
 	def(&c.Identifier, "hearth")

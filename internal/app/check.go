@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hearthws/hearth/broker/redis"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -82,7 +83,7 @@ func parsePath(s string) (string, error) {
 	if len(s) < 2 || s[0] != '/' || strings.ContainsAny(s, "?#{}% \\") || strings.Contains(s, "//") || strings.HasSuffix(s, "/") {
 		return "", errors.New("takes an absolute URL path without query, escapes or a slash at the end, as in /ws")
 	}
-	if s == healthPath || strings.HasPrefix(s, assetPath) {
+	if s == healthPath || s == readyPath || strings.HasPrefix(s, assetPath) {
 		return "", fmt.Errorf("%s is taken by the server itself: use another, as in /ws", s)
 	}
 	return s, nil
@@ -99,6 +100,17 @@ func parseOrigin(s string) (string, error) {
 		return "", errors.New(want)
 	}
 	return strings.ToLower(s), nil
+}
+
+// parseRedis leaves it to the broker to say what is wrong: it never quotes what may be a password.
+func parseRedis(s string) (string, error) {
+	if s == "" {
+		return s, nil
+	}
+	if _, err := redis.New(redis.Config{URL: s}); err != nil {
+		return "", fmt.Errorf("takes a URL, as in redis://:password@host:6379: %w", err)
+	}
+	return s, nil
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -33,6 +34,12 @@ type Config struct {
 
 	Auth         string
 	DefaultRooms []string // never nil
+	UUIDRooms    bool
+
+	Redis         string `json:"-"` // a URL, perhaps with a password; empty: none
+	RedisTimeout  time.Duration
+	RedisPatterns bool
+	Resync        bool
 
 	AuthTimeout       time.Duration
 	HeartbeatInterval time.Duration
@@ -127,8 +134,35 @@ func Load(src Sources) (Config, []Setting, error) {
 }
 
 func (s Setting) wrong(err error) *OptionError {
-	return &OptionError{Option: s.Option.Name, Source: s.Source, Value: strings.Join(s.Values, ","), Reason: err.Error()}
+	return &OptionError{Option: s.Option.Name, Source: s.Source, Value: s.Option.shown(strings.Join(s.Values, ",")), Reason: err.Error()}
 }
+
+// shown is a value as people may see it: of a secret that there is one, and of a URL all but what is secret in it.
+func (o Option) shown(value string) string {
+	if !o.Secret || value == "" {
+		return value
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme == "" || u.Opaque != "" {
+		return hidden
+	}
+	if _, has := u.User.Password(); has {
+		u.User = url.UserPassword(u.User.Username(), hidden)
+	}
+	query := u.Query()
+	for name, values := range query {
+		for i := range values {
+			if strings.Contains(strings.ToLower(name), "pass") {
+				values[i] = hidden
+			}
+		}
+	}
+	u.RawQuery = query.Encode()
+	return u.String()
+}
+
+// hidden stands for a secret.
+const hidden = "HIDDEN"
 
 // environment picks the HEARTH_* variables, by option name. A variable that is set to nothing counts as not set: that
 // is how compose files and unit files pass what they do not have.
@@ -235,7 +269,7 @@ func merge(ls []layer) ([]Setting, error) {
 		}
 		values, err := texts(k.Get(o.Name), o.List)
 		if err != nil {
-			errs = append(errs, &OptionError{Option: o.Name, Source: s.Source, Value: fmt.Sprint(k.Get(o.Name)), Reason: err.Error()})
+			errs = append(errs, &OptionError{Option: o.Name, Source: s.Source, Value: o.shown(fmt.Sprint(k.Get(o.Name))), Reason: err.Error()})
 		}
 		s.Values = values
 		settings = append(settings, s)
@@ -292,7 +326,7 @@ func splitList(s string) []string {
 }
 
 // WriteYAML formats settings as a file that Load accepts, with the source of each value beside it. Nothing in it is
-// secret: keys and certificates appear as the paths of their files.
+// secret: keys and certificates appear as the paths of their files, and a password is not shown.
 func WriteYAML(settings []Setting) string {
 	var b strings.Builder
 	b.WriteString("# What hearth serve runs with. Flags win over HEARTH_* variables, these over the file, this over defaults.\n")

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -128,6 +129,9 @@ func TestLoadErrors(t *testing.T) {
 		{"port", "", "", map[string][]string{"listen": {"localhost:http"}}, []string{"--listen", "65535"}},
 		{"path", "", "", map[string][]string{"path": {"ws"}}, []string{"--path", "/ws"}},
 		{"path taken", "", "", map[string][]string{"path": {"/healthz"}}, []string{"--path", "taken"}},
+		{"path taken by the other", "", "", map[string][]string{"path": {"/readyz"}}, []string{"--path", "taken"}},
+		{"redis", "", "", map[string][]string{"redis": {"localhost:6379"}}, []string{"--redis", "redis://:password@host:6379"}},
+		{"redis timeout", "", "", map[string][]string{"redis-timeout": {"0"}}, []string{"--redis-timeout", "at least 1ms"}},
 		{"path is a pattern", "", "", map[string][]string{"path": {"/{x}"}}, []string{"--path"}},
 		{"origin", "", "", map[string][]string{"origins": {"https://a.example/x"}}, []string{"--origins", "https://example.com"}},
 		{"any origin and more", "", "", map[string][]string{"origins": {"*,https://a.example"}}, []string{"--origins", "alone"}},
@@ -257,4 +261,31 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("printed and loaded again: %+v, before %+v", got, want)
 		}
 	})
+}
+
+// TestSecretsAreNotShown: neither by --print-config nor by an error.
+func TestSecretsAreNotShown(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{
+		"redis://:s3cret@localhost:6379", "redis://me:s3cret@localhost/0", "redis://localhost?sentinel_password=s3cret&master_set=x",
+		"redis://:s3cret@localhost:6379?nothing=known", "s3cret", "redis://:s3cr%zzet@h", "http://u:s3cret@h", "redis://:s3cret@h/x",
+	} {
+		for name, src := range map[string]app.Sources{
+			"flag": {Flags: map[string][]string{"redis": {url}}}, "variable": {Environ: []string{"HEARTH_REDIS=" + url}},
+			"file": {File: writeFile(t, "hearth.yaml", "redis: \""+url+"\"\n")}, "list": {File: writeFile(t, "hearth.yaml", "redis: [\""+url+"\"]\n")},
+		} {
+			_, settings, err := app.Load(src)
+			shown := fmt.Sprint(err)
+			if err == nil {
+				shown += app.WriteYAML(settings)
+			}
+			if strings.Contains(shown, "s3cr") {
+				t.Errorf("%s %s: %s", name, url, shown)
+			}
+		}
+	}
+	_, settings, err := app.Load(app.Sources{Flags: map[string][]string{"redis": {"redis://me:s3cret@localhost:6379/1"}}})
+	if err != nil || !strings.Contains(app.WriteYAML(settings), "redis://me:HIDDEN@localhost:6379/1") {
+		t.Errorf("%v, %s", err, app.WriteYAML(settings))
+	}
 }

@@ -23,10 +23,12 @@ import (
 //	say {room, text}, with an id          say {id, from, room, text, time, ack} to the room
 //	whisper {user, text}, with an id      whisper {id, from, user, text, time, ack} to that user's clients
 //	shout {text}, with an id              shout {id, from, text, time, ack} to everybody
-//	                                      accepted {id, clients} to the sender: how many it went to, on this node
+//	                                      accepted {id, clients, more} to the sender: how many it went to, on all servers;
+//	                                      more: at least, since one did not say
 //	seen {id, to}, where ack was true     seen {id, user, client} to the client `to`, which is the sender
-//	who {room}, or {} for all             who {room, total, clients: [{user, client}]}
-//	rooms                                 rooms {total, clients, rooms: [{name, clients}]}
+//	who {room}, or {} for all             who {room, total, elsewhere, clients: [{user, client}]}: those here by name, those on
+//	                                      other servers by number
+//	rooms                                 rooms {total, clients, rooms: [{name, clients}], servers}: of this server
 //	announce {room}, after join or leave  presence {room} to everybody: ask again who is where
 //	                                      refused {id, event, why}: what was sent had no effect
 
@@ -44,6 +46,8 @@ const (
 	maxCounted = 1000 // clients of a room that are worth looking at to list some
 
 	listFor = time.Second // how long a list of rooms is good for
+
+	countTimeout = time.Second // how long other servers may take to say how many clients they have
 )
 
 // credentials is what a client sends to authenticate: {"name": "ada"}.
@@ -88,6 +92,7 @@ type roomList struct {
 	Total   int         `json:"total"`
 	Clients int         `json:"clients"`
 	Rooms   []roomCount `json:"rooms"`
+	Servers int         `json:"servers"`
 }
 
 type roomCount struct {
@@ -177,7 +182,7 @@ func (d *demo) dispatch(ctx context.Context, c *client, m hearth.Message, id str
 	case "seen":
 		return d.confirm(ctx, c, req)
 	case "who":
-		return d.who(c, req.Room)
+		return d.who(ctx, c, req.Room)
 	case "rooms":
 		return c.Send("rooms", d.rooms(time.Now()))
 	case "announce":
@@ -211,7 +216,7 @@ func (d *demo) deliver(ctx context.Context, c *client, event, id string, req req
 	case "shout":
 		target = hearth.ToAll()
 	}
-	receivers := d.srv.Count(target)
+	receivers, more := d.count(ctx, target)
 	out.Ack = id != "" && receivers <= maxConfirming
 	if err := d.srv.Publish(ctx, target, event, out); err != nil {
 		return fmt.Errorf("publish %s: %w", event, err)
@@ -219,7 +224,18 @@ func (d *demo) deliver(ctx context.Context, c *client, event, id string, req req
 	if id == "" {
 		return nil
 	}
-	return c.Send("accepted", map[string]any{"id": id, "clients": receivers, "ack": out.Ack})
+	return c.Send("accepted", map[string]any{"id": id, "clients": receivers, "ack": out.Ack, "more": more})
+}
+
+// count is how many clients the target has, on all servers; more says that one of them has not answered.
+func (d *demo) count(ctx context.Context, of hearth.Target) (n int, more bool) {
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	n, err := d.srv.CountEverywhere(ctx, of)
+	if err != nil {
+		d.log.Debug("count clients", "error", err)
+	}
+	return max(n, d.srv.Count(of)), err != nil
 }
 
 // confirm tells a sender that c has its message. Whether there was such a message only the sender knows.
@@ -234,7 +250,7 @@ func (d *demo) confirm(ctx context.Context, c *client, req request) error {
 }
 
 // who lists a room's clients; without a room, all.
-func (d *demo) who(c *client, room string) error {
+func (d *demo) who(ctx context.Context, c *client, room string) error {
 	of := hearth.ToAll()
 	if room != "" {
 		if err := checkName("room", room, maxRoomName); err != nil {
@@ -242,9 +258,10 @@ func (d *demo) who(c *client, room string) error {
 		}
 		of = hearth.ToRoom(room)
 	}
-	total := d.srv.Count(of)
+	here := d.srv.Count(of)
+	total, _ := d.count(ctx, of)
 	members := []sender{}
-	if total <= maxCounted {
+	if here <= maxCounted {
 		all := d.srv.Clients()
 		if room != "" {
 			all = slices.Values(d.srv.ClientsIn(room))
@@ -259,7 +276,7 @@ func (d *demo) who(c *client, room string) error {
 		}
 		return strings.Compare(a.Client, b.Client)
 	})
-	return c.Send("who", map[string]any{"room": room, "total": total, "clients": members[:min(len(members), maxListed)]})
+	return c.Send("who", map[string]any{"room": room, "total": total, "elsewhere": max(0, total-here), "clients": members[:min(len(members), maxListed)]})
 }
 
 // rooms lists the fullest rooms, without those that are a client's own. Looking at every room of a full server costs
@@ -282,7 +299,7 @@ func (d *demo) rooms(now time.Time) roomList {
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
-	d.list = roomList{Total: len(rooms), Clients: d.srv.Count(hearth.ToAll()), Rooms: rooms[:min(len(rooms), maxListed)]}
+	d.list = roomList{Total: len(rooms), Clients: d.srv.Count(hearth.ToAll()), Rooms: rooms[:min(len(rooms), maxListed)], Servers: d.srv.Stats().Nodes}
 	d.listEnd = now.Add(listFor)
 	return d.list
 }

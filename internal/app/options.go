@@ -22,6 +22,7 @@ type Option struct {
 	Default string // as it would be written
 	List    bool   // takes several values
 	Switch  bool   // takes true or false
+	Secret  bool   // may hold a password: never printed as it is
 
 	set func(c *Config, values []string) error
 }
@@ -33,6 +34,7 @@ const mostNumber = 1 << 30
 const (
 	groupListen  = "Listening"
 	groupAuth    = "Users and rooms"
+	groupNodes   = "Several servers"
 	groupTime    = "Timeouts"
 	groupLimits  = "Limits"
 	groupEngine  = "Engine"
@@ -41,7 +43,7 @@ const (
 
 // Options lists every option, grouped.
 func Options() []Option {
-	return slices.Concat(listenOptions(), authOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions())
+	return slices.Concat(listenOptions(), authOptions(), nodeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions())
 }
 
 func listenOptions() []Option {
@@ -67,6 +69,26 @@ func authOptions() []Option {
 			func(c *Config) *string { return &c.Auth }, AuthDevelopment),
 		list("default-rooms", groupAuth, "room", "ws-default,ws-notification", "rooms that every client is in from the start; [] for none",
 			func(c *Config, v []string) { c.DefaultRooms = v }, parseRooms),
+		boolean("uuid-rooms", groupAuth, "let clients join rooms whose names look like another client's id",
+			func(c *Config) *bool { return &c.UUIDRooms }),
+	}
+}
+
+func nodeOptions() []Option {
+	redis := text("redis", groupNodes, "url", "", "Redis through which servers share their clients, as redis://:password@host:6379; set HEARTH_REDIS "+
+		"where others could read the command line (default: none, this process only)",
+		func(c *Config) *string { return &c.Redis }, parseRedis)
+	redis.Secret = true
+	wait := duration("redis-timeout", "30s", "how long to wait for Redis at the start; then give up",
+		func(c *Config) *time.Duration { return &c.RedisTimeout }, false)
+	wait.Group = groupNodes
+	return []Option{
+		redis,
+		wait,
+		boolean("redis-patterns", groupNodes, "subscribe to all rooms, clients and users rather than to those that are here",
+			func(c *Config) *bool { return &c.RedisPatterns }),
+		boolean("resync", groupNodes, "tell clients by the event resync when messages of other servers may be missing",
+			func(c *Config) *bool { return &c.Resync }),
 	}
 }
 
@@ -317,7 +339,7 @@ func parseOrigins(values []string) ([]string, error) {
 // yamlValue writes a setting's value so that YAML reads it back as the same text.
 func yamlValue(s Setting) string {
 	if !s.Option.List {
-		return yamlText(s.Values[0])
+		return yamlText(s.Option.shown(s.Values[0]))
 	}
 	quoted := make([]string, len(s.Values))
 	for i, v := range s.Values {

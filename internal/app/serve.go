@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/broker/redis"
 )
 
 // ErrCutShort is returned by Run when a shutdown took longer than Config.ShutdownTimeout: connections were cut that had
@@ -21,6 +23,9 @@ var ErrCutShort = errors.New("shutdown was cut short")
 
 const (
 	healthPath = "/healthz"
+	readyPath  = "/readyz"
+
+	waitingPause = 3 * time.Second // between two lines that say what the start waits for
 
 	readHeaderTimeout = 10 * time.Second
 	keepAliveTimeout  = time.Minute
@@ -33,8 +38,9 @@ type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	hearth  *hearth.Server[credentials, *visitor]
-	handler http.Handler // everything but WebSocket
-	tls     *tls.Config  // nil: plain TCP
+	handler http.Handler  // everything but WebSocket
+	tls     *tls.Config   // nil: plain TCP
+	redis   *redis.Broker // nil: this process only
 
 	// Set by Listen, then read-only.
 	ln net.Listener
@@ -53,8 +59,19 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		// WebSocket starts from HTTP/1.1, and the page is too small to gain from anything newer.
 		s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	}
+	if cfg.Redis != "" {
+		b, err := redis.New(redis.Config{URL: cfg.Redis, ConnectTimeout: cfg.RedisTimeout, Patterns: cfg.RedisPatterns, Logger: log})
+		if err != nil {
+			return nil, fmt.Errorf("configure Redis: %w", err)
+		}
+		s.redis = b
+	}
 	demo := newDemo(log)
-	srv, err := hearth.New(hearthConfig(cfg, log, demo))
+	hc := hearthConfig(cfg, log, demo)
+	if s.redis != nil {
+		hc.Broker = s.redis
+	}
+	srv, err := hearth.New(hc)
 	if err != nil {
 		return nil, fmt.Errorf("configure the engine: %w", err)
 	}
@@ -66,6 +83,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+healthPath, s.health)
+	mux.HandleFunc("GET "+readyPath, s.ready)
 	mux.Handle("GET /{$}", page)
 	mux.Handle("GET "+assetPath, page)
 	s.handler = withDeadline(mux)
@@ -82,6 +100,8 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 		Identifier:        c.Name,
 		Path:              c.Path,
 		DefaultRooms:      c.DefaultRooms,
+		UUIDRooms:         c.UUIDRooms,
+		Resync:            c.Resync,
 		AuthTimeout:       c.AuthTimeout,
 		HeartbeatInterval: zeroIs(hearth.Disabled, c.HeartbeatInterval),
 		HeartbeatTimeout:  c.HeartbeatTimeout,
@@ -167,9 +187,12 @@ func (s *Server) URL() string {
 // after one that was not, and the reason when serving fails by itself.
 func (s *Server) Run(ctx context.Context) error {
 	background := context.WithoutCancel(ctx) // ctx ends serving, not the work that ending takes
-	if err := s.hearth.Start(background); err != nil {
+	if err := s.start(ctx); err != nil {
 		s.ln.Close()
-		return fmt.Errorf("start: %w", err)
+		if ctx.Err() != nil {
+			return nil // told to end before it had begun
+		}
+		return err
 	}
 	serve, stop := s.serving()
 	ended := make(chan error, 1)
@@ -183,6 +206,25 @@ func (s *Server) Run(ctx context.Context) error {
 	case err := <-ended:
 		ended <- nil
 		return errors.Join(fmt.Errorf("serve on %v: %w", s.ln.Addr(), err), s.drain(background, stop, ended))
+	}
+}
+
+// start starts the engine. As long as it waits for Redis it says so.
+func (s *Server) start(ctx context.Context) error {
+	started := make(chan error, 1)
+	go func() { started <- s.hearth.Start(ctx) }() // ends when Redis is there, or not within Config.RedisTimeout, or with ctx; waited for below
+	tick := time.NewTicker(waitingPause)
+	defer tick.Stop()
+	for begun := time.Now(); ; {
+		select {
+		case err := <-started:
+			return err
+		case <-tick.C:
+			if s.redis != nil {
+				left := s.cfg.RedisTimeout - time.Since(begun)
+				s.log.Warn("waiting for Redis", "redis", s.redis.String(), "error", s.redis.Health().Err, "giving up in", left.Round(time.Second))
+			}
+		}
 	}
 }
 
@@ -213,7 +255,11 @@ func (s *Server) announce() {
 	if s.cfg.Auth == AuthDevelopment {
 		s.log.Warn("DEVELOPMENT MODE: ANY NAME IS A USER, WITHOUT A PASSWORD", "option", "auth", "reachable", "from this machine only")
 	}
-	s.log.Info("serving", "url", s.URL(), "websocket", s.cfg.Path, "broker", "memory")
+	where := "this process only"
+	if s.redis != nil {
+		where = s.redis.String()
+	}
+	s.log.Info("serving", "url", s.URL(), "websocket", s.cfg.Path, "broker", where)
 	s.log.Info("open the url in two tabs, under two names; Ctrl-C to end")
 }
 
@@ -240,14 +286,35 @@ func (s *Server) drain(ctx context.Context, stop func(context.Context) error, en
 	return nil
 }
 
-// health answers load balancers: 200 while clients are welcome, 503 from the first signal on.
+// health tells whether the process is well: 200 while it serves, 503 from the first signal on. Redis has no say in it:
+// a restart would not bring that back.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
 	if s.draining.Load() {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintln(w, "draining")
+		answer(w, http.StatusServiceUnavailable, "draining")
 		return
 	}
-	fmt.Fprintln(w, "ok")
+	answer(w, http.StatusOK, "ok")
+}
+
+// ready tells load balancers whether new clients should come here: not while the server drains, nor while it is cut off from
+// the others, when a client would do better elsewhere. Those that are here are served all the same.
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
+	h := s.hearth.Health()
+	switch {
+	case s.draining.Load():
+		answer(w, http.StatusServiceUnavailable, "draining")
+	case h.State == broker.StateDown || h.State == broker.StateIdle:
+		answer(w, http.StatusServiceUnavailable, fmt.Sprintf("cut off from other servers since %s: Redis is %v", h.Since.UTC().Format(time.RFC3339), h.State))
+	case h.State == broker.StateDegraded:
+		answer(w, http.StatusOK, "ok, but Redis is degraded")
+	default:
+		answer(w, http.StatusOK, "ok")
+	}
+}
+
+func answer(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	fmt.Fprintln(w, text)
 }

@@ -40,6 +40,11 @@ type server struct {
 // serve starts a server with these options on top of the defaults; the test's end stops it.
 func serve(t *testing.T, options map[string]string) *server {
 	t.Helper()
+	return serveTo(t, options, slog.New(slog.DiscardHandler))
+}
+
+func serveTo(t *testing.T, options map[string]string, log *slog.Logger) *server {
+	t.Helper()
 	flags := map[string][]string{"listen": {"localhost:0"}}
 	for k, v := range options {
 		flags[k] = []string{v}
@@ -48,7 +53,7 @@ func serve(t *testing.T, options map[string]string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv, err := app.New(cfg, slog.New(slog.DiscardHandler))
+	srv, err := app.New(cfg, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,6 +130,7 @@ func TestPages(t *testing.T) {
 		{"GET", "/assets/index.html", 404, "", ""},
 		{"GET", "/assets/../serve.go", 404, "", ""},
 		{"GET", "/healthz", 200, "text/plain; charset=utf-8", "ok"},
+		{"GET", "/readyz", 200, "text/plain; charset=utf-8", "ok"},
 		{"GET", "/nothing", 404, "", ""},
 		{"GET", "/ws", 404, "", ""},
 	} {
@@ -135,7 +141,7 @@ func TestPages(t *testing.T) {
 		if tt.contentType != "" && resp.Header.Get("Content-Type") != tt.contentType {
 			t.Errorf("%s: %s", tt.path, resp.Header.Get("Content-Type"))
 		}
-		if tt.code == 200 && tt.path != "/healthz" && !strings.Contains(resp.Header.Get("Content-Security-Policy"), "default-src 'none'") {
+		if tt.code == 200 && !strings.HasSuffix(tt.path, "z") && !strings.Contains(resp.Header.Get("Content-Security-Policy"), "default-src 'none'") {
 			t.Errorf("%s: no content security policy", tt.path)
 		}
 	}

@@ -58,7 +58,7 @@ var arrows = []rule{
 	{folder: ".", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/node", "internal/session", "protocol", "seal"}},
 
 	// The server binary is a user of the library like any other: public packages only.
-	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "protocol"}, libraries: []string{
+	{folder: "internal/app", imports: []string{".", "broker", "broker/redis", "protocol"}, libraries: []string{
 		"github.com/knadh/koanf", "golang.org/x/term"}},
 	{folder: "internal/emit", imports: []string{"broker", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/cli", imports: []string{"internal/app", "internal/emit"}, libraries: []string{"github.com/spf13/cobra",

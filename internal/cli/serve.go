@@ -20,11 +20,11 @@ import (
 )
 
 const serveLong = `Run a server. Without any option it serves http://localhost:8080/ with a page to try
-it on, keeps everything in this process (memory broker), and runs in development mode:
-any name is a user, any room may be joined.
+it on, keeps everything in this process, and runs in development mode: any name is a user,
+any room may be joined. With --redis, several servers share their clients.
 
-Development mode is all there is so far. Tokens, webhooks and Redis are not part of this
-version, so the server refuses to listen where other machines could reach it.
+Development mode is all there is so far. Tokens and webhooks are not part of this version,
+so the server refuses to listen where other machines could reach it.
 
 Each option may be given in three ways; the first wins:
   a flag         --max-payload 64KiB
@@ -37,6 +37,7 @@ const serveExamples = `  hearth serve                                   on http:
   hearth serve --listen localhost:9000 --log-level debug
   hearth serve --config hearth.yaml --print-config
   HEARTH_LISTEN=127.0.0.1:0 hearth serve         on any free port
+  HEARTH_REDIS=redis://:password@localhost:6379 hearth serve
   hearth serve --tls-cert cert.pem --tls-key key.pem`
 
 const serveTrailer = `Signals: SIGINT (Ctrl-C) and SIGTERM close all clients with 1001 and end the server; a

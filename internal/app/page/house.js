@@ -17,6 +17,7 @@ export class House {
   #messages;
   #refreshTimer = 0;
   #defaultRooms = [];
+  #servers = 1; // that share their clients
 
   constructor(connection) {
     this.#connection = connection;
@@ -172,19 +173,20 @@ export class House {
   }
 
   #who(answer) {
-    const { room, total, clients } = answer;
+    const { room, total, elsewhere, clients } = answer;
     const place = room ? this.#places.get(roomKey(room)) : this.#places.get(everyone);
     if (!place) return; // left meanwhile
     this.#members.set(place.key, answer);
     // A join is not answered (protocol §4): this is how to know that it was refused.
-    if (room && clients.length === total && !clients.some((c) => c.client === this.#connection.clientId)) {
+    if (room && clients.length === total - elsewhere && !clients.some((c) => c.client === this.#connection.clientId)) {
       this.#connection.dispatchEvent(new CustomEvent("trouble", { detail: `The server did not let you into #${room}` }));
       this.#forget(place);
     }
     this.#render();
   }
 
-  #rooms({ rooms, clients }) {
+  #rooms({ rooms, clients, servers }) {
+    this.#servers = servers;
     for (const p of this.#places.values()) if (p.kind === "room") p.clients = 0;
     this.#places.get(everyone).clients = clients;
     this.#others = [];
@@ -202,6 +204,9 @@ export class House {
     this.#renderRooms([...places.filter((p) => p.kind !== "user"), ...this.#others.filter((o) => !this.#places.has(o.key))]);
     this.#renderPeople(places.filter((p) => p.kind === "user"));
     this.#renderHead();
+    const here = this.#servers > 1 ? " on this server" : "";
+    setText($("rooms-title"), "Rooms" + here);
+    setText($("people-title"), "People" + here);
     const unread = places.reduce((n, p) => n + p.unread, 0);
     $("views-unread").hidden = unread === 0;
     setText($("views-unread"), String(unread));
@@ -249,14 +254,17 @@ export class House {
   #membersText(place) {
     if (place.kind === "user") {
       const tabs = (this.#members.get(everyone)?.clients ?? []).filter((c) => c.user === place.name).length;
-      return tabs ? `A whisper: only ${place.name} gets it, in ${plural(tabs, "tab")}` : `${place.name} is not here: a whisper would reach nobody`;
+      return tabs ? `A whisper: only ${place.name} gets it, in ${plural(tabs, "tab")}${this.#servers > 1 ? " here" : ""}`
+        : this.#servers > 1 ? `${place.name} is not on this server: a whisper finds them on others` : `${place.name} is not here: a whisper would reach nobody`;
     }
     const members = this.#members.get(place.key);
     if (!members) return place.kind === "all" ? "A shout: every client gets it" : "";
     const counts = new Map();
     for (const c of members.clients) counts.set(c.user, (counts.get(c.user) ?? 0) + 1);
     const names = [...counts].map(([name, n]) => (name === this.me ? "you" : name) + (n > 1 ? ` ×${n}` : ""));
-    const shown = names.slice(0, 8).join(", ") + (names.length > 8 || members.total > members.clients.length ? ", …" : "");
+    const here = members.total - members.elsewhere;
+    const shown = [names.slice(0, 8).join(", "), ...(names.length > 8 || here > members.clients.length ? ["…"] : []),
+      ...(members.elsewhere ? [`${members.elsewhere} on other servers`] : [])].filter(Boolean).join(", ");
     return `${plural(members.total, "client")}: ${shown}`;
   }
 }

@@ -100,11 +100,12 @@ export class Messages {
     return li;
   }
 
-  #accepted({ id, clients, ack }) {
+  #accepted({ id, clients, ack, more }) {
     const own = this.#own.get(id);
     if (!own) return;
     own.clients = clients;
     own.ack = ack;
+    own.more = more;
     this.#showDelivery(own);
   }
 
@@ -146,12 +147,13 @@ export class Messages {
     });
   }
 
-  #tally({ failed, clients, ack, seen }) {
+  #tally({ failed, clients, ack, more, seen }) {
     if (failed) return failed;
     if (clients === null) return "on its way…";
-    if (clients === 0) return "reached nobody";
-    if (!ack) return `sent to ${plural(clients, "client")}`;
-    return `${seen.size} of ${plural(clients, "client")} got it`;
+    if (clients === 0 && seen.size === 0) return more ? "reached nobody on this server" : "reached nobody";
+    const known = more ? "at least " : "";
+    if (!ack) return `sent to ${known}${plural(clients, "client")}`;
+    return `${seen.size} of ${known}${plural(Math.max(clients, seen.size), "client")} got it`;
   }
 
   #chip(client, user, took) {

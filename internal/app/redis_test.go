@@ -1,0 +1,211 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/app"
+	"github.com/hearthws/hearth/internal/test/redistest"
+)
+
+// logs is a log that a test reads while it is written.
+type logs struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logs) count(s string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), s)
+}
+
+// eventually repeats try until it is true.
+func eventually(t *testing.T, what string, try func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(limit)
+	for !try() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}
+
+// until takes what comes until that event, which it decodes into v.
+func (c *client) until(event string, v any) {
+	c.t.Helper()
+	for {
+		e, err := c.next()
+		if err != nil {
+			c.t.Fatalf("waiting for %q: %v", event, err)
+		}
+		if e.Event != event {
+			continue
+		}
+		if v != nil {
+			if err := json.Unmarshal(e.Data, v); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+		return
+	}
+}
+
+// shouted reports how many clients a shout went to, by its sender's answer.
+func (c *client) shouted(id string) (clients int, more bool) {
+	c.t.Helper()
+	c.send(`{"event":"shout","id":"` + id + `","data":{"text":"hello"}}`)
+	var a struct {
+		ID      string
+		Clients int
+		More    bool
+	}
+	for a.ID != id {
+		c.until("accepted", &a)
+	}
+	return a.Clients, a.More
+}
+
+// TestTwoServersOnRedis: they are one house, lose Redis, say so, and are one again.
+func TestTwoServersOnRedis(t *testing.T) {
+	t.Parallel()
+	db := redistest.Start(t)
+	log := &logs{}
+	options := map[string]string{"redis": db.URL(), "resync": "true"}
+	one, two := serveLogging(t, options, log), serveLogging(t, options, &logs{})
+	web := plainClient(t)
+	ada, grace := one.dial("ada"), two.dial("grace")
+	ada.join("tea")
+	grace.send(`{"event":"join","data":{"rooms":["tea"]}}`)
+	grace.send(`{"event":"who","data":{"room":"tea"}}`)
+	var who struct {
+		Total, Elsewhere int
+		Clients          []struct{ User string }
+	}
+	grace.until("who", &who)
+	if who.Total != 2 || who.Elsewhere != 1 || len(who.Clients) != 1 || who.Clients[0].User != "grace" {
+		t.Errorf("who is here: %+v", who)
+	}
+	ada.send(`{"event":"say","id":"m1","data":{"room":"tea","text":"over there"}}`)
+	var heard delivery
+	if grace.until("say", &heard); heard.Text != "over there" || heard.From.User != "ada" || !heard.Ack {
+		t.Errorf("heard %+v", heard)
+	}
+	if n, more := ada.shouted("s1"); n != 2 || more {
+		t.Errorf("a shout went to %d, more: %v", n, more)
+	}
+	ada.send(`{"event":"whisper","id":"w1","data":{"user":"grace","text":"psst"}}`)
+	grace.until("whisper", nil)
+	var rooms struct{ Servers int }
+	ada.send(`{"event":"rooms"}`)
+	if ada.until("rooms", &rooms); rooms.Servers != 2 {
+		t.Errorf("%d servers", rooms.Servers)
+	}
+
+	ready := func() int {
+		resp, body := one.get(web, "GET", "/readyz", nil)
+		if resp.StatusCode == 503 && !strings.Contains(body, "cut off from other servers") {
+			t.Errorf("not ready: %s", body)
+		}
+		return resp.StatusCode
+	}
+	if code := ready(); code != 200 {
+		t.Errorf("ready: %d", code)
+	}
+	db.Kill()
+	eventually(t, "not ready", func() bool { return ready() == 503 })
+	if resp, body := one.get(web, "GET", "/healthz", nil); resp.StatusCode != 200 {
+		t.Errorf("healthz without Redis: %d %s", resp.StatusCode, body)
+	}
+	if n, more := ada.shouted("s2"); n != 1 || !more { // its own server serves it
+		t.Errorf("a shout without Redis went to %d, more: %v", n, more)
+	}
+	db.Restart()
+	eventually(t, "ready again", func() bool { return ready() == 200 })
+	for _, c := range []*client{ada, grace} {
+		var r struct {
+			Rooms, Targets []string
+			Since, Until   time.Time
+		}
+		c.until("resync", &r)
+		if strings.Join(r.Rooms, " ") != "tea ws-default ws-notification" || len(r.Targets) != 3 || !r.Since.Before(r.Until) {
+			t.Errorf("resync: %+v", r)
+		}
+	}
+	eventually(t, "a shout to both", func() bool {
+		n, more := ada.shouted("s3")
+		return n == 2 && !more
+	})
+	grace.until("shout", nil)
+	for line, want := range map[string]int{"messages of other nodes do not come in": 1, "messages of other nodes come in again": 1} {
+		if n := log.count(line); n != want {
+			t.Errorf("the log says %q %d times", line, n)
+		}
+	}
+}
+
+// serveLogging is serve with a log.
+func serveLogging(t *testing.T, options map[string]string, w *logs) *server {
+	return serveTo(t, options, slog.New(slog.NewTextHandler(w, nil)))
+}
+
+// TestServeWithoutItsRedis: the start says what it waits for, and gives up, or ends when it is told to.
+func TestServeWithoutItsRedis(t *testing.T) {
+	t.Parallel()
+	load := func(timeout string) (*app.Server, *logs) {
+		cfg, _, err := app.Load(app.Sources{Flags: map[string][]string{
+			"listen": {"localhost:0"}, "redis": {"redis://:s3cret@127.0.0.1:1"}, "redis-timeout": {timeout},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := &logs{}
+		srv, err := app.New(cfg, slog.New(slog.NewTextHandler(log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := srv.Listen(); err != nil {
+			t.Fatal(err)
+		}
+		return srv, log
+	}
+	t.Run("gives up", func(t *testing.T) {
+		t.Parallel()
+		srv, log := load("4s")
+		err := srv.Run(context.Background())
+		if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("run: %v", err)
+		}
+		if log.count("waiting for Redis") != 1 || log.count("s3cret") > 0 {
+			t.Errorf("the log: %s", log.b.String())
+		}
+	})
+	t.Run("told to end", func(t *testing.T) {
+		t.Parallel()
+		srv, log := load("10m")
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- srv.Run(ctx) }() // ends after cancel
+		eventually(t, "waiting", func() bool { return log.count("waiting for Redis") > 0 })
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+}

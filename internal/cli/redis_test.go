@@ -1,0 +1,76 @@
+//go:build unix
+
+package cli_test
+
+import (
+	"context"
+	"encoding/json"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/hearthws/hearth/internal/test/redistest"
+)
+
+// shout has a client tell everybody something, and returns how many clients its server counts for that; more is true when
+// one of the servers has not answered.
+func shout(t *testing.T, ctx context.Context, c *websocket.Conn) (clients int, more bool) {
+	t.Helper()
+	if err := c.Write(ctx, websocket.MessageText, []byte(`{"event":"shout","id":"s","data":{"text":"hello"}}`)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		_, b, err := c.Read(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e struct {
+			Event string
+			Data  struct {
+				Clients int
+				More    bool
+			}
+		}
+		if err := json.Unmarshal(b, &e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Event == "accepted" {
+			return e.Data.Clients, e.Data.More
+		}
+	}
+}
+
+// TestServeOneIsKilled: of two servers on one Redis, one dies without a word. The other says what it can't know, and forgets it.
+func TestServeOneIsKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes 20 seconds until a server is forgotten")
+	}
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
+	defer cancel()
+	db := redistest.Start(t)
+	one, two := start(t, "--redis", db.URL()), start(t, "--redis", db.URL())
+	a, b := one.connect(ctx), two.connect(ctx)
+	if n, more := shout(t, ctx, a); n != 2 || more {
+		t.Errorf("of two: %d, more: %v", n, more)
+	}
+	if n, more := shout(t, ctx, b); n != 2 || more {
+		t.Errorf("of two: %d, more: %v", n, more)
+	}
+	two.signal(syscall.SIGKILL)
+	if code := two.wait(); code != -1 {
+		t.Errorf("exit code %d", code)
+	}
+	if n, more := shout(t, ctx, a); n != 1 || !more {
+		t.Errorf("right after: %d, more: %v", n, more)
+	}
+	one.until("another node has gone silent")
+	begin := time.Now()
+	if n, more := shout(t, ctx, a); n != 1 || more || time.Since(begin) > limit/2 {
+		t.Errorf("forgotten: %d, more: %v", n, more)
+	}
+	one.signal(syscall.SIGTERM)
+	one.until("drained")
+}
