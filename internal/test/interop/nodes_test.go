@@ -1,0 +1,69 @@
+package interop_test
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/hearthws/hearth"
+)
+
+// TestCallsToAllNodes: what servers of Hearth ask each other, they do among themselves. The reference is not counted and
+// not asked, and neither it nor its clients notice.
+func TestCallsToAllNodes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.crowd()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for _, n := range []*node{w.exact, w.pattern} {
+		for len(n.Nodes()) < 2 { // each hears of the other a moment after it has come
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatalf("the nodes have not met: %v", n.Nodes())
+			}
+		}
+	}
+	wants := func(what string, want int) func(int, error) {
+		return func(got int, err error) {
+			t.Helper()
+			if got != want || err != nil {
+				t.Errorf("%s: %d, %v; want %d", what, got, err, want)
+			}
+		}
+	}
+	ref, exact, pattern := c.bob[0], c.bob[1], c.bob[2]
+
+	wants("all", 6)(w.exact.CountEverywhere(ctx, hearth.ToAll()))
+	wants("users", 4)(w.pattern.CountEverywhere(ctx, hearth.ToUser("ada")))
+	wants("a client of the reference", 0)(w.exact.CountEverywhere(ctx, hearth.ToClient(ref.id)))
+	wants("join", 2)(w.exact.JoinUser(ctx, "bob", "vip"))
+	wants("room", 2)(w.pattern.CountEverywhere(ctx, hearth.ToRoom("vip")))
+
+	from := w.theirEmitter()
+	from.room("vip", "bob to vip", json.RawMessage(`{"n":1}`))
+	c.reaches(w.theirEmitter(), "bob to vip", []*peer{exact, pattern})
+	wants("leave", 2)(w.pattern.LeaveUser(ctx, "bob", "vip"))
+	from.room("vip", "nobody is vip", json.RawMessage(`{"n":1}`))
+	c.reaches(from, "nobody is vip", nil)
+
+	wants("disconnect a client of the reference", 0)(w.exact.DisconnectEverywhere(ctx, hearth.ToClient(ref.id), 4321, "gone"))
+	wants("disconnect", 2)(w.exact.DisconnectEverywhere(ctx, hearth.ToUser("bob"), 4321, "gone"))
+	for _, p := range []*peer{exact, pattern} {
+		if _, _, err := p.conn.Read(ctx); websocket.CloseStatus(err) != 4321 {
+			t.Errorf("%s was told %v", p.name, err)
+		}
+	}
+	c.bob = []*peer{ref}
+	from.user("bob", "still here", json.RawMessage(`{"n":1}`))
+	c.reaches(from, "still here", c.bob)
+	if got := w.ref.do("clients", nil); string(got) != "3" {
+		t.Errorf("the reference has %s clients, want its 3", got)
+	}
+}
