@@ -130,7 +130,15 @@ func (l *Lane) harvest(alone bool) (worked, more bool) {
 	case worked:
 		l.hub.press.resume()
 	}
-	return worked, s.next < len(s.crop)
+	return worked, s.next < len(s.crop) || l.ripened()
+}
+
+// ripened reports whether something has been sealed that no turn has taken. A turn that writes what an earlier one left does
+// not take it, and may have been the one that it woke.
+func (l *Lane) ripened() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.sealing.ripe) > 0
 }
 
 // hand gives a member's sealed messages to its connection.

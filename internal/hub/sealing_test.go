@@ -1,0 +1,54 @@
+package hub_test
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/hub"
+)
+
+// A loop that sleeps unless it is woken, as a real one does, still writes everything: what was sealed while it wrote
+// members by the hundred has used up its wake.
+func TestSealedMessagesDoNotWaitForAnotherWake(t *testing.T) {
+	t.Parallel()
+	const members, rounds = 2000, 40
+	wake := make(chan struct{}, 1)
+	h := newHub(1, hub.Config{Wake: func(int) {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}})
+	key := cipher(t) // one will do for all: nobody opens anything
+	for i := range members {
+		c := connect(h, fmt.Sprint("client", i), 0)
+		h.Admit(&c.Member, hub.Admission{
+			Rooms: []string{"ws-default"}, Welcome: message("connected"), Encryption: &hub.Encryption{Cipher: key},
+		})
+	}
+	settle(h, 1)
+	patience := time.After(10 * time.Second)
+	for round := range uint64(rounds) {
+		if err := h.Send(toRoom("ws-default"), message("m"), nil); err != nil {
+			t.Fatal(err)
+		}
+		for h.Delivered() < (round+2)*members {
+			select {
+			case <-wake:
+			case <-patience:
+				t.Fatalf("round %d: %d messages delivered, want %d, and the loop sleeps", round, h.Delivered(), (round+2)*members)
+			}
+			for more := true; more; more = h.Lane(0).Tick() {
+				for range 100 {
+					runtime.Gosched() // the loop is not alone: meanwhile some are sealed
+				}
+				select {
+				case <-wake: // the turn that follows is the answer to all wakes before it
+				default:
+				}
+			}
+		}
+	}
+}
