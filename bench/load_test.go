@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -58,12 +59,17 @@ func TestLoadAgainstLimit(t *testing.T) {
 		"one client": {[]string{"-mode", "fan", "-clients", "1", "-messages", "1", "-rate", "0"}, 1},
 		"empty":      {[]string{"-mode", "fan", "-clients", "2", "-messages", "3", "-rate", "0", "-size", "0"}, 6},
 		"echo":       {[]string{"-mode", "echo", "-clients", "10", "-seconds", "0.1"}, -1},
+		"sealed":     {[]string{"-mode", "fan", "-clients", "5", "-sealed", "5", "-key", "k", "-messages", "100", "-rate", "0", "-batch", "8"}, 500},
 		"idle":       {[]string{"-mode", "idle", "-clients", "50"}, 0},
 		"connect":    {[]string{"-mode", "connect", "-clients", "300"}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, err := startProcess(t.Context(), []string{limit, "0"}, "", serverReady)
+			argv := []string{limit, "0"}
+			if name == "sealed" {
+				argv = append(argv, "sealed")
+			}
+			p, err := startProcess(t.Context(), argv, "", serverReady)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -129,6 +135,28 @@ func TestLoadNoticesFaults(t *testing.T) {
 	}
 }
 
+// What encrypted clients get in clear is wrong, whatever it says.
+func TestLoadNoticesClearText(t *testing.T) {
+	t.Parallel()
+	loader := compileC(t, "load.c")
+	for name, payload := range map[string]func(string) string{
+		"as it was":   func(p string) string { return p },
+		"same length": func(string) string { return `{"event":"m","data":{"p":"` + strings.Repeat("x", 229) + `"}}` },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startFaulty(t, fault{payload: payload, always: true})
+			r, err := drive(t, loader, s.port(), os.Getpid(), "-mode", "fan", "-clients", "1", "-sealed", "1", "-key", "k", "-messages", "10", "-rate", "0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.problem(); err == nil || !strings.Contains(err.Error(), "10 messages wrong") {
+				t.Errorf("got %v, want 10 messages wrong", err)
+			}
+		})
+	}
+}
+
 // A fault is what a server does wrong, once, with the fifth message to the client that asked it to publish.
 type fault struct {
 	skip, twice, hangUp bool
@@ -138,6 +166,8 @@ type fault struct {
 	pieces              bool   // every byte in a write of its own
 	status              string // of the upgrade, for everyone
 	noAuthenticate      bool
+	always              bool // not just once
+	stays               bool // in rooms that clients leave
 }
 
 // faulty is a slow and simple server of the benchmark's messages.
@@ -146,8 +176,9 @@ type faulty struct {
 	fault    fault
 	wait     sync.WaitGroup
 
-	mu      sync.Mutex // guards clients, and orders writes
+	mu      sync.Mutex // guards the fields below
 	clients []net.Conn
+	rooms   map[string][]net.Conn // by room, and by client's id
 }
 
 func startFaulty(t *testing.T, f fault) *faulty {
@@ -156,7 +187,7 @@ func startFaulty(t *testing.T, f fault) *faulty {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &faulty{listener: ln, fault: f}
+	s := &faulty{listener: ln, fault: f, rooms: map[string][]net.Conn{}}
 	s.wait.Go(func() { // ends when the listener is closed; the cleanup waits
 		for {
 			nc, err := ln.Accept()
@@ -205,9 +236,17 @@ func (s *faulty) answer(nc net.Conn, text string) bool {
 			return false
 		}
 		s.mu.Lock()
+		id := fmt.Sprintf("00000000-0000-0000-0000-%012d", len(s.clients))
 		s.clients = append(s.clients, nc)
+		s.rooms[id] = []net.Conn{nc}
 		s.mu.Unlock()
-		s.write(nc, unmasked(0x81, `{"event":"connected"}`))
+		s.write(nc, unmasked(0x81, fmt.Sprintf(`{"event":"connected","data":{"id":%q}}`, id)))
+	case strings.HasPrefix(text, `{"event":"e"`):
+		s.write(nc, unmasked(0x81, text))
+	case strings.HasPrefix(text, `{"event":"join"`):
+		s.setRooms(text, []net.Conn{nc})
+	case strings.HasPrefix(text, `{"event":"leave"`) && !s.fault.stays:
+		s.setRooms(text, nil)
 	case strings.Contains(text, `"pub"`):
 		var order struct{ Data struct{ N, Size int } }
 		if json.Unmarshal([]byte(text), &order) != nil {
@@ -218,13 +257,26 @@ func (s *faulty) answer(nc net.Conn, text string) bool {
 	return true
 }
 
+// setRooms says who is in the rooms of a `join` or `leave`.
+func (s *faulty) setRooms(text string, members []net.Conn) {
+	var m struct{ Data struct{ Rooms []string } }
+	if json.Unmarshal([]byte(text), &m) != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, room := range m.Data.Rooms {
+		s.rooms[room] = members
+	}
+}
+
 func (s *faulty) publish(publisher net.Conn, n int, payload string) bool {
 	s.mu.Lock()
 	clients := append([]net.Conn(nil), s.clients...)
 	s.mu.Unlock()
 	for i := range n {
 		for _, c := range clients {
-			if i != 4 || c != publisher {
+			if !s.fault.always && (i != 4 || c != publisher) {
 				s.write(c, unmasked(0x81, payload))
 				continue
 			}

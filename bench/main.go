@@ -141,8 +141,7 @@ func (o *options) choose(measureList, serverList string) error {
 	}
 	for _, m := range o.measures {
 		if len(m.serversOf(o.servers)) == 0 {
-			return fmt.Errorf("measure %s has no server: %s takes part in %s only",
-				m.name, strings.Join(o.servers, ","), strings.Join(measuresOf(serverHearthRaw), " and "))
+			return fmt.Errorf("measure %s has no server: it is of %s", m.name, strings.Join(m.serversOf(serverNames()), ", "))
 		}
 	}
 	return nil

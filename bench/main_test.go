@@ -18,7 +18,7 @@ func TestOptionsThatAreRefused(t *testing.T) {
 		"unknown measure":      {[]string{"-measures", "steady,quick"}, `unknown measure "quick": there are steady, single, burst`},
 		"empty measure":        {[]string{"-measures", ""}, `unknown measure ""`},
 		"unknown server":       {[]string{"-servers", "hearth,nginx"}, `unknown server "nginx": there are hearth, hearth-raw, ref, limit`},
-		"no server left":       {[]string{"-servers", "hearth-raw", "-measures", "echo"}, "measure echo has no server: hearth-raw takes part in idle and connects only"},
+		"no server left":       {[]string{"-servers", "hearth-raw", "-measures", "echo"}, "measure echo has no server: it is of hearth, ref, limit"},
 		"no rounds":            {[]string{"-rounds", "0"}, "-rounds 0: at least 1"},
 		"rounds not a number":  {[]string{"-rounds", "many"}, `invalid value "many" for flag -rounds`},
 		"no loops":             {[]string{"-loops", "0"}, "-loops 0: at least 1"},
@@ -55,15 +55,16 @@ func TestHelp(t *testing.T) {
 
 func TestOptionsThatAreAccepted(t *testing.T) {
 	t.Parallel()
+	const all = "steady single burst free echo idle connects sealed sealed-mixed redis-held redis-elsewhere redis-rate rooms"
 	for name, tc := range map[string]struct {
 		args     []string
 		rounds   int
 		measures string
 		servers  string
 	}{
-		"all":            {nil, 5, "steady single burst free echo idle connects", "hearth hearth-raw ref limit"},
-		"check":          {[]string{"-check"}, 1, "steady single burst free echo idle connects", "hearth hearth-raw ref limit"},
-		"check, rounds":  {[]string{"-check", "-rounds", "3"}, 3, "steady single burst free echo idle connects", "hearth hearth-raw ref limit"},
+		"all":            {nil, 5, all, "hearth hearth-raw ref limit"},
+		"check":          {[]string{"-check"}, 1, all, "hearth hearth-raw ref limit"},
+		"check, rounds":  {[]string{"-check", "-rounds", "3"}, 3, all, "hearth hearth-raw ref limit"},
 		"in their order": {[]string{"-measures", "echo,steady", "-servers", "limit,hearth"}, 5, "steady echo", "hearth limit"},
 		"named twice":    {[]string{"-measures", "echo,echo", "-servers", "limit,limit"}, 5, "echo", "limit"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // The servers, in the order of the table.
@@ -23,8 +24,11 @@ type measure struct {
 	name    string
 	mode    string // of the load generator
 	full    load
-	check   load // of -check: the same, but small
-	raw     bool // whether hearth-raw takes part: it differs in how clients connect, and in nothing else
+	check   load     // of -check: the same, but small
+	servers []string // that take part; nil: all but hearth-raw, which differs in how clients connect and in nothing else
+	redis   bool     // whether servers are connected to Redis
+	sealed  bool     // whether servers offer encryption
+	nodes   int      // servers of a kind, on one Redis; 0: one
 	figures []figure
 }
 
@@ -32,10 +36,25 @@ type measure struct {
 type load struct {
 	clients  int
 	messages int
+	refs     int     // messages where the reference would take too long for them; 0: as many
 	rate     int     // messages a second; 0: as fast as clients take them
-	batch    int     // messages in one flush, when rate is 0; 0: as the server likes
-	seconds  float64 // how long echo runs; the most that fan may take
+	batch    int     // messages in one flush, when rate is 0; 0: as the server likes; held: messages on their way at once
+	rooms    int     // that are joined and left
+	sealed   int     // clients, the last ones, that are encrypted
+	kept     int     // of those, clients whose messages are all decrypted afterwards
+	seconds  float64 // how long echo and a step of rate run; the most that fan may take
 	settle   float64 // seconds of quiet before the phase; idle: before memory is read
+}
+
+// of is the load for one server.
+func (l load) of(server string) load {
+	if server == serverRef && l.refs > 0 {
+		l.messages = l.refs
+	}
+	if server == serverLimit {
+		l.kept = 0 // it encrypts nothing
+	}
+	return l
 }
 
 func (l load) args(mode string, verify bool) []string {
@@ -45,15 +64,26 @@ func (l load) args(mode string, verify bool) []string {
 		"-seconds", strconv.FormatFloat(l.seconds, 'g', -1, 64),
 		"-settle", strconv.FormatFloat(l.settle, 'g', -1, 64),
 	}
-	if mode == "fan" {
-		args = append(args, "-size", strconv.Itoa(messageSize), "-messages", strconv.Itoa(l.messages),
-			"-rate", strconv.Itoa(l.rate), "-batch", strconv.Itoa(l.batch))
+	if l.messages > 0 {
+		args = append(args, "-size", strconv.Itoa(messageSize), "-messages", strconv.Itoa(l.messages))
+	}
+	if mode == "fan" || l.rate > 0 || l.batch > 0 {
+		args = append(args, "-rate", strconv.Itoa(l.rate), "-batch", strconv.Itoa(l.batch))
+	}
+	if l.rooms > 0 {
+		args = append(args, "-rooms", strconv.Itoa(l.rooms))
+	}
+	if mode == "rate" {
+		args = append(args, "-budget-us", strconv.Itoa(int(latencyBudget.Microseconds())))
 	}
 	if verify {
 		args = append(args, "-verify", "1")
 	}
 	return args
 }
+
+// latencyBudget is what 99 of 100 messages may take at most, for a rate to count as one that a server keeps up with.
+const latencyBudget = 50 * time.Millisecond
 
 // messageSize is the filling of a published message, in bytes.
 const messageSize = 100
@@ -63,6 +93,7 @@ type figure struct {
 	key     string // in the results
 	name    string // in the table, with its unit
 	of      func(reading) float64
+	alone   bool // says something by itself: a ratio would not
 	targets []target
 }
 
@@ -100,7 +131,10 @@ func cpuPerDelivery(ref, limit float64) figure {
 var deliveriesPerSecond = figure{key: "per_s", name: "deliveries/s", of: reading.messagesPerSecond}
 
 // measures is everything that can be measured, in the order in which it is.
-var measures = []measure{
+var measures = slices.Concat(plainMeasures, sealedMeasures, redisMeasures)
+
+// plainMeasures are those of one server by itself.
+var plainMeasures = []measure{
 	{
 		name: "steady", mode: "fan",
 		full:    load{clients: 1000, messages: 500, rate: 50, seconds: 20, settle: 0.7},
@@ -142,7 +176,7 @@ var measures = []measure{
 		},
 	},
 	{
-		name: "idle", mode: "idle", raw: true,
+		name: "idle", mode: "idle", servers: serverNames(),
 		full:  load{clients: 10000, seconds: 1, settle: 5},
 		check: load{clients: 200, seconds: 1, settle: 0.2},
 		figures: []figure{
@@ -155,7 +189,7 @@ var measures = []measure{
 		},
 	},
 	{
-		name: "connects", mode: "connect", raw: true,
+		name: "connects", mode: "connect", servers: serverNames(),
 		full:  load{clients: 10000, seconds: 1},
 		check: load{clients: 200, seconds: 1},
 		figures: []figure{
@@ -174,20 +208,13 @@ func measureNames() []string {
 	return names
 }
 
-// measuresOf lists the measures that a server takes part in.
-func measuresOf(server string) []string {
-	var names []string
-	for _, m := range measures {
-		if len(m.serversOf([]string{server})) > 0 {
-			names = append(names, m.name)
-		}
-	}
-	return names
-}
-
 // serversOf keeps those of servers that take part in m.
 func (m measure) serversOf(servers []string) []string {
-	return slices.DeleteFunc(slices.Clone(servers), func(s string) bool { return s == serverHearthRaw && !m.raw })
+	partners := m.servers
+	if partners == nil {
+		partners = []string{serverHearth, serverRef, serverLimit}
+	}
+	return slices.DeleteFunc(slices.Clone(servers), func(s string) bool { return !slices.Contains(partners, s) })
 }
 
 // withoutTargets is measures for a run whose figures mean nothing.

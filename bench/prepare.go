@@ -11,20 +11,22 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/hearthws/hearth/internal/test/reference"
+	"github.com/hearthws/hearth/seal"
 )
 
 // An environment is what a run needs, built and started.
 type environment struct {
 	source string // this module's folder
 	cache  string
-	load   string // the load generator
-	redis  *process
-	socket string // of redis, in a folder of its own
+	load   string           // the load generator
+	redis  *redisServer     // nil where nothing needs it
+	key    *seal.PrivateKey // of all encrypted clients
 	argv   map[string][]string
 	dir    map[string]string // where to run a server, if not here
 }
@@ -32,15 +34,36 @@ type environment struct {
 // close ends what prepare started.
 func (e *environment) close() {
 	if e.redis != nil {
-		_ = e.redis.stop() // nothing of it is kept
-	}
-	if e.socket != "" {
-		_ = os.RemoveAll(filepath.Dir(e.socket))
+		e.redis.stop()
 	}
 }
 
-// prepare checks the tools, builds the programs into the cache folder and starts Redis where the reference takes part.
-// A check goes on without the reference when it cannot be had, and says so.
+// command is how to start a server for a measure.
+func (e *environment) command(server string, m measure) []string {
+	argv := slices.Clone(e.argv[server])
+	switch server {
+	case serverHearth, serverHearthRaw:
+		if m.redis {
+			argv = append(argv, "-redis", "redis://127.0.0.1:"+strconv.Itoa(e.redis.port))
+		}
+		if m.sealed {
+			argv = append(argv, "-encryption")
+		}
+	case serverRef:
+		argv = append(argv, strconv.Itoa(e.redis.port)) // it does not start without one
+		if m.sealed {
+			argv = append(argv, "sealed")
+		}
+	case serverLimit:
+		if m.sealed {
+			argv = append(argv, "sealed")
+		}
+	}
+	return argv
+}
+
+// prepare checks the tools, builds the programs into the cache folder and starts Redis where something needs it.
+// A check goes on without the reference, or the measures with Redis, when they cannot be had, and says so.
 func prepare(ctx context.Context, opts *options, stderr io.Writer) (*environment, error) {
 	if runtime.GOOS != "linux" {
 		return nil, fmt.Errorf("the benchmarks need Linux (epoll, /proc), this is %s", runtime.GOOS)
@@ -66,23 +89,44 @@ func prepare(ctx context.Context, opts *options, stderr io.Writer) (*environment
 	if err := env.build(ctx, opts); err != nil {
 		return nil, err
 	}
-	if !slices.Contains(opts.servers, serverRef) {
-		return env, nil
-	}
-	if err := env.addReference(ctx); err != nil {
-		env.close()
-		if !opts.check || ctx.Err() != nil {
-			return nil, err
+	if slices.Contains(opts.servers, serverRef) {
+		if err := env.addReference(ctx); err != nil {
+			if !opts.check || ctx.Err() != nil {
+				return nil, err
+			}
+			skipReference(opts, stderr, err)
 		}
-		skipReference(opts, stderr, err)
-		if len(opts.servers) == 0 {
-			return nil, errNoServer
+	}
+	if len(opts.servers) == 0 {
+		return nil, errNoServer
+	}
+	if env.key, err = seal.GenerateKey(); err != nil {
+		return nil, err
+	}
+	if opts.needRedis() {
+		if env.redis, err = startRedis(ctx); err != nil {
+			return nil, fmt.Errorf("start redis: %w", err)
 		}
 	}
 	return env, nil
 }
 
+// needRedis says whether anything that is asked for does.
+func (o *options) needRedis() bool {
+	return slices.Contains(o.servers, serverRef) || slices.ContainsFunc(o.measures, func(m measure) bool { return m.redis })
+}
+
 var errNoServer = errors.New("no server is left to measure")
+
+// skipRedis goes on without the measures that need Redis, aloud.
+func skipRedis(opts *options, stderr io.Writer, why error) {
+	opts.measures = slices.DeleteFunc(opts.measures, func(m measure) bool {
+		if m.redis {
+			fmt.Fprintf(stderr, "SKIPPED %s: %v\n", m.name, why)
+		}
+		return m.redis
+	})
+}
 
 // skipReference goes on without the reference, aloud.
 func skipReference(opts *options, stderr io.Writer, why error) {
@@ -96,10 +140,11 @@ type tool struct{ name, install string }
 var (
 	compiler   = tool{"gcc", "apt-get install gcc libc6-dev (Debian, Ubuntu), dnf install gcc (Fedora), apk add gcc musl-dev (Alpine)"}
 	goTool     = tool{"go", "https://go.dev/dl"}
+	redisTool  = tool{"redis-server", "apt-get install redis-server, dnf install redis, apk add redis"}
 	forTheRefs = []tool{
 		{"node", "https://nodejs.org/en/download, or apt-get install nodejs"},
 		{"npm", "it comes with node, or apt-get install npm"},
-		{"redis-server", "apt-get install redis-server, dnf install redis, apk add redis"},
+		redisTool,
 	}
 )
 
@@ -107,16 +152,17 @@ func checkTools(opts *options, stderr io.Writer) error {
 	if err := missing(compiler, goTool); err != nil {
 		return err
 	}
-	if !slices.Contains(opts.servers, serverRef) {
-		return nil
+	if slices.Contains(opts.servers, serverRef) {
+		if err := missing(forTheRefs...); err != nil && opts.check {
+			skipReference(opts, stderr, err)
+		} else if err != nil {
+			return fmt.Errorf("%w\nor leave the reference out: -servers hearth,hearth-raw,limit", err)
+		}
 	}
-	err := missing(forTheRefs...)
-	if err != nil && opts.check {
-		skipReference(opts, stderr, err)
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("%w\nor leave the reference out: -servers hearth,hearth-raw,limit", err)
+	if err := missing(redisTool); err != nil && opts.check {
+		skipRedis(opts, stderr, err)
+	} else if err != nil && opts.needRedis() {
+		return fmt.Errorf("%w\nor leave out the measures that need it", err)
 	}
 	return nil
 }
@@ -202,24 +248,13 @@ func (e *environment) compile(ctx context.Context, source, binary string) error 
 	return nil
 }
 
-// addReference installs the reference, once for each version of its lock file, and starts the Redis that it wants.
+// addReference installs the reference, once for each version of its lock file.
 func (e *environment) addReference(ctx context.Context) error {
 	dir := filepath.Join(e.cache, "reference")
 	if err := e.installReference(ctx, dir); err != nil {
 		return fmt.Errorf("prepare the reference: %w", err)
 	}
-	folder, err := os.MkdirTemp("", "hearth-bench-")
-	if err != nil {
-		return fmt.Errorf("make a folder for redis: %w", err)
-	}
-	e.socket = filepath.Join(folder, "redis.sock")
-	// A socket in the file system: no port to find, and nobody else gets in.
-	e.redis, err = startProcess(ctx, []string{"redis-server", "--port", "0", "--unixsocket", e.socket, "--save", "", "--dir", folder},
-		"", redisReady)
-	if err != nil {
-		return fmt.Errorf("start redis: %w", err)
-	}
-	e.argv[serverRef] = []string{filepath.Join(dir, "node_modules", ".bin", "bun"), "server.mjs", e.socket}
+	e.argv[serverRef] = []string{filepath.Join(dir, "node_modules", ".bin", "bun"), "server.mjs"}
 	e.dir[serverRef] = dir // it writes log files where it runs
 	return nil
 }

@@ -11,11 +11,12 @@ type reading struct {
 	Mode    string `json:"mode"`
 	Clients int    `json:"clients"`
 
-	// The measured interval: its length, and the CPU that it cost the server, the load generator, and the whole
-	// machine (from /proc/stat, in ticks), in seconds. StealS is what a hypervisor kept for others.
+	// The measured interval: its length, and the CPU that it cost the servers together, the load generator, Redis, and
+	// the whole machine (from /proc/stat, in ticks), in seconds. StealS is what a hypervisor kept for others.
 	Seconds    float64 `json:"seconds"`
 	ServerCPUS float64 `json:"server_cpu_s"`
 	LoadCPUS   float64 `json:"load_cpu_s"`
+	RedisCPUS  float64 `json:"redis_cpu_s"`
 	BusyS      float64 `json:"busy_s"`
 	StealS     float64 `json:"steal_s"`
 
@@ -55,6 +56,58 @@ type reading struct {
 	AnonCollectedKB int64 `json:"anon_collected_kb,omitempty"`
 	SlabBeforeKB    int64 `json:"slab_before_kb,omitempty"`
 	SlabKB          int64 `json:"slab_kb,omitempty"`
+
+	redisReading
+	sealedReading
+}
+
+// What only the measures with Redis have.
+type redisReading struct {
+	// held, elsewhere: messages given to Redis, how many connections got them, and what the server uses when nothing
+	// happens, in cores.
+	Published    int64   `json:"published,omitempty"`
+	Receivers    int64   `json:"receivers,omitempty"`
+	IdleCPUShare float64 `json:"idle_cpu_share,omitempty"`
+
+	// rate: the highest rate at which latency stayed bounded and the lowest at which it did not, messages a second;
+	// messages lost past it; and the CPU of the node that has the clients and of the one that has not, beyond idling, for
+	// Want messages at an ordinary rate. The measured interval is that of the rate that broke.
+	BestRate       float64 `json:"best_rate,omitempty"`
+	BestP50US      float64 `json:"best_p50_us,omitempty"`
+	BestP99US      float64 `json:"best_p99_us,omitempty"`
+	BrokenRate     float64 `json:"broken_rate,omitempty"`
+	BrokenP99US    float64 `json:"broken_p99_us,omitempty"`
+	LostOverloaded int64   `json:"lost_overloaded,omitempty"`
+	HeldCPUS       float64 `json:"held_cpu_s,omitempty"`
+	ElsewhereCPUS  float64 `json:"elsewhere_cpu_s,omitempty"`
+
+	// rooms: how many; the time and the server's CPU until the last was joined, and left; channels with subscribers in
+	// Redis before, with all rooms joined, and in the end, and the time until it was those.
+	Rooms              int64   `json:"rooms,omitempty"`
+	JoinSeconds        float64 `json:"join_seconds,omitempty"`
+	JoinCPUS           float64 `json:"join_cpu_s,omitempty"`
+	LeaveSeconds       float64 `json:"leave_seconds,omitempty"`
+	LeaveCPUS          float64 `json:"leave_cpu_s,omitempty"`
+	ChannelsBefore     int64   `json:"channels_before,omitempty"`
+	Channels           int64   `json:"channels,omitempty"`
+	ChannelsAfter      int64   `json:"channels_after,omitempty"`
+	UnsubscribeSeconds float64 `json:"unsubscribe_seconds,omitempty"`
+}
+
+// What only the measures with encryption have.
+type sealedReading struct {
+	// AESUS is what the encryption of one message costs by itself, in microseconds. It is measured by us, beside the
+	// limit server, which does not encrypt.
+	AESUS float64 `json:"aes_us,omitempty"`
+
+	// mixed: the latency of the clients in clear before encrypted ones came.
+	AloneP50US float64 `json:"alone_p50_us,omitempty"`
+	AloneP99US float64 `json:"alone_p99_us,omitempty"`
+
+	// Opened messages of how many clients were decrypted and right; Reordered of them came before one that was sent
+	// earlier.
+	Opened    int64 `json:"opened,omitempty"`
+	Reordered int64 `json:"reordered,omitempty"`
 }
 
 var errNoReading = errors.New("no reading")
@@ -92,6 +145,12 @@ func (r reading) problem() error {
 	if r.Mode != "connect" && r.Mode != "idle" && r.Got == 0 {
 		found = append(found, errors.New("no messages at all"))
 	}
+	if r.ChannelsAfter > r.ChannelsBefore {
+		found = append(found, fmt.Errorf("%d subscriptions left behind in Redis", r.ChannelsAfter-r.ChannelsBefore))
+	}
+	if r.Mode == "rate" && r.BestRate == 0 {
+		found = append(found, fmt.Errorf("latency was not bounded at any rate: p99 is %.0f µs at %.0f messages a second", r.BrokenP99US, r.BrokenRate))
+	}
 	return errors.Join(found...)
 }
 
@@ -99,10 +158,17 @@ func (r reading) cpuPerMessage() float64     { return r.ServerCPUS * 1e6 / float
 func (r reading) messagesPerSecond() float64 { return float64(r.Got) / r.Seconds }
 func (r reading) perClient(kb int64) float64 { return float64(kb) * 1024 / float64(r.Clients) }
 
+// cpuBeyondIdle is the CPU of a published message without what the server uses anyway, in microseconds; 0 when that is
+// all that there was.
+func (r reading) cpuBeyondIdle() float64 {
+	return max(0, r.ServerCPUS-r.IdleCPUShare*r.Seconds) * 1e6 / float64(r.Published)
+}
+
 // shares says who used the CPU during the measured interval, in cores.
 type shares struct {
-	Server float64 `json:"server"`
+	Server float64 `json:"server"` // all nodes together
 	Load   float64 `json:"load"`
+	Redis  float64 `json:"redis,omitempty"`
 	Others float64 `json:"others"` // every other process of the machine, and what the kernel charges to nobody
 	Steal  float64 `json:"steal"`
 }
@@ -111,26 +177,33 @@ func (r reading) shares() shares {
 	return shares{
 		Server: r.ServerCPUS / r.Seconds,
 		Load:   r.LoadCPUS / r.Seconds,
-		Others: max(0, r.BusyS-r.ServerCPUS-r.LoadCPUS) / r.Seconds,
+		Redis:  r.RedisCPUS / r.Seconds,
+		Others: max(0, r.BusyS-r.ServerCPUS-r.LoadCPUS-r.RedisCPUS) / r.Seconds,
 		Steal:  r.StealS / r.Seconds,
 	}
 }
 
 // What kept a run from being faster.
 const (
-	boundServer = "server" // used its core up: its speed is what was measured
-	boundLoad   = "load"   // the load generator used its core up: rates are its own, CPU per operation still the server's
-	boundPace   = "pace"   // neither: the measure sets the pace
+	boundServer  = "server"  // used its core up: its speed is what was measured
+	boundLoad    = "load"    // the load generator used its core up: rates are its own, CPU per operation still the server's
+	boundRedis   = "redis"   // Redis used its core up: the same
+	boundMachine = "machine" // nobody did, but all of them together used up the machine
+	boundPace    = "pace"    // neither: the measure sets the pace
 )
 
-// bound tells whose speed a rate is.
-func (s shares) bound() string {
-	const usedUp = 0.9 // of a core; the two share caches and a kernel, and neither gets to 1
+// bound tells whose speed a rate is, with so many nodes on so many cores.
+func (s shares) bound(nodes, cores int) string {
+	const usedUp = 0.9 // of a core; those who work share caches and a kernel, and none gets to 1
 	switch {
-	case s.Server >= usedUp:
+	case s.Server >= usedUp*float64(nodes):
 		return boundServer
 	case s.Load >= usedUp:
 		return boundLoad
+	case s.Redis >= usedUp:
+		return boundRedis
+	case s.Redis > 0 && s.Server+s.Load+s.Redis+s.Others+s.Steal >= usedUp*float64(cores):
+		return boundMachine
 	default:
 		return boundPace
 	}

@@ -83,17 +83,22 @@ func TestBound(t *testing.T) {
 	for name, tc := range map[string]struct {
 		shares shares
 		want   string
+		nodes  int // 0: one
 	}{
-		"the server":      {shares{Server: 0.98, Load: 0.4}, boundServer},
-		"both":            {shares{Server: 0.98, Load: 0.97}, boundServer},
-		"several loops":   {shares{Server: 1.8, Load: 0.95}, boundServer},
-		"the load":        {shares{Server: 0.5, Load: 0.97}, boundLoad},
-		"the pace":        {shares{Server: 0.3, Load: 0.2}, boundPace},
-		"another process": {shares{Server: 0.6, Load: 0.6, Others: 0.8}, boundPace},
+		"the server":       {shares{Server: 0.98, Load: 0.4}, boundServer, 0},
+		"both":             {shares{Server: 0.98, Load: 0.97}, boundServer, 0},
+		"several loops":    {shares{Server: 1.8, Load: 0.95}, boundServer, 0},
+		"the load":         {shares{Server: 0.5, Load: 0.97}, boundLoad, 0},
+		"the pace":         {shares{Server: 0.3, Load: 0.2}, boundPace, 0},
+		"another process":  {shares{Server: 0.6, Load: 0.6, Others: 0.8}, boundPace, 0},
+		"both nodes":       {shares{Server: 1.85, Redis: 0.1}, boundServer, 2},
+		"redis":            {shares{Server: 0.9, Redis: 0.95}, boundRedis, 2},
+		"all together":     {shares{Server: 0.8, Load: 0.6, Redis: 0.5}, boundMachine, 0},
+		"none, with redis": {shares{Server: 0.8, Load: 0.3, Redis: 0.3}, boundPace, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := tc.shares.bound(); got != tc.want {
+			if got := tc.shares.bound(max(1, tc.nodes), 2); got != tc.want {
 				t.Errorf("got %s, want %s", got, tc.want)
 			}
 		})
@@ -103,7 +108,7 @@ func TestBound(t *testing.T) {
 func TestResultString(t *testing.T) {
 	t.Parallel()
 	r := result{Measure: "steady", Server: "limit", Figures: map[string]float64{"cpu_us": 6.543}}
-	if got, want := r.String(), "steady    limit      6.54 CPU µs/delivery"; got != want {
+	if got, want := r.String(), "steady          limit      6.54 CPU µs/delivery"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	r.Error = "3 messages lost\n1 connections closed"

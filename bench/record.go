@@ -64,6 +64,8 @@ func describe(ctx context.Context, env *environment, opts options, args []string
 	if dir := env.dir[serverRef]; dir != "" {
 		a.Versions["bun"] = firstLine(ctx, dir, filepath.Join(dir, "node_modules", ".bin", "bun"), "--version")
 		a.Versions["@venizia/ignis-helpers"] = packageVersion(filepath.Join(dir, "node_modules", "@venizia", "ignis-helpers"))
+	}
+	if env.redis != nil {
 		a.Versions["redis"] = firstLine(ctx, "", "redis-server", "--version")
 	}
 	return a

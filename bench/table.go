@@ -72,7 +72,7 @@ func valuesOf(measure, key string, results []result) map[string]map[int]float64 
 }
 
 func compare(f figure, server, against string, values map[string]map[int]float64) (comparison, bool) {
-	if server == against || server == serverLimit { // everything is measured in terms of the limit, not the other way
+	if f.alone || server == against || server == serverLimit { // everything is measured in terms of the limit, not the other way
 		return comparison{}, false
 	}
 	c := comparison{Against: against, Ratio: ratioOf(values[server], values[against])}
@@ -159,27 +159,36 @@ func number(v float64) string {
 	return fmt.Sprintf("%.3g", v)
 }
 
+// A remark is a note on the turns of one server in one measure that it applies to.
+type remark struct {
+	applies func(result) bool
+	text    string // after "measure, server: ", with a place for the number of turns
+}
+
+var remarks = []remark{
+	{func(r result) bool { return r.Bound == boundLoad },
+		"the load generator was the limit in %d turns: rates are its own, CPU per operation is the server's."},
+	{func(r result) bool { return r.Bound == boundRedis },
+		"Redis was the limit in %d turns: rates are its own, CPU per operation is the server's."},
+	{func(r result) bool { return r.Bound == boundMachine },
+		"in %d turns server, Redis and load generator together used the machine up: rates are its own, CPU per operation is the server's."},
+	{result.late,
+		"in %d turns messages were late and shared a read, perhaps a write: the machine was too busy for this measure."},
+	{func(r result) bool { return r.Reading != nil && r.Reading.Reordered > 0 },
+		"in %d turns encrypted clients got messages out of order."},
+}
+
 // notesOn says which results were not the server's doing alone.
 func notesOn(results []result) []string {
+	var notes []string
+	for _, remark := range remarks {
+		notes = append(notes, remark.on(results)...)
+	}
 	const noticeable = 0.1 // of a core
-	type key struct{ measure, server string }
-	var loadBound, late []key
-	count, lateCount := map[key]int{}, map[key]int{}
 	disturbed, stolen := 0, 0
 	for _, r := range results {
 		if r.Error != "" {
 			continue
-		}
-		k := key{r.Measure, r.Server}
-		if r.Bound == boundLoad {
-			if count[k]++; count[k] == 1 {
-				loadBound = append(loadBound, k)
-			}
-		}
-		if r.late() {
-			if lateCount[k]++; lateCount[k] == 1 {
-				late = append(late, k)
-			}
 		}
 		if r.Shares.Others > noticeable {
 			disturbed++
@@ -187,15 +196,6 @@ func notesOn(results []result) []string {
 		if r.Shares.Steal > noticeable {
 			stolen++
 		}
-	}
-	var notes []string
-	for _, k := range loadBound {
-		notes = append(notes, fmt.Sprintf("%s, %s: the load generator was the limit in %d turns: rates are its own, CPU per operation is the server's.",
-			k.measure, k.server, count[k]))
-	}
-	for _, k := range late {
-		notes = append(notes, fmt.Sprintf("%s, %s: in %d turns messages were late and shared a read, perhaps a write: the machine was too busy for this measure.",
-			k.measure, k.server, lateCount[k]))
 	}
 	for _, n := range []struct {
 		turns int
@@ -205,6 +205,27 @@ func notesOn(results []result) []string {
 			notes = append(notes, fmt.Sprintf("In %d of %d turns %s used over %s of a core: measure again on a quiet machine.",
 				n.turns, cmp.Or(len(results), 1), n.what, number(noticeable)))
 		}
+	}
+	return notes
+}
+
+// on makes the remark for each measure and server that it applies to, in the order of results.
+func (m remark) on(results []result) []string {
+	type key struct{ measure, server string }
+	var found []key
+	turns := map[key]int{}
+	for _, r := range results {
+		if r.Error != "" || !m.applies(r) {
+			continue
+		}
+		k := key{r.Measure, r.Server}
+		if turns[k]++; turns[k] == 1 {
+			found = append(found, k)
+		}
+	}
+	notes := make([]string, 0, len(found))
+	for _, k := range found {
+		notes = append(notes, fmt.Sprintf("%s, %s: "+m.text, k.measure, k.server, turns[k]))
 	}
 	return notes
 }

@@ -2,7 +2,9 @@
 // by their first bytes, parses no JSON and checks nothing: what it costs is what the kernel charges, and a server with
 // a protocol to speak of can come close to it, not below.
 //
-//     limit PORT        (0: any free port; "READY 127.0.0.1:port" on standard output says which)
+//     limit PORT [sealed]     (0: any free port; "READY 127.0.0.1:port" on standard output says which)
+//
+// sealed: its messages look and weigh like encrypted ones. Nothing is encrypted: what that costs is measured on its own.
 #define _GNU_SOURCE
 #include "common.h"
 
@@ -42,6 +44,7 @@ static struct client **room;    // everyone who has authenticated
 static int room_size;
 static int poller;
 static int congested_clients;
+static bool look_sealed;
 static uint8_t read_buffer[READ_SIZE + 1];
 
 // One publish order at a time: `total` messages of the same bytes.
@@ -147,7 +150,10 @@ static long number_after(const char *text, size_t length, const char *key, long 
 }
 
 static void start_publishing(const char *order, size_t length) {
-    static const char opening[] = "{\"event\":\"m\",\"data\":{\"p\":\"", closing[] = "\"}}";
+    static const char plain[] = "{\"event\":\"m\",\"data\":{\"p\":\"", closing[] = "\"}}";
+    static const char sealed[] = "{\"event\":\"encrypted\",\"data\":{\"iv\":\"xxxxxxxxxxxxxxxx\",\"ct\":\"";
+    const char *opening = look_sealed ? sealed : plain;
+    size_t opening_size = strlen(opening);
     long filling = number_after(order, length, "\"size\":", 100);
     if (filling < 0 || filling > 60000)
         give_up("publish order with a size of %ld", filling);
@@ -159,13 +165,15 @@ static void start_publishing(const char *order, size_t length) {
     publisher.sent = 0;
     publisher.started = now_ns();
 
-    size_t size = sizeof opening - 1 + filling + sizeof closing - 1;
+    if (look_sealed) // base64 of the message and a tag of 16 bytes
+        filling = (sizeof plain - 1 + filling + sizeof closing - 1 + 16 + 2) / 3 * 4;
+    size_t size = opening_size + filling + sizeof closing - 1;
     free(publisher.frames);
     publisher.frames = allocate(publisher.batch, size + 4);
     uint8_t *out = publisher.frames;
     for (int i = 0; i < publisher.batch; i++) {
         out += put_header(out, size);
-        out = mempcpy(out, opening, sizeof opening - 1);
+        out = mempcpy(out, opening, opening_size);
         memset(out, 'x', filling);
         out = mempcpy(out + filling, closing, sizeof closing - 1);
     }
@@ -380,8 +388,9 @@ static void on_collect(int fd) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2)
-        give_up("usage: limit PORT");
+    look_sealed = argc == 3 && !strcmp(argv[2], "sealed");
+    if (argc != 2 + look_sealed)
+        give_up("usage: limit PORT [sealed]");
     size_t file_limit = raise_file_limit();
     clients = allocate(file_limit, sizeof *clients);
     room = allocate(file_limit, sizeof *room);

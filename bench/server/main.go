@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/broker/redis"
 )
 
 // most is how many clients a benchmark may bring.
@@ -26,9 +27,11 @@ const most = 1 << 20
 func main() {
 	loops := flag.Int("loops", 1, "event loops")
 	raw := flag.Bool("raw", false, "accept on Hearth's own listener instead of through net/http")
+	redisURL := flag.String("redis", "", "connect to other servers through this Redis")
+	encryption := flag.Bool("encryption", false, "encrypt for clients that send a public key")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := serve(ctx, *loops, *raw)
+	err := serve(ctx, options{loops: *loops, raw: *raw, redisURL: *redisURL, encryption: *encryption})
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "server:", err)
@@ -36,10 +39,28 @@ func main() {
 	}
 }
 
+// options is what the command line asks for.
+type options struct {
+	loops      int
+	raw        bool
+	redisURL   string
+	encryption bool
+}
+
 // serve runs until ctx ends, then shuts down in order.
-func serve(ctx context.Context, loops int, raw bool) error {
+func serve(ctx context.Context, o options) error {
 	b := &bench{}
-	srv, err := hearth.New(b.config(loops))
+	config := b.config(o.loops)
+	if o.encryption {
+		config.Encryption = hearth.EncryptionOptional
+	}
+	if o.redisURL != "" {
+		var err error
+		if config.Broker, err = redis.New(redis.Config{URL: o.redisURL}); err != nil {
+			return err
+		}
+	}
+	srv, err := hearth.New(config)
 	if err != nil {
 		return err
 	}
@@ -56,7 +77,7 @@ func serve(ctx context.Context, loops int, raw bool) error {
 	web := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { // ends when the listener is closed, below; received from served
-		if raw {
+		if o.raw {
 			served <- srv.Serve(ln, mux)
 		} else {
 			served <- web.Serve(ln)
@@ -121,6 +142,9 @@ func (b *bench) config(loops int) hearth.Config[struct{}, struct{}] {
 		Authenticate: func(context.Context, hearth.AuthRequest[struct{}]) (hearth.Identity[struct{}], error) {
 			return hearth.Identity[struct{}]{}, nil
 		},
+		ValidateRooms: func(_ context.Context, _ *hearth.Client[struct{}], rooms []string) ([]string, error) {
+			return rooms, nil
+		},
 		Message: b.message,
 	}
 }
@@ -129,6 +153,8 @@ func (b *bench) message(_ context.Context, c *hearth.Client[struct{}], m hearth.
 	switch m.Event {
 	case "e":
 		return c.Send("e", m.Data)
+	case "say":
+		return b.publish.server.SendToRoom(room, "m", m.Data)
 	case "pub":
 		var o order
 		if err := json.Unmarshal(m.Data, &o); err != nil {

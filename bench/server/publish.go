@@ -24,6 +24,26 @@ type order struct {
 	Size  int `json:"size"`
 	Rate  int `json:"rate"`
 	Batch int `json:"batch"`
+
+	// Numbered fills messages with their number instead of x.
+	Numbered bool `json:"numbered"`
+}
+
+// content is what a message carries.
+type content struct {
+	P string `json:"p"`
+}
+
+// contents makes one content after the other: as an application would publish, a value that is encoded for each message.
+func (o order) contents() func() content {
+	filling, number := strings.Repeat("x", o.Size), 0
+	return func() content {
+		if !o.Numbered {
+			return content{filling}
+		}
+		number++
+		return content{fmt.Sprintf("%0*d", o.Size, number-1)}
+	}
 }
 
 // A publisher carries out one order at a time.
@@ -85,11 +105,8 @@ func (p *publisher) stop() {
 }
 
 func (p *publisher) carryOut(ctx context.Context, o order) error {
-	// As an application would publish: a value, encoded for each message.
-	data := struct {
-		P string `json:"p"`
-	}{strings.Repeat("x", o.Size)}
-	send := func() error { return p.server.SendToRoom(room, "m", data) }
+	next := o.contents()
+	send := func() error { return p.server.SendToRoom(room, "m", next()) }
 	if o.Rate > 0 {
 		return paced(ctx, o.N, o.Rate, send)
 	}

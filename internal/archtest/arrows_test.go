@@ -68,7 +68,7 @@ var arrows = []rule{
 	// Users, too. Examples show what an application looks like, so they have nothing that it can't have.
 	{folder: "examples/*", imports: []string{".", "broker", "broker/memory", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/test/reference", open: true},
-	{folder: "bench/*", imports: []string{".", "internal/test/reference"}},
+	{folder: "bench/*", imports: []string{".", "broker/redis", "internal/test/reference", "seal"}},
 
 	// Programs for tests, and this package.
 	{folder: "internal/test/redistest", open: true, libraries: []string{"github.com/redis/rueidis"}},
