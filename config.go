@@ -62,11 +62,6 @@ type Config[A, M any] struct {
 	// empty list that is not nil is none.
 	DefaultRooms []string
 
-	// UUIDRooms lets clients join rooms whose names have the form of a client's id, a random UUID in lower case, if ValidateRooms
-	// allows it. ValidateRooms must then see to it that no client joins the room named by another's id, its letter box: the
-	// server knows only the ids on this node. Server.JoinRoom and JoinUser are not concerned. Default off.
-	UUIDRooms bool
-
 	// AuthTimeout is how long a client may take to send `authenticate`; the callback gets three times as long (protocol
 	// §4). Default 5 s.
 	AuthTimeout time.Duration
@@ -368,7 +363,7 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 		},
 		HeartbeatInterval: max(0, c.HeartbeatInterval), HeartbeatTimeout: c.HeartbeatTimeout, IdleTimeout: max(0, c.IdleTimeout),
 		EncryptionRequired: c.Encryption == EncryptionRequired, EncryptedOnly: c.EncryptedOnly, EncryptedBatch: c.EncryptedBatchLimit,
-		DefaultRooms: slices.Clone(c.DefaultRooms), CloseSlow: c.CloseOnBackpressure, UUIDRooms: c.UUIDRooms, Calls: calls, Broker: c.Broker,
+		DefaultRooms: slices.Clone(c.DefaultRooms), CloseSlow: c.CloseOnBackpressure, Calls: calls, Broker: c.Broker,
 		BrokerLost: c.BrokerLost, Resync: c.Resync,
 		Log: c.Logger.With("server", c.Identifier),
 	}

@@ -2,6 +2,7 @@ package hearth_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
@@ -10,10 +11,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/memory"
-	"github.com/hearthws/hearth/protocol"
 )
 
 // house is several servers on one bus, with clients: on each, one of u, and as many others as its number.
@@ -160,29 +161,44 @@ func TestEverywhereWithoutOne(t *testing.T) {
 	})
 }
 
-// TestLetterBoxes: a client can't sit in the room named by another's id, on whichever server that is.
+// TestLetterBoxes: a client can't sit in the room named by another's id, on whichever server that is; rooms that only look
+// so are rooms like others.
 func TestLetterBoxes(t *testing.T) {
 	t.Parallel()
-	for name, uuids := range map[string]bool{"default": false, "UUIDs allowed": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			bus := memory.NewBus(memory.Config{})
-			anything := func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil }
-			one := start(t, config{Broker: bus.Broker(), ValidateRooms: anything, UUIDRooms: uuids})
-			two := start(t, config{Broker: bus.Broker(), ValidateRooms: anything, UUIDRooms: uuids})
-			a, b, c := one.member("a"), one.member("b"), two.member("c")
-			must(t, one.LeaveRoom(a.id, a.id))
-			a.say("join", fmt.Sprintf(`{"rooms":[%q,%q,%q,"last"]}`, a.id, b.id, c.id))
-			for one.Count(hearth.ToRoom("last")) == 0 {
-				runtime.Gosched()
-			}
-			me := one.client(a)
-			if !me.In(a.id) || me.In(b.id) || me.In(c.id) != uuids {
-				t.Errorf("a is in %v", me.Rooms())
-			}
-			if got := protocol.IsID(a.id); !got {
-				t.Errorf("%q does not look like an id", a.id)
-			}
-		})
+	bus := memory.NewBus(memory.Config{})
+	anything := func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil }
+	one, two := start(t, config{Broker: bus.Broker(), ValidateRooms: anything}), start(t, config{Broker: bus.Broker(), ValidateRooms: anything})
+	alone := start(t, config{ValidateRooms: anything})
+	a, b, c, d := one.member("a"), one.member("b"), two.member("c"), alone.member("d")
+	must(t, one.LeaveRoom(a.id, a.id))
+	lookalike := uuid.NewString()
+	join := func(r *rig, p *peer, rooms ...string) *client {
+		r.t.Helper()
+		last := "last " + uuid.NewString()
+		list, err := json.Marshal(append(rooms, last))
+		must(t, err)
+		p.say("join", fmt.Sprintf(`{"rooms":%s}`, list))
+		for r.Count(hearth.ToRoom(last)) == 0 {
+			runtime.Gosched()
+		}
+		return r.client(p)
+	}
+	if me := join(one, a, a.id, b.id); !me.In(a.id) || me.In(b.id) {
+		t.Errorf("a is in %v", me.Rooms())
+	}
+	if me := join(one, a, c.id, "another"); me.In(c.id) || !me.In("another") {
+		t.Errorf("a is in %v", me.Rooms())
+	}
+	for r, p := range map[*rig]*peer{one: b, two: c, alone: d} {
+		if me := join(r, p, lookalike); !me.In(lookalike) {
+			t.Errorf("%s is in %v, but not in %s", p.id, me.Rooms(), lookalike)
+		}
+	}
+	many := make([]string, 500)
+	for i := range many {
+		many[i] = uuid.NewString()
+	}
+	if me := join(one, b, append(many, c.id)...); me.In(c.id) || !me.In(many[0]) {
+		t.Errorf("b is in %d rooms", len(me.Rooms()))
 	}
 }

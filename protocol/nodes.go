@@ -20,13 +20,14 @@ const (
 	CallDisconnect = "disconnect" // close the clients of a client or user target
 	CallJoin       = "join"       // make the clients of a user members of rooms
 	CallLeave      = "leave"      // take the clients of a user out of rooms
+	CallNamed      = "named"      // how many of all clients have an id that is one of rooms?
 )
 
 const (
 	// MaxNodeData is how many bytes of data a message to nodes may have; more is refused unread.
 	MaxNodeData = 256 << 10
 
-	// MaxRoomsPerCall is how many rooms one join or leave may name.
+	// MaxRoomsPerCall is how many rooms one call may name.
 	MaxRoomsPerCall = 128
 
 	// MaxNodeName and MaxCallError are how many bytes the name of a node, and the text of an error, may have. Longer
@@ -50,7 +51,7 @@ type Call struct {
 
 	Code   int      // CallDisconnect: the close code
 	Reason string   // CallDisconnect
-	Rooms  []string // CallJoin, CallLeave
+	Rooms  []string // CallJoin, CallLeave, CallNamed
 }
 
 // A Reply is what a node has done for a Call.
@@ -138,6 +139,11 @@ func (c Call) Check() error {
 	case CallJoin, CallLeave:
 		if c.Type != TypeUser {
 			return fmt.Errorf("%w: %s of a %v; it can be of a user", ErrMessage, c.Event, c.Type)
+		}
+		return checkCallRooms(c.Rooms)
+	case CallNamed:
+		if c.Type != TypeBroadcast {
+			return fmt.Errorf("%w: named of a %v; it is of all", ErrMessage, c.Type)
 		}
 		return checkCallRooms(c.Rooms)
 	}

@@ -100,7 +100,6 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 		Identifier:        c.Name,
 		Path:              c.Path,
 		DefaultRooms:      c.DefaultRooms,
-		UUIDRooms:         c.UUIDRooms,
 		Resync:            c.Resync,
 		AuthTimeout:       c.AuthTimeout,
 		HeartbeatInterval: zeroIs(hearth.Disabled, c.HeartbeatInterval),

@@ -43,7 +43,7 @@ type Config struct {
 	Log    *slog.Logger
 
 	// Answer does what is asked, for this node's clients, and returns for how many it did. With an error, some of them may
-	// be missing. It may block until ctx ends, but for protocol.CallCount, which must be quick.
+	// be missing. It may block until ctx ends, but for protocol.CallCount and CallNamed, which must be quick.
 	Answer func(ctx context.Context, c protocol.Call) (clients int, err error)
 }
 

@@ -26,14 +26,14 @@ type job struct {
 	deadline time.Time
 }
 
-// asked takes a call of another node. A count is answered at once; what may take longer is done elsewhere, since the broker
-// must not wait.
+// asked takes a call of another node. What only has to be looked up is answered at once; what may take longer is done
+// elsewhere, since the broker must not wait.
 func (c *Cluster) asked(m protocol.Message) error {
 	call, err := protocol.ParseCall(m.Event, m.Data)
 	if err != nil {
 		return err
 	}
-	if call.Event == protocol.CallCount {
+	if call.Event == protocol.CallCount || call.Event == protocol.CallNamed {
 		n, err := c.cfg.Answer(c.base, call)
 		c.reply(m.ServerID, call, n, err)
 		return nil

@@ -57,7 +57,6 @@ type Config struct {
 
 	DefaultRooms []string
 	CloseSlow    bool
-	UUIDRooms    bool
 
 	EncryptionRequired bool
 	EncryptedOnly      bool
@@ -133,12 +132,13 @@ func New(cfg Config) (*Node, error) {
 	n.cancel = cancel
 	n.env = &session.Env{
 		Base: base, Hub: n.hub, Pool: &session.Pool{}, Lobby: session.NewLobby(cfg.Lobby), Calls: cfg.Calls,
-		Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, DefaultRooms: cfg.DefaultRooms, CloseSlow: cfg.CloseSlow, UUIDRooms: cfg.UUIDRooms,
+		Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, DefaultRooms: cfg.DefaultRooms, CloseSlow: cfg.CloseSlow,
 		CloseTimeout: cfg.CloseTimeout, EncryptionRequired: cfg.EncryptionRequired, EncryptedOnly: cfg.EncryptedOnly,
 	}
 	if cfg.Broker != nil {
 		n.env.Interest = cfg.Broker
 		n.cluster = cluster.New(cluster.Config{ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Log: cfg.Log, Answer: n.answer})
+		n.env.Elsewhere = n.elsewhere
 	}
 	n.losses = n.lossReaders()
 	return n, nil

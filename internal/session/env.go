@@ -48,17 +48,19 @@ type Limits struct {
 
 // Env is what all sessions of a node share. Set before the first session, then read-only.
 type Env struct {
-	Base         context.Context // of the callbacks; cancelled when a shutdown has waited long enough
-	Hub          *hub.Hub
-	Pool         *Pool
-	Lobby        *Lobby
-	Calls        Callbacks
-	Interest     Interest // nil: the broker delivers everything
+	Base     context.Context // of the callbacks; cancelled when a shutdown has waited long enough
+	Hub      *hub.Hub
+	Pool     *Pool
+	Lobby    *Lobby
+	Calls    Callbacks
+	Interest Interest // nil: the broker delivers everything
+	// Elsewhere returns those of the names that are, or may be, the ids of clients on other nodes. It may block until ctx
+	// ends. Nil: there are no other nodes.
+	Elsewhere    func(ctx context.Context, names []string) []string
 	Log          *slog.Logger
 	Stats        *Stats
 	Limits       Limits
 	DefaultRooms []string
-	UUIDRooms    bool // clients may join rooms whose names have the form of a client's id
 	CloseSlow    bool // close a client that has too much waiting, rather than drop messages for it
 	CloseTimeout time.Duration
 
@@ -67,8 +69,6 @@ type Env struct {
 
 	// Running counts the sessions that have not ended and the authentications under way: a shutdown waits for it.
 	Running sync.WaitGroup
-
-	saidUUID atomic.Bool // the log has told why a room with such a name was refused
 }
 
 // Stats are counters of all sessions; each is the number of times that something has happened, but for the gauges.

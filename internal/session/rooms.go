@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -45,30 +46,29 @@ func (s *Session) recheck(wished, allowed []string) []string {
 	for _, name := range wished {
 		asked[name] = true
 	}
-	kept := allowed[:0:0]
+	kept, doubtful := allowed[:0:0], []string(nil)
 	for _, name := range allowed {
-		if asked[name] && !s.foreign(name) && protocol.CheckRoom(name) == nil {
-			kept = append(kept, name)
-			delete(asked, name) // each once
+		if !asked[name] || protocol.CheckRoom(name) != nil || name != s.ID() && s.env.Hub.Client(name) != nil {
+			continue
+		}
+		kept = append(kept, name)
+		delete(asked, name) // each once
+		if s.doubtful(name) {
+			doubtful = append(doubtful, name)
 		}
 	}
-	return kept
+	if len(doubtful) == 0 {
+		return kept
+	}
+	foreign := s.env.Elsewhere((*lifetime)(s), doubtful)
+	return slices.DeleteFunc(kept, func(name string) bool { return slices.Contains(foreign, name) })
 }
 
-// foreign reports whether the name is, or may be, the id of another client. Which ids there are on other nodes nobody
-// knows for certain, so the form decides, unless the application has rooms with such names.
-func (s *Session) foreign(name string) bool {
-	if name == s.ID() {
-		return false
-	}
-	if s.env.UUIDRooms || !protocol.IsID(name) {
-		return s.env.Hub.Client(name) != nil
-	}
-	if !s.env.saidUUID.Swap(true) {
-		s.env.Log.Warn("a client may not join a room whose name looks like another client's id; Config.UUIDRooms allows it (said once)",
-			"client", s.ID(), "room", name)
-	}
-	return true
+// doubtful reports whether the name may be the id of a client on another node. Of a room that has members here this was asked
+// when the first of them came.
+func (s *Session) doubtful(name string) bool {
+	return s.env.Elsewhere != nil && protocol.IsID(name) && name != s.ID() &&
+		s.env.Hub.Count(hub.Target{Kind: hub.Room, Name: name}) == 0
 }
 
 // leave takes the client out of those of the rooms that it is in. There is no reply.
