@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,11 +51,11 @@ behind what is being sent, and a second one at once.
 
 Exit codes, the worst that happened:
   0             Redis has taken everything
-  1             it did not take an event, which may have gone all the same if the
-                connection broke; with --lines none of those after it was tried
+  1             it did not take an event, or did not answer in time: then the event may
+                have gone all the same; with --lines none of those after it was tried
   2             an option, the data or a line is not as it should be; what comes before
                 such a line has been sent, with --keep-going also what comes after
-  3             Redis cannot be reached, and nothing was sent
+  3             Redis cannot be reached, and has taken nothing as far as anyone knows
   130, 143      ended by SIGINT (Ctrl-C), by SIGTERM
 `
 
@@ -150,7 +148,7 @@ func runEmit(cmd *cobra.Command, f emitFlags, args []string) error {
 	}
 	sender, err := emit.Open(f.redis)
 	if err != nil {
-		return errUsage{fmt.Errorf("option redis (--redis or HEARTH_REDIS): %w", err)}
+		return errUsage{fmt.Errorf("--redis, or HEARTH_REDIS, takes a URL, as in redis://:password@host:6379: %w", err)}
 	}
 	ctx, stop := untilSignal()
 	defer stop()
@@ -313,60 +311,20 @@ func emitLines(ctx context.Context, stderr io.Writer, sender *emit.Sender, in io
 	return err
 }
 
-// errUnreachable is for a Redis that took nothing at all, because nobody gets there.
+// errUnreachable is for a Redis that has taken nothing, because nobody gets there.
 type errUnreachable struct{ error }
 
 func (e errUnreachable) Unwrap() error { return e.error }
 
 // unsent explains what kept an event from being sent, after others were.
 func unsent(sent int, err error, f emitFlags) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w: not done within %v (--timeout)", err, f.timeout)
-	}
-	if sent == 0 && (errors.Is(err, emit.ErrDown) || errors.Is(err, context.DeadlineExceeded)) {
+	switch {
+	case errors.Is(err, emit.ErrDown) && sent == 0:
 		return errUnreachable{fmt.Errorf("%w: is that where Redis is (--redis or HEARTH_REDIS)?", err)}
+	case errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, emit.ErrDown):
+		return fmt.Errorf("%w: Redis did not answer within %v (--timeout)", err, f.timeout)
 	}
 	return err
-}
-
-// A signalError is the cause of a context that a signal ended.
-type signalError struct{ signal syscall.Signal }
-
-func (e signalError) Error() string { return e.signal.String() }
-
-// untilSignal makes a context that ends with SIGINT or SIGTERM. After that a second one ends the process.
-func untilSignal() (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	done, ended := make(chan struct{}), make(chan struct{})
-	// Ends with done; whoever closes that waits for it.
-	go func() {
-		defer close(ended)
-		defer signal.Stop(signals)
-		select {
-		case sig := <-signals:
-			cancel(signalError{sig.(syscall.Signal)})
-		case <-done:
-			return
-		}
-		repeats := time.NewTimer(echo)
-		defer repeats.Stop()
-		select {
-		case <-repeats.C:
-		case <-done:
-		}
-	}()
-	return ctx, func() { close(done); <-ended; cancel(nil) }
-}
-
-// signalled is how the program ends if a signal has ended ctx; nil if none has.
-func signalled(ctx context.Context) error {
-	var by signalError
-	if errors.As(context.Cause(ctx), &by) {
-		return exit{exitSignal + int(by.signal)}
-	}
-	return nil
 }
 
 // progress shows on a terminal how it goes, and reports bad lines wherever it writes to. It is one goroutine's.

@@ -45,7 +45,7 @@ func TestEmitUsage(t *testing.T) {
 		{"nothing", nil, nil, "for whom?"},
 		{"no redis", []string{"room", "r", "e", "1"}, nil, "--redis redis://localhost:6379"},
 		{"empty variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS="}, "which Redis?"},
-		{"bad url", []string{"--redis", "localhost:6379", "room", "r", "e", "1"}, nil, "option redis"},
+		{"bad url", []string{"--redis", "localhost:6379", "room", "r", "e", "1"}, nil, "takes a URL"},
 		{"bad variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS=http://x"}, "HEARTH_REDIS"},
 		{"unknown target", []string{"rooms", "r", "e", "1"}, nil, "there are room, user, client and all"},
 		{"no name", []string{"room"}, nil, "which room?"},
@@ -244,6 +244,27 @@ func TestEmit(t *testing.T) {
 	p.wants(`{"event":"minus","data":-5}`, `{"event":"from stdin","data":[1, 2]}`, `{"event":"from a file","data":null}`)
 }
 
+// TestEmitToServe: what the two commands are for, together.
+func TestEmitToServe(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	store := redistest.Start(t)
+	server := start(t, "--redis", store.URL())
+	c := server.connect(ctx)
+	code, _, stderr := run(nil, "emit", "user", "ada", "mail", `{"n":1.50}`, "--redis", store.URL())
+	if code != cli.ExitOK || stderr != "" {
+		t.Fatalf("exit code %d, stderr %q", code, stderr)
+	}
+	for got := ""; got != `{"event":"mail","data":{"n":1.50}}`; { // presence and the like come first
+		_, b, err := c.Read(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = string(b)
+	}
+}
+
 const threeLines = `{"room":"lobby","event":"one","data":1}
 {"rom":"lobby","event":"bad","data":1}
 {"user":"ada","event":"three","data":3}
@@ -320,7 +341,7 @@ func TestEmitUnreachable(t *testing.T) {
 	p.emit("all", "e", "1", "--redis", nowhere, "--timeout", "1s").ends(cli.ExitNobody, "127.0.0.1:1", "--redis")
 	p.emit("--lines", file, "--redis", nowhere, "--timeout", "1s").ends(cli.ExitNobody, "0 sent", "line 1", "--redis")
 	p.redis.Freeze()
-	p.emit("all", "e", "1", "--timeout", "500ms").ends(cli.ExitNobody, "--timeout")
+	p.emit("all", "e", "1", "--timeout", "500ms").ends(cli.ExitFailed, "within 500ms (--timeout)")
 	p.redis.Thaw()
 }
 
