@@ -42,7 +42,10 @@ func (p *pair) works(when string) {
 	for _, way := range [][2]*node{{p.a, p.b}, {p.b, p.a}} {
 		from, to := way[0], way[1]
 		room := fmt.Sprintf("%s, from %s", when, from.id)
-		if err := to.Hold(ctx(p.t), protocol.RoomChannel(room)); err != nil {
+		switch err := to.Hold(ctx(p.t), protocol.RoomChannel(room)); {
+		case errors.Is(err, broker.ErrDown): // it is held, and there as soon as Redis is
+			to.awaitState(broker.StateOK)
+		case err != nil:
 			p.t.Fatalf("%s: hold: %v", when, err)
 		}
 		want := map[string]bool{}

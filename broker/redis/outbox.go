@@ -38,6 +38,7 @@ type outgoing struct {
 	at               time.Duration // since the outbox was made
 	call             *call         // nil for Publish
 	index            int           // in call.errs
+	taken            bool          // was in the queue
 }
 
 // A call is one PublishAll, or a probe. Its fields are guarded by outbox.mu until done is closed.
@@ -118,7 +119,7 @@ func (o *outbox) fitsLocked(size int) bool {
 }
 
 func (o *outbox) pushLocked(m outgoing) {
-	m.at = time.Since(o.begun)
+	m.at, m.taken = time.Since(o.begun), true
 	o.queue.Push(m)
 	o.bytes += len(m.payload)
 	o.health.published.Add(1)
@@ -209,9 +210,11 @@ func (o *outbox) putWaiting(ctx context.Context, m outgoing) error {
 
 // settleLocked says what became of m.
 func (o *outbox) settleLocked(m outgoing, err error) {
+	if err != nil && m.taken {
+		o.health.dropped.Add(1)
+	}
 	if m.call == nil {
 		if err != nil {
-			o.health.dropped.Add(1)
 			o.drops.log(err)
 		}
 		return

@@ -51,6 +51,7 @@ func TestSuite(t *testing.T) {
 			brokertest.Run(t, brokertest.Suite{
 				New: func(t *testing.T) func() broker.Broker {
 					c := quick(t, redistest.Start(t).URL())
+					c.ProbeTimeout = 10 * time.Second // a machine may be busy, and nothing fails here
 					c.ReceiveQueue.Messages = 10_000
 					change(&c)
 					return func() broker.Broker { return newBroker(t, c) }

@@ -41,12 +41,12 @@ func (s *subscription) run(ctx context.Context, w *wire) {
 
 // lost notes that nothing comes any more.
 func (s *subscription) lost(err error) {
+	s.health.update(func() { s.health.in = false }) // first: who gets ErrDown below finds it so
+	s.health.failed(err)
 	s.fail(fmt.Errorf("%w: %w", broker.ErrDown, err))
 	s.sent = ""
 	// One that does not answer, or leads to the wrong place, is cut. One that was closed need not be the only one.
 	s.outbox.doubt(!errors.Is(err, errConnection))
-	s.health.update(func() { s.health.in = false })
-	s.health.failed(err)
 	s.config.Logger.Warn("messages of other nodes do not come in", "error", err)
 }
 
@@ -91,8 +91,8 @@ func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *
 				return w
 			}
 			w.close()
-			s.fail(fmt.Errorf("%w: %w", broker.ErrDown, err))
 			s.health.update(func() { s.health.in = false })
+			s.fail(fmt.Errorf("%w: %w", broker.ErrDown, err))
 		}
 		if ctx.Err() == nil {
 			s.health.failed(err)

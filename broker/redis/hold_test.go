@@ -1,0 +1,206 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/test/redistest"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// TestStorm: a hundred thousand channels are held by many at once, work, are subscribed exactly once, and leave nothing
+// behind, neither in Redis nor here. Not in parallel with others, whose memory would count.
+func TestStorm(t *testing.T) {
+	if testing.Short() {
+		t.Skip("holds many channels")
+	}
+	const holders, each, some = 20, 5000, 50
+	server := redistest.Start(t)
+	c := quick(t, server.URL())
+	c.ProbeTimeout = patience
+	n, other := startNode(t, "n", c), startNode(t, "other", c)
+	channel := func(holder, i int) string {
+		return protocol.RoomChannel(fmt.Sprintf("room %d of holder %d", i, holder))
+	}
+	before := heap()
+	var all sync.WaitGroup
+	for h := range holders {
+		all.Go(func() {
+			for i := 0; i < each; i += some {
+				channels := make([]string, some)
+				for j := range channels {
+					channels[j] = channel(h, i+j)
+				}
+				if err := n.Hold(ctx(t), channels...); err != nil {
+					t.Errorf("hold: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if channels, _ := server.Subscriptions(); channels != holders*each+3 { // and broadcasts, and two nodes' probes
+		t.Errorf("%d channels in Redis, want %d", channels, holders*each+3)
+	}
+	for _, h := range []int{0, holders / 2, holders - 1} {
+		room := strings.TrimPrefix(channel(h, each-1), protocol.RoomChannel(""))
+		other.publish(other.room(room, room))
+		if got := n.next().Event; got != room {
+			t.Errorf("got %q, want %q", got, room)
+		}
+	}
+	for h := range holders {
+		all.Go(func() {
+			for i := range each {
+				n.Release(channel(h, i))
+			}
+		})
+	}
+	all.Wait()
+	await(t, "the end of the subscriptions", func() bool {
+		channels, _ := server.Subscriptions()
+		return channels == 3
+	})
+	if after := heap(); after > before+4<<20 {
+		t.Errorf("%d KiB of heap stay", (after-before)>>10)
+	}
+	if h := n.Health(); h.State != broker.StateOK || h.Err != nil {
+		t.Errorf("health is %+v", h)
+	}
+}
+
+// heap is what is in use after a collection.
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// TestGrace: a room that empties and fills again is not unsubscribed.
+func TestGrace(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := quick(t, server.URL())
+	c.ReleaseGrace = time.Hour
+	n := startNode(t, "n", c)
+	channel := protocol.RoomChannel("flaps")
+	for range 3 {
+		if err := n.Hold(ctx(t), channel); err != nil {
+			t.Fatal(err)
+		}
+		n.Release(channel)
+	}
+	before := stat(t, server, "cmdstat_subscribe:")
+	if err := n.Hold(ctx(t), channel); err != nil {
+		t.Fatal(err)
+	}
+	if after := stat(t, server, "cmdstat_subscribe:"); after != before || before != "2" {
+		t.Errorf("%s times subscribed, %s after holding it again; want 2 and 2", before, after)
+	}
+	if got := stat(t, server, "cmdstat_unsubscribe:"); got != "" {
+		t.Errorf("unsubscribed %s times", got)
+	}
+}
+
+// stat is how often a command was called; empty for never.
+func stat(t *testing.T, s *redistest.Server, command string) string {
+	t.Helper()
+	m := s.Do("INFO", "commandstats")
+	text, err := m.ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(text, command+"calls=")
+	calls, _, _ := strings.Cut(rest, ",")
+	return calls
+}
+
+// TestRefusedChannel: Redis refuses a whole command for one of its channels. Only that one is missing, its holder is told,
+// and it comes as soon as Redis allows it.
+func TestRefusedChannel(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, "user limited on >pw +@all ~* resetchannels &ws:broadcast &hearth:* &ws:room:good*")
+	c := quick(t, "")
+	c.Addrs, c.Username, c.Password = []string{server.Addr}, "limited", "pw"
+	n, other := startNode(t, "n", c), startNode(t, "other", quick(t, server.URL()))
+	channels := []string{protocol.RoomChannel("bad")}
+	for i := range 700 {
+		channels = append(channels, protocol.RoomChannel(fmt.Sprint("good", i)))
+	}
+	began := time.Now()
+	if err := n.Hold(ctx(t), channels...); err == nil || !strings.Contains(err.Error(), "ws:room:bad") {
+		t.Fatalf("hold: error %v, want one about ws:room:bad", err)
+	}
+	if err := n.Hold(ctx(t), channels[1:]...); err != nil {
+		t.Errorf("hold of the others: %v", err)
+	}
+	if h := n.awaitState(broker.StateDegraded); h.Err == nil || !strings.Contains(h.Err.Error(), "NOPERM") {
+		t.Errorf("health is %+v", h)
+	}
+	other.publish(other.room("good0", "to the others"))
+	if got := n.next().Event; got != "to the others" {
+		t.Errorf("got %q", got)
+	}
+	server.Do("ACL", "SETUSER", "limited", "&ws:room:bad")
+	n.awaitState(broker.StateOK)
+	l := n.nextLoss()
+	if len(l.Channels) != 1 || l.Channels[0] != channels[0] || l.Since.Before(began) || l.Until.Before(l.Since) || l.Cause == nil {
+		t.Errorf("told %+v", l)
+	}
+	other.publish(other.room("bad", "at last"))
+	if got := n.next().Event; got != "at last" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestLateHold: a Hold whose context ends before Redis answers holds all the same, and what it may have missed is told.
+func TestLateHold(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := quick(t, server.URL())
+	c.ProbeTimeout = patience
+	n, other := startNode(t, "n", c), startNode(t, "other", c)
+	server.Freeze()
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	channel := protocol.RoomChannel("late")
+	if err := n.Hold(short, channel); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("hold: error %v, want DeadlineExceeded", err)
+	}
+	server.Thaw()
+	if l := n.nextLoss(); len(l.Channels) != 1 || l.Channels[0] != channel || l.Until.Before(l.Since) {
+		t.Errorf("told %+v", l)
+	}
+	other.publish(other.room("late", "e"))
+	if got := n.next().Event; got != "e" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestPatternsHoldOthers: with patterns, channels that none of them covers are subscribed exactly.
+func TestPatternsHoldOthers(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := quick(t, server.URL())
+	c.Patterns = true
+	n := startNode(t, "n", c)
+	if err := n.Hold(ctx(t), "hearth:calls", protocol.RoomChannel("r"), protocol.BroadcastChannel); err != nil {
+		t.Fatal(err)
+	}
+	if channels, _ := server.Subscriptions(); channels != 3 { // broadcasts, probes, calls
+		t.Errorf("%d channels, want 3", channels)
+	}
+	m := protocol.Message{ServerID: "x", Type: protocol.TypeBroadcast, Event: "call"}
+	server.Do("PUBLISH", "hearth:calls", string(protocol.AppendMessage(nil, m)))
+	if got := n.next().Event; got != "call" {
+		t.Errorf("got %q", got)
+	}
+}

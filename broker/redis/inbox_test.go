@@ -1,0 +1,131 @@
+package redis
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// line is a message's JSON, with data of a size.
+func line(server, event string, size int) string {
+	m := protocol.Message{ServerID: server, Type: protocol.TypeBroadcast, Event: event, Data: []byte(`"` + strings.Repeat("x", size) + `"`)}
+	return string(protocol.AppendMessage(nil, m))
+}
+
+// TestLossIsToldInItsPlace checks the exact sequence of deliveries and losses: of overflows, whose number is known, and
+// of a connection, whose is not.
+func TestLossIsToldInItsPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var h health
+		in := newInbox(Bound{Messages: 3, Bytes: 1000}, &h)
+		bad := newThrottle(Config{}.withDefaults().Logger, "bad")
+		release := make(chan struct{})
+		var got []string // owned by the receiver, until it has ended
+		r := broker.Receiver{
+			ServerID: "me",
+			Deliver: func(m protocol.Message) {
+				<-release
+				got = append(got, m.Event)
+			},
+			Lost: func(l broker.Loss) { got = append(got, fmt.Sprintf("lost:%d", l.Messages)) },
+		}
+		done := make(chan struct{})
+		go func() { // ends with in.close, below
+			defer close(done)
+			in.deliver(r, bad)
+		}()
+		put := func(events ...string) {
+			var batch []incoming
+			for _, event := range events {
+				batch = append(batch, incoming{payload: line("other", event, 1)})
+			}
+			in.put(batch)
+		}
+		put("0")
+		synctest.Wait() // 0 is being delivered
+		put("1", "2", "3", "4", "5")
+		in.lose(broker.Loss{Since: time.Now(), Until: time.Now(), Cause: errConnection})
+		put("6")
+		in.lose(broker.Loss{Since: time.Now(), Until: time.Now(), Cause: errConnection})
+		close(release)
+		synctest.Wait()
+		in.put([]incoming{{payload: line("me", "own", 1)}, {payload: "no JSON"}, {payload: line("other", "last", 1)}})
+		synctest.Wait()
+		in.close()
+		<-done
+		if got, want := strings.Join(got, " "), "0 1 2 3 lost:3 lost:0 last"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		state := h.get()
+		if state.Lost != 3 || state.Losses != 2 || state.Delivered != 5 || state.Malformed != 1 || !errors.Is(state.Err, errConnection) {
+			t.Errorf("health is %+v", state)
+		}
+	})
+}
+
+// TestReaderGathers: what one read brings is handed over when the next begins, or when it is much; the node's own
+// messages and probes not at all.
+func TestReaderGathers(t *testing.T) {
+	t.Parallel()
+	var h health
+	in := newInbox(Bound{Messages: 1 << 20, Bytes: 1 << 30}, &h)
+	var seen []string
+	r := reader{
+		inbox: in, bad: newThrottle(Config{}.withDefaults().Logger, "bad"), max: 1000, own: ownPrefix("me\""), probe: "p",
+		seen: func(probe string) { seen = append(seen, probe) },
+	}
+	waits := func() int { return in.queue.Len() }
+	r.message(rueidis.PubSubMessage{Channel: "c", Message: line("me\"", "own", 1)})
+	r.message(rueidis.PubSubMessage{Channel: "p", Message: "7"})
+	r.message(rueidis.PubSubMessage{Channel: "c", Message: line("other", "large", 1000)})
+	r.message(rueidis.PubSubMessage{Channel: "c"})
+	r.message(rueidis.PubSubMessage{Channel: "c", Message: line("me\"2", "e", 1)})
+	if waits() != 0 {
+		t.Error("handed over before the read was through")
+	}
+	r.flush()
+	if waits() != 1 || h.malformed.Load() != 2 || len(seen) != 1 || seen[0] != "7" {
+		t.Errorf("%d messages, %d malformed, probes %v; want one, two, 7", waits(), h.malformed.Load(), seen)
+	}
+	for range handoverMessages {
+		r.message(rueidis.PubSubMessage{Channel: "c", Message: line("other", "e", 1)})
+	}
+	if waits() != 1+handoverMessages {
+		t.Error("a full batch was not handed over")
+	}
+}
+
+// BenchmarkReceive is what a message of 100 bytes costs between rueidis and Receiver.Deliver.
+func BenchmarkReceive(b *testing.B) {
+	var h health
+	in := newInbox(Bound{}.withDefaults(), &h)
+	bad := newThrottle(Config{}.withDefaults().Logger, "bad")
+	delivered := 0
+	receiver := broker.Receiver{ServerID: "me", Deliver: func(protocol.Message) { delivered++ }}
+	r := reader{inbox: in, bad: bad, max: 1 << 20, own: ownPrefix("me"), probe: "p"}
+	m := rueidis.PubSubMessage{Channel: "ws:room:lobby", Message: line("5f4dcc3b-5aa7-65d6-1d83-27deb882cf99", "message", 100)}
+	var batch []incoming
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		r.message(m)
+		if i%64 == 63 { // as one read brings them
+			r.flush()
+			batch, _ = in.take(batch[:0])
+			for j := range batch {
+				in.one(receiver, &batch[j], bad)
+			}
+		}
+	}
+	if delivered == 0 && b.N > 64 {
+		b.Error("nothing was delivered")
+	}
+}
