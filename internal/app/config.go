@@ -34,7 +34,6 @@ type Config struct {
 
 	Auth         string
 	DefaultRooms []string // never nil
-	UUIDRooms    bool
 
 	Redis         string `json:"-"` // a URL, perhaps with a password; empty: none
 	RedisTimeout  time.Duration

@@ -69,8 +69,6 @@ func authOptions() []Option {
 			func(c *Config) *string { return &c.Auth }, AuthDevelopment),
 		list("default-rooms", groupAuth, "room", "ws-default,ws-notification", "rooms that every client is in from the start; [] for none",
 			func(c *Config, v []string) { c.DefaultRooms = v }, parseRooms),
-		boolean("uuid-rooms", groupAuth, "let clients join rooms whose names look like another client's id",
-			func(c *Config) *bool { return &c.UUIDRooms }),
 	}
 }
 
