@@ -160,6 +160,20 @@ func TestTwoServersOnRedis(t *testing.T) {
 	}
 }
 
+// TestServersOnACluster: calls to all need nothing of Redis but that it carries messages, however it is built and subscribed to.
+func TestServersOnACluster(t *testing.T) {
+	t.Parallel()
+	url := redistest.StartCluster(t).URL()
+	one := serve(t, map[string]string{"redis": url})
+	two := serve(t, map[string]string{"redis": url, "redis-patterns": "true"})
+	ada, grace, linus := one.dial("ada"), two.dial("grace"), two.dial("linus")
+	for name, c := range map[string]*client{"ada": ada, "grace": grace, "linus": linus} {
+		if n, more := c.shouted(name); n != 3 || more {
+			t.Errorf("a shout of %s went to %d, more: %v", name, n, more)
+		}
+	}
+}
+
 // serveLogging is serve with a log.
 func serveLogging(t *testing.T, options map[string]string, w *logs) *server {
 	return serveTo(t, options, slog.New(slog.NewTextHandler(w, nil)))

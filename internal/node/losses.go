@@ -58,7 +58,12 @@ func (r *lossReader) startLocked() {
 func (r *lossReader) wait() { r.done.Wait() }
 
 func (r *lossReader) run() {
-	defer r.exited()
+	cutShort := true
+	defer func() {
+		if cutShort {
+			r.exited()
+		}
+	}()
 	for l := r.take(); l != nil; l = r.take() {
 		r.tell(*l)
 		if r.pause > 0 {
@@ -70,6 +75,7 @@ func (r *lossReader) run() {
 			pause.Stop()
 		}
 	}
+	cutShort = false // from here on there may be another goroutine
 }
 
 // take is the goroutine's: without a loss it has ended.
