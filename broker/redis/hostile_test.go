@@ -57,7 +57,7 @@ func TestHostileMessages(t *testing.T) {
 				server.Do("PUBLISH", channel, payload)
 			}
 		}
-		for range 20 { // and where the node looks for its probes
+		for range 100 { // and where the node looks for its probes
 			server.Do("PUBLISH", "hearth:probe:n", "hostile")
 		}
 		other.publish(other.room("r", "good"))

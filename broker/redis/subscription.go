@@ -2,10 +2,12 @@ package redis
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -42,10 +44,11 @@ type subscription struct {
 	seen chan string   // probes that have come back; holds one
 
 	// Owned by run, and by Start before it.
-	sent    string    // the probe that is awaited; empty for none
-	sentAt  time.Time // when that began
-	known   time.Time // everything published before then has been received
-	counter uint64    // of probes
+	sent   string    // the probe that is awaited; empty for none
+	sentAt time.Time // when that began
+	known  time.Time // everything published before then has been received
+
+	awaited atomic.Pointer[string] // sent, for the goroutine that reads
 
 	mu      sync.Mutex // guards the fields below
 	holds   holds
@@ -190,9 +193,12 @@ func (s *subscription) release(channels []string) {
 // open makes a wire that gets broadcasts and probes.
 func (s *subscription) open(ctx context.Context) (*wire, error) {
 	r := &reader{inbox: s.inbox, bad: s.bad, max: s.config.MaxMessage, own: s.own, probe: s.probe, seen: func(probe string) {
+		if sent := s.awaited.Load(); sent == nil || probe != *sent {
+			return // anyone may write there
+		}
 		select {
 		case s.seen <- probe:
-		default: // one that came first waits to be looked at
+		default: // it has come before
 		}
 	}}
 	w, err := s.dialer.open(ctx, &hooks{message: r.message, reading: r.flush})
@@ -224,8 +230,9 @@ func (s *subscription) exchange(ctx context.Context, w *wire, commands []rueidis
 
 // sendProbe publishes a message to this node. At began the wire was known to be the right one.
 func (s *subscription) sendProbe(began time.Time) *call {
-	s.counter++
-	s.sent, s.sentAt = fmt.Sprint(s.counter), began
+	probe := rand.Text() // nobody can guess it, and have a dead subscription pass for a live one
+	s.sent, s.sentAt = probe, began
+	s.awaited.Store(&probe)
 	return s.outbox.putProbe(s.probe, s.sent)
 }
 
