@@ -71,6 +71,22 @@ func encodeInPlace(b []byte, n int) {
 		binary.LittleEndian.PutUint64(b[24:], eight(v3))
 		src, b = src[24:], b[32:]
 	}
-	var rest [26]byte
-	base64.StdEncoding.Encode(b, rest[:copy(rest[:], src)])
+	var rest [30]byte // up to 25 bytes, and zeros: what is left of the last three characters' bits
+	var text [40]byte
+	n = copy(rest[:], src)
+	for i, j := 0, 0; i < n; i, j = i+6, j+8 {
+		high, low := binary.BigEndian.Uint32(rest[i:]), binary.BigEndian.Uint16(rest[i+4:])
+		binary.LittleEndian.PutUint64(text[j:], eight(uint64(high)<<32|uint64(low)<<16))
+	}
+	copy(b, text[:])
+	for i := range (3 - n%3) % 3 {
+		b[len(b)-1-i] = '='
+	}
+}
+
+// encodeIV puts the base64 of an IV to the start of b.
+func encodeIV(b []byte, iv *[ivSize]byte) {
+	binary.LittleEndian.PutUint64(b, eight(binary.BigEndian.Uint64(iv[:])))
+	low := uint64(binary.BigEndian.Uint32(iv[8:])) | uint64(binary.BigEndian.Uint16(iv[6:]))<<32
+	binary.LittleEndian.PutUint64(b[8:], eight(low<<16))
 }

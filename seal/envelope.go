@@ -60,7 +60,7 @@ func (c *Cipher) appendJSON(dst, plaintext []byte, head, tail string) ([]byte, e
 	b = b[:end]
 	iv := [ivSize]byte(b[sealedAt:])
 	encodeInPlace(b[ctAt:], boxed)
-	base64.StdEncoding.Encode(b[ivAt:ivAt+ivChars], iv[:])
+	encodeIV(b[ivAt:ivAt+ivChars], &iv)
 	copy(b[ivAt+ivChars:], dataMiddle)
 	b = append(b, dataTail...)
 	return append(b, tail...), nil

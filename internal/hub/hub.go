@@ -93,7 +93,7 @@ func New(cfg Config) *Hub {
 	h.transformers.limit = cfg.BatchLimit
 	h.waiters.changed = make(chan struct{})
 	for i := range max(cfg.Lanes, 1) {
-		h.lanes = append(h.lanes, &Lane{hub: h, index: i, limit: cfg.Queue, wake: func() { cfg.Wake(i) }})
+		h.lanes = append(h.lanes, &Lane{hub: h, index: i, limit: cfg.Queue, wake: func() { cfg.Wake(i) }, sealing: sealing{here: hereMax}})
 	}
 	h.all = newGroup(everyone, "", len(h.lanes))
 	return h

@@ -220,7 +220,7 @@ func (l *Lane) carry(run []item, size int, alone bool) {
 		m.sealed = m.outlet.Load() != nil // this was the last message in clear
 	case notice:
 		if m.sealed {
-			l.accept(m, &parcels{run: run})
+			l.accept(m, &parcels{run: run, few: true})
 		} else if m.link.Write(it.msg.Frame()) {
 			l.hub.delivered.Add(1)
 		}
@@ -238,7 +238,7 @@ func (l *Lane) deliver(run []item) {
 	m := run[0].member
 	switch {
 	case m.sealed:
-		l.accept(m, &parcels{run: run})
+		l.accept(m, &parcels{run: run, few: true})
 	case m.link.Write(m.frameOf(run[0].msg)):
 		l.hub.delivered.Add(1)
 	default:
@@ -280,7 +280,7 @@ func (l *Lane) write(run []item, size int, alone bool) {
 	l.exclude(run[0].exclude, true)
 	var deflated []byte
 	plain := join(run, size, (*ws.Message).Frame)
-	delivered, sealed := 0, parcels{run: run}
+	delivered, sealed := 0, parcels{run: run, few: len(l.members) <= hereMax}
 	for i, m := range l.members {
 		if i%ahead == 0 {
 			fetch(l.members[i:min(i+ahead, len(l.members))])

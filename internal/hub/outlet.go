@@ -69,6 +69,7 @@ func newBatch(run ...item) *batch {
 // parcels are a run of messages as encrypted members take it. It is made when the first of them does.
 type parcels struct {
 	run   []item
+	few   bool // members get it
 	whole *batch
 	each  []*batch
 }

@@ -3,6 +3,10 @@ package hub
 const (
 	// harvestMax is how many members' sealed messages a turn hands to connections, so that the loop reads in between.
 	harvestMax = 256
+	// hereMax is how many short messages of a turn, of up to shortMax bytes sealed, the loop seals itself: a reply, an error. To hand
+	// one over takes it longer, and the client waits for two more goroutines.
+	hereMax  = 32
+	shortMax = 1 << 10
 	// ripeMax is how many sealed bytes may wait for a loop to take them before nothing more is sealed for it.
 	ripeMax = 4 << 20
 )
@@ -14,6 +18,7 @@ type sealing struct {
 	bytes int      // of ripe
 
 	// Owned by the loop.
+	here  int       // short messages that this turn may still seal by itself
 	crop  []sealed  // taken from ripe
 	next  int       // crop[next:] is still to be written
 	ready []*outlet // have something to be sealed, as soon as this turn is over
@@ -37,10 +42,18 @@ func (l *Lane) accept(m *Member, p *parcels) {
 	if taken < len(p.run) {
 		l.refuse(m, len(p.run)-taken)
 	}
-	if taken > 0 && !o.busy {
-		o.busy = true
-		l.proceed(o)
+	if taken == 0 || o.busy {
+		return
 	}
+	o.busy = true
+	if p.few && o.Transform == nil && p.whole.size <= shortMax && l.sealing.here > 0 && m.link.Buffered() < windowMax {
+		l.sealing.here--
+		o.work, o.from = o.queue, o.at
+		r := o.seal()
+		l.hand(&r, false)
+		return
+	}
+	l.proceed(o)
 }
 
 // proceed does what comes next for a busy member: has more sealed, waits for the connection, or ends.
@@ -117,6 +130,7 @@ func (l *Lane) harvest(alone bool) (worked, more bool) {
 		s.crop, s.ripe, s.bytes = s.ripe, s.crop[:0], 0
 		l.mu.Unlock()
 	}
+	s.here = hereMax
 	end := min(len(s.crop), s.next+harvestMax)
 	worked = s.next < end
 	for ; s.next < end; s.next++ {
