@@ -63,6 +63,7 @@ type Config struct {
 	Transport   string
 	Loops       int
 	Compression bool
+	Encryption  string
 
 	LogFormat string
 	LogLevel  slog.Level

@@ -144,6 +144,8 @@ func engineOptions() []Option {
 			func(c *Config) *int { return &c.Loops }, 1, 256),
 		boolean("compression", groupEngine, "offer permessage-deflate: less network for more CPU and memory",
 			func(c *Config) *bool { return &c.Compression }),
+		choice("encryption", groupEngine, "off", "encrypt the messages of clients that send a key; required: and close those that don't, 4004",
+			func(c *Config) *string { return &c.Encryption }, "off", "optional", "required"),
 	}
 }
 

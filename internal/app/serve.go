@@ -96,6 +96,10 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 	if transport == "auto" {
 		transport = hearth.TransportAuto
 	}
+	encryption := hearth.EncryptionMode(c.Encryption)
+	if encryption == "off" {
+		encryption = hearth.EncryptionOff
+	}
 	hc := hearth.Config[credentials, *visitor]{
 		Identifier:        c.Name,
 		Path:              c.Path,
@@ -111,6 +115,7 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 		BackpressureLimit:   c.BackpressureLimit,
 		CloseOnBackpressure: c.CloseOnBackpressure,
 		Compression:         c.Compression,
+		Encryption:          encryption,
 		Loops:               c.Loops,
 		Transport:           transport,
 		Limits: hearth.Limits{

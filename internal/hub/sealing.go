@@ -27,6 +27,9 @@ type sealing struct {
 
 // accept queues a run of messages for an encrypted member, or as many of them as may wait for it.
 func (l *Lane) accept(m *Member, p *parcels) {
+	if !m.live {
+		return // finished
+	}
 	o, taken := m.outlet.Load(), 0
 	if o.Transform == nil {
 		taken = o.push(p.all())

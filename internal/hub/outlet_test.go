@@ -1,0 +1,213 @@
+package hub_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/seal"
+)
+
+// encryptedClient is a client that is encrypted from its welcome on.
+func encryptedClient(t testing.TB, h *hub.Hub, id, user string, rooms ...string) (*client, *seal.Cipher) {
+	t.Helper()
+	c, key := connect(h, id, 0), cipher(t)
+	h.Admit(&c.Member, hub.Admission{User: user, Rooms: rooms, Welcome: message("connected"), Encryption: &hub.Encryption{Cipher: key}})
+	return c, key
+}
+
+// calm gives the lane turns until nothing is being sealed for c.
+func calm(t testing.TB, h *hub.Hub, c *client) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		if !h.Lane(0).Tick() && c.Member.Buffered() == int(c.buffered.Load()) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes still wait", c.Member.Buffered())
+		}
+	}
+}
+
+// opened are c's events: those that key opens in <>.
+func opened(t testing.TB, c *client, key *seal.Cipher) (events []string) {
+	t.Helper()
+	var in opener
+	end := ws.NewEndpoint(ws.Client, 1<<20, true)
+	if err := end.Feed(bytes.Clone(c.got), &in); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range in.texts {
+		var e struct {
+			Event string
+			Data  json.RawMessage
+		}
+		if err := json.Unmarshal([]byte(text), &e); err != nil {
+			events = append(events, text)
+			continue
+		}
+		if e.Event != "encrypted" {
+			events = append(events, e.Event)
+			continue
+		}
+		inner, err := key.OpenData(nil, e.Data)
+		if err == nil {
+			err = json.Unmarshal(inner, &e)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, "<"+e.Event+">")
+	}
+	return events
+}
+
+type opener struct{ texts []string }
+
+func (o *opener) Message(_ ws.Opcode, payload []byte) { o.texts = append(o.texts, string(payload)) }
+func (o *opener) Ping([]byte)                         { o.texts = append(o.texts, "ping") }
+func (o *opener) Pong([]byte)                         { o.texts = append(o.texts, "pong") }
+func (o *opener) Close(code int, _ string)            { o.texts = append(o.texts, fmt.Sprint("close ", code)) }
+
+func wants(t testing.TB, got []string, want ...string) {
+	t.Helper()
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+// TestSealedPaths: every path, in order, and the close frame behind all of it.
+func TestSealedPaths(t *testing.T) {
+	t.Parallel()
+	h := newHub(1, hub.Config{})
+	plain := admit(h, "plain", 0, "", "r")
+	c, key := encryptedClient(t, h, "c", "u", "r")
+	c.Member.Notice(message("error"))
+	want := []string{"connected", "<error>"}
+	for i := range 100 {
+		event := fmt.Sprint("m", i)
+		send(t, h, []hub.Target{toAll(), toRoom("r"), toUser("u"), toClient("c"), toRoom("c")}[i%5], event)
+		if want = append(want, "<"+event+">"); i%7 == 0 {
+			h.Lane(0).Tick()
+		}
+	}
+	send(t, h, toRoom("r"), "not for c", "c")
+	large := strings.Repeat("x", 50_000)
+	if err := h.SendTo(&c.Member, ws.NewMessage([]byte(`{"event":"large","data":"`+large+`"}`))); err != nil {
+		t.Fatal(err)
+	}
+	h.Remove(&c.Member)
+	c.Member.Finish(ws.AppendClose(nil, 1001, ""))
+	c.Member.Notice(message("too late"))
+	h.Lane(0).Tick()
+	if c.finished || c.lingers != 1 {
+		t.Errorf("finished %v before all was sealed; lingers %d", c.finished, c.lingers)
+	}
+	calm(t, h, c)
+	wants(t, opened(t, c, key), append(want, "<large>", "close 1001")...)
+	if n := h.Encrypted(); n != 0 {
+		t.Errorf("%d encrypted members are left", n)
+	}
+	if got := plain.events(); len(got) != 1+40+1 {
+		t.Errorf("in clear: %d events", len(got))
+	}
+	h.Wait()
+}
+
+// TestSealedWindow: for a connection that takes nothing little is sealed, and what waits counts.
+func TestSealedWindow(t *testing.T) {
+	t.Parallel()
+	const limit = 256 << 10
+	h := newHub(1, hub.Config{Backpressure: limit})
+	c, key := encryptedClient(t, h, "c", "u")
+	settle(h, 1)
+	c.buffered.Store(100 << 10)
+	before := len(c.got)
+	sent := 0
+	for ; c.refused == 0; sent++ {
+		if err := h.SendTo(&c.Member, message(fmt.Sprint("m", sent))); err != nil {
+			t.Fatal(err)
+		}
+		h.Lane(0).Tick()
+	}
+	if n := h.Pending(toClient("c")); n <= limit-1000 || n > limit {
+		t.Errorf("%d bytes are pending, the limit is %d", n, limit)
+	}
+	if len(c.got) != before {
+		t.Errorf("%d bytes were sealed for a connection that has enough", len(c.got)-before)
+	}
+	c.buffered.Store(0)
+	calm(t, h, c)
+	got := opened(t, c, key)
+	if len(got) != sent || got[1] != "<m0>" || got[sent-1] != fmt.Sprintf("<m%d>", sent-2) || c.refused != 1 {
+		t.Errorf("%d events for %d messages, %d refused", len(got), sent, c.refused)
+	}
+}
+
+// TestSealedForNobody: a connection that has gone costs nothing more.
+func TestSealedForNobody(t *testing.T) {
+	t.Parallel()
+	h := newHub(1, hub.Config{})
+	c, _ := encryptedClient(t, h, "c", "u", "r")
+	settle(h, 1)
+	c.room = 0 // and Buffered is 0: closed
+	for i := range 5000 {
+		send(t, h, toRoom("r"), fmt.Sprint("m", i))
+	}
+	calm(t, h, c)
+	if c.refused != 5000 || h.Refused() != 5000 || h.Pending(toAll()) != 0 {
+		t.Errorf("refused %d of 5000, %d bytes pending", c.refused, h.Pending(toAll()))
+	}
+}
+
+// TestEncryptTakesBack: of what waits in the connection only the frame that had begun goes out in clear.
+func TestEncryptTakesBack(t *testing.T) {
+	t.Parallel()
+	for _, deflate := range []bool{false, true} {
+		h := newHub(1, hub.Config{})
+		c := connect(h, "c", 0)
+		c.Deflate = deflate
+		h.Admit(&c.Member, hub.Admission{Welcome: message("connected")})
+		for i := range 4 {
+			payload := `{"event":"` + fmt.Sprint("m", i) + `","data":"` + strings.Repeat("again ", 100) + `"}`
+			if err := h.SendTo(&c.Member, ws.NewMessage([]byte(payload))); err != nil {
+				t.Fatal(err)
+			}
+			if settle(h, 1); i == 0 {
+				c.kept = len(c.got) + 1 // the next frame has begun
+			}
+		}
+		c.Member.Control(ws.AppendFrame(nil, ws.OpPing, nil))
+		key, done := cipher(t), make(chan error, 1)
+		go func() { // ends with the change
+			done <- h.Encrypt(context.Background(), nil, &c.Member, hub.Change{Encryption: hub.Encryption{Cipher: key}, Last: message("keys")})
+		}()
+		for !c.Member.Encrypted() {
+			h.Lane(0).Tick()
+			runtime.Gosched()
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		send(t, h, toAll(), "after")
+		calm(t, h, c)
+		wants(t, opened(t, c, key), "connected", "m0", "m1", "ping", "keys", "<m2>", "<m3>", "<after>")
+		if n := h.Delivered(); n != 7 {
+			t.Errorf("%d delivered", n)
+		}
+		gone := make(chan struct{})
+		close(gone)
+		h.Remove(&c.Member)
+		if err := h.Encrypt(context.Background(), gone, &c.Member, hub.Change{}); !errors.Is(err, hub.ErrNotMember) {
+			t.Errorf("of a client that has gone: %v", err)
+		}
+	}
+}
