@@ -29,8 +29,8 @@ func TestSealedMessagesDoNotWaitForAnotherWake(t *testing.T) {
 		})
 	}
 	settle(h, 1)
-	patience := time.After(10 * time.Second)
 	for round := range uint64(rounds) {
+		patience := time.After(10 * time.Second)
 		if err := h.Send(toRoom("ws-default"), message("m"), nil); err != nil {
 			t.Fatal(err)
 		}
