@@ -102,7 +102,8 @@ type Receiver struct {
 	ServerID string
 
 	// Deliver gets each message. It may be for a channel that is not held, or no longer: brokers may deliver more than
-	// was asked for. m.Data and m.Exclude are shared and must not be changed. Required.
+	// was asked for. What m's strings and slices refer to is the broker's: it must not be changed, and is good until
+	// Deliver returns, so what is kept is to be copied (protocol.Message.Clone). Required.
 	Deliver func(m protocol.Message)
 
 	// Lost is told, in its place between deliveries, that messages may be missing. Optional.

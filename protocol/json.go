@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"unicode/utf16"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // validData reports whether text is one JSON value, and as data of a message, one level deeper, still within MaxDepth.
@@ -80,6 +81,15 @@ func unquote(raw []byte) string {
 		return string(inner)
 	}
 	return string(appendUnescaped(make([]byte, 0, len(inner)), inner))
+}
+
+// unquoteShared is unquote of bytes that nobody will change: the text shares them if it has no escapes.
+func unquoteShared(raw []byte) string {
+	inner := raw[1 : len(raw)-1]
+	if len(inner) == 0 || bytes.IndexByte(inner, '\\') >= 0 {
+		return unquote(raw)
+	}
+	return unsafe.String(&inner[0], len(inner))
 }
 
 // appendUnescaped appends what inner, a valid JSON string without its quotes, says.

@@ -1,10 +1,12 @@
 package protocol
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+	"unsafe"
 )
 
 // EmitterID is the ServerID of messages that come from an emitter. No server has it, so all deliver them.
@@ -117,6 +119,18 @@ type Message struct {
 	Exclude []string
 }
 
+// Clone is a copy of m that shares nothing with it.
+func (m Message) Clone() Message {
+	m.ServerID, m.Target, m.Event = strings.Clone(m.ServerID), strings.Clone(m.Target), strings.Clone(m.Event)
+	m.Data = bytes.Clone(m.Data)
+	exclude := m.Exclude
+	m.Exclude = nil
+	for _, id := range exclude {
+		m.Exclude = append(m.Exclude, strings.Clone(id))
+	}
+	return m
+}
+
 // Channel is the channel that m belongs on; empty if its type is unknown.
 func (m Message) Channel() string {
 	switch m.Type {
@@ -191,7 +205,16 @@ func AppendMessage(dst []byte, m Message) []byte {
 // Everything else that breaks the contract is an error that wraps ErrMessage.
 //
 // Data aliases b. Time is linear in len(b), memory at most in proportion to it.
-func ParseMessage(b []byte) (Message, error) {
+func ParseMessage(b []byte) (Message, error) { return parseMessage(b, unquote) }
+
+// ParseMessageString is ParseMessage without copies: not only Data, which must then not be changed, but all strings of
+// the message that have no escapes share the memory of s.
+func ParseMessageString(s string) (Message, error) {
+	return parseMessage(unsafe.Slice(unsafe.StringData(s), len(s)), unquoteShared)
+}
+
+// parseMessage makes texts of valid JSON strings by text.
+func parseMessage(b []byte, text func(raw []byte) string) (Message, error) {
 	f, err := messageFieldsOf(b)
 	if err != nil {
 		return Message{}, err
@@ -200,19 +223,19 @@ func ParseMessage(b []byte) (Message, error) {
 	if m.Type = messageType(f.typ); m.Type == 0 {
 		return Message{}, fmt.Errorf("%w: unknown type", ErrMessage)
 	}
-	if m.ServerID, err = parseText("serverId", f.serverID); err != nil {
+	if m.ServerID, err = parseText("serverId", f.serverID, text); err != nil {
 		return Message{}, err
 	}
-	if m.Event, err = parseText("event", f.event); err != nil {
+	if m.Event, err = parseText("event", f.event, text); err != nil {
 		return Message{}, err
 	}
-	if m.Type.targeted() {
-		if m.Target, err = parseText("target", f.target); err != nil {
+	if m.Type != TypeBroadcast {
+		if m.Target, err = parseText("target", f.target, text); err != nil {
 			return Message{}, err
 		}
 	}
 	if m.Type == TypeRoom || m.Type == TypeBroadcast {
-		if m.Exclude, err = parseExclude(f.exclude); err != nil {
+		if m.Exclude, err = parseExclude(f.exclude, text); err != nil {
 			return Message{}, err
 		}
 	}
@@ -267,25 +290,25 @@ func typeNamed(name []byte) MessageType {
 }
 
 // parseText is a string field's text; empty, for Check to judge, when absent or null.
-func parseText(name string, raw []byte) (string, error) {
+func parseText(name string, raw []byte, text func([]byte) string) (string, error) {
 	switch {
 	case len(raw) == 0 || raw[0] == 'n':
 		return "", nil
 	case raw[0] != '"':
 		return "", fmt.Errorf("%w: %s is not a string", ErrMessage, name)
 	}
-	return unquote(raw), nil
+	return text(raw), nil
 }
 
 // parseExclude takes an array that the scanner has passed; null and absent give none.
-func parseExclude(raw []byte) ([]string, error) {
+func parseExclude(raw []byte, text func([]byte) string) ([]string, error) {
 	if len(raw) == 0 || raw[0] == 'n' {
 		return nil, nil
 	}
 	var ids []string
 	array := elements(raw, func(id []byte) bool {
 		if id[0] == '"' {
-			ids = append(ids, unquote(id))
+			ids = append(ids, text(id))
 		}
 		return len(ids) <= MaxExclude // one more than allowed is for Check to refuse
 	})

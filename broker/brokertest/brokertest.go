@@ -117,7 +117,7 @@ type node struct {
 // node starts a node that keeps what it gets.
 func (w *world) node() *node {
 	n := &node{got: make(chan protocol.Message, 1<<16)}
-	return w.start(n, func(m protocol.Message) { n.got <- m })
+	return w.start(n, func(m protocol.Message) { n.got <- m.Clone() })
 }
 
 func (w *world) start(n *node, deliver func(protocol.Message)) *node {

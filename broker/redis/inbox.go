@@ -2,10 +2,9 @@ package redis
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"time"
-
-	"github.com/redis/rueidis"
 
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/fifo"
@@ -24,7 +23,9 @@ var ErrOverflow = errors.New("redis broker: receiver too slow, queue full")
 
 // An incoming message has been read and not yet been looked at.
 type incoming struct {
-	channel, payload string
+	channel, payload string // alias chunk, if there is one
+	size             int    // of the payload, even where that is left out for being too large
+	chunk            *chunk
 	before           []broker.Loss // told first
 }
 
@@ -56,6 +57,7 @@ func (in *inbox) put(batch []incoming) {
 		n := in.queue.Len()
 		if n > 0 && (n >= in.limit.Messages || in.bytes+len(m.payload) > in.limit.Bytes) {
 			in.overflowLocked()
+			m.chunk.release()
 			continue
 		}
 		m.before, in.gaps = in.gaps, nil
@@ -162,6 +164,7 @@ func (in *inbox) deliver(r broker.Receiver, bad *throttle) {
 			in.tell(r, batch[i].before)
 			if batch[i].payload != "" {
 				in.one(r, &batch[i], bad)
+				batch[i].chunk.release()
 			}
 		}
 		clear(batch)
@@ -178,7 +181,7 @@ func (in *inbox) tell(r broker.Receiver, losses []broker.Loss) {
 
 // one delivers one message.
 func (in *inbox) one(r broker.Receiver, m *incoming, bad *throttle) {
-	msg, err := protocol.ParseMessage(asBytes(m.payload))
+	msg, err := protocol.ParseMessageString(m.payload)
 	if err != nil {
 		in.health.malformed.Add(1)
 		bad.log(err, "channel", clip(m.channel))
@@ -190,12 +193,12 @@ func (in *inbox) one(r broker.Receiver, m *incoming, bad *throttle) {
 	}
 }
 
-// clip shortens what strangers may have made long.
+// clip is a copy of what strangers may have made long.
 func clip(s string) string {
 	if len(s) > 100 {
 		return s[:100] + "…"
 	}
-	return s
+	return strings.Clone(s)
 }
 
 // A reader is what one subscription's wire calls: it gathers what one read has brought, and hands it over at once, so a
@@ -213,22 +216,23 @@ type reader struct {
 }
 
 // message is called for each message, and never waits.
-func (r *reader) message(m rueidis.PubSubMessage) {
+func (r *reader) message(m incoming) {
 	switch {
-	case m.Channel == r.probe:
-		r.seen(m.Message)
-		return
-	case len(m.Message) > r.max || m.Message == "":
+	case m.channel == r.probe && m.payload != "":
+		r.seen(strings.Clone(m.payload))
+	case m.size > r.max || m.size == 0:
 		r.inbox.health.malformed.Add(1)
-		r.bad.log(errSize, "channel", clip(m.Channel), "bytes", len(m.Message))
+		r.bad.log(errSize, "channel", clip(m.channel), "bytes", m.size)
+	case strings.HasPrefix(m.payload, r.own):
+		// What AppendMessage has written here, back again: no need to look further.
+	default:
+		r.batch = append(r.batch, m)
+		if r.bytes += m.size; len(r.batch) >= handoverMessages || r.bytes >= handoverBytes {
+			r.flush()
+		}
 		return
-	case len(m.Message) >= len(r.own) && m.Message[:len(r.own)] == r.own:
-		return // what AppendMessage has written here, back again: no need to look further
 	}
-	r.batch = append(r.batch, incoming{channel: m.Channel, payload: m.Message})
-	if r.bytes += len(m.Message); len(r.batch) >= handoverMessages || r.bytes >= handoverBytes {
-		r.flush()
-	}
+	m.chunk.release()
 }
 
 var errSize = errors.New("redis: a message that is empty, or larger than Config.MaxMessage")

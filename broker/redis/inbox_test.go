@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/protocol"
 )
@@ -18,6 +16,11 @@ import (
 func line(server, event string, size int) string {
 	m := protocol.Message{ServerID: server, Type: protocol.TypeBroadcast, Event: event, Data: []byte(`"` + strings.Repeat("x", size) + `"`)}
 	return string(protocol.AppendMessage(nil, m))
+}
+
+// msg is a message as it comes from a sieve.
+func msg(channel, payload string) incoming {
+	return incoming{channel: channel, payload: payload, size: len(payload)}
 }
 
 // TestLossIsToldInItsPlace checks the exact sequence of deliveries and losses: of overflows, whose number is known, and
@@ -84,11 +87,11 @@ func TestReaderGathers(t *testing.T) {
 		seen: func(probe string) { seen = append(seen, probe) },
 	}
 	waits := func() int { return in.queue.Len() }
-	r.message(rueidis.PubSubMessage{Channel: "c", Message: line("me\"", "own", 1)})
-	r.message(rueidis.PubSubMessage{Channel: "p", Message: "7"})
-	r.message(rueidis.PubSubMessage{Channel: "c", Message: line("other", "large", 1000)})
-	r.message(rueidis.PubSubMessage{Channel: "c"})
-	r.message(rueidis.PubSubMessage{Channel: "c", Message: line("me\"2", "e", 1)})
+	r.message(msg("c", line("me\"", "own", 1)))
+	r.message(msg("p", "7"))
+	r.message(msg("c", line("other", "large", 1000)))
+	r.message(msg("c", ""))
+	r.message(msg("c", line("me\"2", "e", 1)))
 	if waits() != 0 {
 		t.Error("handed over before the read was through")
 	}
@@ -97,7 +100,7 @@ func TestReaderGathers(t *testing.T) {
 		t.Errorf("%d messages, %d malformed, probes %v; want one, two, 7", waits(), h.malformed.Load(), seen)
 	}
 	for range handoverMessages {
-		r.message(rueidis.PubSubMessage{Channel: "c", Message: line("other", "e", 1)})
+		r.message(msg("c", line("other", "e", 1)))
 	}
 	if waits() != 1+handoverMessages {
 		t.Error("a full batch was not handed over")
@@ -112,7 +115,7 @@ func BenchmarkReceive(b *testing.B) {
 	delivered := 0
 	receiver := broker.Receiver{ServerID: "me", Deliver: func(protocol.Message) { delivered++ }}
 	r := reader{inbox: in, bad: bad, max: 1 << 20, own: ownPrefix("me"), probe: "p"}
-	m := rueidis.PubSubMessage{Channel: "ws:room:lobby", Message: line("5f4dcc3b-5aa7-65d6-1d83-27deb882cf99", "message", 100)}
+	m := msg("ws:room:lobby", line("5f4dcc3b-5aa7-65d6-1d83-27deb882cf99", "message", 100))
 	var batch []incoming
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

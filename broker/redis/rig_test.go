@@ -29,7 +29,7 @@ func startNode(t testing.TB, id string, c redis.Config) *node {
 	n := &node{Broker: newBroker(t, c), t: t, id: id, got: make(chan protocol.Message, 1<<16), lost: make(chan broker.Loss, 100)}
 	t.Cleanup(func() { _ = n.Close() })
 	r := broker.Receiver{
-		ServerID: id, Deliver: func(m protocol.Message) { n.got <- m }, Lost: func(l broker.Loss) { n.lost <- l },
+		ServerID: id, Deliver: func(m protocol.Message) { n.got <- m.Clone() }, Lost: func(l broker.Loss) { n.lost <- l },
 	}
 	if err := n.Start(ctx(t), r); err != nil {
 		t.Fatalf("start: %v", err)

@@ -201,7 +201,7 @@ func (s *subscription) open(ctx context.Context) (*wire, error) {
 		default: // it has come before
 		}
 	}}
-	w, err := s.dialer.open(ctx, &hooks{message: r.message, reading: r.flush})
+	w, err := s.dialer.open(ctx, &hooks{message: r.message, reading: r.flush, max: s.config.MaxMessage})
 	if err != nil {
 		return nil, fmt.Errorf("redis: connect to subscribe: %w", err)
 	}

@@ -25,17 +25,6 @@ type wire struct {
 	closed bool
 }
 
-// A tap is a connection that says when it is about to be read: all that came before has then been taken apart.
-type tap struct {
-	net.Conn
-	reading func()
-}
-
-func (t *tap) Read(p []byte) (int, error) {
-	t.reading()
-	return t.Conn.Read(p)
-}
-
 // errUnused answers the connection that every rueidis client makes at first, for commands that anyone may send. Both of
 // ours are dedicated ones: one goroutine's pipelines, and one for the subscription.
 var errUnused = errors.New("redis: not used")
@@ -48,8 +37,9 @@ type login struct {
 
 // hooks are what a wire for a subscription calls, on the goroutine that reads from it.
 type hooks struct {
-	message func(rueidis.PubSubMessage)
+	message func(incoming)
 	reading func() // about to read: what came has been handed over
+	max     int    // bytes of a message that is wanted; of a larger one only the size is told
 }
 
 // connect dials, logs in, and asks who is there. With hooks the wire is one for a subscription.
@@ -72,7 +62,7 @@ func (d *dialer) connect(ctx context.Context, addr string, as login, h *hooks) (
 		ConnWriteTimeout:    d.config.WriteTimeout,
 		RingScaleEachConn:   4, // one goroutine sends
 		PipelineMultiplex:   -1,
-		ReadBufferEachConn:  readBuffer(h != nil),
+		ReadBufferEachConn:  1 << 12,
 		WriteBufferEachConn: 1 << 16,
 		DialCtxFn: func(context.Context, string, *net.Dialer, *tlsConfig) (net.Conn, error) {
 			if !dialed {
@@ -88,7 +78,8 @@ func (d *dialer) connect(ctx context.Context, addr string, as login, h *hooks) (
 	w.client = client
 	w.redis, _ = client.Dedicate() // given back by Close
 	if h != nil {
-		w.dead = w.redis.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: h.message})
+		// Messages do not get as far as rueidis, but without a hook it would not say when the connection ends.
+		w.dead = w.redis.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: func(rueidis.PubSubMessage) {}})
 	}
 	if err := w.hello(ctx); err != nil {
 		w.close()
@@ -103,14 +94,6 @@ func (d *dialer) connect(ctx context.Context, addr string, as login, h *hooks) (
 	return w, nil
 }
 
-// readBuffer is large where messages come in: what one read brings is handed on at once.
-func readBuffer(subscription bool) int {
-	if subscription {
-		return 1 << 18
-	}
-	return 1 << 12
-}
-
 func (w *wire) dial(ctx context.Context, d *dialer, h *hooks) (net.Conn, error) {
 	conn, err := d.dial(ctx, w.addr)
 	if err != nil {
@@ -123,7 +106,7 @@ func (w *wire) dial(ctx context.Context, d *dialer, h *hooks) (net.Conn, error) 
 		return nil, net.ErrClosed
 	}
 	if h != nil {
-		conn = &tap{conn, h.reading}
+		conn = newSieve(conn, h)
 	}
 	w.conn = conn
 	return conn, nil

@@ -216,6 +216,7 @@ func (c *Cluster) Deliver(m protocol.Message) error {
 	if !protocol.IsID(m.ServerID) || m.Type == protocol.TypeNode && m.Target != c.cfg.ID {
 		return fmt.Errorf("message %.64q to nodes: from or to no node", m.Event)
 	}
+	m = m.Clone() // some of it is kept
 	c.mu.Lock()
 	if p := c.peers[m.ServerID]; p != nil {
 		p.Seen = time.Now()
