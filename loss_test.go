@@ -111,6 +111,7 @@ func TestResync(t *testing.T) {
 						told++
 					}
 				}
+				synctest.Wait() // the last that was told has been counted
 				if st := r.Stats(); st.Resyncs != told || st.BrokerLosses != 1 {
 					t.Errorf("%d resyncs, %d losses", st.Resyncs, st.BrokerLosses)
 				}

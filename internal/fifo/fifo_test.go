@@ -45,11 +45,11 @@ func TestLikeASlice(t *testing.T) {
 
 // TestEmptyKeepsLittle: a queue that has been long gives its memory back.
 func TestEmptyKeepsLittle(t *testing.T) {
-	var q fifo.Queue[[4096]byte]
-	const n = 1 << 10
+	var q fifo.Queue[[64]byte]
+	const n = 1 << 12
 	if got := testing.AllocsPerRun(1, func() {
 		for range n {
-			q.Push([4096]byte{})
+			q.Push([64]byte{})
 		}
 		for range n {
 			q.Pop()
