@@ -13,7 +13,7 @@ const (
 	chunkSize = 64 << 10
 
 	// spareChunks is how many chunks are kept for reuse.
-	spareChunks = 4
+	spareChunks = 16
 
 	// What a server may say besides messages: lengths in a reply, elements of one, and bytes of a line. A Cluster of a
 	// thousand nodes, and the confirmation of the longest channel, are well within.

@@ -3,7 +3,7 @@
 package fifo
 
 // keep is the number of slots up to which an empty queue keeps its memory.
-const keep = 1024
+const keep = 4096
 
 // A Queue is a ring of values. The zero value is empty. Not safe for concurrent use.
 type Queue[T any] struct {

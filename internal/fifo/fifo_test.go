@@ -46,7 +46,7 @@ func TestLikeASlice(t *testing.T) {
 // TestEmptyKeepsLittle: a queue that has been long gives its memory back.
 func TestEmptyKeepsLittle(t *testing.T) {
 	var q fifo.Queue[[64]byte]
-	const n = 1 << 12
+	const n = 1 << 14
 	if got := testing.AllocsPerRun(1, func() {
 		for range n {
 			q.Push([64]byte{})
