@@ -15,7 +15,8 @@ import (
 // can't be taken apart nobody knows which part is the password.
 func parseURL(text string) (Config, error) {
 	u, err := url.Parse(text)
-	if err != nil || u.Opaque != "" {
+	// A password with a /, ? or # ends where nobody thinks it does: what follows it, the @ included, is then no longer in u.User.
+	if err != nil || u.Opaque != "" || strings.Contains(text, "#") || strings.Contains(u.Path+u.RawQuery, "@") {
 		return Config{}, errors.New("not a URL: special characters of a user or password must be percent-encoded, @ as %40")
 	}
 	var c Config

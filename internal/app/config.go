@@ -143,8 +143,8 @@ func (o Option) shown(value string) string {
 		return value
 	}
 	u, err := url.Parse(value)
-	if err != nil || u.Scheme == "" || u.Opaque != "" {
-		return hidden
+	if err != nil || u.Scheme == "" || u.Opaque != "" || strings.Contains(value, "#") || strings.Contains(u.Path+u.RawQuery, "@") {
+		return hidden // nobody knows which part is the password
 	}
 	if _, has := u.User.Password(); has {
 		u.User = url.UserPassword(u.User.Username(), hidden)

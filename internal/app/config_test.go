@@ -269,6 +269,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 	for _, url := range []string{
 		"redis://:s3cret@localhost:6379", "redis://me:s3cret@localhost/0", "redis://localhost?sentinel_password=s3cret&master_set=x",
 		"redis://:s3cret@localhost:6379?nothing=known", "s3cret", "redis://:s3cr%zzet@h", "http://u:s3cret@h", "redis://:s3cret@h/x",
+		"redis://:12?s3cret@h", "redis://:12#s3cret@h", "redis://:12/s3cret@h", "redis://h:12?db=1&s3cret@h",
 	} {
 		for name, src := range map[string]app.Sources{
 			"flag": {Flags: map[string][]string{"redis": {url}}}, "variable": {Environ: []string{"HEARTH_REDIS=" + url}},
