@@ -32,12 +32,13 @@ type dialer struct {
 	config  Config // read-only, with defaults
 	secrets []string
 
-	mu    sync.Mutex
-	nodes []string // of a Cluster: those given and those found, the next to try first
+	mu        sync.Mutex // guards the fields below
+	nodes     []string   // of a Cluster: those given and those found, the next to try first
+	sentinels []string   // those that have failed go to the end
 }
 
 func newDialer(c Config) *dialer {
-	d := &dialer{config: c, nodes: slices.Clone(c.Addrs)}
+	d := &dialer{config: c, nodes: slices.Clone(c.Addrs), sentinels: slices.Clone(c.Addrs)}
 	rand.Shuffle(len(d.nodes), func(i, j int) { d.nodes[i], d.nodes[j] = d.nodes[j], d.nodes[i] })
 	for _, secret := range []string{c.Password, c.Sentinel.Password} {
 		if secret != "" {
@@ -94,17 +95,35 @@ func (w *wire) usable() error {
 // bySentinel asks one Sentinel after the other for the master, until one knows one that answers as such.
 func (d *dialer) bySentinel(ctx context.Context, h *hooks) (*wire, error) {
 	var failed []error
-	for _, sentinel := range d.config.Addrs {
+	for _, sentinel := range d.bestSentinels() {
 		addr, err := d.askSentinel(ctx, sentinel)
 		if err == nil {
 			var w *wire
 			if w, err = d.toMaster(ctx, addr, h); err == nil {
 				return w, nil
 			}
+		} else {
+			d.demote(sentinel)
 		}
 		failed = append(failed, fmt.Errorf("by Sentinel %s: %w", sentinel, err))
 	}
 	return nil, join(failed)
+}
+
+// bestSentinels are all, those that answered last before those that did not.
+func (d *dialer) bestSentinels() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.sentinels)
+}
+
+// demote has others asked before a Sentinel that did not answer: to wait for one that is silent takes long.
+func (d *dialer) demote(sentinel string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if i := slices.Index(d.sentinels, sentinel); i >= 0 {
+		d.sentinels = append(slices.Delete(d.sentinels, i, i+1), sentinel)
+	}
 }
 
 func (d *dialer) askSentinel(ctx context.Context, sentinel string) (string, error) {
@@ -219,8 +238,13 @@ func (d *dialer) setNodes(all []string) {
 // and who stays with it until then talks to nobody else. Owned by one goroutine.
 type watch struct {
 	dialer   *dialer
-	sentinel *wire // kept between questions; nil if there is none
+	sentinel *wire     // kept between questions; nil if there is none
+	again    time.Time // Sentinels are not asked before that: none has answered
 }
+
+// sentinelPatience is how long the Sentinels may take, all together, to say whether the master is still the same one. Whoever
+// asks has better things to do: joins, and messages to publish, wait for it.
+const sentinelPatience = time.Second
 
 // check asks w's server who it is, and a Sentinel for the master.
 func (v *watch) check(ctx context.Context, w *wire) error {
@@ -238,20 +262,38 @@ func (v *watch) check(ctx context.Context, w *wire) error {
 
 // other reports whether a Sentinel knows another master than addr. When none answers all stays as it is.
 func (v *watch) other(ctx context.Context, addr string) bool {
-	for _, sentinel := range v.dialer.config.Addrs {
-		if v.sentinel == nil {
-			var err error
-			if v.sentinel, err = v.dialer.toSentinel(ctx, sentinel); err != nil {
-				continue
-			}
+	if time.Now().Before(v.again) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, sentinelPatience)
+	defer cancel()
+	for _, sentinel := range v.dialer.bestSentinels() {
+		if v.sentinel != nil {
+			sentinel = v.sentinel.addr
 		}
-		master, err := v.dialer.masterBy(ctx, v.sentinel)
+		master, err := v.ask(ctx, sentinel)
 		if err == nil {
 			return master != addr
 		}
 		v.close()
+		v.dialer.demote(sentinel)
+		if ctx.Err() != nil { // the others are next time's
+			break
+		}
 	}
+	v.again = time.Now().Add(v.dialer.config.ProbeInterval)
 	return false
+}
+
+// ask is the address of the master, by a Sentinel.
+func (v *watch) ask(ctx context.Context, sentinel string) (string, error) {
+	if v.sentinel == nil {
+		var err error
+		if v.sentinel, err = v.dialer.toSentinel(ctx, sentinel); err != nil {
+			return "", err
+		}
+	}
+	return v.dialer.masterBy(ctx, v.sentinel)
 }
 
 func (v *watch) close() {

@@ -194,6 +194,44 @@ func TestMasterDies(t *testing.T) {
 	p.recovers(began)
 }
 
+// TestSilentSentinels: what has nothing to do with them does not wait for them, one or all, however long that may take; and one
+// of them does not keep the others from being asked.
+func TestSilentSentinels(t *testing.T) {
+	slow(t)
+	set := redistest.StartSentinel(t)
+	first, second, third := set.Sentinels[1], set.Sentinels[0], set.Sentinels[2]
+	c := quick(t, "redis://"+first.Addr+"?master_set="+redistest.MasterSet+"&addr="+second.Addr+"&addr="+third.Addr)
+	c.DialTimeout, c.WriteTimeout, c.ProbeTimeout = time.Minute, time.Minute, time.Minute
+	n := startNode(t, "n", c)
+	works := func(when string) {
+		t.Helper()
+		for began, i := time.Now(), 0; i < 3 || time.Since(began) < 10*c.ProbeInterval; i++ { // for some questions to Sentinels
+			room := fmt.Sprintf("room %d with %s", i, when)
+			if err := n.Hold(ctx(t), protocol.RoomChannel(room)); err != nil {
+				t.Fatalf("%s: hold: %v", when, err)
+			}
+			if errs := n.PublishAll(ctx(t), []protocol.Message{n.room(room, "x")}); errs != nil {
+				t.Fatalf("%s: publish: %v", when, errs)
+			}
+		}
+	}
+	first.Freeze()
+	works("one silent")
+	set.Failover()
+	n.nextLoss()
+	n.awaitState(broker.StateOK)
+	works("one silent, after a failover")
+	second.Freeze()
+	third.Freeze()
+	works("all silent")
+	for _, s := range set.Sentinels {
+		s.Thaw()
+	}
+	if h := n.Health(); h.State != broker.StateOK || h.Losses != 1 {
+		t.Errorf("health is %+v", h)
+	}
+}
+
 // TestBecomesReplica: the server goes on serving, as a replica: what is published there reaches nobody elsewhere.
 func TestBecomesReplica(t *testing.T) {
 	slow(t)
