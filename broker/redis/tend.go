@@ -207,8 +207,16 @@ func (t *tending) ask(ctx context.Context) error {
 	return nil
 }
 
-// missing judges a probe that is late. One that never left tells nothing of the subscription.
+// missing judges a probe that is late. One that never left tells nothing of the subscription, and one that came while a long
+// round kept tend from looking is not missing.
 func (t *tending) missing() error {
+	select {
+	case probe := <-t.s.seen:
+		if t.s.back(probe) {
+			return nil
+		}
+	default:
+	}
 	t.s.sent = ""
 	select {
 	case <-t.probe.done:

@@ -1,0 +1,39 @@
+package redis
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+// TestLateProbe: a probe that has come is not missing, though the time for it was up as well when tend got to look.
+func TestLateProbe(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		seen string
+		left bool
+		want error
+	}{
+		{"it came", "p", true, nil},
+		{"an older one came", "o", true, errProbe},
+		{"none came", "", true, errProbe},
+		{"it never left", "", false, nil},
+	} {
+		began := time.Now()
+		s := &subscription{seen: make(chan string, 1), sent: "p", sentAt: began}
+		if tt.seen != "" {
+			s.seen <- tt.seen
+		}
+		c := newCall(1)
+		if tt.left {
+			close(c.done)
+		}
+		if err := (&tending{s: s, probe: c}).missing(); !errors.Is(err, tt.want) || s.sent != "" {
+			t.Errorf("%s: error %v, want %v; still awaited: %q", tt.name, err, tt.want, s.sent)
+		}
+		if came := s.known.Equal(began); came != (tt.seen == "p") {
+			t.Errorf("%s: known to have come: %v", tt.name, came)
+		}
+	}
+}
