@@ -37,7 +37,7 @@ func (e errUsage) Unwrap() error { return e.error }
 // environ is as os.Environ has it.
 func Run(args, environ []string, stdout, stderr io.Writer) int {
 	cmd := newRoot(environ)
-	cmd.SetArgs(args)
+	cmd.SetArgs(append([]string{}, args...)) // for nil the library would take the process's own
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	err := cmd.Execute()
