@@ -138,8 +138,9 @@ func (b *Broker) begin(ctx context.Context, s *subscription) (*wire, error) {
 			}
 			w.close()
 		}
-		if ctx.Err() == nil || last == nil {
-			last = err // rather than that the time is up
+		// Rather than that the time is up, which a dial may find out before ctx does.
+		if until, _ := ctx.Deadline(); last == nil || time.Now().Before(until) && ctx.Err() == nil {
+			last = err
 			b.health.failed(err)
 		}
 		if b.ctx.Err() != nil {
