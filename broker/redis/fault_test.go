@@ -1,9 +1,12 @@
 package redis_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -182,6 +185,58 @@ func TestFailover(t *testing.T) {
 	began := time.Now()
 	set.Failover()
 	p.recovers(began)
+}
+
+// TestWhyItStaysAway: a Redis that is back, and does not take this node any more, says why, once, in the log.
+func TestWhyItStaysAway(t *testing.T) {
+	slow(t)
+	server := redistest.Start(t, "user node on >before +@all ~* allchannels")
+	c := quick(t, "redis://node:before@"+server.Addr)
+	var said lineCounter
+	c.Logger = slog.New(containing{&said, "WRONGPASS"})
+	n := startNode(t, "n", c)
+	server.Do("ACL", "SETUSER", "node", "resetpass", ">after")
+	server.Do("CLIENT", "KILL", "TYPE", "pubsub")
+	await(t, "the reason", func() bool { return said.lines.Load() > 0 })
+	await(t, "more attempts", func() bool { return failedLogins(t, server) > 10 })
+	server.Do("ACL", "SETUSER", "node", ">before")
+	n.nextLoss()
+	n.awaitState(broker.StateOK)
+	if lines := said.lines.Load(); lines != 1 {
+		t.Errorf("said in %d lines", lines)
+	}
+}
+
+// containing hands on what has a text in its values.
+type containing struct {
+	*lineCounter
+	text string
+}
+
+func (c containing) Handle(ctx context.Context, r slog.Record) error {
+	var err error
+	r.Attrs(func(a slog.Attr) bool {
+		if strings.Contains(a.Value.String(), c.text) && !strings.HasPrefix(r.Message, "can't publish") {
+			err = c.lineCounter.Handle(ctx, r)
+		}
+		return true
+	})
+	return err
+}
+
+// failedLogins is how many HELLOs a server has refused.
+func failedLogins(t *testing.T, s *redistest.Server) int {
+	t.Helper()
+	m := s.Do("INFO", "commandstats")
+	text, err := m.ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(text, "cmdstat_hello:")
+	_, rest, _ = strings.Cut(rest, "failed_calls=")
+	n := 0
+	_, _ = fmt.Sscan(rest, &n)
+	return n
 }
 
 func TestMasterDies(t *testing.T) {

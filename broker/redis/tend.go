@@ -78,6 +78,7 @@ func (s *subscription) end() {
 func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *wire {
 	timer := time.NewTimer(b.next())
 	defer timer.Stop()
+	said, permanent := false, false
 	for {
 		select {
 		case <-timer.C:
@@ -96,6 +97,11 @@ func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *
 		}
 		if ctx.Err() == nil {
 			s.health.failed(err)
+			// Why it went says nothing of why it stays away, which may be for somebody to mend.
+			if hopeless := isPermanent(err); !said || hopeless && !permanent {
+				s.config.Logger.Warn("can't connect to Redis again, and goes on trying", "error", err)
+				said, permanent = true, hopeless
+			}
 		}
 		timer.Reset(b.next())
 	}
