@@ -23,6 +23,7 @@ var (
 	errReplica    = errors.New("it is a replica: what is published there reaches nobody else")
 	errNoCluster  = errors.New("it is not a node of a Cluster")
 	errNoMaster   = errors.New("it knows no master of that name")
+	errSentinel   = errors.New("it is a Sentinel")
 	errOther      = errors.New("the Sentinels name another master")
 	errConnection = errors.New("the connection was closed")
 )
@@ -86,6 +87,9 @@ func (d *dialer) toMaster(ctx context.Context, addr string, h *hooks) (*wire, er
 
 // usable reports why messages of other nodes would not get to w's server, by what it said last.
 func (w *wire) usable() error {
+	if w.role == "sentinel" {
+		return errSentinel
+	}
 	if w.role != "master" && w.role != "cluster" && w.role != "" {
 		return errReplica
 	}

@@ -44,7 +44,7 @@ func (d *dialer) clean(err error) error {
 var hints = []struct{ prefix, hint string }{
 	{"WRONGPASS", "check Username and Password"},
 	{"NOAUTH", "this Redis wants a Password"},
-	{"NOPERM", "the user needs +publish, +subscribe, +psubscribe, +unsubscribe, +punsubscribe, +ping, +hello, +cluster and the channels ws:* and hearth:*"},
+	{"NOPERM", "the user needs +publish, +subscribe, +psubscribe, +unsubscribe, +punsubscribe, +ping, +hello, +cluster, +select if a DB is given, and the channels ws:* and hearth:*"},
 	{"DB index is out of range", "there is no such DB"},
 	{"SELECT is not allowed in cluster mode", "a Cluster has database 0 only"},
 }
@@ -66,6 +66,8 @@ func hintFor(err error) string {
 		return "no TLS is spoken there: redis:// instead of rediss://?"
 	case errors.As(err, &certificate):
 		return "its certificate is not trusted: Config.TLS may name an authority"
+	case errors.Is(err, errSentinel):
+		return "name its master: Config.Sentinel.MasterSet, or master_set in a URL"
 	case errors.Is(err, errOldRedis), errors.Is(err, errNoCluster):
 		return "check the address"
 	}

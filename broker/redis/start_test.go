@@ -69,6 +69,16 @@ func TestStartExplains(t *testing.T) {
 	}
 }
 
+// TestStartAtSentinel: who takes a Sentinel for a Redis is told at once.
+func TestStartAtSentinel(t *testing.T) {
+	slow(t)
+	b := newBroker(t, quick(t, "redis://"+redistest.StartSentinel(t).Sentinels[0].Addr))
+	defer func() { _ = b.Close() }()
+	if err := b.Start(ctx(t), receiver); err == nil || !strings.Contains(err.Error(), "master_set") {
+		t.Errorf("start: %v", err)
+	}
+}
+
 // TestStartWaits: Redis may come later than the node, and a Start that failed may be repeated.
 func TestStartWaits(t *testing.T) {
 	t.Parallel()

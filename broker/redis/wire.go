@@ -15,7 +15,7 @@ import (
 // dialer for another, which may lead elsewhere.
 type wire struct {
 	addr   string
-	role   string // master or replica, as the server said last
+	role   string // master, replica, cluster or sentinel, as the server said last
 	client rueidis.Client
 	redis  rueidis.DedicatedClient
 	dead   <-chan error // closed when no more messages come; nil on a wire that does not subscribe
@@ -123,7 +123,7 @@ func (w *wire) hello(ctx context.Context) error {
 	}
 	role, mode := answer["role"], answer["mode"]
 	w.role, _ = role.ToString()
-	if m, _ := mode.ToString(); m == "cluster" {
+	if m, _ := mode.ToString(); m == "cluster" || m == "sentinel" {
 		w.role = m
 	}
 	return nil
