@@ -191,7 +191,7 @@ func (o *outlet) seal() sealed {
 }
 
 func (o *outlet) sealSome(n, size int) sealed {
-	s := sealed{outlet: o, frames: make([]byte, 0, size), taken: n, reserved: size, done: true}
+	s := sealed{outlet: o, frames: o.member.lane.hub.press.paper(size), taken: n, reserved: size, done: true}
 	from := o.from
 	for _, b := range o.work {
 		for _, msg := range b.msgs[from:] {

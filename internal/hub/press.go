@@ -22,6 +22,26 @@ type press struct {
 	waiting int        // members in jobs
 	workers int
 	done    sync.WaitGroup // one for each worker
+
+	used sync.Pool // of *[]byte with room for sealMax
+}
+
+// paper is for frames of that size. Where many are sealed at once it has been used before.
+func (p *press) paper(size int) []byte {
+	if size <= sealMax/2 || size > sealMax {
+		return make([]byte, 0, size)
+	}
+	if b, ok := p.used.Get().(*[]byte); ok {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, sealMax)
+}
+
+// reuse takes back paper that nobody refers to any more.
+func (p *press) reuse(frames []byte) {
+	if cap(frames) == sealMax {
+		p.used.Put(&frames)
+	}
 }
 
 // A job is what one turn of a lane has to be sealed.

@@ -170,6 +170,9 @@ func (l *Lane) hand(r *sealed, alone bool) {
 		}
 		if ok {
 			l.hub.delivered.Add(uint64(r.messages))
+			if alone && link.Buffered() == 0 { // all of it is with the kernel
+				l.hub.press.reuse(r.frames)
+			}
 		} else {
 			l.refuse(o.member, r.messages)
 			o.broken = o.broken || link.Buffered() == 0 // an empty one refuses nothing: it is closed
