@@ -16,6 +16,9 @@ const (
 	// less ends a batch as well.
 	handoverMessages = 256
 	handoverBytes    = 1 << 18
+
+	// chunksMax is how much memory that was read into is kept for messages that wait in it; more of them are copied.
+	chunksMax = 16 << 20
 )
 
 // ErrOverflow is the cause of a loss: the node did not deliver as fast as the others published.
@@ -24,9 +27,21 @@ var ErrOverflow = errors.New("redis broker: receiver too slow, queue full")
 // An incoming message has been read and not yet been looked at.
 type incoming struct {
 	channel, payload string // alias chunk, if there is one
-	size             int    // of the payload, even where that is left out for being too large
+	size             int    // of the payload, or of all that was passed over for being too large
 	chunk            *chunk
+	pins             int           // bytes of chunk, in the first message of it that waits
 	before           []broker.Loss // told first
+}
+
+// waiting is what counts against a bound: with patterns, strangers choose how long the name of a channel is.
+func (m *incoming) waiting() int { return len(m.channel) + len(m.payload) }
+
+// detach gives m memory of its own.
+func (m *incoming) detach() {
+	own := strings.Clone(m.channel + m.payload)
+	m.channel, m.payload = own[:len(m.channel)], own[len(m.channel):]
+	m.chunk.release()
+	m.chunk = nil
 }
 
 // An inbox holds what has come, between the goroutine that reads from Redis, which never waits, and the one that
@@ -39,6 +54,8 @@ type inbox struct {
 	some   sync.Cond  // signalled when there is something, or closed
 	queue  fifo.Queue[incoming]
 	bytes  int
+	chunks int           // bytes of memory that was read into, and that queue refers to
+	last   *chunk        // of the end of queue, if its first message still waits
 	gaps   []broker.Loss // after the last of queue; at most one of each kind (known and unknown number)
 	closed bool
 }
@@ -55,16 +72,31 @@ func (in *inbox) put(batch []incoming) {
 	defer in.mu.Unlock()
 	for _, m := range batch {
 		n := in.queue.Len()
-		if n > 0 && (n >= in.limit.Messages || in.bytes+len(m.payload) > in.limit.Bytes) {
+		if n > 0 && (n >= in.limit.Messages || in.bytes+m.waiting() > in.limit.Bytes) {
 			in.overflowLocked()
 			m.chunk.release()
 			continue
 		}
+		in.pinLocked(&m)
 		m.before, in.gaps = in.gaps, nil
 		in.queue.Push(m)
-		in.bytes += len(m.payload)
+		in.bytes += m.waiting()
 	}
 	in.some.Signal()
+}
+
+// pinLocked lets m stay where it was read, unless too much memory is kept for that: when the receiver is slow, one short
+// message may be all that was kept of a chunk.
+func (in *inbox) pinLocked(m *incoming) {
+	switch {
+	case m.chunk == nil || m.chunk == in.last:
+	case in.chunks+len(m.chunk.buf) > chunksMax:
+		m.detach()
+	default:
+		m.pins = len(m.chunk.buf)
+		in.chunks += m.pins
+		in.last = m.chunk
+	}
 }
 
 func (in *inbox) overflowLocked() {
@@ -115,7 +147,10 @@ func (in *inbox) take(batch []incoming) ([]incoming, bool) {
 	}
 	for bytes := 0; in.queue.Len() > 0 && len(batch) < handoverMessages && bytes < handoverBytes; {
 		m := in.queue.Pop()
-		bytes += len(m.payload)
+		bytes += m.waiting()
+		if in.chunks -= m.pins; m.pins > 0 && m.chunk == in.last {
+			in.last = nil // whatever else comes of it counts anew
+		}
 		batch = append(batch, m)
 	}
 	in.bytes -= bytesOf(batch)
@@ -129,7 +164,7 @@ func (in *inbox) take(batch []incoming) ([]incoming, bool) {
 func bytesOf(batch []incoming) int {
 	n := 0
 	for i := range batch {
-		n += len(batch[i].payload)
+		n += batch[i].waiting()
 	}
 	return n
 }
@@ -139,7 +174,7 @@ func (in *inbox) close() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.closed = true
-	in.queue, in.gaps = fifo.Queue[incoming]{}, nil
+	in.queue, in.gaps, in.last = fifo.Queue[incoming]{}, nil, nil
 	in.some.Broadcast()
 }
 
@@ -220,7 +255,7 @@ func (r *reader) message(m incoming) {
 	switch {
 	case m.channel == r.probe && m.payload != "":
 		r.seen(strings.Clone(m.payload))
-	case m.size > r.max || m.size == 0:
+	case m.payload == "" || m.size > r.max: // empty, or passed over
 		r.inbox.health.malformed.Add(1)
 		r.bad.log(errSize, "channel", clip(m.channel), "bytes", m.size)
 	case strings.HasPrefix(m.payload, r.own):
@@ -235,7 +270,7 @@ func (r *reader) message(m incoming) {
 	m.chunk.release()
 }
 
-var errSize = errors.New("redis: a message that is empty, or larger than Config.MaxMessage")
+var errSize = errors.New("redis: a message that is empty, or larger than Config.MaxMessage, or on a channel of a longer name than any has")
 
 // flush hands over what was gathered.
 func (r *reader) flush() {

@@ -75,6 +75,62 @@ func TestLossIsToldInItsPlace(t *testing.T) {
 	})
 }
 
+// TestLongChannels: what is kept is bounded, whatever it consists of.
+func TestLongChannels(t *testing.T) {
+	t.Parallel()
+	var h health
+	in := newInbox(Bound{Messages: 100, Bytes: 1000}, &h)
+	for range 5 {
+		in.put([]incoming{msg(strings.Repeat("c", 400), "{}")})
+	}
+	if n := in.queue.Len(); n != 2 || h.get().Lost != 3 {
+		t.Errorf("%d messages wait, and %d are lost; want 2 and 3", n, h.get().Lost)
+	}
+	if _, more := in.take(nil); !more || in.bytes != 0 {
+		t.Errorf("%d bytes remain when nothing waits", in.bytes)
+	}
+}
+
+// TestFewOfMany: messages of which each is the only one that was kept of its chunk do not keep the chunks.
+func TestFewOfMany(t *testing.T) {
+	t.Parallel()
+	const messages = 1 << 12
+	var h health
+	in := newInbox(Bound{}.withDefaults(), &h)
+	chunks := make(map[*chunk]bool)
+	fill := func() {
+		for range messages {
+			c := &chunk{buf: make([]byte, chunkSize), free: make(chan *chunk, 1)}
+			c.refs.Store(1)
+			m := msg("c", line("other", "e", 1))
+			m.chunk = c
+			in.put([]incoming{m})
+			if c.refs.Load() > 0 {
+				chunks[c] = true
+			}
+		}
+	}
+	for range 2 { // what was counted is given back
+		fill()
+		if kept := len(chunks) * chunkSize; kept > chunksMax || kept < chunksMax/2 {
+			t.Errorf("%d MiB are kept for %d short messages", kept>>20, messages)
+		}
+		for in.queue.Len() > 0 {
+			batch, _ := in.take(nil)
+			for _, m := range batch {
+				if m.payload != line("other", "e", 1) || m.channel != "c" {
+					t.Fatalf("%+v came out", m)
+				}
+				delete(chunks, m.chunk)
+				m.chunk.release()
+			}
+		}
+		if len(chunks) > 0 || in.chunks != 0 || in.bytes != 0 {
+			t.Errorf("%d chunks are kept for nothing, %d bytes of chunks and %d are counted", len(chunks), in.chunks, in.bytes)
+		}
+	}
+}
+
 // TestReaderGathers: what one read brings is handed over when the next begins, or when it is much; the node's own
 // messages and probes not at all.
 func TestReaderGathers(t *testing.T) {

@@ -67,7 +67,8 @@ type sieve struct {
 	left int    // elements of a reply that are still to pass
 	body int    // bytes of one that are, its line end included
 	skip int    // bytes to pass over
-	over int    // the length of what is passed over, 0 for nothing: told when it is through
+	rest int    // strings of the same message that are to be passed over behind them
+	over int    // the length of all that is passed over: told when it is through
 }
 
 func newSieve(c net.Conn, h *hooks) *sieve {
@@ -136,9 +137,16 @@ func (s *sieve) look() error {
 		case s.skip > 0:
 			n := min(s.skip, len(data))
 			s.at += n
-			if s.skip -= n; s.skip == 0 {
+			if s.skip -= n; s.skip == 0 && s.rest == 0 {
 				s.message(incoming{size: s.over})
 			}
+		case s.rest > 0:
+			size, body, err := bulk(data, 0, bulkMax)
+			if err != nil || body == 0 {
+				return err
+			}
+			s.at += body
+			s.passOver(size, s.rest-1)
 		case s.left > 0 || s.body > 0:
 			return s.passOn(data)
 		default:
@@ -182,9 +190,17 @@ func (s *sieve) one(data []byte) (n int, err error) {
 func (s *sieve) take(data []byte, at, strings int) (n int, err error) {
 	var channel []byte
 	for ; strings > 1; strings-- {
-		size, body, err := bulk(data, at, lineMax)
-		if err != nil || body == 0 || body+size+2 > len(data) {
+		size, body, err := bulk(data, at, bulkMax)
+		if err != nil || body == 0 {
 			return 0, err
+		}
+		if size > lineMax { // patterns match what anyone cares to name a channel
+			s.over = 0
+			s.passOver(size, strings-1)
+			return body, nil
+		}
+		if body+size+2 > len(data) {
+			return 0, nil
 		}
 		channel = data[body : body+size]
 		at = body + size + 2
@@ -194,7 +210,8 @@ func (s *sieve) take(data []byte, at, strings int) (n int, err error) {
 		return 0, err
 	}
 	if size > s.max {
-		s.skip, s.over = size+2, size
+		s.over = 0
+		s.passOver(size, 0)
 		return body, nil
 	}
 	if body+size+2 > len(data) {
@@ -203,6 +220,12 @@ func (s *sieve) take(data []byte, at, strings int) (n int, err error) {
 	s.chunk.refs.Add(1)
 	s.message(incoming{channel: asString(channel), payload: asString(data[body : body+size]), size: size, chunk: s.chunk})
 	return body + size + 2, nil
+}
+
+// passOver has a string of which the length has been read passed over, and then the rest of its message.
+func (s *sieve) passOver(size, rest int) {
+	s.skip, s.rest = size+2, rest
+	s.over += size
 }
 
 // bulk reads the length of a string at data[at:], and returns it and where its bytes begin: 0 if the rest has not come.

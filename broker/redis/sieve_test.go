@@ -114,7 +114,11 @@ func TestSieve(t *testing.T) {
 		"a streamed string":     {text: "$?\r\n", garbage: true},
 		"a message of a number": {text: ">3\r\n$7\r\nmessage\r\n:7\r\n$2\r\nhi\r\n", garbage: true},
 		"a message too long":    {text: ">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$99999999999\r\n", garbage: true},
-		"a channel too long":    {text: ">3\r\n$7\r\nmessage\r\n$99999999\r\n", garbage: true},
+		"a channel too long":    {text: push("message", large, "1") + push("message", "c", "2") + confirm, messages: []string{"  204801", "c 2 1"}, passed: confirm},
+		"of a pattern, so":      {text: push("pmessage", "c*", large, large) + push("message", "c", "2"), messages: []string{"  409600", "c 2 1"}},
+		"and nothing in it":     {text: push("message", large, "") + push("message", "c", "2"), messages: []string{"  204800", "c 2 1"}},
+		"so, and cut off":       {text: push("message", large, "1")[:70<<10]},
+		"so, and garbage":       {text: push("message", large, "1")[:26+200<<10+2] + ":1\r\n", garbage: true},
 		"garbage behind it":     {text: push("message", "c", "1") + "nonsense\r\n", messages: []string{"c 1 1"}, garbage: true},
 	} {
 		t.Run(name, func(t *testing.T) {
