@@ -23,6 +23,7 @@ type sealing struct {
 	next  int       // crop[next:] is still to be written
 	ready []*outlet // have something to be sealed, as soon as this turn is over
 	held  []*outlet // wait for their connections to take more
+	fresh bool      // some of held since this turn, after which their connections are written: that wakes nobody
 }
 
 // accept queues a run of messages for an encrypted member, or as many of them as may wait for it.
@@ -73,7 +74,7 @@ func (l *Lane) proceed(o *outlet) {
 			o.last = nil
 		}
 	case o.member.link.Buffered() >= windowMax:
-		l.sealing.held = append(l.sealing.held, o)
+		l.sealing.held, l.sealing.fresh = append(l.sealing.held, o), true
 	default:
 		o.work, o.from = o.queue, o.at
 		if o.Transform != nil {
@@ -147,7 +148,9 @@ func (l *Lane) harvest(alone bool) (worked, more bool) {
 	case worked:
 		l.hub.press.resume()
 	}
-	return worked, s.next < len(s.crop) || l.ripened()
+	fresh := s.fresh
+	s.fresh = false
+	return worked, s.next < len(s.crop) || fresh || l.ripened()
 }
 
 // ripened reports whether something has been sealed that no turn has taken. A turn that writes what an earlier one left does

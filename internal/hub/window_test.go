@@ -1,0 +1,62 @@
+package hub_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/ws"
+)
+
+// patient is a client whose connection, as a real one does, keeps what is written in a turn until it is over.
+type patient struct{ client }
+
+func (p *patient) Write(b []byte) bool {
+	p.buffered.Add(int64(len(b)))
+	return p.client.Write(b)
+}
+
+// A connection that is full only until the turn is over has nobody wake the loop for it.
+func TestSealedMessagesDoNotWaitForAnEmptyConnection(t *testing.T) {
+	t.Parallel()
+	wake := make(chan struct{}, 1)
+	h := newHub(1, hub.Config{Wake: func(int) {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}})
+	admit(h, "other", 0, "")
+	p := &patient{client{room: -1}}
+	p.Init("p", p, h.Lane(0), p)
+	h.Admit(&p.Member, hub.Admission{Welcome: message("connected"), Encryption: &hub.Encryption{Cipher: cipher(t)}})
+	settle(h, 1)
+
+	large := strings.Repeat("x", 100<<10)
+	for i := range 3 {
+		if err := h.SendTo(&p.Member, ws.NewMessage(fmt.Appendf(nil, `{"event":"m%d","data":%q}`, i, large))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	patience := time.After(10 * time.Second)
+	for beside := uint64(0); h.Delivered() < 2+3+beside; {
+		select {
+		case <-wake:
+		case <-patience:
+			t.Fatalf("%d messages delivered of %d, and the loop sleeps", h.Delivered(), 2+3+beside)
+		}
+		send(t, h, toClient("other"), "beside") // so that what was sealed is not written at once
+		beside++
+		select {
+		case <-wake: // the turn that follows is the answer
+		default:
+		}
+		for more := true; more; {
+			more = h.Lane(0).Tick()
+			p.buffered.Store(0)
+		}
+	}
+	h.Wait()
+}
