@@ -67,7 +67,7 @@ func (c *connection) TakeBack(cut func(piece []byte, n int) int) [][]byte {
 	}
 	taken := c.queue.TakeBack(c.given, cut)
 	c.ready = min(c.ready, c.queue.Len())
-	c.waiting.Store(int64(c.queue.Len()))
+	c.owesLocked()
 	return taken
 }
 

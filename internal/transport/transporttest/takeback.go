@@ -26,7 +26,11 @@ func testTakeBack(t *testing.T, b Backend) {
 			if taken := m.conn.TakeBack(up); taken != nil {
 				t.Errorf("%d pieces were taken back from a connection that had none", len(taken))
 			}
+			if m.conn.Write(make([]byte, unit)); len(m.conn.TakeBack(up)) != 1 || m.conn.Buffered() != 0 {
+				t.Errorf("of all that was written %d bytes were not taken back", m.conn.Buffered())
+			}
 		})
+		m.unburdened()
 		written := fill(t, m, limit, piece)
 		mark, now := bytes.Repeat([]byte{'!'}, unit), bytes.Repeat([]byte{'?'}, unit)
 		var taken []byte
