@@ -252,3 +252,41 @@ func TestDropsAreLoggedSparsely(t *testing.T) {
 		}
 	})
 }
+
+// deafBroker confirms nothing.
+type deafBroker struct {
+	*memory.Broker
+	err error
+}
+
+func (b deafBroker) Hold(ctx context.Context, channels ...string) error {
+	return errors.Join(b.err, b.Broker.Hold(ctx, channels...))
+}
+
+// TestUnconfirmedIsNotAFlood: clients come and join while nobody can say that messages of other nodes reach them. That is
+// known: the broker has said that it is down, and of other errors a line stands for many.
+func TestUnconfirmedIsNotAFlood(t *testing.T) {
+	t.Parallel()
+	for err, most := range map[error]int{broker.ErrDown: 0, errCut: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			r := startPiped(t, config{
+				Broker: deafBroker{memory.New(), err}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+				ValidateRooms: func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil },
+			})
+			for range 20 {
+				r.member("u").say("join", `{"rooms":["r"]}`)
+			}
+			synctest.Wait()
+			if n := r.Count(hearth.ToRoom("r")); n != 20 {
+				t.Errorf("%v: %d clients are in the room", err, n)
+			}
+			if lines := strings.Count(log.String(), "has not confirmed channels of clients"); lines != most {
+				t.Errorf("%v: %d lines were logged, want %d", err, lines, most)
+			}
+			if strings.Count(log.String(), "\n") > 3 {
+				t.Errorf("%v: much was logged:\n%s", err, log.String())
+			}
+		})
+	}
+}

@@ -136,7 +136,7 @@ func New(cfg Config) (*Node, error) {
 		CloseTimeout: cfg.CloseTimeout, EncryptionRequired: cfg.EncryptionRequired, EncryptedOnly: cfg.EncryptedOnly,
 	}
 	if cfg.Broker != nil {
-		n.env.Interest = cfg.Broker
+		n.env.Interest = &interest{broker: cfg.Broker, log: cfg.Log}
 		n.cluster = cluster.New(cluster.Config{ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Log: cfg.Log, Answer: n.answer})
 		n.env.Elsewhere = n.elsewhere
 	}
