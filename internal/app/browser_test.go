@@ -352,6 +352,16 @@ func TestBrowserRefusedName(t *testing.T) {
 	b.shows("#status", "Connected as ada")
 }
 
+// Where encryption is required the page says that it has none, and what to do; where it is optional it just works.
+func TestBrowserEncryption(t *testing.T) {
+	t.Parallel()
+	chrome := browser(t)
+	required := serve(t, map[string]string{"encryption": "required"})
+	open(t, chrome, required.url+"?as=ada").shows("#name-error", "4004 Encryption required (this page does not encrypt; it can be used with a server that has --encryption optional)")
+	optional := serve(t, map[string]string{"encryption": "optional"})
+	open(t, chrome, optional.url+"?as=ada").shows("#status", "Connected as ada")
+}
+
 // The binary itself, as a user runs it.
 func TestBrowserBinary(t *testing.T) {
 	t.Parallel()

@@ -264,6 +264,10 @@ func (s *Server) announce() {
 		where = s.redis.String()
 	}
 	s.log.Info("serving", "url", s.URL(), "websocket", s.cfg.Path, "broker", where)
+	if s.cfg.Encryption == string(hearth.EncryptionRequired) {
+		s.log.Warn("the page at the url does not encrypt and will be refused; with --encryption optional it can be used")
+		return
+	}
 	s.log.Info("open the url in two tabs, under two names; Ctrl-C to end")
 }
 

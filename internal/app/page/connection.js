@@ -16,7 +16,7 @@ const closeCodes = {
   4001: ["not signed in in time", true],
   4002: ["no heartbeat for too long", true],
   4003: ["the server refused this name", false],
-  4004: ["the server wants encryption, which this page does not do", false],
+  4004: ["this page does not encrypt; it can be used with a server that has --encryption optional", false],
 };
 
 /**
