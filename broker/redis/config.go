@@ -181,8 +181,15 @@ func (c Config) validate() error {
 		return errors.New("redis: Config.URL or Config.Addrs is required")
 	}
 	for _, addr := range c.Addrs {
-		if _, _, err := net.SplitHostPort(addr); err != nil && !strings.HasPrefix(addr, "/") {
+		if strings.HasPrefix(addr, "/") {
+			continue
+		}
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
 			return fmt.Errorf("redis: Config.Addrs: %q is neither host:port nor the path of a socket", addr)
+		}
+		if _, err := net.LookupPort("tcp", port); err != nil { // or Start would wait for it
+			return fmt.Errorf("redis: Config.Addrs: %q has a port that does not exist", addr)
 		}
 	}
 	sentinel := c.Sentinel.MasterSet != ""

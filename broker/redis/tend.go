@@ -121,7 +121,7 @@ func (s *subscription) restore(ctx context.Context, w *wire) error {
 func (s *subscription) found(w *wire, cause error) {
 	now := time.Now()
 	s.inbox.lose(broker.Loss{Since: s.known, Until: now, Cause: cause})
-	s.config.Logger.Info("messages of other nodes come in again", "redis", w.addr, "lost since", s.known)
+	s.config.Logger.Info("messages of other nodes come in again", "redis", w.addr, "since", s.known)
 	s.known = now
 }
 

@@ -11,9 +11,14 @@ import (
 	"time"
 )
 
+var errScheme = errors.New("it must begin with redis://, rediss:// or unix://")
+
 // parseURL reads the forms that the package's comment lists. Its errors never quote what may be a secret: of a URL that
 // can't be taken apart nobody knows which part is the password.
 func parseURL(text string) (Config, error) {
+	if !strings.Contains(text, "://") {
+		return Config{}, errScheme
+	}
 	u, err := url.Parse(text)
 	// A password with a /, ? or # ends where nobody thinks it does: what follows it, the @ included, is then no longer in u.User.
 	if err != nil || u.Opaque != "" || strings.Contains(text, "#") || strings.Contains(u.Path+u.RawQuery, "@") {
@@ -41,7 +46,7 @@ func parseURL(text string) (Config, error) {
 			}
 		}
 	default:
-		return Config{}, errors.New("it must begin with redis://, rediss:// or unix://")
+		return Config{}, errScheme
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
