@@ -259,7 +259,7 @@ func (d *demo) who(ctx context.Context, c *client, room string) error {
 		of = hearth.ToRoom(room)
 	}
 	here := d.srv.Count(of)
-	total, _ := d.count(ctx, of)
+	total, more := d.count(ctx, of)
 	members := []sender{}
 	if here <= maxCounted {
 		all := d.srv.Clients()
@@ -276,7 +276,7 @@ func (d *demo) who(ctx context.Context, c *client, room string) error {
 		}
 		return strings.Compare(a.Client, b.Client)
 	})
-	return c.Send("who", map[string]any{"room": room, "total": total, "elsewhere": max(0, total-here), "clients": members[:min(len(members), maxListed)]})
+	return c.Send("who", map[string]any{"room": room, "total": total, "elsewhere": max(0, total-here), "more": more, "clients": members[:min(len(members), maxListed)]})
 }
 
 // rooms lists the fullest rooms, without those that are a client's own. Looking at every room of a full server costs

@@ -148,6 +148,10 @@ export class House {
       case "rooms":
         this.#rooms(data);
         break;
+      case "resync":
+        this.#connection.dispatchEvent(new CustomEvent("trouble", { detail: "Messages from other servers may be missing here." }));
+        this.#refresh();
+        break;
       case "who":
         this.#who(data);
         break;
@@ -177,7 +181,7 @@ export class House {
     const place = room ? this.#places.get(roomKey(room)) : this.#places.get(everyone);
     if (!place) return; // left meanwhile
     this.#members.set(place.key, answer);
-    // A join is not answered (protocol §4): this is how to know that it was refused.
+    // A join is not answered (protocol §7): this is how to know that it was refused.
     if (room && clients.length === total - elsewhere && !clients.some((c) => c.client === this.#connection.clientId)) {
       this.#connection.dispatchEvent(new CustomEvent("trouble", { detail: `The server did not let you into #${room}` }));
       this.#forget(place);
@@ -265,7 +269,8 @@ export class House {
     const here = members.total - members.elsewhere;
     const shown = [names.slice(0, 8).join(", "), ...(names.length > 8 || here > members.clients.length ? ["…"] : []),
       ...(members.elsewhere ? [`${members.elsewhere} on other servers`] : [])].filter(Boolean).join(", ");
-    return `${plural(members.total, "client")}: ${shown}`;
+    const silent = members.more ? "; not all servers answer" : "";
+    return `${plural(members.total, "client")}: ${shown}${silent}`;
   }
 }
 
