@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"runtime"
 	"slices"
 	"strconv"
@@ -109,6 +110,11 @@ func parseRedis(s string) (string, error) {
 	}
 	if _, err := redis.New(redis.Config{URL: s}); err != nil {
 		return "", fmt.Errorf("takes a URL, as in redis://:password@host:6379: %w", err)
+	}
+	if u, err := url.Parse(s); err == nil {
+		if password, _ := u.User.Password(); password == hidden || u.Query().Get("sentinel_password") == hidden {
+			return "", fmt.Errorf("its password reads %s, which is what --print-config shows of any: give the password itself", hidden)
+		}
 	}
 	return s, nil
 }

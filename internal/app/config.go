@@ -326,7 +326,7 @@ func splitList(s string) []string {
 }
 
 // WriteYAML formats settings as a file that Load accepts, with the source of each value beside it. Nothing in it is
-// secret: keys and certificates appear as the paths of their files, and a password is not shown.
+// secret: keys and certificates appear as the paths of their files, and a password as HIDDEN, which Load refuses.
 func WriteYAML(settings []Setting) string {
 	var b strings.Builder
 	b.WriteString("# What hearth serve runs with. Flags win over HEARTH_* variables, these over the file, this over defaults.\n")

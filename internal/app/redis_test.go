@@ -96,10 +96,11 @@ func TestTwoServersOnRedis(t *testing.T) {
 	grace.send(`{"event":"who","data":{"room":"tea"}}`)
 	var who struct {
 		Total, Elsewhere int
+		More             bool
 		Clients          []struct{ User string }
 	}
 	grace.until("who", &who)
-	if who.Total != 2 || who.Elsewhere != 1 || len(who.Clients) != 1 || who.Clients[0].User != "grace" {
+	if who.Total != 2 || who.Elsewhere != 1 || len(who.Clients) != 1 || who.Clients[0].User != "grace" || who.More {
 		t.Errorf("who is here: %+v", who)
 	}
 	ada.send(`{"event":"say","id":"m1","data":{"room":"tea","text":"over there"}}`)
@@ -135,6 +136,10 @@ func TestTwoServersOnRedis(t *testing.T) {
 	}
 	if n, more := ada.shouted("s2"); n != 1 || !more { // its own server serves it
 		t.Errorf("a shout without Redis went to %d, more: %v", n, more)
+	}
+	grace.send(`{"event":"who","data":{"room":"tea"}}`)
+	if grace.until("who", &who); who.Total != 1 || !who.More {
+		t.Errorf("who is here without Redis: %+v", who)
 	}
 	db.Restart()
 	eventually(t, "ready again", func() bool { return ready() == 200 })
@@ -203,7 +208,7 @@ func TestServeWithoutItsRedis(t *testing.T) {
 		t.Parallel()
 		srv, log := load("4s")
 		err := srv.Run(context.Background())
-		if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), "s3cret") {
+		if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") || !strings.Contains(err.Error(), "redis-timeout") || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("run: %v", err)
 		}
 		if log.count("waiting for Redis") != 1 || log.count("s3cret") > 0 {

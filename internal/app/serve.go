@@ -222,11 +222,14 @@ func (s *Server) start(ctx context.Context) error {
 	for begun := time.Now(); ; {
 		select {
 		case err := <-started:
+			if s.redis != nil && errors.Is(err, context.DeadlineExceeded) {
+				return fmt.Errorf("gave up on Redis after %v, which is redis-timeout: %w", s.cfg.RedisTimeout, err)
+			}
 			return err
 		case <-tick.C:
 			if s.redis != nil {
 				left := s.cfg.RedisTimeout - time.Since(begun)
-				s.log.Warn("waiting for Redis", "redis", s.redis.String(), "error", s.redis.Health().Err, "giving up in", left.Round(time.Second))
+				s.log.Warn("waiting for Redis", "redis", s.redis.String(), "error", s.redis.Health().Err, "left", left.Round(time.Second))
 			}
 		}
 	}

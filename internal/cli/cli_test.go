@@ -96,6 +96,7 @@ func TestCommandLine(t *testing.T) {
 		{"switch", []string{"serve", "--compression", "--print-config"}, nil, cli.ExitOK, "compression: true", ""},
 		{"print", []string{"serve", "--print-config", "--loops", "2"}, []string{"HEARTH_NAME=x"}, cli.ExitOK, "loops: 2", ""},
 		{"print names sources", []string{"serve", "--print-config"}, []string{"HEARTH_NAME=x"}, cli.ExitOK, "# HEARTH_NAME", ""},
+		{"print names misspelt variables", []string{"serve", "--print-config"}, []string{"HEARTH_MAX_PAYLOD=1"}, cli.ExitOK, "max-payload: 128KiB", "did you mean HEARTH_MAX_PAYLOAD?"},
 		{"print checks too", []string{"serve", "--print-config", "--loops", "x"}, nil, cli.ExitUsage, "", "--loops"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

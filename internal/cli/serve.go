@@ -62,12 +62,16 @@ func newServe(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			remarks := app.MisspeltVariables(environ)
 			if printConfig {
+				for _, remark := range remarks {
+					fmt.Fprintln(cmd.ErrOrStderr(), "hearth:", remark)
+				}
 				_, err := io.WriteString(cmd.OutOrStdout(), app.WriteYAML(settings))
 				return err
 			}
 			log := app.NewLogger(cfg, cmd.ErrOrStderr(), noColour(environ))
-			for _, remark := range app.MisspeltVariables(environ) {
+			for _, remark := range remarks {
 				log.Warn(remark)
 			}
 			return serve(cfg, log)
