@@ -98,7 +98,7 @@ Start with:  hearth serve    and open http://localhost:8080/ in two tabs.`,
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(badFlag)
 	root.AddCommand(newServe(environ), newEmit(environ), newVersion())
-	root.SetHelpCommand(&cobra.Command{Use: "help", Short: "Explain a command", Hidden: true, RunE: help})
+	root.SetHelpCommand(&cobra.Command{Use: "help [command]", Short: "Explain a command", Hidden: true, DisableFlagsInUseLine: true, RunE: help})
 	return root
 }
 
