@@ -44,9 +44,9 @@ func TestHostileMessages(t *testing.T) {
 	for _, patterns := range []bool{false, true} {
 		server := redistest.Start(t)
 		var log lineCounter
-		c := quick(t, server.URL())
+		c := calm(t, server.URL())
 		c.Patterns, c.Logger = patterns, slog.New(&log)
-		n, other := startNode(t, "n", c), startNode(t, "other", quick(t, server.URL()))
+		n, other := startNode(t, "n", c), startNode(t, "other", calm(t, server.URL()))
 		channels := []string{protocol.RoomChannel("r"), protocol.ClientChannel("c"), protocol.UserChannel("u"), "hearth:calls"}
 		if err := n.Hold(ctx(t), channels...); err != nil {
 			t.Fatal(err)
@@ -82,7 +82,7 @@ func TestHostileMessages(t *testing.T) {
 func TestOddMessages(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	n := startNode(t, "n", quick(t, server.URL()))
+	n := startNode(t, "n", calm(t, server.URL()))
 	large := strings.Repeat("x", 5<<20)
 	for event, payload := range map[string]string{
 		"order":  `{ "event": "order", "type": "broadcast", "unknown": [{}], "serverId": "x" }`,
@@ -121,9 +121,9 @@ func TestTooLarge(t *testing.T) {
 func TestCloseSends(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	n := startNode(t, "n", quick(t, server.URL()))
+	n := startNode(t, "n", calm(t, server.URL()))
 	for range 10 {
-		b := newBroker(t, quick(t, server.URL()))
+		b := newBroker(t, calm(t, server.URL()))
 		const messages = 2000
 		for range messages {
 			if err := b.Publish(ctx(t), protocol.Message{ServerID: protocol.EmitterID, Type: protocol.TypeBroadcast, Event: "e"}); err != nil {
