@@ -75,7 +75,7 @@ type Broker interface {
 	// its like). When it returns nil, every message published from now on, anywhere, on one of them is delivered until
 	// Release. Channels are counted: what is held twice must be released twice. Broadcasts need no Hold.
 	//
-	// It waits for the network as long as ctx allows, and not at all when the broker knows that it is down (ErrDown).
+	// It waits for the network as long as ctx allows, or less, and not at all when the broker knows that it is down (ErrDown).
 	// After an error the channels are held all the same, and must be released: they are asked for as soon as that is
 	// possible, and Receiver.Lost then tells what may have been missed. But for ErrNotStarted, before Start, and
 	// ErrClosed: nothing is held then.

@@ -62,6 +62,11 @@ type Config struct {
 	// costs nothing. Default 5 s; negative: no time.
 	ReleaseGrace time.Duration
 
+	// HoldTimeout is how long Hold waits for Redis at most. A Redis that hangs is noticed after ProbeInterval and
+	// ProbeTimeout only, and until then clients that come must not wait for it: they are let in, what they hold counts as
+	// held, and what they may have missed is told when Redis has answered. Default 2 s.
+	HoldTimeout time.Duration
+
 	// PublishQueue bounds what waits to go out; past it Publish returns broker.ErrQueueFull. Default 65536 messages,
 	// 64 MiB.
 	PublishQueue Bound
@@ -162,6 +167,7 @@ func (c Config) withDefaults() Config {
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 30*time.Second)
 	c.BackoffMin = cmp.Or(c.BackoffMin, 100*time.Millisecond)
 	c.BackoffMax = max(cmp.Or(c.BackoffMax, 5*time.Second), c.BackoffMin)
+	c.HoldTimeout = cmp.Or(c.HoldTimeout, 2*time.Second)
 	c.ReleaseGrace = max(cmp.Or(c.ReleaseGrace, 5*time.Second), 0)
 	c.PublishQueue = c.PublishQueue.withDefaults()
 	c.PublishMaxAge = cmp.Or(c.PublishMaxAge, 10*time.Second)
@@ -218,7 +224,7 @@ func (c Config) validate() error {
 		{"PublishQueue.Messages", int64(c.PublishQueue.Messages)}, {"PublishQueue.Bytes", int64(c.PublishQueue.Bytes)},
 		{"PublishMaxAge", int64(c.PublishMaxAge)}, {"ReceiveQueue.Messages", int64(c.ReceiveQueue.Messages)},
 		{"ReceiveQueue.Bytes", int64(c.ReceiveQueue.Bytes)}, {"MaxMessage", int64(c.MaxMessage)},
-		{"ProbeInterval", int64(c.ProbeInterval)}, {"ProbeTimeout", int64(c.ProbeTimeout)},
+		{"HoldTimeout", int64(c.HoldTimeout)}, {"ProbeInterval", int64(c.ProbeInterval)}, {"ProbeTimeout", int64(c.ProbeTimeout)},
 	} {
 		if f.value < 0 {
 			return fmt.Errorf("redis: Config.%s is negative", f.name)

@@ -25,8 +25,9 @@
 // are to different nodes: its Pub/Sub is one.
 //
 // The node is subscribed to exactly the channels that it holds. Hold asks for them in batches that all callers share, and
-// returns when Redis has confirmed: what is published after that arrives. What nobody holds any more is given up after
-// Config.ReleaseGrace. With Config.Patterns it is subscribed to everything.
+// returns when Redis has confirmed: what is published after that arrives. It waits for Config.HoldTimeout at most, since a
+// Redis that hangs must not keep clients out; what was not confirmed is told as a loss when it has been. What nobody holds
+// any more is given up after Config.ReleaseGrace. With Config.Patterns it is subscribed to everything.
 //
 // # What is lost
 //

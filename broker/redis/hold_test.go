@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/broker/redis"
 	"github.com/hearthws/hearth/internal/test/redistest"
 	"github.com/hearthws/hearth/protocol"
 )
@@ -159,27 +160,39 @@ func TestRefusedChannel(t *testing.T) {
 	}
 }
 
-// TestLateHold: a Hold whose context ends before Redis answers holds all the same, and what it may have missed is told.
+// TestLateHold: a Hold that is over before Redis answers, by its context or by its own patience, holds all the same, and
+// what it may have missed is told.
 func TestLateHold(t *testing.T) {
 	t.Parallel()
-	server := redistest.Start(t)
-	c := quick(t, server.URL())
-	c.ProbeTimeout = patience
-	n, other := startNode(t, "n", c), startNode(t, "other", c)
-	server.Freeze()
-	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	channel := protocol.RoomChannel("late")
-	if err := n.Hold(short, channel); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("hold: error %v, want DeadlineExceeded", err)
-	}
-	server.Thaw()
-	if l := n.nextLoss(); len(l.Channels) != 1 || l.Channels[0] != channel || l.Until.Before(l.Since) {
-		t.Errorf("told %+v", l)
-	}
-	other.publish(other.room("late", "e"))
-	if got := n.next().Event; got != "e" {
-		t.Errorf("got %q", got)
+	for name, tt := range map[string]struct {
+		context, patience time.Duration
+		want              error
+	}{
+		"context":  {100 * time.Millisecond, patience, context.DeadlineExceeded},
+		"patience": {patience, 100 * time.Millisecond, redis.ErrSlow},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			c := quick(t, server.URL())
+			c.ProbeTimeout, c.HoldTimeout = patience, tt.patience
+			n, other := startNode(t, "n", c), startNode(t, "other", c)
+			server.Freeze()
+			short, cancel := context.WithTimeout(t.Context(), tt.context)
+			defer cancel()
+			channel := protocol.RoomChannel("late")
+			if err := n.Hold(short, channel); !errors.Is(err, tt.want) {
+				t.Errorf("hold: error %v, want %v", err, tt.want)
+			}
+			server.Thaw()
+			if l := n.nextLoss(); len(l.Channels) != 1 || l.Channels[0] != channel || l.Until.Before(l.Since) {
+				t.Errorf("told %+v", l)
+			}
+			other.publish(other.room("late", "e"))
+			if got := n.next().Event; got != "e" {
+				t.Errorf("got %q", got)
+			}
+		})
 	}
 }
 

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func quick(t testing.TB, url string) redis.Config {
 	return redis.Config{
 		URL: url, DialTimeout: time.Second, WriteTimeout: time.Second, ProbeInterval: 200 * time.Millisecond, ProbeTimeout: time.Second,
-		BackoffMin: 20 * time.Millisecond, BackoffMax: 200 * time.Millisecond, ReleaseGrace: 100 * time.Millisecond,
+		BackoffMin: 20 * time.Millisecond, BackoffMax: 200 * time.Millisecond, ReleaseGrace: 100 * time.Millisecond, HoldTimeout: patience,
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}
 }

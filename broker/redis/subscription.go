@@ -16,6 +16,9 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
+// ErrSlow is returned, wrapped, by Hold when Redis has not answered within Config.HoldTimeout. The channels count as held.
+var ErrSlow = errors.New("redis has not answered in time")
+
 // Why reception failed, or was not to be relied on.
 var (
 	errProbe   = errors.New("redis: what this node publishes does not come back to it")
@@ -128,14 +131,23 @@ func (s *subscription) hold(ctx context.Context, channels []string) error {
 	}
 	err := ctx.Err()
 	if wait != nil && err == nil {
-		select {
-		case <-wait.done:
-			err = wait.err
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
+		err = wait.over(ctx, s.config.HoldTimeout)
 	}
 	return s.held(channels, err)
+}
+
+// over waits for the end of the round, for as long as both ctx and patience allow.
+func (r *round) over(ctx context.Context, patience time.Duration) error {
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-late.C:
+		return ErrSlow
+	}
 }
 
 // held is what Hold returns. Whoever gets an error is owed the loss that there may be until the channels are there.
