@@ -3,7 +3,11 @@ package redis
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"strings"
+	"syscall"
 
 	"github.com/redis/rueidis"
 )
@@ -68,10 +72,32 @@ func hintFor(err error) string {
 		return "its certificate is not trusted: Config.TLS may name an authority"
 	case errors.Is(err, errSentinel):
 		return "name its master: Config.Sentinel.MasterSet, or master_set in a URL"
+	case errors.Is(err, errGarbage):
+		return "check the address, and whether TLS is spoken there"
 	case errors.Is(err, errOldRedis), errors.Is(err, errNoCluster):
 		return "check the address"
 	}
 	return ""
+}
+
+// ungreeted says what a server that does not answer a greeting, or closes the connection, may miss. It may as well be
+// busy, or about to end.
+func (d *dialer) ungreeted(err error) error {
+	var timeout net.Error
+	late := errors.As(err, &timeout) && timeout.Timeout()
+	closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	secure := d.config.TLS != nil
+	switch {
+	case late && secure:
+		return fmt.Errorf("no answer (does it speak TLS?): %w", err)
+	case late:
+		return fmt.Errorf("no answer: %w", err)
+	case closed && secure:
+		return fmt.Errorf("it hung up (does it want a certificate of the client?): %w", err)
+	case closed:
+		return fmt.Errorf("it hung up (does it want TLS?): %w", err)
+	}
+	return err
 }
 
 func isPermanent(err error) bool {

@@ -171,6 +171,9 @@ var messageHeads = []struct {
 // one takes out the message at the start of data, and returns how long it was: 0 if the rest of it has not come. What is
 // no message is the beginning of something to pass.
 func (s *sieve) one(data []byte) (n int, err error) {
+	if !isType(data[0]) {
+		return 0, fmt.Errorf("%w: it begins with %q", errGarbage, data[:1])
+	}
 	for _, kind := range messageHeads {
 		if len(data) < len(kind.head) {
 			if bytes.HasPrefix(kind.head, data) {

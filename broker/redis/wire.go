@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -83,13 +82,10 @@ func (d *dialer) connect(ctx context.Context, addr string, as login, h *hooks) (
 	}
 	if err := w.hello(ctx); err != nil {
 		w.close()
-		switch {
-		case ctx.Err() != nil && d.config.TLS != nil:
-			err = fmt.Errorf("no answer (does it speak TLS?): %w", ctx.Err())
-		case ctx.Err() != nil:
-			err = fmt.Errorf("no answer: %w", ctx.Err())
+		if ctx.Err() != nil {
+			err = ctx.Err()
 		}
-		return nil, err
+		return nil, d.ungreeted(err)
 	}
 	return w, nil
 }
@@ -108,8 +104,8 @@ func (w *wire) dial(ctx context.Context, d *dialer, h *hooks) (net.Conn, error) 
 	if h != nil {
 		conn = newSieve(conn, h)
 	}
-	w.conn = conn
-	return conn, nil
+	w.conn = newGuard(conn)
+	return w.conn, nil
 }
 
 // hello asks the server who it is: that it answers, and whether others' messages get there.
