@@ -129,3 +129,35 @@ func StartCluster(tb testing.TB) *Cluster {
 
 // URL is the address of the Cluster; one node is named, the others are for the client to find.
 func (c *Cluster) URL() string { return "redis://" + c.Servers[0].Addr + "?cluster=true" }
+
+// MoveSlot puts a key into its slot, and moves both from one server to another as one does in a Cluster that is used. It calls
+// between while the slot belongs half to each.
+func (c *Cluster) MoveSlot(key string, from, to int, between func()) {
+	source, target := c.Servers[from], c.Servers[to]
+	id := func(s *Server) string {
+		m := s.Do("CLUSTER", "MYID")
+		text, err := m.ToString()
+		if err != nil {
+			s.tb.Fatal(err)
+		}
+		return text
+	}
+	m := source.Do("CLUSTER", "KEYSLOT", key)
+	n, err := m.AsInt64()
+	if err != nil {
+		source.tb.Fatal(err)
+	}
+	slot := fmt.Sprint(n)
+	source.Do("SET", key, "v")
+	target.Do("CLUSTER", "SETSLOT", slot, "IMPORTING", id(source))
+	source.Do("CLUSTER", "SETSLOT", slot, "MIGRATING", id(target))
+	between()
+	host, port, _ := net.SplitHostPort(target.Addr)
+	source.Do("MIGRATE", host, port, key, "0", "5000")
+	for _, s := range append([]*Server{target, source}, c.Servers...) {
+		s.Do("CLUSTER", "SETSLOT", slot, "NODE", id(target))
+	}
+	if m := target.Do("GET", key); m.IsNil() {
+		target.tb.Fatalf("%q did not move", key)
+	}
+}
