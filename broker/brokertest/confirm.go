@@ -36,6 +36,7 @@ func testPublishAll(w *world) {
 		w.Errorf("nothing: errors %v", errs)
 	}
 	var all sync.WaitGroup
+	defer all.Wait() // whatever becomes of the test: they report to it
 	for call := range calls {
 		all.Go(func() {
 			ms := make([]protocol.Message, messages)
@@ -56,7 +57,6 @@ func testPublishAll(w *world) {
 		}
 		next[m.Event]++
 	}
-	all.Wait()
 }
 
 // testPublishAllRefused: each message has its own error, and those that are fine are sent.

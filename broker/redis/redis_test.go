@@ -24,10 +24,10 @@ func quick(t testing.TB, url string) redis.Config {
 	}
 }
 
-// calm is quick where nothing fails: the machine may be busy, and a probe late.
+// calm is quick where nothing fails: the machine may be busy, and any answer late.
 func calm(t testing.TB, url string) redis.Config {
 	c := quick(t, url)
-	c.ProbeTimeout = 10 * time.Second
+	c.DialTimeout, c.WriteTimeout, c.ProbeTimeout = 10*time.Second, 10*time.Second, 10*time.Second
 	return c
 }
 
