@@ -1,0 +1,77 @@
+package hub
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/seal"
+)
+
+// taker is a member whose connection takes everything.
+type taker struct{ Member }
+
+func (*taker) Write([]byte) bool                       { return true }
+func (*taker) WriteNow([]byte) bool                    { return true }
+func (*taker) Finish([]byte)                           {}
+func (*taker) TakeBack(func([]byte, int) int) [][]byte { return nil }
+func (*taker) Buffered() int                           { return 0 }
+func (*taker) Refused(int)                             {}
+func (*taker) Unsealed(error)                          {}
+func (*taker) Lingers()                                {}
+
+// For a loop that takes no turn not all is sealed; when it takes them again, it needs nobody else to wake it.
+func TestRipeIsBounded(t *testing.T) {
+	t.Parallel()
+	const members = 600
+	wake := make(chan struct{}, 1)
+	h := New(Config{Lanes: 1, Wake: func(int) {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}})
+	key, err := seal.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cipher, err := key.Derive(key.PublicKey(), seal.NewSalt())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range members {
+		m := new(taker)
+		m.Init(fmt.Sprint("client", i), m, h.Lane(0), m)
+		h.Admit(&m.Member, Admission{Welcome: ws.NewMessage([]byte(`{}`)), Encryption: &Encryption{Cipher: cipher}})
+	}
+	l := h.Lane(0)
+	turns := func() {
+		for more := true; more; more = l.Tick() {
+		}
+	}
+	turns()
+	large := ws.NewMessage([]byte(`{"event":"m","data":"` + strings.Repeat("x", 20_000) + `"}`))
+	if err := h.Send(Target{}, large, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.Tick()
+	h.press.done.Wait() // nobody seals any more
+	l.mu.Lock()
+	bytes := l.sealing.bytes
+	l.mu.Unlock()
+	if most := ripeMax + h.press.most*sheet*sealMax; bytes < ripeMax || bytes > most {
+		t.Errorf("%d bytes were sealed, want %d to %d", bytes, ripeMax, most)
+	}
+	patience := time.After(20 * time.Second)
+	for h.Delivered() < 2*members {
+		select {
+		case <-wake:
+			turns()
+		case <-patience:
+			t.Fatalf("%d of %d messages delivered, and the loop sleeps", h.Delivered(), 2*members)
+		}
+	}
+	h.Wait()
+}
