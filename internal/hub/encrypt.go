@@ -89,10 +89,28 @@ func (l *Lane) encrypt(m *Member, c *Change) {
 	}
 	m.sealed = true
 	l.hub.delivered.Add(-uint64(len(back.payloads) - clear)) // they have not been
-	for _, payload := range back.payloads[clear:] {
-		l.accept(m, &parcels{run: []item{{msg: ws.NewMessage(payload)}}})
-	}
+	l.regain(c.outlet, back.payloads[clear:])
 	c.done <- nil
+}
+
+// regain queues what was taken back. It was accepted when it was shorter, and waits now however much that is.
+func (l *Lane) regain(o *outlet, payloads [][]byte) {
+	if len(payloads) == 0 {
+		return
+	}
+	p := parcels{run: make([]item, len(payloads))}
+	for i, payload := range payloads {
+		p.run[i].msg = ws.NewMessage(payload)
+	}
+	if o.Transform == nil {
+		o.add(p.all())
+	} else {
+		for _, b := range p.single(&l.hub.transformers) {
+			o.add(b)
+		}
+	}
+	o.busy = true
+	l.proceed(o)
 }
 
 // takenBack are frames that were to be sent, taken apart.

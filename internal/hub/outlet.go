@@ -128,9 +128,14 @@ func (o *outlet) push(b *batch) int {
 			return 0
 		}
 	}
+	o.add(b)
+	return len(b.msgs)
+}
+
+// add queues b, whatever waits.
+func (o *outlet) add(b *batch) {
 	o.queue = append(o.queue, b)
 	o.waiting.Add(int64(b.size))
-	return len(b.msgs)
 }
 
 // advance forgets the n oldest messages.

@@ -211,3 +211,40 @@ func TestEncryptTakesBack(t *testing.T) {
 		}
 	}
 }
+
+// TestEncryptKeepsWhatGrows: what was accepted is not lost by that it is longer now, and counts.
+func TestEncryptKeepsWhatGrows(t *testing.T) {
+	t.Parallel()
+	const limit, messages = 4000, 10
+	transforms := map[string]func([]byte) ([]byte, error){"sealed": nil, "transformed": func([]byte) ([]byte, error) { return nil, nil }}
+	for name, transform := range transforms {
+		h := newHub(1, hub.Config{Backpressure: limit})
+		c, want := admit(h, "c", 0, ""), []string{"connected"}
+		settle(h, 1)
+		c.kept = len(c.got)
+		for i := range messages {
+			payload := fmt.Sprintf(`{"event":"m%d","data":%q}`, i, strings.Repeat("x", limit/messages-50))
+			if err := h.SendTo(&c.Member, ws.NewMessage([]byte(payload))); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, fmt.Sprintf("<m%d>", i))
+		}
+		settle(h, 1)
+		key, done := cipher(t), make(chan error, 1)
+		go func() { // ends with the change
+			done <- h.Encrypt(context.Background(), nil, &c.Member, hub.Change{Encryption: hub.Encryption{Cipher: key, Transform: transform}})
+		}()
+		for !c.Member.Encrypted() {
+			h.Lane(0).Tick()
+			runtime.Gosched()
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		calm(t, h, c)
+		if wants(t, opened(t, c, key), want...); c.refused > 0 {
+			t.Errorf("%s: %d were lost", name, c.refused)
+		}
+		h.Wait()
+	}
+}
