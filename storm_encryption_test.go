@@ -209,9 +209,13 @@ func TestEncryptedStorm(t *testing.T) {
 }
 
 func encryptedStorm(t *testing.T, cfg config) {
-	ctx, stop := context.WithTimeout(t.Context(), stormTime())
+	ctx, stop := context.WithTimeout(t.Context(), stormTime()+answer)
 	defer stop()
 	r := start(t, cfg)
+	raged := func() bool {
+		st := r.Stats()
+		return st.KeysAgreed > 0 && st.Delivered > 0 && (cfg.Transform == nil || st.Unsealed > 0)
+	}
 	var all sync.WaitGroup
 	for i := range 8 {
 		rnd := rand.New(rand.NewPCG(uint64(i), 4))
@@ -230,7 +234,18 @@ func encryptedStorm(t *testing.T, cfg config) {
 			}
 		}
 	})
-	<-ctx.Done()
+	for over := time.After(stormTime()); ; { // and until there was one
+		select {
+		case <-ctx.Done():
+			t.Fatalf("no storm: %+v", r.Stats())
+		case <-over:
+			over = time.After(10 * time.Millisecond)
+		}
+		if raged() {
+			break
+		}
+	}
+	stop()
 	late, cancel := context.WithTimeout(context.Background(), answer)
 	defer cancel()
 	if err := r.Shutdown(late); err != nil {
@@ -241,7 +256,7 @@ func encryptedStorm(t *testing.T, cfg config) {
 	if st.Connections != 0 || st.Clients != 0 || st.Rooms != 0 || st.Unauthenticated != 0 || st.Encrypted != 0 {
 		t.Errorf("left behind: %+v", st)
 	}
-	if st.KeysAgreed == 0 || st.Delivered == 0 || (cfg.Transform != nil) != (st.Unsealed != 0) {
-		t.Errorf("no storm: %+v", st)
+	if cfg.Transform == nil && st.Unsealed > 0 {
+		t.Errorf("%d messages were lost that nothing was wrong with", st.Unsealed)
 	}
 }
