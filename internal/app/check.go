@@ -42,6 +42,15 @@ func check(c Config, settings []Setting) []error {
 			wrong("tls-cert", "load the certificate and its key: %w", err)
 		}
 	}
+	if c.Redis == "" {
+		const alone = "changes nothing without Redis: name one, as in --redis redis://localhost:6379, or leave this out"
+		if c.Resync {
+			wrong("resync", alone)
+		}
+		if c.RedisPatterns {
+			wrong("redis-patterns", alone)
+		}
+	}
 	if c.Transport == "epoll" && runtime.GOOS != "linux" {
 		wrong("transport", "epoll exists on Linux only: use auto or netconn")
 	}

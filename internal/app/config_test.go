@@ -143,6 +143,8 @@ func TestLoadErrors(t *testing.T) {
 		{"proxy", "", "", map[string][]string{"trusted-proxies": {"10.0.0.0/99"}}, []string{"--trusted-proxies", "10.0.0.0/8"}},
 		{"certificate without key", "", "", map[string][]string{"tls-cert": {"c.pem"}}, []string{`--tls-cert="c.pem"`, "--tls-key"}},
 		{"key without certificate", "", "", map[string][]string{"tls-key": {"k.pem"}}, []string{`--tls-key="k.pem"`, "--tls-cert"}},
+		{"resync of one server", "", "", map[string][]string{"resync": {"true"}}, []string{"--resync", "--redis redis://"}},
+		{"patterns of nothing", "", "", map[string][]string{"redis-patterns": {"true"}}, []string{"--redis-patterns", "--redis redis://"}},
 		{"no such certificate", "", "", map[string][]string{"tls-cert": {"nowhere.pem"}, "tls-key": {"nowhere.pem"}}, []string{"--tls-cert", "nowhere.pem"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
