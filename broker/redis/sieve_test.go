@@ -145,21 +145,26 @@ func TestSieve(t *testing.T) {
 	}
 }
 
+// takerOf is a sieve that reads text in pieces of 16 KiB, and whose messages are taken before it reads again.
+func takerOf(text string) *sieve {
+	var waiting []*chunk
+	return newSieve(&cutUp{text: text, pieces: []int{16 << 10}}, &hooks{
+		max:     1 << 20,
+		message: func(m incoming) { waiting = append(waiting, m.chunk) },
+		reading: func() {
+			for _, c := range waiting {
+				c.release()
+			}
+			waiting = waiting[:0]
+		},
+	})
+}
+
 // TestSieveKeepsLittle: messages that nobody takes any more leave their memory to the next.
 func TestSieveKeepsLittle(t *testing.T) { // not parallel: allocations are counted
 	text := strings.Repeat(push("message", "ws:room:lobby", strings.Repeat("x", 250)), 200)
 	allocs := testing.AllocsPerRun(20, func() {
-		var waiting []*chunk
-		s := newSieve(&cutUp{text: text, pieces: []int{16 << 10}}, &hooks{
-			max:     1 << 20,
-			message: func(m incoming) { waiting = append(waiting, m.chunk) },
-			reading: func() {
-				for _, c := range waiting {
-					c.release()
-				}
-				waiting = waiting[:0]
-			},
-		})
+		s := takerOf(text)
 		if _, err := s.Read(make([]byte, 512)); !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
@@ -176,7 +181,7 @@ func FuzzSieve(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte, a, b int) {
 		if len(text) > 8<<10 {
-			t.Skip()
+			t.Skip("long texts are cut byte by byte: slow, and nothing new")
 		}
 		whole := sieveAll(string(text), 100, 1<<20)
 		cut := sieveAll(string(text), 100, a%100, b%100)
@@ -196,17 +201,7 @@ func BenchmarkSieve(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(len(one)))
 	for n := 0; n < b.N; n += 1000 {
-		var waiting []*chunk
-		s := newSieve(&cutUp{text: text, pieces: []int{16 << 10}}, &hooks{
-			max:     1 << 20,
-			message: func(m incoming) { waiting = append(waiting, m.chunk) },
-			reading: func() {
-				for _, c := range waiting {
-					c.release()
-				}
-				waiting = waiting[:0]
-			},
-		})
+		s := takerOf(text)
 		_, _ = s.Read(nil)
 	}
 }
