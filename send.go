@@ -92,7 +92,8 @@ func (s *Server[A, M]) Send(ctx context.Context, destination, event string, data
 }
 
 // Pending is how many bytes the slowest of the target's clients on this node has not taken yet, those included that no
-// event loop has got round to. A client past Config.BackpressureLimit loses messages.
+// event loop has got round to. It is never less than that; what an event loop is just handing to its clients' connections
+// may count twice. A client past Config.BackpressureLimit loses messages.
 func (s *Server[A, M]) Pending(t Target) int { return s.node.Hub().Pending(t.t) }
 
 // WaitPending blocks until Pending(t) is at most limit: so a publisher that wants to lose nothing paces itself. A limit of

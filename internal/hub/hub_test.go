@@ -213,6 +213,46 @@ func TestPending(t *testing.T) {
 	}
 }
 
+// TestPendingOfWhatIsHandedOver: it counts in the lane until the turn is over, and may count in the link as well.
+func TestPendingOfWhatIsHandedOver(t *testing.T) {
+	t.Parallel()
+	h := newHub(1, hub.Config{})
+	size := len(message("waiting").Frame())
+	w := &watched{client: client{room: -1}}
+	w.Init("a", w, h.Lane(0), w)
+	h.Admit(&w.Member, hub.Admission{Rooms: []string{"r"}, Welcome: message("connected")})
+	settle(h, 1)
+	asked := 0
+	w.writing = func(taken int) {
+		asked++
+		if got := h.Pending(toRoom("r")); got < size || got > size+taken {
+			t.Errorf("Pending = %d, want %d to %d", got, size, size+taken)
+		}
+	}
+	send(t, h, toRoom("r"), "waiting")
+	settle(h, 1)
+	if got := h.Pending(toRoom("r")); got != size || asked != 2 {
+		t.Errorf("Pending = %d after the turn, want %d; asked %d times within it", got, size, asked)
+	}
+}
+
+// watched calls writing before and after a link takes something, with how much it has taken.
+type watched struct {
+	client
+	writing func(taken int)
+}
+
+func (w *watched) WriteNow(p []byte) bool { return w.Write(p) }
+
+func (w *watched) Write(p []byte) bool {
+	if w.writing != nil {
+		w.writing(0)
+		w.buffered.Add(int64(len(p)))
+		w.writing(len(p))
+	}
+	return w.client.Write(p)
+}
+
 // TestPendingOfALaneWithoutBacklog: its members are not asked one by one.
 func TestPendingOfALaneWithoutBacklog(t *testing.T) {
 	t.Parallel()

@@ -117,6 +117,7 @@ func (h *Hub) SendTo(m *Member, msg *ws.Message) error {
 }
 
 // Pending is how many bytes the slowest member of the target has not taken yet, what waits in its lane included.
+// What a turn is handing over counts in the lane until it is over, so for a moment it may count twice: never not at all.
 // 0 for a target without members. Any goroutine.
 func (h *Hub) Pending(t Target) int {
 	h.mu.RLock()
