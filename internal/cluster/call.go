@@ -168,8 +168,8 @@ func (cl *Cluster) ask(ctx context.Context, x *call, c protocol.Call) {
 	data, err := c.Data()
 	switch {
 	case err != nil:
-	case cl.cfg.Broker.Health().State == broker.StateDown:
-		err = broker.ErrDown
+	case cl.deafNow():
+		err = broker.ErrDown // no answer would come
 	default:
 		err = cl.cfg.Broker.Publish(ctx, protocol.Message{ServerID: cl.cfg.ID, Type: protocol.TypeNodes, Event: c.Event, Data: data})
 	}
@@ -178,6 +178,14 @@ func (cl *Cluster) ask(ctx context.Context, x *call, c protocol.Call) {
 		defer cl.mu.Unlock()
 		x.failLocked(err)
 	}
+}
+
+// deafNow reports whether this node is known not to hear others.
+func (cl *Cluster) deafNow() bool {
+	state := cl.cfg.Broker.Health().State
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	return state == broker.StateDown || state == broker.StateDegraded && cl.deaf
 }
 
 // await blocks until all have answered, the call has failed, or ctx is done.

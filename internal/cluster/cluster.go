@@ -22,6 +22,9 @@ const (
 	every   = 5 * time.Second
 	silence = 3*every + every/2
 
+	// hearing is how long a broker may take to say that it delivers what is for nodes.
+	hearing = time.Second
+
 	// settle is how long a new node waits for the answers to its hello before it takes those that it knows for all.
 	settle = 500 * time.Millisecond
 
@@ -67,6 +70,7 @@ type Cluster struct {
 	mu      sync.Mutex // guards the fields below; no other lock is taken under it
 	running bool
 	begun   time.Time // when Start did
+	deaf    bool      // when it was last looked at, what is for nodes did not come in
 	peers   map[string]*peer
 	calls   map[uint64]*call // of this node, not yet answered by all
 	last    uint64           // ID of a call
@@ -78,6 +82,7 @@ type Cluster struct {
 type peer struct {
 	Node
 	answered time.Time // its hello
+	silent   time.Time // since when: Seen, or later if this node could not have heard it
 }
 
 // New makes a cluster of which this node knows only itself.
@@ -90,7 +95,7 @@ func New(cfg Config) *Cluster {
 // Start asks who else is there, and answers others from then on. The broker must have been started, with a receiver that
 // hands messages of TypeNodes and TypeNode to Deliver. What the broker can't confirm yet it goes on asking for: no error.
 func (c *Cluster) Start(ctx context.Context) {
-	if err := c.cfg.Broker.Hold(ctx, protocol.NodesChannel, protocol.NodeChannel(c.cfg.ID)); err != nil {
+	if err := c.cfg.Broker.Hold(ctx, c.channels()...); err != nil {
 		c.cfg.Log.Warn("broker has not confirmed the channels between nodes", "error", err)
 	}
 	c.mu.Lock()
@@ -114,7 +119,7 @@ func (c *Cluster) Close() {
 	c.cancel()
 	if was {
 		c.say(protocol.NodeBye)
-		c.cfg.Broker.Release(protocol.NodesChannel, protocol.NodeChannel(c.cfg.ID))
+		c.cfg.Broker.Release(c.channels()...)
 	}
 	c.done.Wait()
 }
@@ -123,29 +128,57 @@ func (c *Cluster) Close() {
 func (c *Cluster) announce() {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	cutOff := false
+	heard := true
 	for {
 		select {
 		case <-tick.C:
 		case <-c.base.Done():
 			return
 		}
-		switch state := c.cfg.Broker.Health().State; {
-		case state != broker.StateOK: // others may be silent because they can't be heard
-			cutOff = true
+		state := c.cfg.Broker.Health().State
+		hears := c.hears(state)
+		if c.base.Err() != nil { // bye has been said, or is about to be
+			return
+		}
+		event := protocol.NodeHere
+		switch {
+		case !hears: // others may be silent because they can't be heard
 			c.excuse()
-			if state != broker.StateDown {
-				c.say(protocol.NodeHere)
-			}
-		case cutOff:
-			cutOff = false
+		case !heard:
 			c.excuse()
-			c.say(protocol.NodeHello)
+			event = protocol.NodeHello
 		default:
 			c.forget(time.Now().Add(-silence))
-			c.say(protocol.NodeHere)
+		}
+		if heard = hears; state != broker.StateDown {
+			c.say(event)
 		}
 	}
+}
+
+// hears reports whether this node would hear the others. A broker that is degraded is asked: what it lacks may be some client's
+// room, for as long as it likes, and those that are gone must not be waited for until then.
+func (c *Cluster) hears(state broker.State) (yes bool) {
+	switch state {
+	case broker.StateOK:
+		yes = true
+	case broker.StateDegraded:
+		ctx, cancel := context.WithTimeout(c.base, hearing)
+		defer cancel()
+		channels := c.channels()
+		yes = c.cfg.Broker.Hold(ctx, channels...) == nil
+		c.cfg.Broker.Release(channels...)
+	case broker.StateDown, broker.StateIdle:
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deaf = !yes
+	return yes
+}
+
+// channels are those by which the others speak to this node.
+func (c *Cluster) channels() []string {
+	return []string{protocol.NodesChannel, protocol.NodeChannel(c.cfg.ID)}
 }
 
 // excuse lets the silence of all begin anew.
@@ -154,16 +187,16 @@ func (c *Cluster) excuse() {
 	defer c.mu.Unlock()
 	now := time.Now()
 	for _, p := range c.peers {
-		p.Seen = now
+		p.silent = now
 	}
 }
 
-// forget drops the nodes that have not been heard since.
+// forget drops the nodes that have been silent since.
 func (c *Cluster) forget(since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, p := range c.peers {
-		if p.Seen.Before(since) {
+		if p.silent.Before(since) {
 			delete(c.peers, id)
 			c.cfg.Log.Warn("another node has gone silent", "node", id, "name", p.Name, "seen", p.Seen)
 		}
@@ -220,6 +253,7 @@ func (c *Cluster) Deliver(m protocol.Message) error {
 	c.mu.Lock()
 	if p := c.peers[m.ServerID]; p != nil {
 		p.Seen = time.Now()
+		p.silent = p.Seen
 	}
 	running := c.running
 	c.mu.Unlock()
@@ -251,7 +285,7 @@ func (c *Cluster) met(m protocol.Message) error {
 		return fmt.Errorf("node %s is one too many", m.ServerID)
 	}
 	if p == nil {
-		p = &peer{Node: Node{ID: m.ServerID, Since: now, Seen: now}}
+		p = &peer{Node: Node{ID: m.ServerID, Since: now, Seen: now}, silent: now}
 		c.peers[m.ServerID] = p
 		c.cfg.Log.Info("another node is there", "node", m.ServerID, "name", presence.Name)
 		if m.Type == protocol.TypeNode { // it was there before this node: calls that are under way have reached it

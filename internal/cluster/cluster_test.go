@@ -40,11 +40,42 @@ type node struct {
 	refused []error         // what Deliver said
 }
 
-// fickle is a memory broker whose state can be told.
+// fickle is a memory broker whose state can be told, and what it says of holds while that is not ok.
 type fickle struct {
 	*memory.Broker
-	mu    sync.Mutex
-	state broker.State
+	mu      sync.Mutex
+	state   broker.State
+	refusal error
+	holds   int // less what was released
+}
+
+func (f *fickle) Hold(ctx context.Context, channels ...string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.holds += len(channels)
+	if f.refusal != nil {
+		return f.refusal
+	}
+	return f.Broker.Hold(ctx, channels...)
+}
+
+func (f *fickle) Release(channels ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.holds -= len(channels)
+}
+
+// refuse has holds fail with err, and the node hear nothing; nil has all be well again.
+func (f *fickle) refuse(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refusal = err
+}
+
+func (f *fickle) deaf() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refusal != nil
 }
 
 func (f *fickle) Health() broker.Health {
@@ -67,6 +98,9 @@ func newNode(t *testing.T, bus *memory.Bus, n int) *node {
 		ID: x.id, Name: fmt.Sprint("node ", n), Broker: x.broker, Log: slog.New(slog.DiscardHandler), Answer: x.answer,
 	})
 	err := x.broker.Start(t.Context(), broker.Receiver{ServerID: x.id, Deliver: func(m protocol.Message) {
+		if x.broker.deaf() {
+			return
+		}
 		if err := x.Deliver(m); err != nil {
 			x.mu.Lock()
 			defer x.mu.Unlock()
@@ -212,6 +246,88 @@ func TestCutOff(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		one.counts(3)
 		two.counts(3)
+	})
+}
+
+// TestDegraded: a node that is not whole, but hears the others, forgets one that was killed.
+func TestDegraded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one, two, _ := newNode(t, bus, 1), newNode(t, bus, 2), newNode(t, bus, 3)
+		one.counts(6)
+		one.broker.become(broker.StateDegraded) // and stays so
+		_ = two.broker.Close()
+		killed := time.Now()
+		time.Sleep(10 * time.Second)
+		if n, err := one.count(t.Context()); n != 4 || !slices.Equal(missing(err), []string{two.id}) {
+			t.Errorf("%d, %v", n, err)
+		}
+		if seen := one.Nodes()[1].Seen; seen.After(killed) {
+			t.Errorf("killed at %v, and seen at %v", killed, seen)
+		}
+		time.Sleep(15 * time.Second)
+		begin := time.Now()
+		one.counts(4)
+		if one.knows() != "1 3" || time.Since(begin) > 0 {
+			t.Errorf("one knows %s, and waited %v", one.knows(), time.Since(begin))
+		}
+		if one.broker.holds != 2 {
+			t.Errorf("%d channels are held", one.broker.holds)
+		}
+	})
+}
+
+// TestDeaf: a node that can't hear the others, though its broker is not down, does not take that for their silence, and its
+// calls wait for nobody.
+func TestDeaf(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
+		one.counts(3)
+		one.broker.become(broker.StateDegraded)
+		one.broker.refuse(errors.New("no"))
+		deafened := time.Now()
+		time.Sleep(time.Minute)
+		begin := time.Now()
+		n, err := one.count(t.Context())
+		if n != 1 || !errors.Is(err, broker.ErrDown) || !slices.Equal(missing(err), []string{two.id}) || time.Since(begin) > 0 {
+			t.Errorf("%d, %v after %v", n, err, time.Since(begin))
+		}
+		if seen := one.Nodes()[1].Seen; seen.After(deafened) {
+			t.Errorf("heard nothing since %v, and seen at %v", deafened, seen)
+		}
+		if n, err := two.count(t.Context()); n != 2 || !slices.Equal(missing(err), []string{one.id}) { // it is there, and says so
+			t.Errorf("%d, %v", n, err)
+		}
+		one.broker.refuse(nil)
+		time.Sleep(6 * time.Second) // still degraded
+		one.counts(3)
+		two.counts(3)
+		one.broker.become(broker.StateOK)
+		time.Sleep(time.Minute)
+		one.counts(3)
+	})
+}
+
+// TestKilledMeanwhile: the time in which a node could not hear the others is not counted, and that before it is.
+func TestKilledMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
+		one.counts(3)
+		one.broker.become(broker.StateDown)
+		_ = two.broker.Close()
+		time.Sleep(time.Hour)
+		one.broker.become(broker.StateOK)
+		time.Sleep(11 * time.Second)
+		if one.knows() != "1 2" {
+			t.Errorf("one knows %s, and could not know", one.knows())
+		}
+		time.Sleep(15 * time.Second)
+		one.counts(1)
 	})
 }
 
