@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/sparse"
 )
 
 // health is what Broker.Health tells.
@@ -64,28 +65,19 @@ func (h *health) get() broker.Health {
 type throttle struct {
 	logger *slog.Logger
 	text   string
-
-	mu    sync.Mutex // guards the fields below
-	next  time.Time
-	count uint64
+	lines  *sparse.Lines
 }
 
 const logInterval = 10 * time.Second
 
-func newThrottle(l *slog.Logger, text string) *throttle { return &throttle{logger: l, text: text} }
+func newThrottle(l *slog.Logger, text string) *throttle {
+	return &throttle{logger: l, text: text, lines: sparse.New(logInterval)}
+}
 
 func (t *throttle) log(err error, about ...any) {
-	t.mu.Lock()
-	t.count++
-	now := time.Now()
-	if now.Before(t.next) {
-		t.mu.Unlock()
-		return
+	if skipped, due := t.lines.Due(); due {
+		t.logger.Warn(t.text, append([]any{"messages", skipped + 1, "error", err}, about...)...)
 	}
-	count := t.count
-	t.count, t.next = 0, now.Add(logInterval)
-	t.mu.Unlock()
-	t.logger.Warn(t.text, append([]any{"messages", count, "error", err}, about...)...)
 }
 
 // A backoff is how long to wait between attempts.

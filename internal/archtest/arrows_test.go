@@ -25,12 +25,13 @@ var arrows = []rule{
 	{folder: "broker", open: true, imports: []string{"protocol"}},
 	{folder: "internal/ws", open: true, libraries: []string{"github.com/klauspost/compress"}},
 	{folder: "internal/fifo"},
+	{folder: "internal/sparse"},
 
 	// What carries messages to other nodes: none of it knows of the others, or of what uses it.
 	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, open: true,
 		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
 	{folder: "broker/memory", open: true, imports: []string{"broker", "internal/fifo", "protocol"}},
-	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "protocol"}, libraries: []string{
+	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/sparse", "protocol"}, libraries: []string{
 		"github.com/redis/rueidis", "golang.org/x/sys"}},
 
 	// For programs that send and serve nobody: no more than a broker's, whichever it is.
@@ -50,8 +51,8 @@ var arrows = []rule{
 	{folder: "internal/session", imports: []string{"internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
-	{folder: "internal/node", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/session", "internal/transport",
-		"internal/transport/epoll", "internal/transport/netconn", "internal/ws", "protocol"},
+	{folder: "internal/node", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/session", "internal/sparse",
+		"internal/transport", "internal/transport/epoll", "internal/transport/netconn", "internal/ws", "protocol"},
 		libraries: []string{"github.com/google/uuid"}},
 
 	// The library: whoever imports it compiles what is above this line, and no more.

@@ -18,6 +18,9 @@ const (
 
 	// lostChannelsMax is how many channels are remembered of losses that wait; with more, any may be concerned.
 	lostChannelsMax = 4096
+
+	// logPause is the time between two lines about what others have done wrong, or the broker not yet.
+	logPause = time.Second
 )
 
 // A lossReader is told of losses: one call at a time, on a goroutine that exists only while there is something to tell.
@@ -120,24 +123,4 @@ func merge(a, b broker.Loss) broker.Loss {
 		m.Channels = nil
 	}
 	return m
-}
-
-// A sparse log has one line a second; each says how many there would have been since the last.
-type sparse struct {
-	mu      sync.Mutex // guards the fields below; innermost
-	next    time.Time
-	skipped uint64
-}
-
-// due reports whether it is time for a line, and how many were skipped since the last.
-func (s *sparse) due(now time.Time) (skipped uint64, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now.Before(s.next) {
-		s.skipped++
-		return 0, false
-	}
-	skipped, s.skipped = s.skipped, 0
-	s.next = now.Add(time.Second)
-	return skipped, true
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/hearthws/hearth/internal/cluster"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/sparse"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/transport/epoll"
 	"github.com/hearthws/hearth/internal/transport/netconn"
@@ -104,7 +105,7 @@ type Node struct {
 	losses  []*lossReader    // set by New, then read-only
 	cluster *cluster.Cluster // set by New, then read-only; nil without a broker
 	made    time.Time        // set by New, then read-only
-	drops   sparse
+	drops   *sparse.Lines    // set by New, then read-only
 
 	// Guards phase. Held for reading while a connection is taken over, so that Shutdown misses none.
 	mu    sync.RWMutex
@@ -122,7 +123,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Transport == Epoll && !epoll.Supported {
 		return nil, errors.New("transport epoll: not on this system")
 	}
-	n := &Node{cfg: cfg, id: uuid.NewString(), made: time.Now(), ended: make(chan struct{})}
+	n := &Node{cfg: cfg, id: uuid.NewString(), made: time.Now(), ended: make(chan struct{}), drops: sparse.New(logPause)}
 	if cfg.Transport != NetConn && epoll.Supported {
 		n.loops = cfg.Loops
 	}
@@ -136,7 +137,7 @@ func New(cfg Config) (*Node, error) {
 		CloseTimeout: cfg.CloseTimeout, EncryptionRequired: cfg.EncryptionRequired, EncryptedOnly: cfg.EncryptedOnly,
 	}
 	if cfg.Broker != nil {
-		n.env.Interest = &interest{broker: cfg.Broker, log: cfg.Log}
+		n.env.Interest = &interest{broker: cfg.Broker, log: cfg.Log, unconfirmed: sparse.New(logPause)}
 		n.cluster = cluster.New(cluster.Config{ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Log: cfg.Log, Answer: n.answer})
 		n.env.Elsewhere = n.elsewhere
 	}

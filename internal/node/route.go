@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ws"
@@ -77,7 +76,7 @@ func (n *Node) deliver(m protocol.Message) {
 	if err == nil {
 		return
 	}
-	if skipped, ok := n.drops.due(time.Now()); ok {
+	if skipped, due := n.drops.Due(); due {
 		n.cfg.Log.Warn("message of another node dropped", "error", err, "type", m.Type.String(), "others", skipped)
 	}
 }

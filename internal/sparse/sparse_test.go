@@ -1,0 +1,63 @@
+package sparse_test
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hearthws/hearth/internal/sparse"
+)
+
+func TestLines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := sparse.New(10 * time.Second)
+		for _, tt := range []struct {
+			after   time.Duration
+			skipped uint64
+			due     bool
+		}{
+			{0, 0, true}, // the first at once
+			{0, 0, false},
+			{9 * time.Second, 0, false},
+			{time.Second, 2, true}, // ten seconds after the last
+			{time.Second, 0, false},
+			{time.Hour, 1, true}, // however late, and from then on anew
+			{9999 * time.Millisecond, 0, false},
+			{time.Millisecond, 1, true},
+			{10 * time.Second, 0, true},
+		} {
+			time.Sleep(tt.after)
+			if skipped, due := l.Due(); skipped != tt.skipped || due != tt.due {
+				t.Errorf("%v later: %d skipped, due: %v; want %d, %v", tt.after, skipped, due, tt.skipped, tt.due)
+			}
+		}
+	})
+}
+
+// TestTogether: of many at once one has a line, and none is lost from the count.
+func TestTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const events = 1000
+		l := sparse.New(time.Second)
+		var lines, skipped atomic.Uint64
+		var all sync.WaitGroup
+		for range events {
+			all.Go(func() {
+				if n, due := l.Due(); due {
+					lines.Add(1)
+					skipped.Add(n)
+				}
+			})
+		}
+		all.Wait()
+		time.Sleep(time.Second)
+		n, due := l.Due()
+		if lines.Load() != 1 || !due || n+skipped.Load() != events-1 {
+			t.Errorf("%d lines; later due: %v, with %d of %d skipped", lines.Load(), due, n, events-1)
+		}
+	})
+}
