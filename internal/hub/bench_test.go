@@ -30,7 +30,7 @@ func crowd(b *testing.B, n int) (*hub.Hub, []*sink) {
 	all := make([]*sink, n)
 	for i := range all {
 		all[i] = new(sink)
-		all[i].Init(fmt.Sprint("client", i), all[i], h.Lane(0), all[i])
+		all[i].Init(idOf(fmt.Sprint("client", i)), all[i], h.Lane(0), all[i])
 		h.Admit(&all[i].Member, hub.Admission{
 			User: fmt.Sprint("user", i), Rooms: []string{"ws-default", "ws-notification"}, Welcome: message("connected"),
 		})
@@ -67,10 +67,11 @@ func BenchmarkFanOut(b *testing.B) {
 }
 
 func BenchmarkFanOutExcluding(b *testing.B) {
-	h, _ := crowd(b, 1000)
+	h, all := crowd(b, 1000)
+	exclude := []string{all[7].ID()}
 	b.ReportAllocs()
 	for b.Loop() {
-		_ = h.Send(toRoom("ws-default"), encode(), []string{"client7"})
+		_ = h.Send(toRoom("ws-default"), encode(), exclude)
 		settle(h, 1)
 	}
 }
@@ -118,4 +119,25 @@ func encode() *ws.Message {
 		return protocol.AppendEvent(dst, "message", data), nil
 	})
 	return msg
+}
+
+// BenchmarkClient finds one of 10,000 by its id, and none by the name of a room.
+func BenchmarkClient(b *testing.B) {
+	h, all := crowd(b, 10_000)
+	names := make([]string, len(all))
+	for i, s := range all {
+		names[i] = s.ID()
+	}
+	b.Run("found", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			h.Client(names[i%len(names)])
+		}
+	})
+	b.Run("room", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			h.Client("ws-default")
+		}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
@@ -19,6 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // client is a member with a link that remembers what was written. Its fields belong to whoever calls Tick.
 type client struct {
 	hub.Member
+	name string // that tests call it by
 
 	got      []byte // frames, one behind the other
 	kept     int    // how much of got has gone out, for TakeBack
@@ -94,16 +96,19 @@ func newHub(lanes int, cfg hub.Config) *hub.Hub {
 	return hub.New(cfg)
 }
 
+// idOf is the id of the client that a test calls so. It is as random as real ones are.
+func idOf(name string) hub.ID { return hub.ID(uuid.NewSHA1(uuid.Nil, []byte(name))) }
+
 // connect makes a client that is not admitted yet.
-func connect(h *hub.Hub, id string, lane int) *client {
-	c := &client{room: -1}
-	c.Init(id, c, h.Lane(lane), c)
+func connect(h *hub.Hub, name string, lane int) *client {
+	c := &client{room: -1, name: name}
+	c.Init(idOf(name), c, h.Lane(lane), c)
 	return c
 }
 
 // admit makes an authenticated client.
-func admit(h *hub.Hub, id string, lane int, user string, rooms ...string) *client {
-	c := connect(h, id, lane)
+func admit(h *hub.Hub, name string, lane int, user string, rooms ...string) *client {
+	c := connect(h, name, lane)
 	h.Admit(&c.Member, hub.Admission{User: user, Rooms: rooms, Welcome: message("connected")})
 	return c
 }
@@ -118,5 +123,7 @@ func settle(h *hub.Hub, lanes int) {
 
 func toRoom(name string) hub.Target { return hub.Target{Kind: hub.Room, Name: name} }
 func toUser(id string) hub.Target   { return hub.Target{Kind: hub.User, Name: id} }
-func toClient(id string) hub.Target { return hub.Target{Kind: hub.Client, Name: id} }
-func toAll() hub.Target             { return hub.Target{Kind: hub.All} }
+func toClient(name string) hub.Target {
+	return hub.Target{Kind: hub.Client, Name: idOf(name).String()}
+}
+func toAll() hub.Target { return hub.Target{Kind: hub.All} }

@@ -68,7 +68,7 @@ type Hub struct {
 	waiters waiters
 
 	mu      sync.RWMutex // guards the fields below and, in each Member, what says so; before Lane.mu
-	clients table[*Member]
+	clients roster
 	users   table[*group]
 	rooms   table[*group]
 	all     *group
@@ -117,13 +117,13 @@ func (h *Hub) Admit(m *Member, a Admission) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m.admitted, m.own = true, true
-	h.clients.put(m.id, m)
+	h.clients.put(m)
 	h.all.add(m)
 	if a.User != "" {
 		h.group(&h.users, user, a.User).add(m)
 	}
 	for _, name := range a.Rooms {
-		if g := h.group(&h.rooms, room, name); name != m.id && m.place(g) < 0 {
+		if g := h.group(&h.rooms, room, name); !m.named(name) && m.place(g) < 0 {
 			g.add(m)
 		}
 	}
@@ -157,7 +157,7 @@ func (h *Hub) Remove(m *Member) (userID string, rooms []string, ok bool) {
 	}
 	userID, rooms = m.userLocked(), m.roomsLocked()
 	m.admitted, m.own = false, false
-	h.clients.drop(m.id)
+	h.clients.drop(m)
 	for len(m.places) > 0 {
 		h.leaveLocked(m, len(m.places)-1)
 	}
@@ -174,7 +174,7 @@ func (h *Hub) Join(m *Member, name string) (joined bool, err error) {
 	if !m.admitted {
 		return false, ErrNotMember
 	}
-	if name == m.id {
+	if m.named(name) {
 		joined, m.own = !m.own, true
 		return joined, nil
 	}
@@ -195,7 +195,7 @@ func (h *Hub) Leave(m *Member, name string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	defer h.waiters.wake() // it may have been the slowest
-	if name == m.id && m.own {
+	if m.own && m.named(name) {
 		m.own = false
 		return true
 	}
@@ -241,7 +241,7 @@ func (h *Hub) group(t *table[*group], k kind, name string) *group {
 func (h *Hub) Client(id string) *Member {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return h.clients.get(id)
+	return h.clients.named(id)
 }
 
 // Count returns how many members the target has here.

@@ -20,12 +20,15 @@ import (
 func expect(t *testing.T, c *client, events ...string) {
 	t.Helper()
 	if diff := cmp.Diff(events, c.events()); diff != "" {
-		t.Errorf("%s got (-want +got):\n%s", c.ID(), diff)
+		t.Errorf("%s got (-want +got):\n%s", c.name, diff)
 	}
 }
 
 func send(t *testing.T, h *hub.Hub, target hub.Target, event string, exclude ...string) {
 	t.Helper()
+	for i, name := range exclude {
+		exclude[i] = idOf(name).String()
+	}
 	if err := h.Send(target, message(event), exclude); err != nil {
 		t.Fatalf("send %s: %v", event, err)
 	}
@@ -49,22 +52,23 @@ func TestClientsOwnRoom(t *testing.T) {
 	t.Parallel()
 	h := newHub(2, hub.Config{})
 	c, guest := admit(h, "c", 0, ""), admit(h, "guest", 1, "")
-	if _, err := h.Join(&guest.Member, "c"); err != nil {
+	own := c.ID()
+	if _, err := h.Join(&guest.Member, own); err != nil {
 		t.Fatal(err)
 	}
-	send(t, h, toRoom("c"), "both")
-	if !h.Leave(&c.Member, "c") || h.In(&c.Member, "c") || !h.In(&guest.Member, "c") {
+	send(t, h, toRoom(own), "both")
+	if !h.Leave(&c.Member, own) || h.In(&c.Member, own) || !h.In(&guest.Member, own) {
 		t.Error("the client is still in its own room")
 	}
-	send(t, h, toRoom("c"), "guest only")
+	send(t, h, toRoom(own), "guest only")
 	send(t, h, toClient("c"), "client only")
-	if got := h.Members(nil, toRoom("c")); len(got) != 1 || got[0] != &guest.Member {
+	if got := h.Members(nil, toRoom(own)); len(got) != 1 || got[0] != &guest.Member {
 		t.Errorf("members of the room: %v", got)
 	}
-	if joined, err := h.Join(&c.Member, "c"); !joined || err != nil {
+	if joined, err := h.Join(&c.Member, own); !joined || err != nil {
 		t.Errorf("join again: %v, %v", joined, err)
 	}
-	send(t, h, toRoom("c"), "not the guest", "guest")
+	send(t, h, toRoom(own), "not the guest", "guest")
 	settle(h, 2)
 	expect(t, c, "connected", "both", "client only", "not the guest")
 	expect(t, guest, "connected", "both", "guest only")
@@ -197,7 +201,7 @@ func TestPending(t *testing.T) {
 	a.buffered.Store(100)
 	b.buffered.Store(300)
 	for target, want := range map[hub.Target]int{
-		toAll(): 300, toRoom("r"): 300, toUser("u"): 300, toClient("a"): 100, toRoom("a"): 100, toRoom("nobody"): 0, toClient("x"): 0,
+		toAll(): 300, toRoom("r"): 300, toUser("u"): 300, toClient("a"): 100, toRoom(a.ID()): 100, toRoom("nobody"): 0, toClient("x"): 0,
 	} {
 		if got := h.Pending(target); got != want {
 			t.Errorf("Pending(%v) = %d, want %d", target, got, want)
@@ -219,7 +223,7 @@ func TestPendingOfWhatIsHandedOver(t *testing.T) {
 	h := newHub(1, hub.Config{})
 	size := len(message("waiting").Frame())
 	w := &watched{client: client{room: -1}}
-	w.Init("a", w, h.Lane(0), w)
+	w.Init(idOf("a"), w, h.Lane(0), w)
 	h.Admit(&w.Member, hub.Admission{Rooms: []string{"r"}, Welcome: message("connected")})
 	settle(h, 1)
 	asked := 0
@@ -359,7 +363,7 @@ func TestConcurrency(t *testing.T) {
 		work.Go(func() {
 			for i := range messages {
 				target := []hub.Target{toAll(), toRoom("r"), toUser("u"), toClient("stays")}[i%4]
-				if err := h.Send(target, message(fmt.Sprint(g, "-", i)), []string{"x1-2"}); err != nil {
+				if err := h.Send(target, message(fmt.Sprint(g, "-", i)), []string{idOf("x1-2").String()}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -421,7 +425,7 @@ func TestMemoryReturns(t *testing.T) {
 		t.Fatalf("%d rooms", n)
 	}
 	for i := range members {
-		m := h.Client(fmt.Sprint("c", i))
+		m := h.Client(idOf(fmt.Sprint("c", i)).String())
 		for j := range rooms / 2 {
 			h.Leave(m, fmt.Sprint("room", i, "-", j))
 		}

@@ -53,7 +53,7 @@ type Member struct {
 	outlet atomic.Pointer[outlet]
 
 	// Set before the first use, then read-only.
-	id    string
+	id    ID
 	lane  *Lane
 	owner Owner
 
@@ -61,12 +61,18 @@ type Member struct {
 }
 
 // Init readies m, whose owner is o. The lane must be that of the link's loop.
-func (m *Member) Init(id string, link Link, lane *Lane, o Owner) {
+func (m *Member) Init(id ID, link Link, lane *Lane, o Owner) {
 	m.id, m.link, m.lane, m.owner = id, link, lane, o
 }
 
-// ID is the client's id.
-func (m *Member) ID() string { return m.id }
+// ID is the client's id, as text that is made for the caller.
+func (m *Member) ID() string { return m.id.String() }
+
+// named reports whether that is the text of m's id.
+func (m *Member) named(name string) bool {
+	id, ok := parseID(name)
+	return ok && id == m.id
+}
 
 // Link is the link that Init was given.
 func (m *Member) Link() Link { return m.link }
@@ -124,7 +130,7 @@ func (m *Member) userLocked() string {
 func (m *Member) roomsLocked() []string {
 	names := make([]string, 0, len(m.places))
 	if m.own {
-		names = append(names, m.id)
+		names = append(names, m.ID())
 	}
 	for i := range m.places {
 		if g := m.places[i].group; g.kind == room {
@@ -161,7 +167,7 @@ func (h *Hub) RoomsOf(m *Member) []string {
 func (h *Hub) In(m *Member, name string) bool {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	if name == m.id && m.own {
+	if m.own && m.named(name) {
 		return true
 	}
 	g := h.rooms.get(name)

@@ -29,6 +29,7 @@ type model struct {
 type peer struct {
 	real  *client
 	id    string
+	name  string
 	user  string
 	here  bool
 	ended bool
@@ -57,7 +58,7 @@ func TestModel(t *testing.T) {
 		settle(m.hub, modelLanes)
 		for _, p := range m.all {
 			if diff := cmp.Diff(p.want, p.real.events()); diff != "" {
-				t.Fatalf("%s got (-want +got):\n%s", p.id, diff)
+				t.Fatalf("%s got (-want +got):\n%s", p.name, diff)
 			}
 		}
 	})
@@ -80,11 +81,12 @@ func (m *model) room(t *rapid.T) string {
 }
 
 func (m *model) admit(t *rapid.T) {
-	p := &peer{id: fmt.Sprint("client", len(m.all)), here: true, want: []string{"connected"}}
+	name := fmt.Sprint("client", len(m.all))
+	p := &peer{id: idOf(name).String(), name: name, here: true, want: []string{"connected"}}
 	p.user = rapid.SampledFrom([]string{"", "u", "v"}).Draw(t, "user")
 	rooms := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c"}), 0, 3, rapid.ID[string]).Draw(t, "rooms")
 	p.rooms = append([]string{p.id}, rooms...)
-	p.real = admit(m.hub, p.id, rapid.IntRange(0, modelLanes-1).Draw(t, "lane"), p.user, rooms...)
+	p.real = admit(m.hub, name, rapid.IntRange(0, modelLanes-1).Draw(t, "lane"), p.user, rooms...)
 	m.all = append(m.all, p)
 }
 
@@ -235,7 +237,7 @@ func (m *model) check(t *rapid.T) {
 	if got := m.hub.Rooms(nil); !sameSet(got, slices.Collect(maps.Keys(rooms))) || m.hub.CountRooms() != len(rooms) {
 		t.Fatalf("rooms: %q, want %v", got, rooms)
 	}
-	for _, target := range []hub.Target{toAll(), toUser("u"), toUser("v"), toRoom("a"), toRoom("client0"), toClient("client1")} {
+	for _, target := range []hub.Target{toAll(), toUser("u"), toUser("v"), toRoom("a"), toRoom(idOf("client0").String()), toClient("client1")} {
 		want := m.members(target)
 		got := m.hub.Members(nil, target)
 		if len(got) != len(want) || m.hub.Count(target) != len(want) {

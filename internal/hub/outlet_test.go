@@ -17,9 +17,9 @@ import (
 )
 
 // encryptedClient is a client that is encrypted from its welcome on.
-func encryptedClient(t testing.TB, h *hub.Hub, id, user string, rooms ...string) (*client, *seal.Cipher) {
+func encryptedClient(t testing.TB, h *hub.Hub, name, user string, rooms ...string) (*client, *seal.Cipher) {
 	t.Helper()
-	c, key := connect(h, id, 0), cipher(t)
+	c, key := connect(h, name, 0), cipher(t)
 	h.Admit(&c.Member, hub.Admission{User: user, Rooms: rooms, Welcome: message("connected"), Encryption: &hub.Encryption{Cipher: key}})
 	return c, key
 }
@@ -94,7 +94,7 @@ func TestSealedPaths(t *testing.T) {
 	want := []string{"connected", "<error>"}
 	for i := range 100 {
 		event := fmt.Sprint("m", i)
-		send(t, h, []hub.Target{toAll(), toRoom("r"), toUser("u"), toClient("c"), toRoom("c")}[i%5], event)
+		send(t, h, []hub.Target{toAll(), toRoom("r"), toUser("u"), toClient("c"), toRoom(c.ID())}[i%5], event)
 		if want = append(want, "<"+event+">"); i%7 == 0 {
 			h.Lane(0).Tick()
 		}

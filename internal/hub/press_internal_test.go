@@ -1,7 +1,6 @@
 package hub
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +42,7 @@ func TestRipeIsBounded(t *testing.T) {
 	}
 	for i := range members {
 		m := new(taker)
-		m.Init(fmt.Sprint("client", i), m, h.Lane(0), m)
+		m.Init(ID{byte(i >> 8), byte(i)}, m, h.Lane(0), m)
 		h.Admit(&m.Member, Admission{Welcome: ws.NewMessage([]byte(`{}`)), Encryption: &Encryption{Cipher: cipher}})
 	}
 	l := h.Lane(0)

@@ -14,7 +14,7 @@ func TestMaxRoomsWhileTheyChange(t *testing.T) {
 	for _, user := range []string{"", "u"} {
 		h := hub.New(hub.Config{Lanes: 1, Wake: func(int) {}, MaxRooms: 3})
 		m := &hub.Member{}
-		m.Init("id", nil, h.Lane(0), nil)
+		m.Init(idOf("m"), nil, h.Lane(0), nil)
 		h.Admit(m, hub.Admission{User: user, Rooms: []string{"a"}})
 		for i := range 10 {
 			for _, name := range []string{"b", fmt.Sprint("c", i)} {
@@ -25,7 +25,7 @@ func TestMaxRoomsWhileTheyChange(t *testing.T) {
 			if _, err := h.Join(m, "d"); !errors.Is(err, hub.ErrTooManyRooms) {
 				t.Fatalf("user %q, round %d: %v", user, i, err)
 			}
-			if _, err := h.Join(m, "id"); err != nil { // does not count
+			if _, err := h.Join(m, m.ID()); err != nil { // does not count
 				t.Fatal(err)
 			}
 			h.Leave(m, "b")

@@ -16,7 +16,7 @@ func encryptedCrowd(b *testing.B, n int) (*hub.Hub, []*sink) {
 	all := make([]*sink, n)
 	for i := range all {
 		all[i] = new(sink)
-		all[i].Init(fmt.Sprint("client", i), all[i], h.Lane(0), all[i])
+		all[i].Init(idOf(fmt.Sprint("client", i)), all[i], h.Lane(0), all[i])
 		h.Admit(&all[i].Member, hub.Admission{
 			User: fmt.Sprint("user", i), Rooms: []string{"ws-default"}, Welcome: message("connected"),
 			Encryption: &hub.Encryption{Cipher: cipher(b)},

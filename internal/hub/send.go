@@ -33,11 +33,11 @@ func (h *Hub) resolve(t Target) (*group, *Member) {
 	case All:
 		return h.all, nil
 	case Client:
-		return nil, h.clients.get(t.Name)
+		return nil, h.clients.named(t.Name)
 	case User:
 		return h.users.get(t.Name), nil
 	case Room:
-		m := h.clients.get(t.Name)
+		m := h.clients.named(t.Name)
 		if m != nil && !m.own {
 			m = nil
 		}
@@ -73,7 +73,7 @@ func (h *Hub) SendMade(t Target, message func() *ws.Message, exclude []string) e
 	var except []*Member
 	if t.Kind == All || t.Kind == Room {
 		for _, id := range exclude {
-			if x := h.clients.get(id); x != nil {
+			if x := h.clients.named(id); x != nil {
 				except = append(except, x)
 			}
 		}

@@ -30,7 +30,7 @@ func TestSealedMessagesDoNotWaitForAnEmptyConnection(t *testing.T) {
 	}})
 	admit(h, "other", 0, "")
 	p := &patient{client{room: -1}}
-	p.Init("p", p, h.Lane(0), p)
+	p.Init(idOf("p"), p, h.Lane(0), p)
 	h.Admit(&p.Member, hub.Admission{Welcome: message("connected"), Encryption: &hub.Encryption{Cipher: cipher(t)}})
 	settle(h, 1)
 

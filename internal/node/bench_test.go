@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
@@ -58,9 +59,9 @@ func BenchmarkDeliver(b *testing.B) {
 	for _, held := range []bool{true, false} {
 		b.Run(fmt.Sprintf("held=%v", held), func(b *testing.B) {
 			n := newIdle(b)
-			for i := range 100 {
+			for range 100 {
 				s := &sink{}
-				s.Init(fmt.Sprint("client", i), s, n.hub.Lane(0), nil)
+				s.Init(hub.ID(uuid.New()), s, n.hub.Lane(0), nil)
 				n.hub.Admit(&s.Member, hub.Admission{Rooms: []string{"here"}, Welcome: Encode("connected", nil)})
 			}
 			room := "elsewhere"
@@ -98,7 +99,7 @@ func BenchmarkResync(b *testing.B) {
 			n := newIdle(b)
 			authenticate := ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"authenticate"}`))
 			for i := range clients {
-				s := session.Open(n.env, session.Opening{Conn: &wire{}, Lane: n.hub.Lane(0), ID: fmt.Sprint("client", i)})
+				s := session.Open(n.env, session.Opening{Conn: &wire{}, Lane: n.hub.Lane(0), ID: hub.ID(uuid.New())})
 				s.Data(append([]byte(nil), authenticate...), time.Now())
 				for s.State() != protocol.StateAuthenticated {
 					runtime.Gosched()

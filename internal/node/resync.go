@@ -172,14 +172,15 @@ func (c *concern) has(kind hub.Kind, name string) bool { return c.all || c.names
 // by is what the loss is for one client; ok is false when it is none.
 func (c *concern) by(h *hub.Hub, m *hub.Member) (r protocol.Resync, ok bool) {
 	r.Broadcast = c.broadcast
-	r.Client = c.has(hub.Client, m.ID())
+	own := m.ID()
+	r.Client = c.has(hub.Client, own)
 	if user := h.User(m); user != "" {
 		r.User = c.has(hub.User, user)
 	}
 	for _, name := range h.RoomsOf(m) {
 		switch {
 		case !c.has(hub.Room, name):
-		case name == m.ID():
+		case name == own:
 			r.Client = true // its letter box: another name for itself
 		default:
 			r.Rooms = append(r.Rooms, name)

@@ -21,7 +21,7 @@ func TestLoopEndsBeforeItLends(t *testing.T) {
 			Message: func(context.Context, *session.Session, protocol.Envelope) error { heard++; return nil },
 		})
 		p := &peer{}
-		p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: b.env.Hub.Lane(0), Looped: true, ID: "id"})
+		p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: b.env.Hub.Lane(0), Looped: true})
 		lender := session.NewLender()
 		p.say("authenticate", nil)
 		b.env.Pool.Lend(lender)

@@ -55,7 +55,7 @@ func BenchmarkEcho(b *testing.B) {
 	var conns [clients]sink
 	var sessions [clients]*session.Session
 	for i := range sessions {
-		sessions[i] = session.Open(env, session.Opening{Conn: &conns[i], Lane: lane, Looped: true, ID: string(rune('a' + i))})
+		sessions[i] = session.Open(env, session.Opening{Conn: &conns[i], Lane: lane, Looped: true, ID: hub.ID{byte(i)}})
 		sessions[i].Data(frame(`{"event":"authenticate","data":{"token":"t"}}`), time.Now())
 	}
 	env.Pool.Lend(lender)

@@ -3,7 +3,6 @@ package session_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -53,10 +52,13 @@ type peer struct {
 	aborted bool
 }
 
+// idOf is the id of the nth session of a bench.
+func idOf(n int) hub.ID { return hub.ID{byte(n >> 8), byte(n)} }
+
 func (b *bench) open(addr string) *peer {
 	b.ids++
 	p := &peer{addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 1)}
-	p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: b.env.Hub.Lane(0), ID: fmt.Sprint("id", b.ids), Remote: p.addr})
+	p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: b.env.Hub.Lane(0), ID: idOf(b.ids), Remote: p.addr})
 	b.all = append(b.all, p)
 	return p
 }

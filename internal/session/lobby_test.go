@@ -85,7 +85,7 @@ func playLobby(script []step) error {
 			if st.addr == "2001:db8::2" {
 				g.network = "2001:db8::1" // the same /64
 			}
-			decisions[fmt.Sprint("id", len(all)+1)] = g.decide
+			decisions[idOf(len(all)+1).String()] = g.decide
 			all = append(all, g)
 			evict(all, g)
 			g.p = b.open(st.addr)

@@ -48,7 +48,7 @@ func (s *Session) recheck(wished, allowed []string) []string {
 	}
 	kept, doubtful := allowed[:0:0], []string(nil)
 	for _, name := range allowed {
-		if !asked[name] || protocol.CheckRoom(name) != nil || name != s.ID() && s.env.Hub.Client(name) != nil {
+		if !asked[name] || protocol.CheckRoom(name) != nil || s.anothers(name) {
 			continue
 		}
 		kept = append(kept, name)
@@ -62,6 +62,12 @@ func (s *Session) recheck(wished, allowed []string) []string {
 	}
 	foreign := s.env.Elsewhere((*lifetime)(s), doubtful)
 	return slices.DeleteFunc(kept, func(name string) bool { return slices.Contains(foreign, name) })
+}
+
+// anothers reports whether the name is the id of another client here.
+func (s *Session) anothers(name string) bool {
+	m := s.env.Hub.Client(name)
+	return m != nil && m != &s.member
 }
 
 // doubtful reports whether the name may be the id of a client on another node. Of a room that has members here this was asked
@@ -133,7 +139,8 @@ func (s *Session) channels(user string, rooms []string) []string {
 	if s.env.Interest == nil {
 		return nil
 	}
-	channels := []string{protocol.ClientChannel(s.ID()), protocol.RoomChannel(s.ID())}
+	own := s.ID()
+	channels := []string{protocol.ClientChannel(own), protocol.RoomChannel(own)}
 	if user != "" {
 		channels = append(channels, protocol.UserChannel(user))
 	}
@@ -145,8 +152,9 @@ func (s *Session) roomChannels(rooms ...string) (channels []string) {
 	if s.env.Interest == nil {
 		return nil
 	}
+	own := s.ID()
 	for _, name := range rooms {
-		if name != s.ID() {
+		if name != own {
 			channels = append(channels, protocol.RoomChannel(name))
 		}
 	}

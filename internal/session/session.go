@@ -101,7 +101,7 @@ type Opening struct {
 	Conn    transport.Conn
 	Lane    *hub.Lane // of the connection's loop
 	Looped  bool      // an event loop calls Data, and Pool.Lend later in the same turn
-	ID      string    // fresh
+	ID      hub.ID    // fresh
 	Remote  netip.AddrPort
 	Deflate bool
 }

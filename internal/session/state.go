@@ -83,14 +83,17 @@ func (s *Session) reply(e *protocol.Error) {
 
 // guard runs a callback with the server's context; an error or a panic is logged, counted, and ends nothing else.
 func (s *Session) guard(name string, call func(ctx context.Context) error) {
-	s.env.Guard(name, call, "client", s.ID())
+	safely(func() error { return call(s.env.Base) }, func(err error) {
+		s.env.Stats.CallbackErrors.Add(1)
+		s.failed(name, err)
+	})
 }
 
-// Guard runs a callback of the application, as guard does for those about a client. about is for the log.
-func (e *Env) Guard(name string, call func(ctx context.Context) error, about ...any) {
+// Guard runs a callback of the application that is about no client, as guard does.
+func (e *Env) Guard(name string, call func(ctx context.Context) error) {
 	safely(func() error { return call(e.Base) }, func(err error) {
 		e.Stats.CallbackErrors.Add(1)
-		e.failed(name, err, about...)
+		e.failed(name, err)
 	})
 }
 

@@ -1,0 +1,49 @@
+package hub
+
+import "encoding/hex"
+
+// ID is a client's id, a UUID. There are as many as there are clients, and they are mostly compared and looked up: as text,
+// which is made when somebody asks for it, each would be 64 bytes rather than 16.
+type ID [16]byte
+
+// idLength is that of an id's text.
+const idLength = 36
+
+// String is the id's text: lower case, with hyphens (RFC 9562 §4).
+func (id ID) String() string {
+	var b [idLength]byte
+	hex.Encode(b[:8], id[:4])
+	hex.Encode(b[9:13], id[4:6])
+	hex.Encode(b[14:18], id[6:8])
+	hex.Encode(b[19:23], id[8:10])
+	hex.Encode(b[24:], id[10:])
+	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
+	return string(b[:])
+}
+
+// parseID reads what String writes, and nothing else: each id has one text. ok is false for the names of most rooms, which
+// costs them the comparison of a length.
+func parseID(s string) (id ID, ok bool) {
+	if len(s) != idLength || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return ID{}, false
+	}
+	for i, at := range [len(id)]int{0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34} {
+		high, low := digit(s[at]), digit(s[at+1])
+		if high|low > 15 {
+			return ID{}, false
+		}
+		id[i] = high<<4 | low
+	}
+	return id, true
+}
+
+// digit is the value of a hexadecimal digit in lower case; more than 15 for anything else.
+func digit(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 0xff
+}
