@@ -168,6 +168,10 @@ type Health struct {
 	Since time.Time // when State became so; zero while it never changed
 	Err   error     // the last thing that went wrong, nil if nothing did; stays after recovery
 
+	// Reason says why State is not StateOK, in one word for alerts, which means the same in every version and holds no
+	// secret: the package of the broker lists its own. Empty while all works, and where nothing has failed.
+	Reason string
+
 	Published uint64 // messages that Publish took
 	Delivered uint64 // messages given to Receiver.Deliver
 	Dropped   uint64 // messages that never went out: refused with ErrQueueFull, or lost with a connection

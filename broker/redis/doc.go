@@ -44,4 +44,29 @@
 // connection that has died silently, a server that hangs, and one that has become a replica are noticed, left for the
 // right one, and told as a loss. Of a Cluster that falls apart a node notices only when its own two connections are on
 // different sides.
+//
+// # What is wrong
+//
+// Health.Reason says why a broker is not ok, by one of these words. They stay, for alerts; Health.Err has the details.
+//
+//	refused       nobody listens at the address: Redis does not run, or elsewhere
+//	unreachable   no way leads there: the network, or a name that nobody knows
+//	timeout       no answer in time: Redis hangs, or something on the way swallows what is sent
+//	closed        the connection ended: Redis was shut down, or closed it (a subscriber that is too slow, CLIENT KILL)
+//	no-echo       what this node publishes does not come back to it, though Redis answers
+//	subscribing   it is connected again, and asks for what is held
+//	replica       it is a replica, or the Sentinels name another master: a failover that has not ended
+//	no-master     no Sentinel knows a master of that name
+//	cluster-down  Redis answers CLUSTERDOWN,
+//	loading       … LOADING: it reads its data, after a start,
+//	busy          … BUSY: a script runs,
+//	misconf       … MISCONF: it can't write its data to disk,
+//	oom           … OOM: its memory is full
+//	max-clients   Redis takes no more connections: maxclients
+//	auth          the password or the user is wrong, or missing
+//	permission    the user may not do that, or not on that channel (NOPERM); or this process may not open the socket
+//	tls           no TLS is spoken there, or one of the two does not trust the other's certificate
+//	database      there is no such DB
+//	wrong-server  no Redis 6, no node of a Cluster, a Sentinel, or no Redis at all
+//	other         anything else
 package redis

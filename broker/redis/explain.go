@@ -41,8 +41,13 @@ func (d *dialer) clean(err error) error {
 	if text == err.Error() {
 		return err
 	}
-	return errors.New(text)
+	return &cleanedError{text, reasonOf(err)}
 }
+
+// A cleanedError is what is left of one with a secret in it: it wraps nothing.
+type cleanedError struct{ text, reason string }
+
+func (e *cleanedError) Error() string { return e.text }
 
 // hints are for the beginnings of Redis's errors (rueidis leaves out ERR) that stay until somebody changes a setting.
 var hints = []struct{ prefix, hint string }{

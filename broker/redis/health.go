@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -17,11 +18,14 @@ type health struct {
 
 	mu      sync.Mutex // guards the fields below
 	running bool
-	in, out bool // the subscription works; there is a connection to publish
-	whole   bool // all that is held is subscribed
+	in      error // why the subscription does not work; nil: it does
+	out     error // why there is no connection to publish
+	echo    error // why the node's messages to itself don't leave, though there may be one
+	whole   error // why not all that is held is subscribed
 	err     error
 	state   broker.State
 	since   time.Time
+	reason  string
 }
 
 // update changes what state follows from.
@@ -33,17 +37,24 @@ func (h *health) update(change func()) {
 	switch {
 	case !h.running:
 		state = broker.StateIdle
-	case !h.in:
+	case h.in != nil:
 		state = broker.StateDown
-	case !h.out || !h.whole:
+	case h.out != nil || h.echo != nil || h.whole != nil:
 		state = broker.StateDegraded
 	}
 	if state != h.state {
 		h.state, h.since = state, time.Now()
 	}
+	h.reason = reasonOf(cmp.Or(h.in, h.out, h.echo, h.whole))
 }
 
-func (h *health) publishing(ok bool) { h.update(func() { h.out = ok }) }
+// publishing says whether there is a connection to publish: nil, or why there is none.
+func (h *health) publishing(err error) { h.update(func() { h.out = err }) }
+
+// end is for a broker that is closed: nothing is wrong with it any more.
+func (h *health) end() {
+	h.update(func() { h.running, h.in, h.out, h.echo, h.whole = false, nil, nil, nil, nil })
+}
 
 func (h *health) failed(err error) {
 	h.mu.Lock()
@@ -55,7 +66,7 @@ func (h *health) get() broker.Health {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return broker.Health{
-		State: h.state, Since: h.since, Err: h.err,
+		State: h.state, Since: h.since, Err: h.err, Reason: h.reason,
 		Published: h.published.Load(), Delivered: h.delivered.Load(), Dropped: h.dropped.Load(), Lost: h.lost.Load(),
 		Losses: h.losses.Load(), Malformed: h.malformed.Load(),
 	}

@@ -105,7 +105,7 @@ func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
 	}
 	s.known = time.Now()
 	b.phase, b.subscription = running, s
-	b.health.update(func() { b.health.running, b.health.in, b.health.whole = true, true, true })
+	b.health.update(func() { b.health.running, b.health.in = true, nil })
 	b.runs.Go(func() { s.run(b.ctx, w) })      // ends with b.ctx, by Close, which waits for it
 	b.runs.Go(func() { in.deliver(r, b.bad) }) // ends with in.close, by Close, which waits for it
 	return nil
@@ -141,6 +141,7 @@ func (b *Broker) begin(ctx context.Context, s *subscription) (*wire, error) {
 		// Rather than that the time is up, which a dial may find out before ctx does.
 		if until, _ := ctx.Deadline(); last == nil || time.Now().Before(until) && ctx.Err() == nil {
 			last = err
+			b.health.update(func() { b.health.in = err })
 			b.health.failed(err)
 		}
 		if b.ctx.Err() != nil {
@@ -268,7 +269,7 @@ func (b *Broker) Close() error {
 		}
 		b.runs.Wait()
 		b.outbox.close()
-		b.health.update(func() { b.health.running = false })
+		b.health.end()
 	})
 	return nil
 }

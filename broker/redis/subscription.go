@@ -21,8 +21,9 @@ var ErrSlow = errors.New("redis has not answered in time")
 
 // Why reception failed, or was not to be relied on.
 var (
-	errProbe   = errors.New("redis: what this node publishes does not come back to it")
-	errUnasked = errors.New("redis: subscribed later than Hold returned")
+	errProbe       = errors.New("redis: what this node publishes does not come back to it")
+	errSubscribing = errors.New("redis: what is held is being subscribed again")
+	errUnasked     = errors.New("redis: subscribed later than Hold returned")
 )
 
 // patterns cover rooms, clients and users.
@@ -50,6 +51,8 @@ type subscription struct {
 	sent   string    // the probe that is awaited; empty for none
 	sentAt time.Time // when that began
 	known  time.Time // everything published before then has been received
+
+	refusal error // the last that Redis had against a channel; owned by run
 
 	awaited atomic.Pointer[string] // sent, for the goroutine that reads
 
@@ -255,6 +258,7 @@ func (s *subscription) back(probe string) bool {
 	}
 	s.sent = ""
 	s.known = s.sentAt
+	s.health.update(func() { s.health.echo = nil })
 	return true
 }
 

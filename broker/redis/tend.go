@@ -41,13 +41,18 @@ func (s *subscription) run(ctx context.Context, w *wire) {
 
 // lost notes that nothing comes any more.
 func (s *subscription) lost(err error) {
-	s.health.update(func() { s.health.in = false }) // first: who gets ErrDown below finds it so
+	s.away(err)
 	s.health.failed(err)
-	s.fail(fmt.Errorf("%w: %w", broker.ErrDown, err))
 	s.sent = ""
 	// One that does not answer, or leads to the wrong place, is cut. One that was closed need not be the only one.
 	s.outbox.doubt(!errors.Is(err, errConnection))
-	s.config.Logger.Warn("messages of other nodes do not come in", "error", err)
+	s.config.Logger.Warn("messages of other nodes do not come in", "reason", reasonOf(err), "error", err)
+}
+
+// away notes why there is no connection.
+func (s *subscription) away(err error) {
+	s.health.update(func() { s.health.in, s.health.echo = err, nil }) // first: who gets ErrDown below finds it so
+	s.fail(fmt.Errorf("%w: %w", broker.ErrDown, err))
 }
 
 // fail ends the rounds that somebody waits for, and has nobody wait until there is a connection.
@@ -92,14 +97,13 @@ func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *
 				return w
 			}
 			w.close()
-			s.health.update(func() { s.health.in = false })
-			s.fail(fmt.Errorf("%w: %w", broker.ErrDown, err))
 		}
+		s.away(err)
 		if ctx.Err() == nil {
 			s.health.failed(err)
 			// Why it went says nothing of why it stays away, which may be for somebody to mend.
 			if hopeless := isPermanent(err); !said || hopeless && !permanent {
-				s.config.Logger.Warn("can't connect to Redis again, and goes on trying", "error", err)
+				s.config.Logger.Warn("can't connect to Redis again, and goes on trying", "reason", reasonOf(err), "error", err)
 				said, permanent = true, hopeless
 			}
 		}
@@ -109,7 +113,7 @@ func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *
 
 // restore asks for everything that is held.
 func (s *subscription) restore(ctx context.Context, w *wire) error {
-	s.health.update(func() { s.health.in, s.health.whole = true, false })
+	s.health.update(func() { s.health.in, s.health.whole = nil, errSubscribing })
 	s.mu.Lock()
 	s.holds.restart()
 	s.down = false
@@ -213,8 +217,8 @@ func (t *tending) ask(ctx context.Context) error {
 	return nil
 }
 
-// missing judges a probe that is late. One that never left tells nothing of the subscription, and one that came while a long
-// round kept tend from looking is not missing.
+// missing judges a probe that is late. One that never left tells nothing of the subscription, but that nothing else leaves
+// either; and one that came while a long round kept tend from looking is not missing.
 func (t *tending) missing() error {
 	select {
 	case probe := <-t.s.seen:
@@ -226,9 +230,11 @@ func (t *tending) missing() error {
 	t.s.sent = ""
 	select {
 	case <-t.probe.done:
-		if t.probe.errs[0] == nil {
+		err := t.probe.errs[0]
+		if err == nil {
 			return errProbe
 		}
+		t.s.health.update(func() { t.s.health.echo = err })
 	default:
 	}
 	return nil
@@ -246,9 +252,10 @@ func (s *subscription) round(ctx context.Context, w *wire) error {
 	s.current, s.next = r, nil
 	s.mu.Unlock()
 
-	_, err := s.send(ctx, w, give, commandChannels, func(channels []string) rueidis.Completed {
+	stuck, err := s.send(ctx, w, give, commandChannels, func(channels []string) rueidis.Completed {
 		return w.redis.B().Unsubscribe().Channel(channels...).Build()
 	})
+	s.note(stuck)
 	var no []string
 	if err == nil {
 		no, err = s.subscribe(ctx, w, ask)
@@ -273,10 +280,28 @@ func (s *subscription) settle(r *round, ask, give, no []string) {
 	if len(owed) > 0 {
 		s.inbox.lose(broker.Loss{Channels: owed, Since: s.begun.Add(since), Until: time.Now(), Cause: errUnasked})
 	}
-	whole := len(s.holds.refused) == 0
-	s.health.update(func() { s.health.whole = whole })
+	var missing error
+	if len(s.holds.refused) > 0 {
+		missing = s.refusal
+	}
+	s.health.update(func() { s.health.whole = missing })
 	s.current = nil
 	close(r.done)
+}
+
+// A refusal is what Redis has against a command, and the channels that it named.
+type refusal struct {
+	channels []string
+	err      error
+}
+
+// note keeps what Redis has refused, for Health and for the log.
+func (s *subscription) note(refusals []refusal) {
+	for _, r := range refusals {
+		s.refusal = r.err
+		s.health.failed(r.err)
+		s.refusals.log(r.err, "reason", reasonOf(r.err), "channel", clip(r.channels[0]))
+	}
 }
 
 // subscribe returns the channels that Redis refuses. It refuses a whole command for one of its channels, so those of
@@ -289,12 +314,22 @@ func (s *subscription) subscribe(ctx context.Context, w *wire, channels []string
 	if err != nil || len(doubtful) == 0 {
 		return nil, err
 	}
-	return s.send(ctx, w, doubtful, 1, command)
+	refused, err := s.send(ctx, w, all(doubtful), 1, command)
+	s.note(refused)
+	return all(refused), err
 }
 
-// send sends a command for each n channels, some commands at a time, and returns the channels of those that Redis
-// answered with an error. Its own error is the connection's.
-func (s *subscription) send(ctx context.Context, w *wire, channels []string, n int, command func([]string) rueidis.Completed) (no []string, err error) {
+// all are the channels of refusals.
+func all(refusals []refusal) (channels []string) {
+	for _, r := range refusals {
+		channels = append(channels, r.channels...)
+	}
+	return channels
+}
+
+// send sends a command for each n channels, some commands at a time, and returns what Redis refused of that. Its error is
+// the connection's.
+func (s *subscription) send(ctx context.Context, w *wire, channels []string, n int, command func([]string) rueidis.Completed) (no []refusal, err error) {
 	for len(channels) > 0 {
 		some := channels[:min(len(channels), n*exchangeCommands)]
 		channels = channels[len(some):]
@@ -302,31 +337,31 @@ func (s *subscription) send(ctx context.Context, w *wire, channels []string, n i
 		for rest := some; len(rest) > 0; rest = rest[min(n, len(rest)):] {
 			commands = append(commands, command(rest[:min(n, len(rest))]))
 		}
-		failed, err := s.answers(ctx, w, commands)
+		answers, err := s.answers(ctx, w, commands)
 		if err != nil {
 			return nil, err
 		}
-		for _, i := range failed {
-			no = append(no, some[i*n:min(i*n+n, len(some))]...)
+		for i, err := range answers {
+			if err != nil {
+				no = append(no, refusal{some[i*n : min(i*n+n, len(some))], err})
+			}
 		}
 	}
 	return no, nil
 }
 
-// answers sends commands, and returns which of them Redis answered with an error.
-func (s *subscription) answers(ctx context.Context, w *wire, commands []rueidis.Completed) (failed []int, err error) {
+// answers sends commands, and returns what Redis has against each; nil for those that it has done.
+func (s *subscription) answers(ctx context.Context, w *wire, commands []rueidis.Completed) ([]error, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
 	defer cancel()
+	said := make([]error, len(commands))
 	for i, r := range w.redis.DoMulti(ctx, commands...) {
 		if err := r.NonRedisError(); err != nil {
 			return nil, fmt.Errorf("redis: subscribe at %s: %w", w.addr, lostConnection(err))
 		}
 		if err := r.Error(); err != nil {
-			err = fmt.Errorf("redis: subscribe at %s: %w", w.addr, s.dialer.explain(err))
-			s.health.failed(err)
-			s.refusals.log(err)
-			failed = append(failed, i)
+			said[i] = fmt.Errorf("redis: subscribe at %s: %w", w.addr, s.dialer.explain(err))
 		}
 	}
-	return failed, nil
+	return said, nil
 }

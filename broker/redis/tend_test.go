@@ -21,7 +21,7 @@ func TestLateProbe(t *testing.T) {
 		{"it never left", "", false, nil},
 	} {
 		began := time.Now()
-		s := &subscription{seen: make(chan string, 1), sent: "p", sentAt: began}
+		s := &subscription{health: &health{}, seen: make(chan string, 1), sent: "p", sentAt: began}
 		if tt.seen != "" {
 			s.seen <- tt.seen
 		}

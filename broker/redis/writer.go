@@ -84,7 +84,7 @@ func (o *outbox) connect() error {
 	o.lastUsed = time.Since(o.begun)
 	o.checked = o.lastUsed
 	o.mu.Unlock()
-	o.health.publishing(true)
+	o.health.publishing(nil)
 	if was != nil {
 		o.config.Logger.Info("publishes to Redis again", "redis", w.addr)
 	}
@@ -115,10 +115,10 @@ func (o *outbox) failed(err error) {
 		o.probe = nil
 	}
 	o.mu.Unlock()
-	o.health.publishing(false)
+	o.health.publishing(err)
 	o.health.failed(err)
 	if first {
-		o.config.Logger.Warn("can't publish to other nodes", "error", err)
+		o.config.Logger.Warn("can't publish to other nodes", "reason", reasonOf(err), "error", err)
 	}
 }
 
@@ -198,9 +198,10 @@ func (o *outbox) drop(err error) {
 	o.wire = nil
 	o.mu.Unlock()
 	w.close()
-	o.health.publishing(false)
+	err = lostConnection(err)
+	o.health.publishing(err)
 	if o.ctx.Err() == nil {
-		o.health.failed(lostConnection(err))
+		o.health.failed(err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -131,6 +132,10 @@ func TestTwoServersOnRedis(t *testing.T) {
 	}
 	db.Kill()
 	eventually(t, "not ready", func() bool { return ready() == 503 })
+	eventually(t, "why", func() bool {
+		_, body := one.get(web, "GET", "/readyz", nil)
+		return regexp.MustCompile(`^cut off from other servers: Redis is down since 20\S+Z: refused\n$`).MatchString(body)
+	})
 	if resp, body := one.get(web, "GET", "/healthz", nil); resp.StatusCode != 200 {
 		t.Errorf("healthz without Redis: %d %s", resp.StatusCode, body)
 	}
@@ -158,11 +163,39 @@ func TestTwoServersOnRedis(t *testing.T) {
 		return n == 2 && !more
 	})
 	grace.until("shout", nil)
-	for line, want := range map[string]int{"messages of other nodes do not come in": 1, "messages of other nodes come in again": 1} {
+	for line, want := range map[string]int{"messages of other nodes do not come in": 1, "messages of other nodes come in again": 1, "reason=refused": 2} {
 		if n := log.count(line); n != want {
 			t.Errorf("the log says %q %d times", line, n)
 		}
 	}
+}
+
+// TestReadyDegraded: a server that lacks a permission serves all the same, and says what it lacks, without secrets.
+func TestReadyDegraded(t *testing.T) {
+	t.Parallel()
+	db := redistest.Start(t, "user node on >s3cret +@all ~* resetchannels &hearth:* &ws:broadcast &ws:client:* &ws:user:*")
+	log := &logs{}
+	s := serveLogging(t, map[string]string{"redis": "redis://node:s3cret@" + db.Addr}, log)
+	s.dial("ada") // her rooms are refused
+	web := plainClient(t)
+	ready := func(want string) {
+		t.Helper()
+		var body string
+		eventually(t, want, func() bool {
+			resp, text := s.get(web, "GET", "/readyz", nil)
+			body += text
+			return resp.StatusCode == 200 && regexp.MustCompile(want).MatchString(text)
+		})
+		if strings.Contains(body, "s3cret") || strings.Contains(body, db.Addr) {
+			t.Errorf("it says %s", body)
+		}
+	}
+	ready(`^ok, but Redis is degraded since 20\S+Z: permission\n$`)
+	if log.count("reason=permission channel=ws:room:") == 0 || log.count("s3cret") > 0 {
+		t.Errorf("the log: %s", log.b.String())
+	}
+	db.Do("ACL", "SETUSER", "node", "allchannels")
+	ready(`^ok\n$`)
 }
 
 // TestServersOnACluster: calls to all need nothing of Redis but that it carries messages, however it is built and subscribed to.

@@ -228,8 +228,8 @@ func (s *Server) start(ctx context.Context) error {
 			return err
 		case <-tick.C:
 			if s.redis != nil {
-				left := s.cfg.RedisTimeout - time.Since(begun)
-				s.log.Warn("waiting for Redis", "redis", s.redis.String(), "error", s.redis.Health().Err, "left", left.Round(time.Second))
+				h, left := s.redis.Health(), s.cfg.RedisTimeout-time.Since(begun)
+				s.log.Warn("waiting for Redis", "redis", s.redis.String(), "reason", h.Reason, "error", h.Err, "left", left.Round(time.Second))
 			}
 		}
 	}
@@ -315,12 +315,22 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	case s.draining.Load():
 		answer(w, http.StatusServiceUnavailable, "draining")
 	case h.State == broker.StateDown || h.State == broker.StateIdle:
-		answer(w, http.StatusServiceUnavailable, fmt.Sprintf("cut off from other servers since %s: Redis is %v", h.Since.UTC().Format(time.RFC3339), h.State))
+		answer(w, http.StatusServiceUnavailable, "cut off from other servers: "+ofRedis(h))
 	case h.State == broker.StateDegraded:
-		answer(w, http.StatusOK, "ok, but Redis is degraded")
+		answer(w, http.StatusOK, "ok, but "+ofRedis(h))
 	default:
 		answer(w, http.StatusOK, "ok")
 	}
+}
+
+// ofRedis says how Redis is, since when, and why, for people and for alerts. Whoever may ask may know all of it: it names no
+// address, and no secret.
+func ofRedis(h broker.Health) string {
+	text := fmt.Sprintf("Redis is %v since %s", h.State, h.Since.UTC().Format(time.RFC3339))
+	if h.Reason != "" {
+		text += ": " + h.Reason
+	}
+	return text
 }
 
 func answer(w http.ResponseWriter, code int, text string) {

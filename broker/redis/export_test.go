@@ -1,0 +1,10 @@
+package redis
+
+// Reasons are all words of Health.Reason.
+func Reasons() []string {
+	words := []string{reasonOther}
+	for _, c := range causes {
+		words = append(words, c.reason)
+	}
+	return words
+}
