@@ -19,15 +19,15 @@ func (s *Session) startAuthentication(data []byte) {
 		data = noData
 	}
 	s.mu.Lock()
-	guest := s.guest
-	if guest == nil { // ended meanwhile
+	g := s.guestLocked()
+	if g == nil { // ended meanwhile
 		s.mu.Unlock()
 		return
 	}
 	s.state.Store(uint32(protocol.StateAuthenticating))
 	s.env.Running.Add(1)
 	s.mu.Unlock()
-	s.env.Lobby.decide(guest)
+	s.env.Lobby.decide(g)
 	go s.authenticate(data) // ends with the callback, whose context ends with the session; Env.Running waits for it
 }
 
@@ -84,15 +84,14 @@ func (s *Session) admit(id Identity, keys *Keys) bool {
 	s.admitted, s.value = true, id.Value
 	s.state.Store(uint32(protocol.StateAuthenticated))
 	s.holding = s.env.Calls.Connected != nil
-	guest := s.guest
-	s.guest = nil
+	g := s.welcomeLocked()
 	if keys != nil {
 		s.env.Stats.KeysAgreed.Add(1)
 	}
 	s.env.Hub.Admit(&s.member, a)
 	s.mu.Unlock()
 
-	s.env.Lobby.leave(guest)
+	s.env.Lobby.leave(g)
 	s.env.Stats.Authenticated.Add(1)
 	if s.env.Calls.Connected == nil {
 		return true

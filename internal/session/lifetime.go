@@ -17,13 +17,15 @@ func (l *lifetime) Deadline() (deadline time.Time, ok bool) { return time.Time{}
 func (l *lifetime) Done() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.done == nil {
+	r := l.rare
+	if r == nil || r.done == nil {
 		if (*Session)(l).endedLocked() {
 			return ended
 		}
-		l.done = make(chan struct{})
+		r = (*Session)(l).rareLocked()
+		r.done = make(chan struct{})
 	}
-	return l.done
+	return r.done
 }
 
 func (l *lifetime) Err() error {

@@ -62,8 +62,8 @@ func (s *Session) Paused() bool {
 func (s *Session) Rooms() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.end != nil {
-		return slices.Clone(s.end.rooms)
+	if s.endedLocked() {
+		return slices.Clone(s.rare.end.rooms)
 	}
 	return s.env.Hub.RoomsOf(&s.member)
 }
@@ -72,18 +72,20 @@ func (s *Session) Rooms() []string {
 func (s *Session) In(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.end != nil {
-		return slices.Contains(s.end.rooms, name)
+	if s.endedLocked() {
+		return slices.Contains(s.rare.end.rooms, name)
 	}
 	return s.env.Hub.In(&s.member, name)
 }
 
 // Backpressured reports whether messages were dropped for the client, and it has not caught up since.
 func (s *Session) Backpressured() bool {
-	if s.slow.Load() && s.member.Buffered() == 0 {
-		s.slow.Store(false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.slow && s.member.Buffered() == 0 {
+		s.slow = false
 	}
-	return s.slow.Load()
+	return s.slow
 }
 
 // Encrypted reports whether everything that is sent to the client is encrypted.

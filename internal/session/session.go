@@ -22,7 +22,7 @@ import (
 )
 
 // Session is one client, from its connection to its end. It is the connection's transport.Handler and the hub's member.
-// A server holds as many as it has clients, most of them idle: keep it within 240 bytes.
+// A server holds as many as it has clients, most of them idle: keep it within 208 bytes.
 type Session struct {
 	// Set by Open, then read-only.
 	env       *Env
@@ -35,10 +35,10 @@ type Session struct {
 
 	lastRead   atomic.Int64 // Unix milliseconds: any byte
 	lastActive atomic.Int64 // Unix milliseconds: a message
-	slow       atomic.Bool  // has had messages dropped, and has not caught up since
 
 	// A protocol.State. Written with mu held; value and admitted do not change between authenticated and the end.
-	state atomic.Uint32
+	state  atomic.Uint32
+	queued uint32 // what queue costs, in bytes; guarded by mu, and here because there is room
 
 	mu       sync.Mutex // guards the fields below; before the locks of Hub and Pool, never with that of Lobby
 	admitted bool       // was authenticated: the callbacks hear of its end
@@ -46,55 +46,12 @@ type Session struct {
 	running  bool       // a worker of the pool has it, or will
 	holding  bool       // messages wait until the connected callback has returned
 	paused   bool       // not read from, until the queue is shorter
-	gone     bool       // the socket is
-	told     bool       // the disconnected callback has begun
-	final    bool       // nothing will run for it any more
-	queued   uint32
-	pongs    uint8 // queued by this call of Data; owned by its goroutine, and here because there is room
+	slow     bool       // has had messages dropped, and has not caught up since
+	pongs    uint8      // queued by this call of Data; owned by its goroutine, and here because there is room
 	queue    queue
-	guest    *guest        // until authenticated
-	value    any           // what the authenticate callback made of it
-	end      *end          // once it has ended
-	done     chan struct{} // closed at the end; made when somebody asks
+	value    any   // what the authenticate callback made of it
+	rare     *rare // nil while there is none of it
 }
-
-// An end is how a session did.
-type end struct {
-	code   int
-	reason string
-	rooms  []string // that it was in
-}
-
-// A queue holds messages that wait for callbacks. Its zero value is empty.
-type queue struct{ first, last *queued }
-
-type queued struct {
-	next    *queued
-	payload []byte
-}
-
-func (q *queue) push(payload []byte) {
-	m := &queued{payload: payload}
-	if q.last == nil {
-		q.first = m
-	} else {
-		q.last.next = m
-	}
-	q.last = m
-}
-
-func (q *queue) pop() (payload []byte) {
-	m := q.first
-	if q.first = m.next; q.first == nil {
-		q.last = nil
-	}
-	return m.payload
-}
-
-func (q *queue) empty() bool { return q.first == nil }
-
-// overhead is what a queued message costs besides its bytes: so a flood of empty ones is bounded too.
-const overhead = 64
 
 // Opening is what Open makes a session of.
 type Opening struct {
@@ -118,10 +75,11 @@ func Open(env *Env, o Opening) *Session {
 	s.member.Deflate = o.Deflate
 	s.lastRead.Store(now)
 	s.lastActive.Store(now)
-	s.guest = &guest{session: s}
+	g := &guest{session: s}
+	s.rare = &rare{guest: g}
 	env.Running.Add(1)
 	env.Stats.Opened.Add(1)
-	if evicted := env.Lobby.enter(s.guest, o.Remote.Addr()); evicted != nil {
+	if evicted := env.Lobby.enter(g, o.Remote.Addr()); evicted != nil {
 		env.Stats.Evicted.Add(1)
 		evicted.Close(protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
 	}
@@ -160,8 +118,8 @@ func (s *Session) Closed(error) {
 	s.finish(closeAbnormal, "", fromPeer)
 	s.env.Stats.Connections.Add(-1)
 	s.mu.Lock()
-	s.gone = true
-	retired := s.final
+	s.rare.end.gone = true
+	retired := s.rare.end.final
 	s.mu.Unlock()
 	if retired {
 		s.env.Running.Done()
@@ -183,10 +141,11 @@ func (in *inbound) Message(_ ws.Opcode, payload []byte) {
 	beat := bytes.Equal(payload, heartbeat) // the most frequent message of all has no effect but that it came
 
 	s.mu.Lock()
-	eager := s.guest != nil && s.guest.messages >= s.env.Limits.UnauthenticatedCount
+	g := s.guestLocked()
+	eager := g != nil && g.messages >= s.env.Limits.UnauthenticatedCount
 	if !eager && !s.endedLocked() {
-		if s.guest != nil {
-			s.guest.messages++
+		if g != nil {
+			g.messages++
 		}
 		if !beat {
 			s.enqueueLocked(payload)
@@ -246,7 +205,10 @@ func (s *Session) Refused(n int) {
 	if s.State() == protocol.StateDisconnected {
 		return // not slow, but gone
 	}
-	first := !s.slow.Swap(true)
+	s.mu.Lock()
+	first := !s.slow
+	s.slow = true
+	s.mu.Unlock()
 	if s.env.CloseSlow {
 		if s.Close(protocol.CloseSlowConsumer, protocol.ReasonSlowConsumer) {
 			s.env.Stats.SlowClosed.Add(1)
@@ -286,32 +248,33 @@ func (s *Session) finish(code int, reason string, by side) bool {
 		s.mu.Unlock()
 		return false
 	}
-	s.end = &end{code: code, reason: reason}
+	r := s.rareLocked()
+	r.end = &end{code: code, reason: reason}
 	s.state.Store(uint32(protocol.StateDisconnected))
 	if by == fromHere || !s.admitted {
 		s.queue, s.queued = queue{}, 0
 	}
-	if s.done != nil {
-		close(s.done)
+	if r.done != nil {
+		close(r.done)
 	}
 	if s.paused {
 		s.paused = false
 		s.conn().Resume()
 	}
-	guest := s.guest
-	s.guest = nil
+	g := r.guest
+	r.guest = nil
 	// Before the disconnected callback can run: who asks there whether the user has other clients must not find this one.
 	user, rooms, member := s.env.Hub.Remove(&s.member)
-	s.end.rooms = rooms
+	r.end.rooms = rooms
 	if s.admitted || s.running {
 		s.scheduleLocked()
 	} else {
-		s.final = true // nothing has run for it, nothing will
+		r.end.final = true // nothing has run for it, nothing will
 	}
 	s.mu.Unlock()
 
-	if guest != nil {
-		s.env.Lobby.leave(guest)
+	if g != nil {
+		s.env.Lobby.leave(g)
 	}
 	if member {
 		s.release(s.channels(user, rooms))
@@ -370,19 +333,20 @@ func (s *Session) next() (payload []byte, ok bool) {
 		s.mu.Unlock()
 		return nil, false
 	}
-	told := s.told
-	s.told = true
+	e := s.rare.end
+	told := e.told
+	e.told = true
 	s.mu.Unlock()
 
 	if s.admitted && !told && s.env.Calls.Disconnected != nil {
 		s.guard("disconnected", func(ctx context.Context) error {
-			s.env.Calls.Disconnected(ctx, s, s.end.code, s.end.reason)
+			s.env.Calls.Disconnected(ctx, s, e.code, e.reason)
 			return nil
 		})
 	}
 	s.mu.Lock()
-	s.final = true // running stays set: nothing is scheduled any more
-	retired := s.gone
+	e.final = true // running stays set: nothing is scheduled any more
+	retired := e.gone
 	s.mu.Unlock()
 	if retired {
 		s.env.Running.Done()

@@ -7,7 +7,7 @@ import (
 
 func TestIdleSessionIsSmall(t *testing.T) {
 	t.Parallel()
-	if size := unsafe.Sizeof(Session{}); size > 240 {
+	if size := unsafe.Sizeof(Session{}); size > 208 {
 		t.Errorf("a session takes %d bytes", size)
 	}
 }

@@ -1,0 +1,43 @@
+package session
+
+// rare is what a session has at its beginning, at its end, and when somebody waits for that. In between, which is nearly
+// always, it has none.
+type rare struct {
+	guest *guest        // until authenticated
+	done  chan struct{} // closed at the end; made when somebody asks
+	end   *end          // once it has ended
+}
+
+// An end is how a session did. The flags are guarded by Session.mu; the rest does not change once that has been given up.
+type end struct {
+	code   int
+	reason string
+	rooms  []string // that it was in
+	gone   bool     // the socket is
+	told   bool     // the disconnected callback has begun
+	final  bool     // nothing will run for it any more
+}
+
+func (s *Session) rareLocked() *rare {
+	if s.rare == nil {
+		s.rare = new(rare)
+	}
+	return s.rare
+}
+
+// guestLocked is the session as the lobby has it, nil when it has it no more.
+func (s *Session) guestLocked() *guest {
+	if s.rare == nil {
+		return nil
+	}
+	return s.rare.guest
+}
+
+// welcomeLocked makes the session no guest any more, and returns the one that it was.
+func (s *Session) welcomeLocked() *guest {
+	g := s.rare.guest
+	if s.rare.guest = nil; s.rare.done == nil {
+		s.rare = nil
+	}
+	return g
+}
