@@ -141,3 +141,21 @@ func BenchmarkClient(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkJoinLeaveOfMany is JoinLeave by 100 members who are in the same 1,000 rooms.
+func BenchmarkJoinLeaveOfMany(b *testing.B) {
+	h, all := crowd(b, 100)
+	names := make([]string, 1000)
+	for i := range names {
+		names[i] = fmt.Sprint("room", i)
+		for _, s := range all {
+			_, _ = h.Join(&s.Member, names[i])
+		}
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		m := &all[i%len(all)].Member
+		h.Leave(m, names[i%len(names)])
+		_, _ = h.Join(m, names[i%len(names)])
+	}
+}

@@ -12,8 +12,8 @@ const (
 // A group is a set of members that one message can go to: everyone, the sessions of a user, a room. A set for each
 // lane, since each lane writes to its own members. Guarded by Hub.mu.
 //
-// A member's entry in a set and its place in the member's list know each other's position, so that joining and leaving
-// take the same short time in a room of three and in one of a million.
+// A member's place knows the member's position in the set, so that joining and leaving take the same short time in a room of
+// three and in one of a million. The other way it is searched for among the places of one member, as everywhere.
 type group struct {
 	kind kind
 	name string
@@ -21,16 +21,11 @@ type group struct {
 	sets []set // one for each lane
 }
 
-type set struct{ entries []entry }
-
-type entry struct {
-	member *Member
-	place  int32 // index in member.places
-}
+type set struct{ members []*Member }
 
 type place struct {
 	group *group
-	entry int32 // index in the set of the member's lane
+	at    int32 // index in the set of the member's lane
 }
 
 func newGroup(k kind, name string, lanes int) *group {
@@ -43,42 +38,32 @@ func (g *group) add(m *Member) {
 	if m.places == nil {
 		m.places = make([]place, 0, 3) // everyone and the two default rooms; append grows it for others
 	}
-	m.places = append(m.places, place{g, int32(len(s.entries))})
-	s.entries = append(s.entries, entry{m, int32(len(m.places) - 1)})
+	m.places = append(m.places, place{g, int32(len(s.members))})
+	s.members = append(s.members, m)
 	g.size++
 }
 
 // remove ends the membership at m.places[i]. The last of each list takes the place that falls free.
 func (g *group) remove(m *Member, i int) {
 	s := &g.sets[m.lane.index]
-	at := int(m.places[i].entry)
+	at := m.places[i].at
 
-	last := len(s.entries) - 1
-	if at != last {
-		s.entries[at] = s.entries[last]
-		moved := s.entries[at]
-		moved.member.places[moved.place].entry = int32(at)
+	last := len(s.members) - 1
+	if moved := s.members[last]; moved != m {
+		s.members[at] = moved
+		moved.places[moved.place(g)].at = at
 	}
-	s.entries[last] = entry{}
-	s.entries = shrink(s.entries[:last])
+	s.members[last] = nil
+	s.members = shrink(s.members[:last])
 
 	last = len(m.places) - 1
-	if i != last {
-		m.places[i] = m.places[last]
-		moved := m.places[i]
-		moved.group.sets[m.lane.index].entries[moved.entry].place = int32(i)
-	}
+	m.places[i] = m.places[last]
 	m.places[last] = place{}
 	m.places = shrink(m.places[:last])
 	g.size--
 }
 
-func (s *set) appendTo(dst []*Member) []*Member {
-	for i := range s.entries {
-		dst = append(dst, s.entries[i].member)
-	}
-	return dst
-}
+func (s *set) appendTo(dst []*Member) []*Member { return append(dst, s.members...) }
 
 // shrink gives memory back when a list uses less than a quarter of what it holds.
 func shrink[T any](s []T) []T {

@@ -88,7 +88,7 @@ func (h *Hub) SendMade(t Target, message func() *ws.Message, exclude []string) e
 			t = h.transformers.turns()
 		}
 		for i := range g.sets {
-			if n := len(g.sets[i].entries); n > 0 {
+			if n := len(g.sets[i].members); n > 0 {
 				it := item{kind: fanOut, group: g, msg: msg, exclude: except, crowd: n >= crowdMin, turns: t}
 				full = !h.lanes[i].push(it) || full
 			}
@@ -133,14 +133,14 @@ func (h *Hub) Pending(t Target) int {
 	}
 	encrypted := h.encrypted.Load() > 0
 	for i := range g.sets {
-		if len(g.sets[i].entries) == 0 {
+		if len(g.sets[i].members) == 0 {
 			continue
 		}
 		n := h.lanes[i].pending(encrypted)
 		slowest := 0
 		if encrypted || h.backlogged(i) {
-			for _, e := range g.sets[i].entries {
-				slowest = max(slowest, e.member.Buffered())
+			for _, m := range g.sets[i].members {
+				slowest = max(slowest, m.Buffered())
 			}
 		}
 		worst = max(worst, n+slowest)
