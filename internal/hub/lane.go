@@ -106,8 +106,8 @@ func (m *Member) Control(frame []byte) {
 	m.lane.push(item{kind: control, member: m, raw: frame})
 }
 
-// Finish queues the last frame for m, after which its connection is closed in order. Nothing that is queued for it later is
-// written. Any goroutine; never blocks.
+// Finish queues the last frame for m, or none, after which its connection is closed in order. Nothing that is queued for it
+// later is written. Any goroutine; never blocks.
 func (m *Member) Finish(frame []byte) {
 	m.lane.push(item{kind: finish, member: m, raw: frame})
 }

@@ -40,7 +40,8 @@ type outlet struct {
 	at     int      // queue[0].msgs[at:] is still to be sealed
 	busy   bool     // being sealed, or held
 	broken bool     // the connection has gone: what waits is for nobody
-	last   []byte   // the close frame that goes out behind all of it
+	ending bool     // the connection is to be finished behind all of it
+	last   []byte   // the frame that it is finished with
 
 	// The loop's while nothing is being sealed, otherwise of whoever seals.
 	work []*batch // the queue, as far as it had come

@@ -69,9 +69,8 @@ func (l *Lane) proceed(o *outlet) {
 	switch {
 	case len(o.queue) == 0:
 		o.busy = false
-		if o.last != nil {
+		if o.ending {
 			o.member.link.Finish(o.last)
-			o.last = nil
 		}
 	case o.member.link.Buffered() >= windowMax:
 		l.sealing.held, l.sealing.fresh = append(l.sealing.held, o), true
@@ -92,8 +91,8 @@ func (l *Lane) finish(m *Member, frame []byte) {
 		m.link.Finish(frame)
 		return
 	}
-	if o := m.outlet.Load(); o.last == nil {
-		o.last = frame
+	if o := m.outlet.Load(); !o.ending {
+		o.ending, o.last = true, frame
 		m.owner.Lingers()
 	}
 }

@@ -272,6 +272,9 @@ func (x *head) handOver(read []byte) {
 	x.heads.rest.push(&begun{Conn: nc, read: bytes.Clone(read)})
 }
 
+// Ended lets a connection go that said nothing whole.
+func (x *head) Ended() bool { return false }
+
 // Closed is the end of a connection that said nothing whole.
 func (x *head) Closed(error) { x.leave() }
 

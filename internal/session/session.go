@@ -113,6 +113,14 @@ func (s *Session) violated(err error) {
 	}
 }
 
+// Ended is told that the client has closed its side: what it was sent before still goes out. It is transport.Handler's.
+func (s *Session) Ended() bool {
+	if s.finish(closeAbnormal, "", fromPeer) {
+		s.member.Finish(nil)
+	}
+	return true // whoever was first to finish it has queued the end, or is about to
+}
+
 // Closed is told that the socket is gone. It is transport.Handler's.
 func (s *Session) Closed(error) {
 	s.finish(closeAbnormal, "", fromPeer)

@@ -80,10 +80,14 @@ type Handler interface {
 	// may be changed in place. now is the loop's clock: one reading for a turn.
 	Data(b []byte, now time.Time)
 
+	// Ended says that the peer has closed its side in order: Data is not called again. There is a Tick between the last Data
+	// and this. True: Finish will be called, behind what is still to be written, and until that is out the connection
+	// stays, but not for longer than Config.CloseTimeout from now. False: it closes now. Not called after Finish.
+	Ended() bool
+
 	// Closed is the last call, made exactly once: the socket is gone. err is io.EOF when the peer closed in order,
 	// ErrClosed after Abort and Close, os.ErrDeadlineExceeded when Config.CloseTimeout ran out, the system's error
-	// otherwise. What was queued and not written by then is lost. What Data set off before the peer closed is still
-	// written: there is a Tick between the last Data and Closed(io.EOF).
+	// otherwise. What was queued and not written by then is lost.
 	Closed(err error)
 }
 
@@ -99,7 +103,7 @@ type Config struct {
 	// Backpressure is how many bytes may wait in user space for one connection. Default 1 MiB.
 	Backpressure int
 
-	// CloseTimeout is how long a connection may take from Finish to its end. Default 5 s.
+	// CloseTimeout is how long a connection may take from Finish, or from the peer's end, to its own. Default 5 s.
 	CloseTimeout time.Duration
 
 	// Tick is called by the loop's goroutine once in each turn: there, and only there, is it "on the loop".

@@ -81,6 +81,11 @@ func (c *client) Data(b []byte, _ time.Time) {
 	}
 }
 
+func (c *client) Ended() bool {
+	c.e.post(func() { c.conn.Finish(nil) })
+	return true
+}
+
 func (c *client) Closed(error) {}
 
 func (c *client) Message(op ws.Opcode, payload []byte) {

@@ -2,6 +2,7 @@ package epoll
 
 import (
 	"net/netip"
+	"os"
 	"sync/atomic"
 
 	"github.com/hearthws/hearth/internal/transport"
@@ -105,7 +106,7 @@ func (c *connection) WriteNow(p []byte) bool {
 	}
 	n, errno := send(c.fd, p)
 	if errno != 0 && errno != unix.EAGAIN {
-		c.loop.lose(c, "send", errno)
+		c.loop.lose(c, os.NewSyscallError("send", errno))
 		return false
 	}
 	if n < len(p) {

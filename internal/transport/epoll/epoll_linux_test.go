@@ -45,6 +45,7 @@ func BenchmarkEcho(b *testing.B)   { transporttest.BenchmarkEcho(b, backend) }
 type discard struct{ closed chan error }
 
 func (discard) Data([]byte, time.Time) {}
+func (discard) Ended() bool            { return false }
 func (d discard) Closed(err error)     { d.closed <- err }
 
 func idle(int) bool { return false }
@@ -147,6 +148,7 @@ func TestWriteInData(t *testing.T) {
 type echo struct{ c transport.Conn }
 
 func (e *echo) Data(b []byte, _ time.Time) { e.c.Write(bytes.Clone(b)) }
+func (e *echo) Ended() bool                { return false }
 func (e *echo) Closed(error)               {}
 
 func exchange(t *testing.T, client net.Conn, text string) {
@@ -275,6 +277,7 @@ func (s *switcher) Data(b []byte, _ time.Time) {
 	}
 	s.detached <- nc
 }
+func (s *switcher) Ended() bool { return false }
 func (s *switcher) Closed(err error) {
 	s.t.Errorf("Closed(%v) for a handler that has been replaced", err)
 }

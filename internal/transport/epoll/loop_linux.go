@@ -50,7 +50,7 @@ type loop struct {
 	spare     []command
 	queues    []*pending.Queue       // free
 	dirty     []*connection          // to be written at the end of the turn
-	ended     []*connection          // whose peer closed: they are closed when Tick has nothing left to do
+	ended     []*connection          // whose peer has closed its side since the last Tick
 	closing   []closed               // to be closed at the very end of the turn
 	held      map[*connection][]byte // early bytes of those that were paused at once
 	deadlines pending.Deadlines
@@ -175,7 +175,7 @@ func (l *loop) run() {
 			l.flush(c)
 		}
 		l.dirty = l.dirty[:0]
-		l.close(more)
+		l.close()
 	}
 }
 
@@ -242,7 +242,7 @@ func (l *loop) receive(c *connection, events uint32) {
 	}
 	if c.interest&readable == 0 || c.orders.Load()&(paused|aborted) != 0 {
 		if events&(hungUp|broken) != 0 { // cannot be turned off, and would come again at once
-			l.drop(c, hangup(c.fd))
+			l.lose(c, hangup(c.fd))
 		}
 		return
 	}
@@ -257,7 +257,7 @@ func (l *loop) receive(c *connection, events uint32) {
 	case err != unix.EAGAIN:
 		l.drop(c, os.NewSyscallError("read", err))
 	case events&broken != 0:
-		l.drop(c, hangup(c.fd))
+		l.lose(c, hangup(c.fd))
 	}
 }
 
@@ -376,27 +376,36 @@ func (l *loop) drop(c *connection, err error) {
 	l.closing = append(l.closing, closed{c, err})
 }
 
-// lose drops c because a system call failed, which is no more than the end when the peer has gone in order before.
-func (l *loop) lose(c *connection, call string, errno unix.Errno) {
+// lose drops c because its socket failed, which is no more than the end when the peer has gone in order before.
+func (l *loop) lose(c *connection, err error) {
 	if c.is(ended) {
-		l.drop(c, io.EOF)
-		return
+		err = io.EOF
 	}
-	l.drop(c, os.NewSyscallError(call, errno))
+	l.drop(c, err)
 }
 
-// close ends the turn: it closes what is to be closed. more says that Tick has work left, some of which may be for
-// connections whose peer has closed its side.
-func (l *loop) close(more bool) {
-	if !more && len(l.ended) > 0 {
-		for _, c := range l.ended {
-			if !c.is(finishing) || c.is(shut) {
-				l.drop(c, io.EOF)
-			}
+// part goes on with a connection whose peer has closed its side.
+func (l *loop) part(c *connection) {
+	switch {
+	case c.is(closing):
+	case c.is(finishing):
+		if c.is(shut) {
+			l.drop(c, io.EOF)
 		}
-		clear(l.ended)
-		l.ended = l.ended[:0]
+	case c.handler.Ended():
+		l.expire(c)
+	default:
+		l.drop(c, io.EOF)
 	}
+}
+
+// close ends the turn: it closes what is to be closed.
+func (l *loop) close() {
+	for i, c := range l.ended {
+		l.ended[i] = nil
+		l.part(c)
+	}
+	l.ended = l.ended[:0]
 	for {
 		key, ok := l.deadlines.Due(l.now)
 		if !ok {

@@ -2,6 +2,7 @@ package epoll
 
 import (
 	"io"
+	"os"
 
 	"github.com/hearthws/hearth/internal/transport/pending"
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ func (l *loop) flush(c *connection) {
 	for c.out != nil {
 		n, of, errno := l.send(c)
 		if errno != 0 && errno != unix.EAGAIN {
-			l.lose(c, "send", errno)
+			l.lose(c, os.NewSyscallError("send", errno))
 			return
 		}
 		c.out.Advance(n)
@@ -50,8 +51,8 @@ func (l *loop) send(c *connection) (n, of int, errno unix.Errno) {
 // shut is the end of Finish: all is written.
 func (l *loop) shut(c *connection) {
 	c.state |= shut
-	if err := unix.Shutdown(int(c.fd), unix.SHUT_WR); err != nil || c.is(ended) {
-		l.drop(c, io.EOF) // an error: the peer has gone already
+	if c.is(ended) || unix.Shutdown(int(c.fd), unix.SHUT_WR) != nil { // an error: the peer has gone already
+		l.drop(c, io.EOF)
 	}
 }
 

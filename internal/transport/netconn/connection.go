@@ -275,15 +275,26 @@ func (c *connection) proceed() bool {
 	return c.err == nil
 }
 
-// settle, after the peer's end, waits for a turn of the loop, and for what waits then to be written.
+// settle, after the peer's end, waits for a turn of the loop, and then until Finish is done, if there is to be one.
 func (c *connection) settle() {
 	c.mu.Lock()
-	c.ended = true
-	c.mu.Unlock()
-	c.loop.end(c)
-	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.err == nil && !(c.turned && c.settledLocked()) {
+	c.ended = true
+	c.loop.end(c)
+	for c.err == nil && !c.turned {
 		c.changed.Wait()
 	}
+	if c.err == nil && !c.finishing && !c.endedLocked() {
+		return
+	}
+	for c.err == nil && !(c.finishing && c.settledLocked()) {
+		c.changed.Wait()
+	}
+}
+
+// endedLocked asks the handler, without the lock, whether it wants to have something written yet.
+func (c *connection) endedLocked() bool {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	return c.handler.Ended()
 }

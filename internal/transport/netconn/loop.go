@@ -92,14 +92,12 @@ func (l *loop) turn() (more bool) {
 	l.dirty = l.dirty[:0]
 
 	now := time.Now()
-	if !more {
-		for i, c := range l.ended {
-			l.deadlines.Add(c.id, now.Add(l.t.cfg.CloseTimeout))
-			c.tell()
-			l.ended[i] = nil
-		}
-		l.ended = l.ended[:0]
+	for i, c := range l.ended {
+		l.deadlines.Add(c.id, now.Add(l.t.cfg.CloseTimeout))
+		c.tell()
+		l.ended[i] = nil
 	}
+	l.ended = l.ended[:0]
 	for {
 		id, ok := l.deadlines.Due(now)
 		if !ok {

@@ -39,6 +39,8 @@ func (s *script) Data(b []byte, now time.Time) {
 	s.past.at = now
 }
 
+func (s *script) Ended() bool { return false }
+
 func (s *script) Closed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -73,6 +73,74 @@ func testHalfClosedBacklog(t *testing.T, b Backend) {
 	}
 }
 
+// testHalfClosedUnread: what was written before the peer closed its side goes out, and what is written after that and before
+// Finish.
+func testHalfClosedUnread(t *testing.T, b Backend) {
+	const size = 4 << 20
+	r := b.start(t, transport.Config{Backpressure: 2 * size, CloseTimeout: patience})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	over := make(chan struct{})
+	m.onEnd(func(*member) bool {
+		close(over)
+		return true
+	})
+	want := pattern(9, size)
+	m.on(func() { m.conn.Write(want[:size-10]) })
+	m.closeWrite()
+	r.await(over, "Ended")
+	m.on(func() { m.conn.Write(want[size-10 : size-3]) })
+	m.on(func() { m.conn.Finish(want[size-3:]) })
+	if got, err := io.ReadAll(m.nc); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("got %d bytes, %v, want %d", len(got), err, size)
+	}
+	if err := m.awaitClosed(); err != io.EOF {
+		t.Errorf("closed with %v, want EOF", err)
+	}
+}
+
+// testHalfClosedUnwanted: a handler that has nothing more to say to a peer that has closed its side ends the connection.
+func testHalfClosedUnwanted(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{CloseTimeout: time.Hour})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	m.onEnd(func(*member) bool { return false })
+	m.closeWrite()
+	if got, err := io.ReadAll(m.nc); err != nil || len(got) > 0 {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := m.awaitClosed(); err != io.EOF {
+		t.Errorf("closed with %v, want EOF", err)
+	}
+}
+
+// testHalfClosedTimeout: whoever has closed its side and does not take what is still to come is cut off, and so is who is not
+// given it.
+func testHalfClosedTimeout(t *testing.T, b Backend) {
+	const timeout, size = 60 * time.Millisecond, 16 << 20 // more than any kernel takes
+	for name, end := range map[string]func(m *member){
+		"unread":     func(m *member) { m.conn.Finish([]byte("bye")) },
+		"unfinished": func(*member) {},
+	} {
+		r := b.start(t, transport.Config{CloseTimeout: timeout, Backpressure: size})
+		m := r.connect(b, nil, nil)
+		m.within(patience)
+		m.onEnd(func(m *member) bool {
+			r.post(m.conn.Loop(), func() { end(m) })
+			return true
+		})
+		m.on(func() { m.conn.Write(make([]byte, size)) })
+		began := time.Now()
+		m.closeWrite()
+		if err := m.awaitClosed(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: closed with %v, want a timeout", name, err)
+		}
+		if d := time.Since(began); d < timeout-time.Millisecond {
+			t.Errorf("%s: closed after %v, before the timeout", name, d)
+		}
+	}
+}
+
 func testPeerCloses(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)

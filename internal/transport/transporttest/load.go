@@ -251,8 +251,13 @@ func testTickMore(t *testing.T, b Backend) {
 	left.Store(turns)
 	r.tr.Wake(0)
 	r.await(done, "turns without a wake-up")
-	m := r.connect(b, nil, nil) // still alive
-	_ = m.nc.Close()
+	server, client := b.Dial(t)
+	m := r.member(nil)
+	m.ended = func(*member) bool { return false }
+	if err := r.tr.Adopt(server, nil, m.open); err != nil { // still alive
+		t.Fatalf("Adopt: %v", err)
+	}
+	_ = client.Close()
 	_ = m.awaitClosed()
 }
 

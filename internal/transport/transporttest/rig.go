@@ -94,15 +94,17 @@ func (r *rig) await(done <-chan struct{}, what string) {
 
 // A member is the handler of one connection. It keeps what arrives, and checks the promises made to a handler.
 type member struct {
-	r    *rig
-	conn transport.Conn
-	nc   net.Conn                  // the client's side
-	data func(m *member, b []byte) // instead of keeping b; set before Adopt
-	gone chan struct{}             // closed by Closed
+	r     *rig
+	conn  transport.Conn
+	nc    net.Conn                  // the client's side
+	data  func(m *member, b []byte) // instead of keeping b; set before Adopt
+	ended func(m *member) bool      // instead of finishing; set before Adopt, or by onEnd
+	gone  chan struct{}             // closed by Closed
 
 	nudged chan struct{} // for data to tell the test something
 
 	busy  atomic.Int32 // calls of the handler under way
+	over  atomic.Bool  // Ended was called
 	calls atomic.Int32 // of Closed
 
 	mu  sync.Mutex // guards the fields below
@@ -120,6 +122,9 @@ func (r *rig) member(data func(m *member, b []byte)) *member {
 func (m *member) enter(what string) {
 	if m.busy.Add(1) != 1 {
 		m.r.t.Errorf("%s while another call is under way", what)
+	}
+	if m.over.Load() && what != "Closed" {
+		m.r.t.Errorf("%s after Ended", what)
 	}
 	if m.calls.Load() != 0 {
 		m.r.t.Errorf("%s after Closed", what)
@@ -144,6 +149,17 @@ func (m *member) Data(b []byte, now time.Time) {
 		m.mu.Unlock()
 	}
 	clear(b) // the handler may change it
+}
+
+func (m *member) Ended() bool {
+	m.enter("Ended")
+	m.over.Store(true)
+	defer m.busy.Add(-1)
+	if m.ended != nil {
+		return m.ended(m)
+	}
+	m.r.post(m.conn.Loop(), func() { m.conn.Finish(nil) })
+	return true
 }
 
 func (m *member) Closed(err error) {
@@ -201,6 +217,12 @@ func (m *member) received() int {
 func (m *member) on(f func()) {
 	m.r.t.Helper()
 	m.r.on(m.conn.Loop(), f)
+}
+
+// onEnd has Ended call f. Before the client's side is closed.
+func (m *member) onEnd(f func(m *member) bool) {
+	m.r.t.Helper()
+	m.on(func() { m.ended = f })
 }
 
 // reply writes a copy of b on the loop.
