@@ -33,6 +33,8 @@ func TestChat(t *testing.T) {
 	})
 
 	ada := join(ctx, t, web.URL, "Ada")
+	ada.send(`{"event":"who","data":"lobby"}`) // answered behind the callback that tells the others that she came
+	ada.expect(`{"event":"here","data":["Ada"]}`)
 	bob := join(ctx, t, web.URL, "Bob")
 	ada.expect(`{"event":"came","data":{"from":"Bob","text":""}}`)
 
