@@ -121,9 +121,9 @@ func serve(cfg app.Config, log *slog.Logger) error {
 		case sig := <-signals:
 			switch {
 			case first.IsZero():
-				first = time.Now()
 				log.Info("received a signal", "signal", sig.String())
 				cancel()
+				first = time.Now() // what repeats it waits in the channel until now
 			case time.Since(first) > echo:
 				log.Warn("ending at once", "signal", sig.String())
 				return exit{exitSignal + int(sig.(syscall.Signal))}
