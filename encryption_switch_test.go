@@ -191,13 +191,12 @@ func TestSwitchWithBacklog(t *testing.T) {
 				t.Fatalf("got number %d (%v), want %d", m.N, err, n)
 			}
 		}
-		// All that waited was encrypted, but for a frame that had begun, and what netconn had given to the socket.
-		if most := sent - (after-80<<10)/seal.EnvelopeSize(8050); inClear > most {
+		// All that waited was encrypted, but for a frame that had begun, and what netconn had given to the socket; and what
+		// was just being handed over may have counted twice.
+		if most := sent - (after-160<<10)/seal.EnvelopeSize(8050); inClear > most {
 			t.Errorf("%d of %d messages came in clear, of %d that could have been out", inClear, sent, most)
 		}
-		if st := r.Stats(); st.Dropped != 0 || int(st.Delivered) != sent+2 {
-			t.Errorf("stats: %+v", st)
-		}
+		r.counts(func(st hearth.Stats) bool { return st.Dropped == 0 && int(st.Delivered) == sent+2 })
 	})
 }
 

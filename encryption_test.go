@@ -283,13 +283,14 @@ func TestEncryptedOnly(t *testing.T) {
 }
 
 // TestOwnHandshake: the application's handshake decides who gets which keys, in the time that there is.
-func TestOwnHandshake(t *testing.T) {
-	t.Parallel()
+func TestOwnHandshake(t *testing.T) { bubble(t, testOwnHandshake) }
+
+func testOwnHandshake(t *testing.T) {
 	serverKey, err := seal.GenerateKey() // one for all: an application may
 	must(t, err)
 	cancelled := make(chan error, 1)
-	r := start(t, config{
-		Encryption: hearth.EncryptionOptional, AuthTimeout: 100 * time.Millisecond,
+	r := startPiped(t, config{
+		Encryption: hearth.EncryptionOptional,
 		Handshake: func(ctx context.Context, q hearth.HandshakeRequest[profile]) (*hearth.Keys, error) {
 			switch q.Metadata.Name {
 			case "clear":
@@ -335,8 +336,10 @@ func TestOwnHandshake(t *testing.T) {
 		p.wantsClose(4004, "Encryption required")
 	}
 	p := r.peer()
+	asked := time.Now()
 	p.say("authenticate", `{"name":"slow"}`)
 	p.wantsClose(4001, "Authentication timeout")
+	wantsAfter(t, asked, 15*time.Second)
 	if err := <-cancelled; !errors.Is(err, context.Canceled) {
 		t.Errorf("the handshake's context: %v", err)
 	}
@@ -434,7 +437,7 @@ func TestTransformersBlock(t *testing.T) {
 	t.Parallel()
 	const limit, members = 3, 8
 	var running, most atomic.Int32
-	release := make(chan struct{})
+	entered, release := make(chan struct{}, members), make(chan struct{})
 	r := start(t, config{
 		Encryption: hearth.EncryptionOptional, EncryptedBatchLimit: limit, Loops: 2,
 		Handshake: func(_ context.Context, q hearth.HandshakeRequest[profile]) (*hearth.Keys, error) {
@@ -448,6 +451,7 @@ func TestTransformersBlock(t *testing.T) {
 				n := running.Add(1)
 				for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 				}
+				entered <- struct{}{}
 				<-release
 				running.Add(-1)
 			}
@@ -466,6 +470,9 @@ func TestTransformersBlock(t *testing.T) {
 	must(t, r.Broadcast("all", 3))
 	other.wants(`{"event":"all","data":3}`)
 	clear.wants(`{"event":"all","data":3}`)
+	for range limit { // as many as may are at work, before one of them ends
+		<-entered
+	}
 	for range members {
 		release <- struct{}{}
 	}

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/hearthws/hearth"
@@ -66,7 +68,7 @@ func start(t testing.TB, cfg config) *rig {
 		t.Fatal(err)
 	}
 	addr := ln.Addr().String()
-	r := startOn(t, cfg, ln, func() (net.Conn, error) { return net.Dial("tcp", addr) })
+	r := startOn(t, unhurried(cfg), ln, func() (net.Conn, error) { return net.Dial("tcp", addr) })
 	r.addr = addr
 	return r
 }
@@ -77,6 +79,15 @@ func startPiped(t testing.TB, cfg config) *rig {
 	cfg.Transport = hearth.TransportNetConn
 	ln := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
 	return startOn(t, cfg, ln, ln.dial)
+}
+
+// unhurried leaves clients on real sockets as much time to authenticate as a test has patience, unless cfg says how much: how
+// fast the machine is, is not what the tests are about. In a bubble of synctest time does not pass meanwhile.
+func unhurried(cfg config) config {
+	if cfg.AuthTimeout == 0 {
+		cfg.AuthTimeout = answer
+	}
+	return cfg
 }
 
 func startOn(t testing.TB, cfg config, ln net.Listener, dial func() (net.Conn, error)) *rig {
@@ -148,6 +159,16 @@ func (r *rig) stranger(mode websocket.CompressionMode) *peer {
 		r.t.Fatal(err)
 	}
 	return newPeer(r.t, w)
+}
+
+// counts waits until the counters are as ok says: what a client has got may be counted a moment later.
+func (r *rig) counts(ok func(hearth.Stats) bool) {
+	r.t.Helper()
+	for end := time.Now().Add(answer); !ok(r.Stats()); runtime.Gosched() {
+		if time.Now().After(end) {
+			r.t.Fatalf("stats: %+v", r.Stats())
+		}
+	}
 }
 
 // client is the server's view of p.

@@ -26,7 +26,7 @@ func serve(t testing.TB, cfg config, h http.Handler) *rig {
 	if cfg.Authenticate == nil {
 		cfg.Authenticate = accept
 	}
-	srv, err := hearth.New(cfg)
+	srv, err := hearth.New(unhurried(cfg))
 	must(t, err)
 	must(t, srv.Start(t.Context()))
 	r := &rig{server: srv, t: t}

@@ -28,7 +28,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // limit is how long anything here may take.
-const limit = 30 * time.Second
+const limit = time.Minute
 
 // A server is one that runs for a test.
 type server struct {
