@@ -2,8 +2,11 @@ package redis_test
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
+	"time"
 
+	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/test/redistest"
 	"github.com/hearthws/hearth/protocol"
 )
@@ -54,6 +57,112 @@ func TestClusterMovesSlots(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// TestClusterReplicaTakesOver: a node is subscribed at a master that serves what it is subscribed to, and that one is gone. It
+// notices, is subscribed elsewhere, tells what it may have missed, and gets what is published from then on, all of it.
+func TestClusterReplicaTakesOver(t *testing.T) {
+	slow(t)
+	for name, fail := range map[string]func(*redistest.Server){"killed": (*redistest.Server).Kill, "frozen": (*redistest.Server).Freeze} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := startTakeover(t, 4*time.Second) // to notice one that is frozen
+			x.publish()
+			x.arrives()
+			began := time.Now()
+			fail(x.master)
+			x.cluster.TakeOver(x.replica, "TAKEOVER")
+			l := x.b.nextLoss()
+			if l.Cause == nil || l.Channels != nil || l.Until.Before(began) || l.Since.After(l.Until) {
+				t.Errorf("told %+v of what happened after %v", l, began)
+			}
+			if h := x.b.awaitState(broker.StateOK); h.Since.Before(began) || h.Err == nil || h.Reason != "" {
+				t.Errorf("health is %+v", h) // as if it had been ok throughout
+			}
+			x.a.awaitState(broker.StateOK)
+			x.publish()
+			x.arrives()
+		})
+	}
+}
+
+// TestClusterMasterHandsOver to its replica, and stays: nothing is lost, and nobody has anything to tell.
+func TestClusterMasterHandsOver(t *testing.T) {
+	slow(t)
+	x := startTakeover(t, patience)
+	x.publish()
+	x.cluster.TakeOver(x.replica)
+	x.publish()
+	x.arrives()
+	if h := x.b.Health(); h.State != broker.StateOK || h.Losses != 0 {
+		t.Errorf("health is %+v", h)
+	}
+}
+
+// A takeover is of the master at which node b is subscribed, to rooms that hash to that master.
+type takeover struct {
+	cluster         *redistest.Cluster
+	a, b            *node
+	master, replica *redistest.Server
+	rooms           []string
+	n, got          int // messages that a has published, and that b has got
+}
+
+// startTakeover prepares one, with nodes that wait so long for a Redis before they take it to be gone.
+func startTakeover(t *testing.T, timeout time.Duration) *takeover {
+	t.Helper()
+	x := &takeover{cluster: redistest.StartCluster(t)}
+	c := quick(t, x.cluster.URL())
+	c.DialTimeout, c.WriteTimeout, c.ProbeTimeout = timeout, timeout, timeout
+	x.a, x.b = startNode(t, "a", c), startNode(t, "b", c)
+	for _, s := range x.cluster.Servers {
+		m := s.Do("PUBSUB", "NUMSUB", "hearth:probe:b")
+		if list, err := m.ToArray(); err == nil && len(list) == 2 {
+			if n, _ := list[1].AsInt64(); n == 1 {
+				x.master = s
+			}
+		}
+	}
+	if x.master == nil {
+		t.Fatal("the node is subscribed nowhere")
+	}
+	for i := 0; len(x.rooms) < 10; i++ {
+		if room := fmt.Sprint("room ", i); owner(t, x.cluster, protocol.RoomChannel(room)) == x.master {
+			x.rooms = append(x.rooms, room)
+		}
+	}
+	for _, room := range x.rooms {
+		if err := x.b.Hold(ctx(t), protocol.RoomChannel(room)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x.replica = x.cluster.AddReplica(x.master)
+	return x
+}
+
+// publish publishes one message to each room, until a Redis has taken it.
+func (x *takeover) publish() {
+	x.a.t.Helper()
+	for _, room := range x.rooms {
+		x.a.confirm(x.a.room(room, fmt.Sprint(x.n)))
+		x.n++
+	}
+}
+
+// arrives checks that all that was published has come, in its order. What Redis did not confirm in time was published again, and
+// may come by two ways.
+func (x *takeover) arrives() {
+	x.b.t.Helper()
+	for x.got < x.n {
+		event := x.b.next().Event
+		n, err := strconv.Atoi(event)
+		if err != nil || n > x.got {
+			x.b.t.Fatalf("got %s where %d should be", event, x.got)
+		}
+		if n == x.got {
+			x.got++
+		}
+	}
 }
 
 // owner is the master of the slot of a key, of three with a third each.

@@ -95,7 +95,7 @@ func (set *SentinelSet) Master() string {
 	return net.JoinHostPort(parts[0], parts[1])
 }
 
-// A Cluster is three masters without replicas.
+// A Cluster is three masters, without replicas but for those that are added.
 type Cluster struct{ Servers []*Server }
 
 // StartCluster starts a Cluster, and returns when all of it is well.
@@ -104,9 +104,9 @@ func StartCluster(tb testing.TB) *Cluster {
 	c := &Cluster{}
 	var buses []string
 	for range 3 {
-		_, bus, _ := net.SplitHostPort(freeAddr(tb))
+		s, bus := startClusterNode(tb)
 		buses = append(buses, bus)
-		c.Servers = append(c.Servers, Start(tb, "cluster-enabled yes", "cluster-port "+bus, "cluster-node-timeout 2000"))
+		c.Servers = append(c.Servers, s)
 	}
 	const slots = 1 << 14
 	for i, s := range c.Servers {
@@ -116,8 +116,7 @@ func StartCluster(tb testing.TB) *Cluster {
 	}
 	for _, s := range c.Servers {
 		s.Await("a cluster that is well", func() error {
-			m := s.Do("CLUSTER", "INFO")
-			text, _ := m.ToString()
+			text := s.text("CLUSTER", "INFO")
 			if !strings.Contains(text, "cluster_state:ok") || !strings.Contains(text, "cluster_known_nodes:3") {
 				return errors.New(text)
 			}
@@ -127,6 +126,71 @@ func StartCluster(tb testing.TB) *Cluster {
 	return c
 }
 
+// startClusterNode starts a server that knows no other yet; bus is the port by which others get to know it.
+func startClusterNode(tb testing.TB) (s *Server, bus string) {
+	tb.Helper()
+	_, bus, _ = net.SplitHostPort(freeAddr(tb))
+	return Start(tb, "cluster-enabled yes", "cluster-port "+bus, "cluster-node-timeout 10000"), bus
+}
+
+// AddReplica adds a replica of a master, and returns when it could take over.
+func (c *Cluster) AddReplica(master *Server) *Server {
+	master.tb.Helper()
+	replica, bus := startClusterNode(master.tb)
+	host, port, _ := net.SplitHostPort(replica.Addr)
+	master.Do("CLUSTER", "MEET", host, port, bus)
+	id := master.id()
+	replica.Await("a master to follow", func() error {
+		_, err := replica.try("CLUSTER", "REPLICATE", id)
+		return err
+	})
+	replica.awaitText("its master's data", "master_link_status:up", "INFO", "replication")
+	for _, s := range append([]*Server{replica}, c.Servers...) {
+		s.awaitText("to know the replica", "slave "+id, "CLUSTER", "NODES")
+		s.Await("links to all", func() error { // by which messages go
+			text := s.text("CLUSTER", "NODES")
+			if n := strings.Count(text, " connected"); n != len(c.Servers)+1 {
+				return errors.New(text)
+			}
+			return nil
+		})
+	}
+	return replica
+}
+
+// TakeOver makes a replica the master, and returns when it is. With "TAKEOVER" it asks nobody, as when its master is gone, and
+// the others would agree to it only after a while.
+func (c *Cluster) TakeOver(replica *Server, how ...string) {
+	replica.tb.Helper()
+	replica.Do(append([]string{"CLUSTER", "FAILOVER"}, how...)...)
+	replica.awaitText("to be the master", "role:master", "INFO", "replication")
+}
+
+// awaitText waits until a command's answer has a text in it.
+func (s *Server) awaitText(what, text string, command ...string) {
+	s.tb.Helper()
+	s.Await(what, func() error {
+		if got := s.text(command...); !strings.Contains(got, text) {
+			return errors.New(got)
+		}
+		return nil
+	})
+}
+
+// id is the node's in its Cluster.
+func (s *Server) id() string { return s.text("CLUSTER", "MYID") }
+
+// text runs a command that is answered with text.
+func (s *Server) text(command ...string) string {
+	s.tb.Helper()
+	m := s.Do(command...)
+	text, err := m.ToString()
+	if err != nil {
+		s.tb.Fatalf("%s: %v", strings.Join(command, " "), err)
+	}
+	return text
+}
+
 // URL is the address of the Cluster; one node is named, the others are for the client to find.
 func (c *Cluster) URL() string { return "redis://" + c.Servers[0].Addr + "?cluster=true" }
 
@@ -134,14 +198,6 @@ func (c *Cluster) URL() string { return "redis://" + c.Servers[0].Addr + "?clust
 // between while the slot belongs half to each.
 func (c *Cluster) MoveSlot(key string, from, to int, between func()) {
 	source, target := c.Servers[from], c.Servers[to]
-	id := func(s *Server) string {
-		m := s.Do("CLUSTER", "MYID")
-		text, err := m.ToString()
-		if err != nil {
-			s.tb.Fatal(err)
-		}
-		return text
-	}
 	m := source.Do("CLUSTER", "KEYSLOT", key)
 	n, err := m.AsInt64()
 	if err != nil {
@@ -149,13 +205,13 @@ func (c *Cluster) MoveSlot(key string, from, to int, between func()) {
 	}
 	slot := fmt.Sprint(n)
 	source.Do("SET", key, "v")
-	target.Do("CLUSTER", "SETSLOT", slot, "IMPORTING", id(source))
-	source.Do("CLUSTER", "SETSLOT", slot, "MIGRATING", id(target))
+	target.Do("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id())
+	source.Do("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id())
 	between()
 	host, port, _ := net.SplitHostPort(target.Addr)
 	source.Do("MIGRATE", host, port, key, "0", "5000")
 	for _, s := range append([]*Server{target, source}, c.Servers...) {
-		s.Do("CLUSTER", "SETSLOT", slot, "NODE", id(target))
+		s.Do("CLUSTER", "SETSLOT", slot, "NODE", target.id())
 	}
 	if m := target.Do("GET", key); m.IsNil() {
 		target.tb.Fatalf("%q did not move", key)
