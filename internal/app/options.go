@@ -54,7 +54,7 @@ func listenOptions() []Option {
 			func(c *Config) *string { return &c.Path }, parsePath),
 		list("origins", groupListen, "origin", "", "pages of which other origins may connect; \"*\" for any (default: same origin only)",
 			func(c *Config, v []string) { c.Origins = v }, parseOrigins),
-		text("tls-cert", groupListen, "file", "", "certificate chain in PEM; serves https and wss",
+		text("tls-cert", groupListen, "file", "", "certificate chain in PEM; serves https and wss; read again when the file changes",
 			func(c *Config) *string { return &c.TLSCert }, anyText),
 		text("tls-key", groupListen, "file", "", "private key of tls-cert in PEM",
 			func(c *Config) *string { return &c.TLSKey }, anyText),

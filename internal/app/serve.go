@@ -52,12 +52,12 @@ type Server struct {
 func New(cfg Config, log *slog.Logger) (*Server, error) {
 	s := &Server{cfg: cfg, log: log}
 	if cfg.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+		cert, err := newCertificate(cfg.TLSCert, cfg.TLSKey, log)
 		if err != nil {
-			return nil, fmt.Errorf("load the certificate of --tls-cert and the key of --tls-key: %w", err)
+			return nil, err
 		}
 		// WebSocket starts from HTTP/1.1, and the page is too small to gain from anything newer.
-		s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+		s.tls = &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	}
 	if cfg.Redis != "" {
 		b, err := redis.New(redis.Config{URL: cfg.Redis, ConnectTimeout: cfg.RedisTimeout, Patterns: cfg.RedisPatterns, Logger: log})

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -257,6 +258,24 @@ func TestServeTLS(t *testing.T) {
 	c := dialWith(t, s.ws(), "ada", &websocket.DialOptions{HTTPClient: secure})
 	c.send(`{"event":"shout","id":"1","data":{"text":"hello"}}`)
 	c.want("shout", nil)
+}
+
+// TestServeTLSRenewed: what the files hold at the first handshake is what clients get, without a restart.
+func TestServeTLSRenewed(t *testing.T) {
+	t.Parallel()
+	cert, key, _ := certificate(t)
+	s := serve(t, map[string]string{"tls-cert": cert, "tls-key": key})
+	newCert, newKey, pool := certificate(t)
+	for from, to := range map[string]string{newCert: cert, newKey: key} {
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	t.Cleanup(tr.CloseIdleConnections)
+	if resp, _ := s.get(&http.Client{Transport: tr}, "GET", "/", nil); resp.StatusCode != 200 {
+		t.Errorf("page: %d", resp.StatusCode)
+	}
 }
 
 // certificate makes one for localhost, signed by itself.

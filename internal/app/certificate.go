@@ -1,0 +1,111 @@
+package app
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// certificateLook is the time between two looks at the files of a certificate: the first handshake after it has one.
+const certificateLook = 5 * time.Second
+
+// A certificate is that of tls-cert and tls-key. It is read again when the files have changed, so that a renewal needs neither a
+// restart, which would cost every client its connection, nor a signal. What can't be used is not: then the one before stays.
+type certificate struct {
+	// Set by newCertificate, then read-only.
+	cert, key string // files
+	log       *slog.Logger
+
+	current atomic.Pointer[tls.Certificate]
+
+	mu      sync.Mutex // guards the fields below
+	next    time.Time  // not looked at before
+	sum     [sha256.Size]byte
+	trouble string // what is wrong with the files, as far as it has been said
+}
+
+// newCertificate reads the files. Later on it logs to log.
+func newCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
+	c := &certificate{cert: cert, key: key, log: log}
+	pair, sum, err := readPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("load the certificate of --tls-cert and the key of --tls-key: %w", err)
+	}
+	if err := validNow(pair.Leaf); err != nil {
+		log.Warn("clients will refuse the certificate", "file", cert, "error", err)
+	}
+	c.sum = sum
+	c.current.Store(pair)
+	return c, nil
+}
+
+// get is for tls.Config.GetCertificate. Handshakes do not wait for each other, or for one that waits for a slow disk.
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if c.mu.TryLock() {
+		defer c.mu.Unlock()
+		c.lookLocked()
+	}
+	return c.current.Load(), nil
+}
+
+// lookLocked takes over what is new in the files, if it is time to look. What is wrong with them it says once.
+func (c *certificate) lookLocked() {
+	now := time.Now()
+	if now.Before(c.next) {
+		return
+	}
+	c.next = now.Add(certificateLook)
+	pair, sum, err := readPair(c.cert, c.key)
+	if err == nil && sum == c.sum {
+		c.trouble = ""
+		return
+	}
+	if err == nil {
+		err = validNow(pair.Leaf)
+	}
+	switch {
+	case err == nil:
+		c.current.Store(pair)
+		c.sum, c.trouble = sum, ""
+		c.log.Info("the certificate was read again", "file", c.cert, "until", pair.Leaf.NotAfter)
+	case err.Error() != c.trouble:
+		c.trouble = err.Error()
+		c.log.Error("the new certificate can't be used, and the one before stays", "file", c.cert, "error", err,
+			"until", c.current.Load().Leaf.NotAfter)
+	}
+}
+
+// readPair reads a certificate and its key; the sum tells what was read from anything else.
+func readPair(certFile, keyFile string) (pair *tls.Certificate, sum [sha256.Size]byte, err error) {
+	cert, err := os.ReadFile(certFile)
+	if err != nil {
+		return nil, sum, err
+	}
+	key, err := os.ReadFile(keyFile)
+	if err != nil {
+		return nil, sum, err
+	}
+	read, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, sum, err
+	}
+	return &read, sha256.Sum256(append(cert, key...)), nil
+}
+
+// validNow reports why clients would refuse a certificate now, whatever else they may have against it.
+func validNow(leaf *x509.Certificate) error {
+	now := time.Now()
+	if now.Before(leaf.NotBefore) {
+		return fmt.Errorf("it is not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	if now.After(leaf.NotAfter) {
+		return fmt.Errorf("it expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
