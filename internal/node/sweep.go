@@ -50,9 +50,7 @@ func every(d time.Duration) (<-chan time.Time, func()) {
 func (n *Node) checkHeartbeat(s *session.Session, now time.Time) {
 	s.Backpressured() // notices that it has caught up
 	if now.Sub(s.LastActivity()) > n.cfg.HeartbeatTimeout {
-		if s.Close(protocol.CloseHeartbeatTimeout, protocol.ReasonHeartbeatTimeout) {
-			n.env.Stats.HeartbeatLost.Add(1)
-		}
+		s.CloseFor(&n.env.Stats.HeartbeatLost, protocol.CloseHeartbeatTimeout, protocol.ReasonHeartbeatTimeout)
 	}
 }
 

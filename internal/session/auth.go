@@ -77,6 +77,12 @@ func (s *Session) refuse(e *protocol.Error) {
 func (s *Session) admit(id Identity, keys *Keys) bool {
 	a := s.admission(id, keys)
 	s.mu.Lock()
+	g := s.guestLocked()
+	s.mu.Unlock()
+	if g == nil || !s.env.Lobby.pass(g) { // it has ended, or is about to be closed
+		return false
+	}
+	s.mu.Lock()
 	if s.endedLocked() {
 		s.mu.Unlock()
 		return false
@@ -84,7 +90,8 @@ func (s *Session) admit(id Identity, keys *Keys) bool {
 	s.admitted, s.value = true, id.Value
 	s.state.Store(uint32(protocol.StateAuthenticated))
 	s.holding = s.env.Calls.Connected != nil
-	g := s.welcomeLocked()
+	s.welcomeLocked()
+	s.env.Stats.Authenticated.Add(1)
 	if keys != nil {
 		s.env.Stats.KeysAgreed.Add(1)
 	}
@@ -92,7 +99,6 @@ func (s *Session) admit(id Identity, keys *Keys) bool {
 	s.mu.Unlock()
 
 	s.env.Lobby.leave(g)
-	s.env.Stats.Authenticated.Add(1)
 	if s.env.Calls.Connected == nil {
 		return true
 	}

@@ -205,7 +205,5 @@ func (s *Session) open(c *seal.Cipher, data []byte) (protocol.Envelope, bool) {
 
 // inClear closes an encrypted client that has sent in clear what it may not.
 func (s *Session) inClear() {
-	if s.Close(protocol.ClosePolicyViolation, reasonInClear) {
-		s.env.Stats.InClear.Add(1)
-	}
+	s.CloseFor(&s.env.Stats.InClear, protocol.ClosePolicyViolation, reasonInClear)
 }

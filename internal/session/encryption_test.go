@@ -104,7 +104,7 @@ func ownCipher(t testing.TB) *seal.Cipher {
 // await waits until ok.
 func await(t testing.TB, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); runtime.Gosched() {
+	for end := time.Now().Add(time.Minute); !ok(); runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatal("it does not come about")
 		}

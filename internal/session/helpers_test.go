@@ -45,6 +45,7 @@ func newBench(lobby session.LobbyConfig, calls session.Callbacks) *bench {
 type peer struct {
 	*session.Session
 	addr netip.AddrPort
+	lane *hub.Lane
 
 	mu      sync.Mutex // guards the fields below
 	out     []byte
@@ -57,8 +58,8 @@ func idOf(n int) hub.ID { return hub.ID{byte(n >> 8), byte(n)} }
 
 func (b *bench) open(addr string) *peer {
 	b.ids++
-	p := &peer{addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 1)}
-	p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: b.env.Hub.Lane(0), ID: idOf(b.ids), Remote: p.addr})
+	p := &peer{addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 1), lane: b.env.Hub.Lane(0)}
+	p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: p.lane, ID: idOf(b.ids), Remote: p.addr})
 	b.all = append(b.all, p)
 	return p
 }

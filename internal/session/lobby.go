@@ -24,6 +24,7 @@ type Lobby struct {
 	mu       sync.Mutex // guards the fields below and all guests; taken with no other lock held
 	silent   guests     // no `authenticate` yet
 	deciding guests     // the callbacks are at work
+	passing  guests     // being admitted: no longer guests, but Sessions tells of them until the hub does
 	count    int
 	byAddr   map[netip.Prefix][]*guest // oldest first; only if addresses are bounded
 	timer    *time.Timer
@@ -128,6 +129,19 @@ func (l *Lobby) decide(g *guest) {
 	l.armLocked()
 }
 
+// pass has g count no more, for nobody and nothing: it is to be told that it is connected, and must then not be closed to make
+// room or for a deadline. False: it is about to be, or has ended.
+func (l *Lobby) pass(g *guest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if g.list == nil {
+		return false
+	}
+	l.removeLocked(g)
+	l.passing.push(g)
+	return true
+}
+
 // leave takes g out.
 func (l *Lobby) leave(g *guest) {
 	l.mu.Lock()
@@ -136,10 +150,14 @@ func (l *Lobby) leave(g *guest) {
 }
 
 func (l *Lobby) removeLocked(g *guest) {
-	if g.list == nil {
+	list := g.list
+	if list == nil {
 		return
 	}
-	g.list.remove(g)
+	list.remove(g)
+	if list == &l.passing { // not counted
+		return
+	}
 	l.count--
 	same, bounded := l.byAddr[g.addr]
 	if !bounded {
@@ -162,12 +180,12 @@ func (l *Lobby) Count() int {
 	return l.count
 }
 
-// Sessions are the unauthenticated clients, those without `authenticate` first.
+// Sessions are the unauthenticated clients, those without `authenticate` first, and those that are being admitted last.
 func (l *Lobby) Sessions() []*Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	all := make([]*Session, 0, l.count)
-	for _, list := range []*guests{&l.silent, &l.deciding} {
+	for _, list := range []*guests{&l.silent, &l.deciding, &l.passing} {
 		for g := list.first; g != nil; g = g.next {
 			all = append(all, g.session)
 		}

@@ -33,11 +33,9 @@ func (s *Session) guestLocked() *guest {
 	return s.rare.guest
 }
 
-// welcomeLocked makes the session no guest any more, and returns the one that it was.
-func (s *Session) welcomeLocked() *guest {
-	g := s.rare.guest
+// welcomeLocked makes the session no guest any more.
+func (s *Session) welcomeLocked() {
 	if s.rare.guest = nil; s.rare.done == nil {
 		s.rare = nil
 	}
-	return g
 }

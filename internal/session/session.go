@@ -160,8 +160,8 @@ func (in *inbound) Message(_ ws.Opcode, payload []byte) {
 		}
 	}
 	s.mu.Unlock()
-	if eager && s.Close(protocol.ClosePolicyViolation, reasonTooEager) {
-		s.env.Stats.TooEager.Add(1)
+	if eager {
+		s.CloseFor(&s.env.Stats.TooEager, protocol.ClosePolicyViolation, reasonTooEager)
 	}
 }
 
@@ -218,9 +218,7 @@ func (s *Session) Refused(n int) {
 	s.slow = true
 	s.mu.Unlock()
 	if s.env.CloseSlow {
-		if s.Close(protocol.CloseSlowConsumer, protocol.ReasonSlowConsumer) {
-			s.env.Stats.SlowClosed.Add(1)
-		}
+		s.CloseFor(&s.env.Stats.SlowClosed, protocol.CloseSlowConsumer, protocol.ReasonSlowConsumer)
 		return
 	}
 	if first {
@@ -230,9 +228,15 @@ func (s *Session) Refused(n int) {
 
 // Close ends the session from this side, with a close frame behind what has been sent to it. It reports false when the session
 // had ended already. Messages of the client that no callback has begun with are dropped. Any goroutine; never blocks.
-func (s *Session) Close(code int, reason string) bool {
+func (s *Session) Close(code int, reason string) bool { return s.CloseFor(nil, code, reason) }
+
+// CloseFor is Close for what counter counts: one that ends the session is counted before the close frame can be seen.
+func (s *Session) CloseFor(counter *atomic.Uint64, code int, reason string) bool {
 	if !s.finish(code, reason, fromHere) {
 		return false
+	}
+	if counter != nil {
+		counter.Add(1)
 	}
 	s.member.Finish(ws.AppendClose(nil, code, reason))
 	return true

@@ -1,0 +1,105 @@
+package session_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// TestAdmittedIsNoGuest: from the moment that a client may get connected, it has no place among the guests: it takes none from
+// others, and can't be closed to make room, or for a deadline. A shutdown finds it all the same.
+func TestAdmittedIsNoGuest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(session.LobbyConfig{Max: 1, PerAddr: 1}, session.Callbacks{})
+		sent := 0
+		b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) { // the loop could send connected now
+			sent++
+			if n := b.env.Lobby.Count(); n != 0 {
+				t.Errorf("%d guests", n)
+			}
+			if n := b.env.Stats.Authenticated.Load(); n != 1 {
+				t.Errorf("%d clients have authenticated", n)
+			}
+			if all := b.env.Lobby.Sessions(); len(all) != 1 || all[0] != b.all[0].Session {
+				t.Errorf("a shutdown finds %v", all)
+			}
+		}})
+		p := b.open("10.0.0.1")
+		p.say("authenticate", nil)
+		synctest.Wait()
+		if sent != 1 || len(b.env.Lobby.Sessions()) != 0 {
+			t.Errorf("%d messages, %d guests left", sent, len(b.env.Lobby.Sessions()))
+		}
+		next := b.open("10.0.0.1")
+		time.Sleep(4 * time.Second)
+		if p.State() != protocol.StateAuthenticated || next.State() != protocol.StateUnauthorized {
+			t.Errorf("the first is %v, the next %v", p.State(), next.State())
+		}
+		b.close()
+	})
+}
+
+// TestCountedBeforeSeen: what closes a client has been counted when the close frame can go out.
+func TestCountedBeforeSeen(t *testing.T) {
+	t.Parallel()
+	for reason, tt := range map[string]struct {
+		counter func(*session.Stats) uint64
+		provoke func(p *peer)
+	}{
+		"too eager": {func(s *session.Stats) uint64 { return s.TooEager.Load() }, func(p *peer) {
+			for range 17 {
+				p.say("heartbeat", nil)
+			}
+		}},
+		"too slow": {func(s *session.Stats) uint64 { return s.SlowClosed.Load() }, func(p *peer) {
+			p.authenticated()
+			p.Refused(1)
+		}},
+		"in clear": {func(s *session.Stats) uint64 { return s.InClear.Load() }, func(p *peer) {
+			p.authenticated()
+			p.say("m", nil)
+		}},
+	} {
+		t.Run(reason, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(session.LobbyConfig{}, session.Callbacks{
+					Handshake: func(context.Context, *session.Session, session.Identity, []byte) (*session.Keys, error) {
+						return session.AgreeOnKeys([]byte(`{"publicKey":"` + ownKey(t) + `"}`))
+					},
+				})
+				b.env.CloseSlow, b.env.EncryptedOnly = true, true
+				var p *peer
+				closed := 0
+				b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) { // the loop could send the close frame now
+					if p.State() != protocol.StateDisconnected {
+						return
+					}
+					if closed++; tt.counter(b.env.Stats) != 1 {
+						t.Errorf("counted %d times", tt.counter(b.env.Stats))
+					}
+				}})
+				p = b.open("10.0.0.1")
+				tt.provoke(p)
+				synctest.Wait()
+				if closed != 1 {
+					t.Errorf("closed %d times", closed)
+				}
+				b.close()
+			})
+		})
+	}
+}
+
+// authenticated has p authenticate, and its messages sent: within a bubble.
+func (p *peer) authenticated() {
+	p.say("authenticate", nil)
+	synctest.Wait()
+	p.lane.Tick()
+}
