@@ -34,8 +34,8 @@ func StartSentinel(tb testing.TB) *SentinelSet {
 	for range 3 {
 		set.Sentinels = append(set.Sentinels, start(tb, []string{
 			fmt.Sprintf("sentinel monitor %s %s %s 2", MasterSet, host, port),
-			"sentinel down-after-milliseconds " + MasterSet + " 500",
-			"sentinel failover-timeout " + MasterSet + " 3000",
+			"sentinel down-after-milliseconds " + MasterSet + " 3000",
+			"sentinel failover-timeout " + MasterSet + " 10000",
 		}, "--sentinel"))
 	}
 	for _, s := range set.Sentinels {
@@ -129,8 +129,9 @@ func StartCluster(tb testing.TB) *Cluster {
 // startClusterNode starts a server that knows no other yet; bus is the port by which others get to know it.
 func startClusterNode(tb testing.TB) (s *Server, bus string) {
 	tb.Helper()
-	_, bus, _ = net.SplitHostPort(freeAddr(tb))
-	return Start(tb, "cluster-enabled yes", "cluster-port "+bus, "cluster-node-timeout 10000"), bus
+	s = Start(tb, "cluster-enabled yes", "cluster-port {port}", "cluster-node-timeout 10000")
+	_, bus, _ = net.SplitHostPort(s.Other)
+	return s, bus
 }
 
 // AddReplica adds a replica of a master, and returns when it could take over.

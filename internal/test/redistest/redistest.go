@@ -18,10 +18,12 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/hearthws/hearth/internal/test/child"
 )
 
 // patience is how long a server may take for what is asked of it here.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // require skips the test, aloud, where there is no redis-server; with HEARTH_REQUIRE_REDIS=1, as in CI, it fails it.
 func require(tb testing.TB) string {
@@ -42,6 +44,7 @@ func require(tb testing.TB) string {
 // from the test's goroutine only.
 type Server struct {
 	Addr     string // 127.0.0.1 and the port
+	Other    string // the same with the port that stands for {port} in its options; empty if none does
 	Password string // of the user default; empty for none
 
 	tb   testing.TB
@@ -50,11 +53,12 @@ type Server struct {
 	args []string
 
 	mu   sync.Mutex
-	cmd  *exec.Cmd     // nil while it is not running
-	done chan struct{} // closed when cmd has ended
+	cmd  *exec.Cmd       // nil while it is not running
+	done <-chan struct{} // closed when cmd has ended
 }
 
-// Start starts a server without persistence. Options are lines of redis.conf: "maxclients 20".
+// Start starts a server without persistence. Options are lines of redis.conf: "maxclients 20". In one of them {port} may stand
+// for a second free port.
 func Start(tb testing.TB, options ...string) *Server {
 	tb.Helper()
 	options = append([]string{`save ""`, "appendonly no"}, options...)
@@ -74,6 +78,11 @@ func start(tb testing.TB, options []string, args ...string) *Server {
 		s.Addr = freeAddr(tb)
 		_, port, _ := net.SplitHostPort(s.Addr)
 		config := fmt.Sprintf("bind 127.0.0.1\nport %s\ndir %s\nlogfile server.log\nloglevel notice\n%s\n", port, s.dir, strings.Join(options, "\n"))
+		if strings.Contains(config, "{port}") {
+			s.Other = freeAddr(tb)
+			_, port, _ = net.SplitHostPort(s.Other)
+			config = strings.ReplaceAll(config, "{port}", port)
+		}
 		if err := os.WriteFile(filepath.Join(s.dir, "redis.conf"), []byte(config), 0o600); err != nil {
 			tb.Fatal(err)
 		}
@@ -91,14 +100,11 @@ func start(tb testing.TB, options []string, args ...string) *Server {
 func (s *Server) run() error {
 	cmd := exec.Command(s.path, append([]string{"redis.conf"}, s.args...)...)
 	cmd.Dir = s.dir
-	if err := cmd.Start(); err != nil {
+	p, err := child.Start(cmd, nil) // end() kills it and waits
+	if err != nil {
 		return err
 	}
-	done := make(chan struct{})
-	go func() { // ends with the process, which end() kills and waits for
-		defer close(done)
-		_ = cmd.Wait()
-	}()
+	done := p.Done()
 	s.mu.Lock()
 	s.cmd, s.done = cmd, done
 	s.mu.Unlock()
@@ -165,7 +171,7 @@ func (s *Server) try(command ...string) (rueidis.RedisMessage, error) {
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: []string{s.Addr}, Password: s.Password, ForceSingleClient: true, DisableRetry: true, DisableCache: true,
 		PipelineMultiplex: -1, RingScaleEachConn: 4, ReadBufferEachConn: 1 << 12, WriteBufferEachConn: 1 << 12,
-		Dialer: net.Dialer{Timeout: 2 * time.Second, KeepAlive: -1}, ClientSetInfo: rueidis.DisableClientSetInfo,
+		Dialer: net.Dialer{Timeout: patience, KeepAlive: -1}, ClientSetInfo: rueidis.DisableClientSetInfo,
 		ClientName: "redistest",
 	})
 	if client != nil {

@@ -30,20 +30,21 @@ func StartTLS(tb testing.TB, options ...string) (*Server, TLS) {
 	authority, key := certificate(tb, nil, nil)
 	server, serverKey := certificate(tb, authority, key)
 	client, clientKey := certificate(tb, authority, key)
-	t := TLS{Addr: freeAddr(tb), Roots: x509.NewCertPool(), Client: tls.Certificate{Certificate: [][]byte{client.Raw}, PrivateKey: clientKey}}
+	t := TLS{Roots: x509.NewCertPool(), Client: tls.Certificate{Certificate: [][]byte{client.Raw}, PrivateKey: clientKey}}
 	t.Roots.AddCert(authority)
 	private, err := x509.MarshalPKCS8PrivateKey(serverKey)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(t.Addr)
 	options = append([]string{
-		"tls-port " + port,
+		"tls-port {port}",
 		"tls-ca-cert-file " + writePEM(tb, "CERTIFICATE", authority.Raw),
 		"tls-cert-file " + writePEM(tb, "CERTIFICATE", server.Raw),
 		"tls-key-file " + writePEM(tb, "PRIVATE KEY", private),
 	}, options...)
-	return Start(tb, options...), t
+	s := Start(tb, options...)
+	t.Addr = s.Other
+	return s, t
 }
 
 // certificate is one for 127.0.0.1, or without a parent an authority's own.

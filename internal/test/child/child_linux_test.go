@@ -1,0 +1,121 @@
+package child_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/hearthws/hearth/internal/test/child"
+)
+
+// asParent makes this test binary a parent that starts a child, says which, and waits to be killed.
+const asParent = "HEARTH_TEST_PARENT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asParent) == "" {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	cmd := exec.Command("cat")
+	cmd.Stdin, cmd.Stdout = os.Stdin, os.Stdout // it would live as long as they do
+	p, err := child.Start(cmd, nil)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(cmd.Process.Pid)
+	_ = p.Wait()
+}
+
+// TestParentIsKilled: the child is gone, though nobody could tell it.
+func TestParentIsKilled(t *testing.T) {
+	t.Parallel()
+	parent := exec.Command(os.Args[0])
+	parent.Env = append(os.Environ(), asParent+"=1")
+	in, err := parent.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	output := bufio.NewReader(out)
+	if line, err := output.ReadString('\n'); err != nil || strings.TrimSpace(line) == "" {
+		t.Errorf("the parent says %q, %v", line, err)
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(time.Minute, func() { in.Close() })            // which ends it, too
+	if rest, err := output.ReadString('\n'); rest != "" || !late.Stop() { // the end comes when the child has closed its side as well
+		t.Errorf("the child lives on: %q, %v", rest, err)
+	}
+	in.Close()
+	_ = parent.Wait()
+}
+
+// TestThreadsEnd: a child lives on when the threads end that ran while it was started.
+func TestThreadsEnd(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan string, 1)
+	var started sync.WaitGroup
+	started.Go(func() {
+		runtime.LockOSThread() // and never unlocks it: the thread ends with the goroutine
+		p, err := child.Start(cmd, func() {
+			line, _ := bufio.NewReader(out).ReadString('\n')
+			said <- line
+		})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() {
+			in.Close()
+			if err := p.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	started.Wait()
+	for range 50 {
+		var ends sync.WaitGroup
+		ends.Go(runtime.LockOSThread)
+		ends.Wait()
+	}
+	if _, err := fmt.Fprintln(in, "still here"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-said; got != "still here\n" {
+		t.Errorf("it says %q", got)
+	}
+}
+
+func TestStartFails(t *testing.T) {
+	t.Parallel()
+	if p, err := child.Start(exec.Command("/nowhere/at/all"), nil); p != nil || !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("started: %v", err)
+	}
+}
