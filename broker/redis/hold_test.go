@@ -24,8 +24,7 @@ func TestStorm(t *testing.T) {
 	}
 	const holders, each, some = 20, 5000, 50
 	server := redistest.Start(t)
-	c := quick(t, server.URL())
-	c.ProbeTimeout = patience
+	c := calm(t, server.URL())
 	n, other := startNode(t, "n", c), startNode(t, "other", c)
 	channel := func(holder, i int) string {
 		return protocol.RoomChannel(fmt.Sprintf("room %d of holder %d", i, holder))
@@ -87,7 +86,7 @@ func heap() uint64 {
 func TestGrace(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	c := quick(t, server.URL())
+	c := calm(t, server.URL())
 	c.ReleaseGrace = time.Hour
 	n := startNode(t, "n", c)
 	channel := protocol.RoomChannel("flaps")
@@ -127,9 +126,9 @@ func stat(t *testing.T, s *redistest.Server, command string) string {
 func TestRefusedChannel(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "user limited on >pw +@all ~* resetchannels &ws:broadcast &hearth:* &ws:room:good*")
-	c := quick(t, "")
+	c := calm(t, "")
 	c.Addrs, c.Username, c.Password = []string{server.Addr}, "limited", "pw"
-	n, other := startNode(t, "n", c), startNode(t, "other", quick(t, server.URL()))
+	n, other := startNode(t, "n", c), startNode(t, "other", calm(t, server.URL()))
 	channels := []string{protocol.RoomChannel("bad")}
 	for i := range 700 {
 		channels = append(channels, protocol.RoomChannel(fmt.Sprint("good", i)))
@@ -174,8 +173,8 @@ func TestLateHold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
-			c := quick(t, server.URL())
-			c.ProbeTimeout, c.HoldTimeout = patience, tt.patience
+			c := calm(t, server.URL())
+			c.HoldTimeout = tt.patience
 			n, other := startNode(t, "n", c), startNode(t, "other", c)
 			server.Freeze()
 			short, cancel := context.WithTimeout(t.Context(), tt.context)
@@ -200,7 +199,7 @@ func TestLateHold(t *testing.T) {
 func TestPatternsHoldOthers(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	c := quick(t, server.URL())
+	c := calm(t, server.URL())
 	c.Patterns = true
 	n := startNode(t, "n", c)
 	if err := n.Hold(ctx(t), "hearth:calls", protocol.RoomChannel("r"), protocol.BroadcastChannel); err != nil {

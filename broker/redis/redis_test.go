@@ -27,7 +27,7 @@ func quick(t testing.TB, url string) redis.Config {
 // calm is quick where nothing fails: the machine may be busy, and any answer late.
 func calm(t testing.TB, url string) redis.Config {
 	c := quick(t, url)
-	c.DialTimeout, c.WriteTimeout, c.ProbeTimeout = 10*time.Second, 10*time.Second, 10*time.Second
+	c.DialTimeout, c.WriteTimeout, c.ProbeTimeout = patience/2, patience/2, patience/2
 	return c
 }
 
@@ -64,6 +64,7 @@ func TestSuite(t *testing.T) {
 				},
 				Selective: name == "exact",
 				Overflow:  30_000,
+				Patience:  patience,
 			})
 		})
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // patience is how long to wait for what must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // A node is a broker that has been started, and what it was given.
 type node struct {

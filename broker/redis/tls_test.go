@@ -32,7 +32,7 @@ func TestTLS(t *testing.T) {
 		"certificate":    {"rediss://:letmein@" + strict.Addr, trust(strict.Roots, strict.Client)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := quick(t, tt.url)
+			c := calm(t, tt.url)
 			c.TLS = tt.tls
 			a, b := startNode(t, "a", c), startNode(t, "b", c)
 			a.confirm(a.broadcast("large " + strings.Repeat("x", 1<<20))) // many records
@@ -42,7 +42,7 @@ func TestTLS(t *testing.T) {
 		})
 	}
 	t.Run("cut", func(t *testing.T) {
-		c := quick(t, "rediss://:letmein@"+open.Addr)
+		c := calm(t, "rediss://:letmein@"+open.Addr)
 		c.TLS = trust(open.Roots)
 		a, b := startNode(t, "a", c), startNode(t, "b", c)
 		lenient.Do("CLIENT", "KILL", "TYPE", "pubsub")
@@ -75,7 +75,9 @@ func TestTLSExplains(t *testing.T) {
 			t.Parallel()
 			c := quick(t, "")
 			c.Addrs, c.Password, c.TLS = []string{""}, "letmein", trust(open.Roots)
-			c.ConnectTimeout = 3 * time.Second
+			if c.ConnectTimeout = patience; tt.waits {
+				c.ConnectTimeout = 3 * time.Second
+			}
 			tt.change(&c)
 			b := newBroker(t, c)
 			defer func() { _ = b.Close() }()

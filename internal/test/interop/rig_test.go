@@ -33,7 +33,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long anything may take but an installation.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // install finds the reference. Where it can't be had the test is skipped, aloud; with HEARTH_REQUIRE_REFERENCE=1, as in
 // CI, that is a failure.
