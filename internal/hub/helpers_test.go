@@ -28,6 +28,7 @@ type client struct {
 	finished bool
 
 	buffered atomic.Int64
+	awaited  int // what buffered is to fall below
 	refused  int
 	lingers  int
 	unsealed atomic.Int64 // any goroutine
@@ -55,10 +56,26 @@ func (c *client) TakeBack(cut func([]byte, int) int) [][]byte {
 	c.got = c.got[:end]
 	return [][]byte{back}
 }
+func (c *client) Await(n int) bool {
+	if c.Buffered() < n {
+		return false
+	}
+	c.awaited = n
+	return true
+}
 func (c *client) Buffered() int  { return int(c.buffered.Load()) }
 func (c *client) Refused(n int)  { c.refused += n }
 func (c *client) Lingers()       { c.lingers++ }
 func (c *client) Unsealed(error) { c.unsealed.Add(1) }
+
+// drain has the link's peer take all but so many bytes.
+func (c *client) drain(left int) {
+	c.buffered.Store(int64(left))
+	if left < c.awaited {
+		c.awaited = 0
+		c.Drained()
+	}
+}
 
 // events are the names of the events that the client got, in order; other frames are named by their opcode.
 func (c *client) events() []string {

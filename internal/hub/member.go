@@ -17,6 +17,8 @@ type Link interface {
 	Finish(p []byte)
 	// TakeBack withdraws what has not begun to go out; cut says where a piece may end of which n bytes are out.
 	TakeBack(cut func(piece []byte, n int) int) [][]byte
+	// Await reports whether Buffered is n or more; if so, Member.Drained is called once it is not.
+	Await(n int) bool
 	// Buffered is how much the peer has not taken yet, in bytes. Any goroutine.
 	Buffered() int
 }

@@ -39,6 +39,7 @@ type outlet struct {
 	queue  []*batch // what waits, oldest first
 	at     int      // queue[0].msgs[at:] is still to be sealed
 	busy   bool     // being sealed, or held
+	held   bool     // until the connection has taken enough
 	broken bool     // the connection has gone: what waits is for nobody
 	ending bool     // the connection is to be finished behind all of it
 	last   []byte   // the frame that it is finished with

@@ -144,7 +144,7 @@ func TestSealedWindow(t *testing.T) {
 	if len(c.got) != before {
 		t.Errorf("%d bytes were sealed for a connection that has enough", len(c.got)-before)
 	}
-	c.buffered.Store(0)
+	c.drain(0)
 	calm(t, h, c)
 	got := opened(t, c, key)
 	if len(got) != sent || got[1] != "<m0>" || got[sent-1] != fmt.Sprintf("<m%d>", sent-2) || c.refused != 1 {

@@ -16,6 +16,7 @@ func (*taker) Write([]byte) bool                       { return true }
 func (*taker) WriteNow([]byte) bool                    { return true }
 func (*taker) Finish([]byte)                           {}
 func (*taker) TakeBack(func([]byte, int) int) [][]byte { return nil }
+func (*taker) Await(int) bool                          { return false }
 func (*taker) Buffered() int                           { return 0 }
 func (*taker) Refused(int)                             {}
 func (*taker) Unsealed(error)                          {}

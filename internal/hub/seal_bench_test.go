@@ -79,3 +79,58 @@ func BenchmarkSealedSendTo(b *testing.B) {
 		deliver(h, uint64(len(all)+i))
 	}
 }
+
+// full is a member whose connection takes nothing any more.
+type full struct{ sink }
+
+func (f *full) Buffered() int  { return 100 << 10 }
+func (f *full) Await(int) bool { return true }
+
+// BenchmarkTurnWithHeld is a turn with a message to one member, beside so many encrypted ones whose connections are full.
+func BenchmarkTurnWithHeld(b *testing.B) {
+	for _, held := range []int{0, 10_000} {
+		b.Run(fmt.Sprint(held), func(b *testing.B) {
+			h, all := crowd(b, 1)
+			key := cipher(b) // one will do for all: nobody opens anything
+			for i := range held {
+				f := new(full)
+				f.Init(idOf(fmt.Sprint("full", i)), f, h.Lane(0), f)
+				h.Admit(&f.Member, hub.Admission{Rooms: []string{"full"}, Welcome: message("connected"), Encryption: &hub.Encryption{Cipher: key}})
+			}
+			settle(h, 1)
+			_ = h.Send(toRoom("full"), encode(), nil)
+			settle(h, 1)
+			msg := encode()
+			b.ReportAllocs()
+			for b.Loop() {
+				_ = h.SendTo(&all[0].Member, msg)
+				h.Lane(0).Tick()
+			}
+		})
+	}
+}
+
+// BenchmarkPending asks for the slowest of 10,000 members in clear, to whom nothing is under way: with nobody else, and with
+// one who is encrypted.
+func BenchmarkPending(b *testing.B) {
+	for _, encrypted := range []int{0, 1} {
+		b.Run(fmt.Sprint(encrypted), func(b *testing.B) {
+			h := newHub(1, hub.Config{Backlogged: func(int) bool { return false }})
+			for i := range 10_000 + encrypted {
+				s, a := new(sink), hub.Admission{Rooms: []string{"ws-default"}, Welcome: message("connected")}
+				s.Init(idOf(fmt.Sprint("client", i)), s, h.Lane(0), s)
+				if i == 10_000 {
+					a.Encryption = &hub.Encryption{Cipher: cipher(b)}
+				}
+				h.Admit(&s.Member, a)
+			}
+			settle(h, 1)
+			b.ReportAllocs()
+			for b.Loop() {
+				if n := h.Pending(toRoom("ws-default")); n != 0 {
+					b.Fatalf("%d bytes pending", n)
+				}
+			}
+		})
+	}
+}

@@ -18,12 +18,11 @@ type sealing struct {
 	bytes int      // of ripe
 
 	// Owned by the loop.
-	here  int       // short messages that this turn may still seal by itself
-	crop  []sealed  // taken from ripe
-	next  int       // crop[next:] is still to be written
-	ready []*outlet // have something to be sealed, as soon as this turn is over
-	held  []*outlet // wait for their connections to take more
-	fresh bool      // some of held since this turn, after which their connections are written: that wakes nobody
+	here    int       // short messages that this turn may still seal by itself
+	crop    []sealed  // taken from ripe
+	next    int       // crop[next:] is still to be written
+	ready   []*outlet // have something to be sealed, as soon as this turn is over
+	drained []*outlet // were held, until their connections had taken enough
 }
 
 // accept queues a run of messages for an encrypted member, or as many of them as may wait for it.
@@ -72,8 +71,8 @@ func (l *Lane) proceed(o *outlet) {
 		if o.ending {
 			o.member.link.Finish(o.last)
 		}
-	case o.member.link.Buffered() >= windowMax:
-		l.sealing.held, l.sealing.fresh = append(l.sealing.held, o), true
+	case o.member.link.Await(windowMax):
+		o.held = true // until Drained
 	default:
 		o.work, o.from = o.queue, o.at
 		if o.Transform != nil {
@@ -139,7 +138,7 @@ func (l *Lane) harvest(alone bool) (worked, more bool) {
 	for ; s.next < end; s.next++ {
 		l.hand(&s.crop[s.next], alone)
 	}
-	l.unhold()
+	l.release()
 	switch {
 	case len(s.ready) > 0:
 		l.hub.press.submit(l, s.ready)
@@ -147,9 +146,7 @@ func (l *Lane) harvest(alone bool) (worked, more bool) {
 	case worked:
 		l.hub.press.resume()
 	}
-	fresh := s.fresh
-	s.fresh = false
-	return worked, s.next < len(s.crop) || fresh || l.ripened()
+	return worked, s.next < len(s.crop) || l.ripened()
 }
 
 // ripened reports whether something has been sealed that no turn has taken. A turn that writes what an earlier one left does
@@ -187,17 +184,20 @@ func (l *Lane) hand(r *sealed, alone bool) {
 	}
 }
 
-// unhold goes on with members whose connections have taken enough.
-func (l *Lane) unhold() {
-	held := l.sealing.held
-	kept := held[:0]
-	for _, o := range held {
-		if o.member.link.Buffered() >= windowMax {
-			kept = append(kept, o)
-			continue
-		}
+// Drained lets what is held for m go on: its connection has taken enough, or is closed. By the lane's loop, before Tick.
+func (m *Member) Drained() {
+	if o := m.outlet.Load(); o != nil && o.held {
+		o.held = false
+		m.lane.sealing.drained = append(m.lane.sealing.drained, o)
+	}
+}
+
+// release goes on with members whose connections have taken enough.
+func (l *Lane) release() {
+	s := &l.sealing
+	for i, o := range s.drained {
+		s.drained[i] = nil
 		l.proceed(o)
 	}
-	clear(held[len(kept):])
-	l.sealing.held = kept
+	s.drained = s.drained[:0]
 }

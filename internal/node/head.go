@@ -275,6 +275,9 @@ func (x *head) handOver(read []byte) {
 // Ended lets a connection go that said nothing whole.
 func (x *head) Ended() bool { return false }
 
+// Drained does not come: nothing is awaited.
+func (x *head) Drained() {}
+
 // Closed is the end of a connection that said nothing whole.
 func (x *head) Closed(error) { x.leave() }
 

@@ -121,6 +121,9 @@ func (s *Session) Ended() bool {
 	return true // whoever was first to finish it has queued the end, or is about to
 }
 
+// Drained is told that the client has taken enough to be given more. It is transport.Handler's.
+func (s *Session) Drained() { s.member.Drained() }
+
 // Closed is told that the socket is gone. It is transport.Handler's.
 func (s *Session) Closed(error) {
 	s.finish(closeAbnormal, "", fromPeer)

@@ -65,6 +65,10 @@ type Conn interface {
 	// Buffered is the number of bytes that were accepted by Write and not yet taken by the kernel. Any goroutine.
 	Buffered() int
 
+	// Await reports whether Buffered is n or more; if so, Handler.Drained is called once it is not. One more Await before that
+	// only changes n. Not before the first Data. On the loop only. Never blocks.
+	Await(n int) bool
+
 	// RemoteAddr is the peer's address; the zero AddrPort where it has none. Any goroutine.
 	RemoteAddr() netip.AddrPort
 
@@ -74,7 +78,7 @@ type Conn interface {
 
 // A Handler receives what happens to one connection. Its methods are called one at a time, never concurrently with
 // each other (but, with netconn, concurrently with Tick), must not block, and may call any method of the Conn that is
-// not "on the loop only".
+// not "on the loop only". Drained is another matter.
 type Handler interface {
 	// Data hands over bytes in the order of their arrival. b belongs to the transport, is valid until Data returns and
 	// may be changed in place. now is the loop's clock: one reading for a turn.
@@ -84,6 +88,10 @@ type Handler interface {
 	// and this. True: Finish will be called, behind what is still to be written, and until that is out the connection
 	// stays, but not for longer than Config.CloseTimeout from now. False: it closes now. Not called after Finish.
 	Ended() bool
+
+	// Drained is the answer to Conn.Await: less waits, or nothing because the connection is closed. It is called by the
+	// loop's goroutine before Tick, beside the other methods with netconn, and perhaps after Closed.
+	Drained()
 
 	// Closed is the last call, made exactly once: the socket is gone. err is io.EOF when the peer closed in order,
 	// ErrClosed after Abort and Close, os.ErrDeadlineExceeded when Config.CloseTimeout ran out, the system's error

@@ -86,6 +86,8 @@ func (c *client) Ended() bool {
 	return true
 }
 
+func (c *client) Drained() {}
+
 func (c *client) Closed(error) {}
 
 func (c *client) Message(op ws.Opcode, payload []byte) {

@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"math"
 	"net/netip"
 	"os"
 	"sync/atomic"
@@ -26,6 +27,8 @@ type connection struct {
 	// Set when it is made, then read-only.
 	remote netip.AddrPort
 	serial uint32 // unlike fd, never that of an earlier connection
+
+	low uint32 // awaited: what the handler waits for Buffered to fall below; owned by the loop
 }
 
 // state is a set of what has happened to a connection.
@@ -39,6 +42,7 @@ const (
 	shut                         // and everything is written, and the writing side shut
 	ended                        // the peer has closed its side
 	closing                      // in loop.closing, or gone
+	awaited                      // the handler is to be told that it has drained
 )
 
 // Orders, set by any goroutine and carried out by the loop. ordered says that the connection is in loop.commands for it,
@@ -113,10 +117,28 @@ func (c *connection) WriteNow(p []byte) bool {
 		c.state |= blocked
 		c.push(p) // whole: TakeBack needs its beginning
 		c.out.Advance(n)
-		c.waiting.Store(int64(c.out.Len()))
+		c.owes(c.out.Len())
 		c.loop.watch(c)
 	}
 	return true
+}
+
+func (c *connection) Await(n int) bool {
+	if c.out == nil || c.out.Len() < n {
+		return false
+	}
+	c.state |= awaited
+	c.low = uint32(min(n, math.MaxUint32))
+	return true
+}
+
+// owes keeps how much waits, for Buffered and whoever awaits that it falls.
+func (c *connection) owes(n int) {
+	c.waiting.Store(int64(n))
+	if c.is(awaited) && n < int(c.low) {
+		c.state &^= awaited
+		c.loop.drained = append(c.loop.drained, c.handler)
+	}
 }
 
 func (c *connection) TakeBack(cut func(piece []byte, n int) int) [][]byte {
@@ -124,7 +146,7 @@ func (c *connection) TakeBack(cut func(piece []byte, n int) int) [][]byte {
 		return nil
 	}
 	taken := c.out.TakeBack(0, cut)
-	c.waiting.Store(int64(c.out.Len()))
+	c.owes(c.out.Len())
 	if c.out.Len() == 0 {
 		c.loop.recycle(c)
 	}
@@ -153,7 +175,7 @@ func (c *connection) push(p []byte) {
 		c.loop.owing.Add(1)
 	}
 	c.out.Push(p)
-	c.waiting.Store(int64(c.out.Len()))
+	c.owes(c.out.Len())
 	c.touch()
 }
 

@@ -46,6 +46,7 @@ type discard struct{ closed chan error }
 
 func (discard) Data([]byte, time.Time) {}
 func (discard) Ended() bool            { return false }
+func (discard) Drained()               {}
 func (d discard) Closed(err error)     { d.closed <- err }
 
 func idle(int) bool { return false }
@@ -149,6 +150,7 @@ type echo struct{ c transport.Conn }
 
 func (e *echo) Data(b []byte, _ time.Time) { e.c.Write(bytes.Clone(b)) }
 func (e *echo) Ended() bool                { return false }
+func (e *echo) Drained()                   {}
 func (e *echo) Closed(error)               {}
 
 func exchange(t *testing.T, client net.Conn, text string) {
@@ -278,6 +280,7 @@ func (s *switcher) Data(b []byte, _ time.Time) {
 	s.detached <- nc
 }
 func (s *switcher) Ended() bool { return false }
+func (s *switcher) Drained()    {}
 func (s *switcher) Closed(err error) {
 	s.t.Errorf("Closed(%v) for a handler that has been replaced", err)
 }

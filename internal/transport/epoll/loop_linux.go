@@ -51,6 +51,7 @@ type loop struct {
 	queues    []*pending.Queue       // free
 	dirty     []*connection          // to be written at the end of the turn
 	ended     []*connection          // whose peer has closed its side since the last Tick
+	drained   []transport.Handler    // to be told so before the next Tick
 	closing   []closed               // to be closed at the very end of the turn
 	held      map[*connection][]byte // early bytes of those that were paused at once
 	deadlines pending.Deadlines
@@ -168,6 +169,7 @@ func (l *loop) run() {
 		}
 		l.obey()
 		l.reopenDoors()
+		l.tell()
 		more = l.t.cfg.Tick(l.index)
 		for i, c := range l.dirty {
 			l.dirty[i] = nil
@@ -176,7 +178,17 @@ func (l *loop) run() {
 		}
 		l.dirty = l.dirty[:0]
 		l.close()
+		more = more || len(l.drained) > 0
 	}
+}
+
+// tell lets those know that have waited for a connection to drain.
+func (l *loop) tell() {
+	for i, h := range l.drained {
+		l.drained[i] = nil
+		h.Drained()
+	}
+	l.drained = l.drained[:0]
 }
 
 // wait returns how many events there are, without sleeping when there is something to do.

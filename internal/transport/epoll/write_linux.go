@@ -20,7 +20,7 @@ func (l *loop) flush(c *connection) {
 			return
 		}
 		c.out.Advance(n)
-		c.waiting.Store(int64(c.out.Len()))
+		c.owes(c.out.Len())
 		if n < of {
 			c.state |= blocked
 			l.watch(c)
@@ -73,6 +73,6 @@ func (l *loop) recycle(c *connection) {
 		l.queues = append(l.queues, c.out)
 	}
 	c.out = nil
-	c.waiting.Store(0)
+	c.owes(0)
 	l.owing.Add(-1)
 }

@@ -34,6 +34,7 @@ type connection struct {
 	finishing bool  // Finish was called
 	shut      bool  // the writing side is closed, or about to be
 	paused    bool  // between Pause and Resume
+	low       int   // what the handler waits for queue.Len to fall below; 0: it does not
 	ended     bool  // the peer has closed
 	turned    bool  // the loop took a turn after ended
 	err       error // why the connection is closed; nil while it is open
@@ -71,6 +72,19 @@ func (c *connection) TakeBack(cut func(piece []byte, n int) int) [][]byte {
 	return taken
 }
 
+func (c *connection) Await(n int) bool {
+	if c.Buffered() < n { // mostly, and it costs no lock
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.queue.Len() < n {
+		return false
+	}
+	c.low = n
+	return true
+}
+
 func (c *connection) Finish(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,6 +114,10 @@ func (c *connection) owesLocked() {
 	}
 	if before := c.waiting.Swap(now); now == 0 && before > 0 {
 		c.loop.owing.Add(-1)
+	}
+	if int(now) < c.low {
+		c.low = 0
+		c.loop.drain(c)
 	}
 }
 

@@ -20,11 +20,13 @@ type loop struct {
 	count     atomic.Int32 // connections
 	owing     atomic.Int32 // those of them whose queue is not empty; written with the connection's mu held
 
-	mu     sync.Mutex    // guards ending
-	ending []*connection // whose peer has closed: they need one more turn
+	mu      sync.Mutex    // guards the fields below; innermost
+	ending  []*connection // whose peer has closed: they need one more turn
+	drained []*connection // whose handlers are to be told so before the next Tick
 
 	// Owned by run.
 	ended     []*connection // taken from ending, not yet told
+	telling   []*connection // taken from drained
 	dirty     []*connection // written to in this turn
 	deadlines pending.Deadlines
 }
@@ -40,6 +42,14 @@ func (l *loop) signal() {
 func (l *loop) end(c *connection) {
 	l.mu.Lock()
 	l.ending = append(l.ending, c)
+	l.mu.Unlock()
+	l.signal()
+}
+
+// drain has the connection's handler told that it has drained.
+func (l *loop) drain(c *connection) {
+	l.mu.Lock()
+	l.drained = append(l.drained, c)
 	l.mu.Unlock()
 	l.signal()
 }
@@ -81,7 +91,12 @@ func (l *loop) turn() (more bool) {
 	l.ended = append(l.ended, l.ending...)
 	clear(l.ending)
 	l.ending = l.ending[:0]
+	l.telling, l.drained = l.drained, l.telling[:0]
 	l.mu.Unlock()
+	for i, c := range l.telling {
+		l.telling[i] = nil
+		c.handler.Drained()
+	}
 
 	more = l.t.cfg.Tick(l.index)
 	for i, c := range l.dirty {

@@ -40,6 +40,7 @@ func (s *script) Data(b []byte, now time.Time) {
 }
 
 func (s *script) Ended() bool { return false }
+func (s *script) Drained()    {}
 
 func (s *script) Closed(err error) {
 	s.mu.Lock()

@@ -91,6 +91,62 @@ func testBacklogged(t *testing.T, b Backend) {
 	}
 }
 
+// testAwait: whoever waits for a connection to have less to write is told once, whatever the reason.
+func testAwait(t *testing.T, b Backend) {
+	const limit = 300 << 10
+	for name, end := range map[string]func(m *member){
+		"read":       func(m *member) { m.readAll() },
+		"aborted":    func(m *member) { m.conn.Abort() },
+		"gone":       func(m *member) { _ = m.nc.Close() },
+		"taken back": func(m *member) { m.on(func() { m.conn.TakeBack(func(_ []byte, n int) int { return n }) }) },
+	} {
+		r := b.start(t, transport.Config{Backpressure: limit})
+		m := r.connect(b, []byte("early"), nil)
+		m.within(patience)
+		m.awaitData(5)
+		m.on(func() {
+			if m.conn.Await(1) {
+				t.Error("something is to drain from a connection that has nothing to write")
+			}
+		})
+		fill(t, m, limit, 1000)
+		m.on(func() {
+			n := m.conn.Buffered()
+			if m.conn.Await(n+1) || !m.conn.Await(1000) || !m.conn.Await(n/2) {
+				t.Errorf("%s: %d bytes wait, and that was not awaited", name, m.conn.Buffered())
+			}
+		})
+		m.on(func() {
+			if len(m.drains) > 0 {
+				t.Errorf("%s: drained, and %d bytes wait", name, m.conn.Buffered())
+			}
+		})
+		end(m)
+		select {
+		case <-m.drains:
+		case <-time.After(patience):
+			t.Fatalf("%s: not told, and %d bytes wait", name, m.conn.Buffered())
+		}
+		m.on(func() {})
+		if n := len(m.drains); n > 0 {
+			t.Errorf("%s: told %d times more", name, n)
+		}
+	}
+}
+
+// readAll has the client read for as long as there is a connection.
+func (m *member) readAll() {
+	var reading sync.WaitGroup
+	reading.Go(func() { // ends with the connection
+		_ = m.nc.SetReadDeadline(time.Time{})
+		_, _ = io.Copy(io.Discard, m.nc)
+	})
+	m.r.t.Cleanup(func() {
+		_ = m.nc.Close()
+		reading.Wait()
+	})
+}
+
 func testBackpressure(t *testing.T, b Backend) {
 	const limit = 200 << 10
 	r := b.start(t, transport.Config{Backpressure: limit})

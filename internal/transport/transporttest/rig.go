@@ -101,6 +101,7 @@ type member struct {
 	ended func(m *member) bool      // instead of finishing; set before Adopt, or by onEnd
 	gone  chan struct{}             // closed by Closed
 
+	drains chan struct{} // filled by Drained; has room for what is awaited
 	nudged chan struct{} // for data to tell the test something
 
 	busy  atomic.Int32 // calls of the handler under way
@@ -114,7 +115,7 @@ type member struct {
 }
 
 func (r *rig) member(data func(m *member, b []byte)) *member {
-	m := &member{r: r, data: data, gone: make(chan struct{}), nudged: make(chan struct{})}
+	m := &member{r: r, data: data, gone: make(chan struct{}), nudged: make(chan struct{}), drains: make(chan struct{}, 10)}
 	m.arr.L = &m.mu
 	return m
 }
@@ -161,6 +162,8 @@ func (m *member) Ended() bool {
 	m.r.post(m.conn.Loop(), func() { m.conn.Finish(nil) })
 	return true
 }
+
+func (m *member) Drained() { m.drains <- struct{}{} }
 
 func (m *member) Closed(err error) {
 	m.enter("Closed")

@@ -49,6 +49,7 @@ func Run(t *testing.T, b Backend) {
 		{name: "Backpressure", run: testBackpressure},
 		{name: "BackpressureLargeWrite", run: testBackpressureLargeWrite},
 		{name: "Backlogged", run: testBacklogged},
+		{name: "Await", run: testAwait},
 		{name: "SlowReaderAlone", run: testSlowReaderAlone},
 		{name: "TakeBack", run: testTakeBack},
 		{name: "TakeBackFinished", run: testTakeBackFinished, skip: !b.HalfClose},
