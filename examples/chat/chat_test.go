@@ -15,7 +15,7 @@ import (
 
 func TestChat(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c, err := newChat(slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -29,7 +29,7 @@ func TestMux(t *testing.T) {
 }
 
 func announce(t *testing.T, secure bool) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	log := slog.New(slog.DiscardHandler)
 	srv, err := newServer(log)

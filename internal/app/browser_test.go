@@ -1,9 +1,10 @@
 package app_test
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -19,6 +20,9 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
+
+	"github.com/hearthws/hearth/internal/test/child"
+	"github.com/hearthws/hearth/internal/test/port"
 )
 
 // chromium finds the browser. Where there is none the page goes untested, aloud; with HEARTH_REQUIRE_BROWSER=1, as in
@@ -320,7 +324,7 @@ func TestBrowser(t *testing.T) {
 func TestBrowserReconnects(t *testing.T) {
 	t.Parallel()
 	chrome := browser(t)
-	listen := freeAddress(t)
+	listen := port.Free(t)
 	first := serve(t, map[string]string{"listen": listen})
 	b := open(t, chrome, first.url+"?as=ada", "net::ERR_CONNECTION_REFUSED")
 	b.fill("#room", "kitchen")
@@ -373,16 +377,34 @@ func TestBrowserBinary(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	listen := freeAddress(t)
-	cmd := exec.Command(binary, "serve", "--listen", listen)
-	var log strings.Builder
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
+	cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill() })
-	address := "http://" + listen + "/"
-	waitHealthy(t, address)
+	var log strings.Builder         // owned by who reads, until it has ended
+	serving := make(chan string, 1) // the address
+	p, err := child.Start(cmd, func() {
+		defer close(serving)
+		for s := bufio.NewScanner(stderr); s.Scan(); {
+			log.WriteString(s.Text() + "\n")
+			var line struct{ Msg, URL string }
+			if json.Unmarshal(s.Bytes(), &line) == nil && line.Msg == "serving" {
+				serving <- line.URL
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		_ = p.Wait()
+	})
+	address, ok := <-serving
+	if !ok {
+		t.Fatal("the server does not serve")
+	}
 
 	ada := open(t, chrome, address+"?as=ada", "net::ERR_CONNECTION_REFUSED")
 	grace := open(t, chrome, address+"?as=grace", "net::ERR_CONNECTION_REFUSED")
@@ -397,36 +419,10 @@ func TestBrowserBinary(t *testing.T) {
 	for _, b := range []*tab{ada, grace} {
 		b.shows("#status", "1001 Server shutting down")
 	}
-	if err := cmd.Wait(); err != nil {
+	if err := p.Wait(); err != nil {
 		t.Errorf("%v\n%s", err, log.String())
 	}
 	if !strings.Contains(log.String(), "DEVELOPMENT MODE") {
 		t.Errorf("the log does not warn: %s", log.String())
 	}
-}
-
-// freeAddress is one that nobody listens on, as yet.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
-// waitHealthy returns when the server answers.
-func waitHealthy(t *testing.T, address string) {
-	t.Helper()
-	client := plainClient(t)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(limit); time.Now().Before(deadline); <-tick.C {
-		if resp, err := client.Get(address + "healthz"); err == nil {
-			resp.Body.Close()
-			return
-		}
-	}
-	t.Fatal("the server does not answer")
 }

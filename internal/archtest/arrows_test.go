@@ -73,7 +73,8 @@ var arrows = []rule{
 
 	// Programs for tests, and this package.
 	{folder: "internal/test/child", open: true},
-	{folder: "internal/test/redistest", open: true, imports: []string{"internal/test/child"}, libraries: []string{"github.com/redis/rueidis"}},
+	{folder: "internal/test/port", open: true},
+	{folder: "internal/test/redistest", open: true, imports: []string{"internal/test/child", "internal/test/port"}, libraries: []string{"github.com/redis/rueidis"}},
 	{folder: "internal/test/interop", imports: []string{".", "broker/redis", "emitter", "internal/test/redistest", "internal/test/reference"}},
 	{folder: "internal/test/*", imports: []string{"internal/ws", "internal/transport", "internal/transport/epoll", "internal/transport/netconn"}},
 	{folder: "internal/archtest"},

@@ -18,6 +18,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/hearthws/hearth/internal/cli"
+	"github.com/hearthws/hearth/internal/test/child"
 )
 
 // A process is a hearth of its own.
@@ -26,7 +27,13 @@ type process struct {
 	cmd  *exec.Cmd
 	logs chan map[string]any // closed at the end of stderr
 	url  string
+	met  bool // another one: until has come by that
+
+	ended *child.Process
 }
+
+// met is what a server says that has heard of another one.
+const met = "another node is there"
 
 // limit is how long anything here may take.
 const limit = time.Minute
@@ -42,12 +49,7 @@ func start(t *testing.T, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.cmd.Process.Kill() })
-	// Ends with the process's stderr; wait reads until then.
-	go func() {
+	p.ended, err = child.Start(p.cmd, func() { // until the end of stderr, which wait waits for
 		defer close(p.logs)
 		for s := bufio.NewScanner(stderr); s.Scan(); {
 			var record map[string]any
@@ -56,7 +58,16 @@ func start(t *testing.T, args ...string) *process {
 			}
 			p.logs <- record
 		}
-	}()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		for range p.logs {
+		}
+		_ = p.ended.Wait()
+	})
 	p.url = p.until("serving")["url"].(string)
 	return p
 }
@@ -71,7 +82,9 @@ func (p *process) until(message string) map[string]any {
 			if !ok {
 				p.t.Fatalf("the process ended without saying %q", message)
 			}
-			if s, _ := record["msg"].(string); strings.HasPrefix(s, message) {
+			s, _ := record["msg"].(string)
+			p.met = p.met || s == met
+			if strings.HasPrefix(s, message) {
 				return record
 			}
 		case <-timeout:
@@ -112,7 +125,7 @@ func (p *process) wait() int {
 	p.t.Helper()
 	for range p.logs {
 	}
-	err := p.cmd.Wait()
+	err := p.ended.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		p.t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/hearthws/hearth/internal/test/child"
+	"github.com/hearthws/hearth/internal/test/port"
 )
 
 // patience is how long a server may take for what is asked of it here.
@@ -75,13 +76,13 @@ func start(tb testing.TB, options []string, args ...string) *Server {
 	}
 	tb.Cleanup(s.end)
 	for attempt := 0; ; attempt++ { // a port that was free a moment ago may be taken
-		s.Addr = freeAddr(tb)
-		_, port, _ := net.SplitHostPort(s.Addr)
-		config := fmt.Sprintf("bind 127.0.0.1\nport %s\ndir %s\nlogfile server.log\nloglevel notice\n%s\n", port, s.dir, strings.Join(options, "\n"))
+		s.Addr = port.Free(tb)
+		_, number, _ := net.SplitHostPort(s.Addr)
+		config := fmt.Sprintf("bind 127.0.0.1\nport %s\ndir %s\nlogfile server.log\nloglevel notice\n%s\n", number, s.dir, strings.Join(options, "\n"))
 		if strings.Contains(config, "{port}") {
-			s.Other = freeAddr(tb)
-			_, port, _ = net.SplitHostPort(s.Other)
-			config = strings.ReplaceAll(config, "{port}", port)
+			s.Other = port.Free(tb)
+			_, number, _ = net.SplitHostPort(s.Other)
+			config = strings.ReplaceAll(config, "{port}", number)
 		}
 		if err := os.WriteFile(filepath.Join(s.dir, "redis.conf"), []byte(config), 0o600); err != nil {
 			tb.Fatal(err)
@@ -266,15 +267,4 @@ func (s *Server) log() string {
 	}
 	lines := bytes.SplitAfter(b, []byte("\n"))
 	return string(bytes.Join(lines[max(0, len(lines)-30):], nil))
-}
-
-// freeAddr is an address that nobody listens on now.
-func freeAddr(tb testing.TB) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }

@@ -30,7 +30,7 @@ func TestEcho(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o.listen, o.max = "127.0.0.1:0", 1<<20
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			addr, done := make(chan net.Addr, 1), make(chan error, 1)
 			go func() { done <- run(ctx, o, func(a net.Addr) { addr <- a }) }() // ended by cancel, waited for below
 			defer func() {

@@ -45,7 +45,7 @@ type options struct {
 // run serves until ctx is done. ready is called with the address that is listened on.
 func run(ctx context.Context, o options, ready func(net.Addr)) error {
 	e := &echoer{compression: o.compression, max: o.max}
-	cfg := transport.Config{Backpressure: 4 * o.max, Tick: e.tick}
+	cfg := transport.Config{Backpressure: 4 * o.max, Tick: e.tick, CloseTimeout: time.Minute} // for who is slow at what is too long
 	var err error
 	switch o.transport {
 	case "epoll":
