@@ -106,6 +106,11 @@ type Receiver struct {
 	// Deliver returns, so what is kept is to be copied (protocol.Message.Clone). Required.
 	Deliver func(m protocol.Message)
 
+	// DeliverAll gets messages that have come together, at least one, in their order, where that saves the receiver work. A
+	// broker calls it in place of Deliver, or now the one and now the other. What is said of m holds for each of ms, and
+	// for the slice. Optional.
+	DeliverAll func(ms []protocol.Message)
+
 	// Lost is told, in its place between deliveries, that messages may be missing. Optional.
 	Lost func(l Loss)
 }

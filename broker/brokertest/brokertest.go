@@ -48,6 +48,7 @@ func Run(t *testing.T, s Suite) {
 		{"Order", testOrder},
 		{"ConcurrentPublish", testConcurrentPublish},
 		{"OneAtATime", testOneAtATime},
+		{"DeliverAll", testDeliverAll},
 		{"SlowReceiver", testSlowReceiver},
 		{"ReceiverMayCall", testReceiverMayCall},
 		{"HoldIsCounted", testHoldIsCounted},
@@ -122,10 +123,16 @@ func (w *world) node() *node {
 
 func (w *world) start(n *node, deliver func(protocol.Message)) *node {
 	w.Helper()
+	return w.startReceiver(n, broker.Receiver{Deliver: deliver})
+}
+
+// startReceiver fills in what r lacks.
+func (w *world) startReceiver(n *node, r broker.Receiver) *node {
+	w.Helper()
 	n.w, n.id, n.Broker = w, w.name("node"), w.broker()
 	n.lost = make(chan broker.Loss, 1<<12)
 	w.nodes = append(w.nodes, n)
-	r := broker.Receiver{ServerID: n.id, Deliver: deliver, Lost: func(l broker.Loss) { n.lost <- l }}
+	r.ServerID, r.Lost = n.id, func(l broker.Loss) { n.lost <- l }
 	if err := n.Start(w.ctx(), r); err != nil {
 		w.Fatalf("start: %v", err)
 	}

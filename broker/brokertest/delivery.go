@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -155,6 +156,44 @@ func testOneAtATime(w *world) {
 	}
 	all.Wait()
 	w.wait(done, "delivery")
+}
+
+// testDeliverAll: a receiver that takes many at once gets the same in the same order, whichever of its functions is called.
+func testDeliverAll(w *world) {
+	const messages = 2000
+	b := &node{got: make(chan protocol.Message, messages)}
+	var inside atomic.Int32
+	take := func(ms ...protocol.Message) {
+		if inside.Add(1) != 1 {
+			w.Error("the receiver was called while it was running")
+		}
+		if len(ms) == 0 {
+			w.Error("the receiver was called for nothing")
+		}
+		for _, m := range ms {
+			b.got <- m.Clone()
+		}
+		inside.Add(-1)
+	}
+	w.startReceiver(b, broker.Receiver{
+		Deliver:    func(m protocol.Message) { take(m) },
+		DeliverAll: func(ms []protocol.Message) { take(ms...) },
+	})
+	a := w.node()
+	for i := range messages {
+		a.publish(a.broadcast(fmt.Sprint(i)))
+		if i%100 == 50 {
+			b.publish(b.broadcast("own"))
+		}
+	}
+	for i := range messages {
+		if m := b.next(); m.Event != fmt.Sprint(i) || m.ServerID != a.id || string(m.Data) != "1" {
+			w.Fatalf("message %d is %+v", i, m)
+		}
+	}
+	if got := b.Health().Delivered; got != messages {
+		w.Errorf("%d messages were delivered, %d counted", messages, got)
+	}
 }
 
 // testSlowReceiver: a receiver that takes its time holds up neither publishers nor other nodes, and misses nothing

@@ -187,20 +187,25 @@ func (in *inbox) isClosed() bool {
 // deliver calls the receiver until the inbox is closed.
 func (in *inbox) deliver(r broker.Receiver, bad *throttle) {
 	var batch []incoming
+	var ms []protocol.Message // scratch
 	for {
 		var more bool
 		if batch, more = in.take(batch[:0]); !more {
 			return
 		}
-		for i := range batch {
-			if i > 0 && in.isClosed() {
-				return
+		for rest := batch; len(rest) > 0 && more; {
+			in.tell(r, rest[0].before)
+			n := 1
+			for n < len(rest) && rest[n].before == nil { // a loss is told in its place
+				n++
 			}
-			in.tell(r, batch[i].before)
-			if batch[i].payload != "" {
-				in.one(r, &batch[i], bad)
-				batch[i].chunk.release()
+			ms = in.read(ms[:0], rest[:n], r.ServerID, bad)
+			more = in.hand(r, ms)
+			clear(ms)
+			for i := range rest[:n] {
+				rest[i].chunk.release()
 			}
+			rest = rest[n:]
 		}
 		clear(batch)
 	}
@@ -214,18 +219,41 @@ func (in *inbox) tell(r broker.Receiver, losses []broker.Loss) {
 	}
 }
 
-// one delivers one message.
-func (in *inbox) one(r broker.Receiver, m *incoming, bad *throttle) {
-	msg, err := protocol.ParseMessageString(m.payload)
-	if err != nil {
-		in.health.malformed.Add(1)
-		bad.log(err, "channel", clip(m.channel))
-		return
+// read appends to ms what batch says that is not the node's own.
+func (in *inbox) read(ms []protocol.Message, batch []incoming, own string, bad *throttle) []protocol.Message {
+	for i := range batch {
+		if batch[i].payload == "" { // carries losses
+			continue
+		}
+		m, err := protocol.ParseMessageString(batch[i].payload)
+		switch {
+		case err != nil:
+			in.health.malformed.Add(1)
+			bad.log(err, "channel", clip(batch[i].channel))
+		case m.ServerID != own:
+			ms = append(ms, m)
+		}
 	}
-	if msg.ServerID != r.ServerID {
+	return ms
+}
+
+// hand gives the receiver what was read. It reports whether the inbox is still open: once it is closed, calls end.
+func (in *inbox) hand(r broker.Receiver, ms []protocol.Message) (open bool) {
+	if r.DeliverAll != nil {
+		if len(ms) > 0 {
+			in.health.delivered.Add(uint64(len(ms)))
+			r.DeliverAll(ms)
+		}
+		return !in.isClosed()
+	}
+	for i := range ms {
+		if in.isClosed() {
+			return false
+		}
 		in.health.delivered.Add(1)
-		r.Deliver(msg)
+		r.Deliver(ms[i])
 	}
+	return true
 }
 
 // clip is a copy of what strangers may have made long.

@@ -27,6 +27,12 @@ func msg(channel, payload string) incoming {
 // of a connection, whose is not.
 func TestLossIsToldInItsPlace(t *testing.T) {
 	t.Parallel()
+	for _, together := range []bool{false, true} {
+		t.Run(fmt.Sprint("together=", together), func(t *testing.T) { testLossIsToldInItsPlace(t, together) })
+	}
+}
+
+func testLossIsToldInItsPlace(t *testing.T, together bool) {
 	synctest.Test(t, func(t *testing.T) {
 		var h health
 		in := newInbox(Bound{Messages: 3, Bytes: 1000}, &h)
@@ -40,6 +46,18 @@ func TestLossIsToldInItsPlace(t *testing.T) {
 				got = append(got, m.Event)
 			},
 			Lost: func(l broker.Loss) { got = append(got, fmt.Sprintf("lost:%d", l.Messages)) },
+		}
+		want := "0 1 2 3 lost:3 lost:0 last"
+		if together {
+			want = "0 1+2+3 lost:3 lost:0 last"
+			r.DeliverAll = func(ms []protocol.Message) {
+				<-release
+				var events []string
+				for _, m := range ms {
+					events = append(events, m.Event)
+				}
+				got = append(got, strings.Join(events, "+"))
+			}
 		}
 		done := make(chan struct{})
 		go func() { // ends with in.close, below
@@ -65,7 +83,7 @@ func TestLossIsToldInItsPlace(t *testing.T) {
 		synctest.Wait()
 		in.close()
 		<-done
-		if got, want := strings.Join(got, " "), "0 1 2 3 lost:3 lost:0 last"; got != want {
+		if got := strings.Join(got, " "); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 		state := h.get()
@@ -163,25 +181,24 @@ func TestReaderGathers(t *testing.T) {
 	}
 }
 
-// BenchmarkReceive is what a message of 100 bytes costs between rueidis and Receiver.Deliver.
+// BenchmarkReceive is what a message of 100 bytes costs between the sieve and the receiver.
 func BenchmarkReceive(b *testing.B) {
 	var h health
 	in := newInbox(Bound{}.withDefaults(), &h)
 	bad := newThrottle(Config{}.withDefaults().Logger, "bad")
 	delivered := 0
-	receiver := broker.Receiver{ServerID: "me", Deliver: func(protocol.Message) { delivered++ }}
 	r := reader{inbox: in, bad: bad, max: 1 << 20, own: ownPrefix("me"), probe: "p"}
 	m := msg("ws:room:lobby", line("5f4dcc3b-5aa7-65d6-1d83-27deb882cf99", "message", 100))
 	var batch []incoming
+	var ms []protocol.Message
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		r.message(m)
 		if i%64 == 63 { // as one read brings them
 			r.flush()
 			batch, _ = in.take(batch[:0])
-			for j := range batch {
-				in.one(receiver, &batch[j], bad)
-			}
+			ms = in.read(ms[:0], batch, "me", bad)
+			delivered += len(ms)
 		}
 	}
 	if delivered == 0 && b.N > 64 {

@@ -104,6 +104,13 @@ func message(event string) *ws.Message {
 	return ws.NewMessage(protocol.AppendEvent(nil, event, []byte(`"`+strings.Repeat("x", 20)+`"`)))
 }
 
+// series are messages that go out together.
+func series(events ...string) *ws.Message {
+	return ws.BuildSeries(len(events), 0, func(dst []byte, i int) []byte {
+		return append(dst, message(events[i]).Payload()...)
+	})
+}
+
 // newHub makes a hub whose lanes nobody drives but the test.
 func newHub(lanes int, cfg hub.Config) *hub.Hub {
 	cfg.Lanes = lanes

@@ -82,7 +82,7 @@ func (l *Lane) push(it item) bool {
 			return false
 		}
 		l.waiting.Add(size)
-		l.messages.Add(1)
+		l.messages.Add(int64(it.msg.Count()))
 	}
 	l.mu.Lock()
 	l.inbox = append(l.inbox, it)
@@ -132,13 +132,11 @@ func (l *Lane) Tick() (more bool) {
 			break
 		}
 		n, size := l.run()
-		alone := l.next == 0 && n == len(l.work)
-		l.carry(l.work[l.next:l.next+n], size, alone)
+		run, alone := l.work[l.next:l.next+n], l.next == 0 && n == len(l.work)
+		l.carry(run, size, alone)
 		l.next += n
 		bytes += size
-		if size > 0 {
-			messages += n
-		}
+		messages += count(run)
 	}
 	wrote, riper := l.harvest(!worked)
 	l.waiting.Add(-int64(bytes))
@@ -233,16 +231,16 @@ func (l *Lane) carry(run []item, size int, alone bool) {
 	}
 }
 
-// deliver brings one message to one member.
+// deliver brings one message, or a series, to one member.
 func (l *Lane) deliver(run []item) {
 	m := run[0].member
 	switch {
 	case m.sealed:
-		l.accept(m, &parcels{run: run, few: true})
+		l.accept(m, &parcels{run: singles(run), few: true})
 	case m.link.Write(m.frameOf(run[0].msg)):
-		l.hub.delivered.Add(1)
+		l.hub.delivered.Add(uint64(count(run)))
 	default:
-		l.refuse(m, 1)
+		l.hub.delivered.Add(uint64(l.squeeze(m, singles(run))))
 	}
 }
 
@@ -280,7 +278,14 @@ func (l *Lane) write(run []item, size int, alone bool) {
 	l.exclude(run[0].exclude, true)
 	var deflated []byte
 	plain := join(run, size, (*ws.Message).Frame)
-	delivered, sealed := 0, parcels{run: run, few: len(l.members) <= hereMax}
+	messages, delivered := count(run), 0
+	apart := parcels{few: len(l.members) <= hereMax} // made when the first member needs it
+	split := func() *parcels {
+		if apart.run == nil {
+			apart.run = singles(run)
+		}
+		return &apart
+	}
 	for i, m := range l.members {
 		if i%ahead == 0 {
 			fetch(l.members[i:min(i+ahead, len(l.members))])
@@ -289,7 +294,7 @@ func (l *Lane) write(run []item, size int, alone bool) {
 			continue
 		}
 		if m.sealed {
-			l.accept(m, &sealed)
+			l.accept(m, split())
 			continue
 		}
 		p := plain
@@ -306,9 +311,9 @@ func (l *Lane) write(run []item, size int, alone bool) {
 			ok = m.link.Write(p)
 		}
 		if ok {
-			delivered += len(run)
+			delivered += messages
 		} else {
-			delivered += l.squeeze(m, run)
+			delivered += l.squeeze(m, split().run)
 		}
 	}
 	l.exclude(run[0].exclude, false)
@@ -334,7 +339,7 @@ func (l *Lane) exclude(members []*Member, skip bool) {
 	}
 }
 
-// squeeze gives m those messages of a refused batch that still fit, and returns how many did.
+// squeeze gives m those messages of a refused batch that still fit, and returns how many did. None of them is a series.
 func (l *Lane) squeeze(m *Member, run []item) (fit int) {
 	if len(run) > 1 {
 		for i := range run {
@@ -348,6 +353,36 @@ func (l *Lane) squeeze(m *Member, run []item) (fit int) {
 		l.refuse(m, len(run)-fit)
 	}
 	return fit
+}
+
+// count is how many messages a run is.
+func count(run []item) (n int) {
+	for i := range run {
+		if run[i].msg != nil {
+			n += run[i].msg.Count()
+		}
+	}
+	return n
+}
+
+// singles are a run with each message of a series as an item of its own: for members that do not get all at once, or not
+// as it is.
+func singles(run []item) []item {
+	n := count(run)
+	if n == len(run) {
+		return run
+	}
+	each := make([]item, 0, n)
+	var msgs []*ws.Message
+	for i := range run {
+		msgs = run[i].msg.Split(msgs[:0])
+		for _, msg := range msgs {
+			it := run[i]
+			it.msg = msg
+			each = append(each, it)
+		}
+	}
+	return each
 }
 
 // join makes one buffer of a run's frames; one alone is not copied.

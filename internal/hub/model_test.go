@@ -183,14 +183,21 @@ func (m *model) send(t *rapid.T) {
 		}
 	}
 	exclude = append(exclude, "nobody")
-	event := m.event()
-	if err := m.hub.Send(target, message(event), exclude); err != nil {
+	events := []string{m.event()}
+	msg := message(events[0])
+	if n := rapid.IntRange(1, 4).Draw(t, "messages"); n > 1 {
+		for range n - 1 {
+			events = append(events, m.event())
+		}
+		msg = series(events...)
+	}
+	if err := m.hub.Send(target, msg, exclude); err != nil {
 		t.Fatalf("Send: %v", err)
 	}
 	for _, p := range m.members(target) {
 		excluded := slices.Contains(exclude, p.id) && (target.Kind == hub.All || target.Kind == hub.Room)
 		if !p.ended && !excluded {
-			p.want = append(p.want, event)
+			p.want = append(p.want, events...)
 		}
 	}
 }

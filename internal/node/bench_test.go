@@ -32,7 +32,10 @@ func (s *sink) Unsealed(error)                          {}
 func (s *sink) Lingers()                                {}
 
 // newIdle makes a node that is not running: whoever has it is its loop.
-func newIdle(b *testing.B) *Node {
+func newIdle(t interface {
+	Fatal(args ...any)
+	Cleanup(f func())
+}) *Node {
 	n, err := New(Config{
 		Path: "/ws", Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler),
 		CheckOrigin:  func(*http.Request) bool { return true },
@@ -43,9 +46,9 @@ func newIdle(b *testing.B) *Node {
 		Lobby: session.LobbyConfig{Timeout: time.Hour},
 	})
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	b.Cleanup(n.env.Lobby.Close)
+	t.Cleanup(n.env.Lobby.Close)
 	return n
 }
 
@@ -80,6 +83,33 @@ func BenchmarkDeliver(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkDeliverAll is one of 64 messages of other nodes that come together, for a room with members here.
+func BenchmarkDeliverAll(b *testing.B) {
+	n := newIdle(b)
+	for range 100 {
+		s := &sink{}
+		s.Init(hub.ID(uuid.New()), s, n.hub.Lane(0), nil)
+		n.hub.Admit(&s.Member, hub.Admission{Rooms: []string{"here"}, Welcome: Encode("connected", nil)})
+	}
+	ms := make([]protocol.Message, 64)
+	for i := range ms {
+		ms[i] = protocol.Message{ServerID: "other", Type: protocol.TypeRoom, Target: "here", Event: "message",
+			Data: []byte(`"` + fmt.Sprintf("%0100d", 1) + `"`)}
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if i%64 > 0 {
+			continue
+		}
+		n.deliverAll(ms)
+		if i%256 == 0 {
+			b.StopTimer()
+			n.settle()
+			b.StartTimer()
+		}
 	}
 }
 

@@ -253,7 +253,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	if n.cfg.Broker != nil {
-		r := broker.Receiver{ServerID: n.id, Deliver: n.deliver, Lost: n.lost}
+		r := broker.Receiver{ServerID: n.id, Deliver: n.deliver, DeliverAll: n.deliverAll, Lost: n.lost}
 		if err := n.cfg.Broker.Start(ctx, r); err != nil {
 			return fmt.Errorf("start broker: %w", err)
 		}

@@ -16,10 +16,15 @@ import (
 // Encode makes the message of an event; data is raw JSON, nil for none.
 func Encode(event string, data json.RawMessage) *ws.Message {
 	// The function can't fail: AppendEvent doesn't.
-	msg, _ := ws.BuildMessage(len(event)+len(data)+24, func(dst []byte) ([]byte, error) {
+	msg, _ := ws.BuildMessage(eventSize(event, data), func(dst []byte) ([]byte, error) {
 		return protocol.AppendEvent(dst, event, data), nil
 	})
 	return msg
+}
+
+// eventSize is how long an event is as a message; less if its name has to be escaped.
+func eventSize(event string, data json.RawMessage) int {
+	return len(`{"event":"","data":}`) + len(event) + len(data)
 }
 
 // SendHere queues an event for the target's clients on this node. It never blocks.
@@ -64,19 +69,69 @@ var types = [...]protocol.MessageType{
 }
 
 // deliver takes a message of another node. It is the broker's.
-func (n *Node) deliver(m protocol.Message) {
-	var err error
-	if t, ok := targetOf(m.Type, m.Target); ok {
-		if err = n.SendHere(t, m.Event, m.Data, m.Exclude); err != nil {
-			n.env.Stats.DeliveriesLost.Add(1)
+func (n *Node) deliver(m protocol.Message) { n.deliverSeries([]protocol.Message{m}) }
+
+// deliverAll takes messages of other nodes that have come together. It is the broker's. Those in a row for the same clients
+// go out as one series: but for the bytes, that costs as much for all of them as for one.
+func (n *Node) deliverAll(ms []protocol.Message) {
+	for len(ms) > 0 {
+		k := series(ms)
+		n.deliverSeries(ms[:k])
+		ms = ms[k:]
+	}
+}
+
+// seriesMax bounds the payloads of a series, in bytes: a queue takes it as a whole, or not.
+const seriesMax = 32 << 10
+
+// series is how many of ms, from the first on, can go out as one.
+func series(ms []protocol.Message) int {
+	first := &ms[0]
+	if first.Type > protocol.TypeUser || first.Exclude != nil {
+		return 1
+	}
+	size := payloadSize(first)
+	for i := range ms[1:] {
+		m := &ms[1+i]
+		if size += payloadSize(m); size > seriesMax || m.Type != first.Type || m.Target != first.Target || m.Exclude != nil {
+			return 1 + i
 		}
-	} else if m.Type == protocol.TypeNodes || m.Type == protocol.TypeNode {
-		err = n.cluster.Deliver(m)
+	}
+	return len(ms)
+}
+
+// deliverSeries takes one message of another node, or several for the same clients.
+func (n *Node) deliverSeries(ms []protocol.Message) {
+	var err error
+	first := &ms[0]
+	if t, ok := targetOf(first.Type, first.Target); ok {
+		if err = n.hub.SendMade(t, func() *ws.Message { return encodeAll(ms) }, first.Exclude); err != nil {
+			n.env.Stats.DeliveriesLost.Add(uint64(len(ms)))
+		}
+	} else if first.Type == protocol.TypeNodes || first.Type == protocol.TypeNode {
+		err = n.cluster.Deliver(*first)
 	}
 	if err == nil {
 		return
 	}
 	if skipped, due := n.drops.Due(); due {
-		n.cfg.Log.Warn("message of another node dropped", "error", err, "type", m.Type.String(), "others", skipped)
+		n.cfg.Log.Warn("message of another node dropped", "error", err, "type", first.Type.String(), "others", skipped)
 	}
 }
+
+// encodeAll makes one message, or a series.
+func encodeAll(ms []protocol.Message) *ws.Message {
+	if len(ms) == 1 {
+		return Encode(ms[0].Event, ms[0].Data)
+	}
+	size := 0
+	for i := range ms {
+		size += payloadSize(&ms[i])
+	}
+	return ws.BuildSeries(len(ms), size, func(dst []byte, i int) []byte {
+		return protocol.AppendEvent(dst, ms[i].Event, ms[i].Data)
+	})
+}
+
+// payloadSize is how long the event of m will be.
+func payloadSize(m *protocol.Message) int { return eventSize(m.Event, m.Data) }

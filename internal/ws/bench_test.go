@@ -104,6 +104,22 @@ func BenchmarkNewMessage(b *testing.B) {
 	}
 }
 
+// BenchmarkBuildSeries is one of 64 messages that go out together.
+func BenchmarkBuildSeries(b *testing.B) {
+	for _, n := range benchSizes[:3] {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			p := []byte(event(n))
+			b.SetBytes(int64(len(p)))
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if i%64 == 0 {
+					ws.BuildSeries(64, 64*len(p), func(dst []byte, _ int) []byte { return append(dst, p...) })
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkDeflated is a message made and compressed, as it is once for all receivers.
 func BenchmarkDeflated(b *testing.B) {
 	for _, n := range benchSizes[2:] {

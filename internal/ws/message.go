@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"bytes"
 	"errors"
 	"sync"
 )
@@ -8,6 +9,9 @@ import (
 const (
 	// headerRoom is left before the payload of a Message for the longest unmasked header.
 	headerRoom = 10
+
+	// seriesRoom is left before each payload of a series: most are of 126 bytes to 64 KiB.
+	seriesRoom = 4
 
 	// minDeflate is the shortest payload that is worth compressing, in bytes: below it a delivery costs more in the system
 	// call than in the bytes.
@@ -17,10 +21,11 @@ const (
 // errShrunk means that a build function did not append to what it was given.
 var errShrunk = errors.New("build message: result is shorter than what it was to be appended to")
 
-// A Message is one outgoing text message, encoded once for all who get it. It never changes, and all its methods may be
-// called from any goroutine.
+// A Message is one outgoing text message, or a series of them, encoded once for all who get it. It never changes, and all
+// its methods may be called from any goroutine.
 type Message struct {
-	frame []byte // set when made, then read-only
+	frame  []byte // of a series the frames, one behind the other; set when made, then read-only
+	series int32  // how many messages a series has, 0 for a single message; set when made, then read-only
 
 	once     sync.Once
 	deflated []byte // guarded by once
@@ -51,10 +56,48 @@ func BuildMessage(size int, build func(dst []byte) ([]byte, error)) (*Message, e
 	return &Message{frame: buf[start:len(buf):len(buf)]}, nil
 }
 
-// Frame is the frame as a server sends it, header and payload, not compressed. It must not be changed.
+// BuildSeries encodes n messages, more than one, that everyone gets one behind the other. build appends the payload of
+// message i, which must be UTF-8, to dst, as append does; it must not look at what dst holds, nor keep it. size is how long
+// the payloads are expected to be in all, in bytes; up to that there is one allocation for all frames.
+func BuildSeries(n, size int, build func(dst []byte, i int) []byte) *Message {
+	buf := make([]byte, 0, n*seriesRoom+max(size, 0))
+	var header [headerRoom]byte
+	for i := range n {
+		start := len(buf)
+		buf = build(append(buf, header[:seriesRoom]...), i)
+		length := len(buf) - start - seriesRoom
+		if size := headerSize(length); size != seriesRoom { // it does not fit: the payload makes room, or moves up
+			buf = append(buf, header[:max(0, size-seriesRoom)]...)
+			copy(buf[start+size:], buf[start+seriesRoom:start+seriesRoom+length])
+			buf = buf[:start+size+length]
+		}
+		AppendHeader(buf[start:start], OpText, false, length)
+	}
+	return &Message{frame: buf[:len(buf):len(buf)], series: int32(n)}
+}
+
+// Count is how many messages m is.
+func (m *Message) Count() int { return max(1, int(m.series)) }
+
+// Split appends the messages of a series to dst, each in memory of its own, so that who keeps one does not keep all; a
+// single one as it is.
+func (m *Message) Split(dst []*Message) []*Message {
+	if m.series == 0 {
+		return append(dst, m)
+	}
+	for rest := m.frame; len(rest) > 0; {
+		end := FrameEnd(rest, 1)
+		dst = append(dst, &Message{frame: bytes.Clone(rest[:end])})
+		rest = rest[end:]
+	}
+	return dst
+}
+
+// Frame is the frame as a server sends it, header and payload, not compressed; of a series the frames. It must not be
+// changed.
 func (m *Message) Frame() []byte { return m.frame }
 
-// Payload is the part of Frame after the header. It must not be changed.
+// Payload is the part of Frame after the header, of a single message. It must not be changed.
 func (m *Message) Payload() []byte {
 	switch m.frame[1] {
 	case length16:
@@ -66,7 +109,7 @@ func (m *Message) Payload() []byte {
 	}
 }
 
-// Deflated is the frame for connections that agreed on compression: Frame itself where that does not pay, because the
+// Deflated is the frame, or frames, for connections that agreed on compression: as in Frame where that does not pay, because the
 // payload is short or doesn't shrink. The first call compresses; calls meanwhile wait for it. It must not be changed.
 func (m *Message) Deflated() []byte {
 	m.once.Do(m.deflate)
@@ -74,6 +117,12 @@ func (m *Message) Deflated() []byte {
 }
 
 func (m *Message) deflate() {
+	if m.series > 0 {
+		for _, single := range m.Split(nil) {
+			m.deflated = append(m.deflated, single.Deflated()...)
+		}
+		return
+	}
 	m.deflated = m.frame
 	payload := m.Payload()
 	if len(payload) < minDeflate {

@@ -41,6 +41,41 @@ func TestMessage(t *testing.T) {
 	}
 }
 
+// TestSeries: a series is its messages one behind the other, whole, compressed and taken apart.
+func TestSeries(t *testing.T) {
+	t.Parallel()
+	payload := func(i int) string { return strings.Repeat("abcdefghi ", messageSizes[i]/10+1)[:messageSizes[i]] }
+	var frames []byte
+	var said []string
+	for i := range messageSizes {
+		frames = append(frames, plain(fin|text, payload(i))...)
+		said = append(said, says(long("text", payload(i)))...)
+	}
+	for how, size := range map[string]int{"as expected": len(frames), "longer": 100, "shorter": 2 * len(frames)} {
+		m := ws.BuildSeries(len(messageSizes), size, func(dst []byte, i int) []byte { return append(dst, payload(i)...) })
+		if !bytes.Equal(m.Frame(), frames) || m.Count() != len(messageSizes) {
+			t.Errorf("%s: %d messages, %d bytes of frames; want %d of %d", how, m.Count(), len(m.Frame()), len(messageSizes), len(frames))
+		}
+		if got := fed(side{ws.Client, 1 << 20, true}.endpoint(), m.Deflated()); !slices.Equal(got, said) {
+			t.Errorf("%s, deflated: got %v, want %v", how, got, said)
+		}
+		if len(m.Deflated()) > len(frames)/10 {
+			t.Errorf("%s: %d bytes deflated to %d", how, len(frames), len(m.Deflated()))
+		}
+		single := ws.NewMessage([]byte("single"))
+		parts := m.Split([]*ws.Message{single})
+		parts = single.Split(parts)
+		if len(parts) != 2+len(messageSizes) || parts[0] != single || parts[len(parts)-1] != single {
+			t.Fatalf("%s: taken apart to %d", how, len(parts))
+		}
+		for i, part := range parts[1 : len(parts)-1] {
+			if string(part.Payload()) != payload(i) || part.Count() != 1 {
+				t.Errorf("%s: message %d is %.20q of %d", how, i, part.Payload(), part.Count())
+			}
+		}
+	}
+}
+
 func TestMessageThatDoesNotShrink(t *testing.T) {
 	t.Parallel()
 	rng := rand.NewChaCha8([32]byte{})
@@ -88,9 +123,12 @@ func TestMessageAllocations(t *testing.T) {
 		"BuildMessage": func() {
 			_, _ = ws.BuildMessage(100, func(dst []byte) ([]byte, error) { return append(dst, payload...), nil })
 		},
+		"BuildSeries": func() {
+			ws.BuildSeries(100, 100*len(payload), func(dst []byte, _ int) []byte { return append(dst, payload...) })
+		},
 	} {
 		if n := testing.AllocsPerRun(100, f); n > 2 {
-			t.Errorf("%s: %v allocations, want one for the Message and one for the frame", name, n)
+			t.Errorf("%s: %v allocations, want one for the Message and one for its frames", name, n)
 		}
 	}
 }
