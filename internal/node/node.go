@@ -106,6 +106,7 @@ type Node struct {
 	cluster *cluster.Cluster // set by New, then read-only; nil without a broker
 	made    time.Time        // set by New, then read-only
 	drops   *sparse.Lines    // set by New, then read-only
+	ids     ids
 
 	// Guards phase. Held for reading while a connection is taken over, so that Shutdown misses none.
 	mu    sync.RWMutex

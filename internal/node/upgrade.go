@@ -8,9 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/ws"
@@ -154,7 +151,7 @@ func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, seen ne
 func (n *Node) open(conn transport.Conn, c carrier, remote netip.AddrPort, accepted ws.Accepted) *session.Session {
 	return session.Open(n.env, session.Opening{
 		Conn: conn, Lane: n.hub.Lane(c.base + conn.Loop()), Looped: c.base < n.loops,
-		ID: hub.ID(uuid.New()), Remote: remote, Deflate: accepted.Deflate,
+		ID: n.ids.next(), Remote: remote, Deflate: accepted.Deflate,
 	})
 }
 

@@ -1,0 +1,35 @@
+package node
+
+import (
+	"crypto/rand"
+	"sync"
+
+	"github.com/hearthws/hearth/internal/hub"
+)
+
+// idsAtOnce is for how many ids random bytes are fetched at a time. For each alone it would be a system call, and on a deep
+// stack, which net/http's goroutine would have to grow for it: a fourteenth of what a connect costs.
+const idsAtOnce = 64
+
+// ids makes the ids of clients: UUIDs of version 4. Its zero value is ready; any goroutine.
+type ids struct {
+	mu    sync.Mutex // guards the fields below
+	fresh [idsAtOnce * len(hub.ID{})]byte
+	left  int // bytes of fresh, its last, that are nobody's yet
+}
+
+func (s *ids) next() (id hub.ID) {
+	s.mu.Lock()
+	if s.left == 0 {
+		_, _ = rand.Read(s.fresh[:]) // never fails
+		s.left = len(s.fresh)
+	}
+	taken := s.fresh[len(s.fresh)-s.left:][:len(id)]
+	copy(id[:], taken)
+	clear(taken)
+	s.left -= len(id)
+	s.mu.Unlock()
+	id[6] = id[6]&0x0f | 4<<4 // the version (RFC 9562 §5.4)
+	id[8] = id[8]&0x3f | 2<<6 // the variant
+	return id
+}
