@@ -13,9 +13,6 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// answerTimeout bounds the writing of the handshake's answer, a few hundred bytes into an empty socket buffer.
-const answerTimeout = 5 * time.Second
-
 // ServeHTTP answers an opening handshake and takes its connection over; it returns as soon as that is done.
 func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if n.hold() {
@@ -115,17 +112,10 @@ func unavailable(why string) error {
 	}
 }
 
-// takeOver answers the handshake and gives the connection to a transport. On error nc stays the caller's.
+// takeOver gives the connection to a transport, whose loop answers the handshake. On error nc stays the caller's.
 func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, seen netip.Addr) error {
 	if b, ok := nc.(*begun); ok { // an event loop takes it back, but not in its wrapping
 		nc, early = b.Conn, slices.Concat(early, b.read)
-	}
-	// It ends with the answer: a transport asks for none, or clears it.
-	if err := nc.SetWriteDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return err
-	}
-	if _, err := nc.Write(ws.AppendResponse(nil, accepted, nil)); err != nil {
-		return err
 	}
 	n.mu.RLock()
 	defer n.mu.RUnlock()
@@ -141,7 +131,9 @@ func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, seen ne
 	for i := 0; i < len(n.carriers) && errors.Is(err, transport.ErrUnsupported); i++ {
 		c := n.carriers[i]
 		err = c.Adopt(nc, early, func(conn transport.Conn) transport.Handler {
-			return n.open(conn, c, remote, accepted)
+			s := n.open(conn, c, remote, accepted)
+			s.Control(ws.AppendResponse(nil, accepted, nil)) // ahead of all that will be sent to it
+			return s
 		})
 	}
 	return err

@@ -230,7 +230,6 @@ func (c *connection) endLocked(err error) {
 
 // read is the life of the connection.
 func (c *connection) read(early []byte) {
-	_ = c.nc.SetDeadline(time.Time{}) // one that was left behind would cut it off
 	err := c.readAll(early)
 	if err == io.EOF {
 		c.settle()

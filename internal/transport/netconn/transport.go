@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/hearthws/hearth/internal/transport"
 )
@@ -72,6 +73,7 @@ func (t *Transport) Adopt(nc net.Conn, early []byte, open transport.Open) error 
 		return err
 	}
 	defer t.adopting.Done()
+	_ = nc.SetDeadline(time.Time{}) // one that was left behind would cut it off
 	c.handler = open(c)
 	early = bytes.Clone(early)
 	t.wg.Go(func() { c.read(early) }) // ended by the end of the connection, at the latest by Close, which waits
