@@ -48,6 +48,9 @@ func (ev Event) Check() error {
 		if len(ev.Exclude) > 0 {
 			return fmt.Errorf("clients can be excluded from a room or from all, not from a %s", ev.To)
 		}
+		if ev.To == ToClient && !protocol.IsID(ev.Target) { // it would go, to nobody
+			return fmt.Errorf("no client has the id %.40q: ids of clients are as in 2f1b7c1e-6d0c-4f0e-9a55-0d4b2f6f8c11", ev.Target)
+		}
 	default:
 		return fmt.Errorf("unknown kind of target %q: there are room, user, client and all", ev.To)
 	}
