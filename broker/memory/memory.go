@@ -109,7 +109,7 @@ func (n *Broker) Start(ctx context.Context, r broker.Receiver) error {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("start: %w", err)
+		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -76,7 +76,7 @@ func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("start: %w", err)
+		return fmt.Errorf("redis: %w", err)
 	}
 	if err := b.enter(); err != nil {
 		return err
@@ -160,9 +160,9 @@ func (b *Broker) begin(ctx context.Context, s *subscription) (*wire, error) {
 			return nil, broker.ErrClosed
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("start: %w: redis at %s: last error: %w", ctx.Err(), b.config.where(), last)
+			return nil, fmt.Errorf("%w: redis at %s: last error: %w", ctx.Err(), b.config.where(), last)
 		}
-		return nil, fmt.Errorf("start: redis at %s: %w", b.config.where(), last)
+		return nil, fmt.Errorf("redis at %s: %w", b.config.where(), last)
 	}
 }
 

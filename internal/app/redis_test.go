@@ -268,6 +268,9 @@ func TestServeWithoutItsRedis(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") || !strings.Contains(err.Error(), "redis-timeout") || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("run: %v", err)
 		}
+		if strings.Count(err.Error(), "start") != 1 {
+			t.Errorf("what was being done is said more than once: %v", err)
+		}
 		if log.count("waiting for Redis") != 1 || log.count("s3cret") > 0 {
 			t.Errorf("the log: %s", log.b.String())
 		}

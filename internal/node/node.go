@@ -151,13 +151,13 @@ func (n *Node) startTransports() error {
 	if n.loops > 0 {
 		t, err := epoll.New(n.transportConfig(n.loops, 0))
 		if err != nil {
-			return fmt.Errorf("start event loops: %w", err)
+			return fmt.Errorf("event loops: %w", err)
 		}
 		n.carriers = append(n.carriers, carrier{t, 0})
 	}
 	t, err := netconn.New(n.transportConfig(1, n.loops))
 	if err != nil {
-		return fmt.Errorf("start netconn: %w", errors.Join(err, n.closeTransports()))
+		return fmt.Errorf("netconn: %w", errors.Join(err, n.closeTransports()))
 	}
 	n.carriers = append(n.carriers, carrier{t, n.loops})
 	return nil
@@ -256,7 +256,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	if n.cfg.Broker != nil {
 		r := broker.Receiver{ServerID: n.id, Deliver: n.deliver, DeliverAll: n.deliverAll, Lost: n.lost}
 		if err := n.cfg.Broker.Start(ctx, r); err != nil {
-			return fmt.Errorf("start broker: %w", err)
+			return fmt.Errorf("broker: %w", err)
 		}
 		n.cluster.Start(ctx)
 	}
