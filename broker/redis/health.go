@@ -87,7 +87,11 @@ func newThrottle(l *slog.Logger, text string) *throttle {
 
 func (t *throttle) log(err error, about ...any) {
 	if skipped, due := t.lines.Due(); due {
-		t.logger.Warn(t.text, append([]any{"messages", skipped + 1, "error", err}, about...)...)
+		args := []any{"messages", skipped + 1, "error", err}
+		if reason := reasonOf(err); reason != reasonOther {
+			args = append(args, "reason", reason)
+		}
+		t.logger.Warn(t.text, append(args, about...)...)
 	}
 }
 

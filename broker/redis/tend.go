@@ -155,6 +155,8 @@ func (s *subscription) tend(ctx context.Context, w *wire) error {
 			if s.back(probe) {
 				t.late.Stop()
 			}
+		case <-t.left:
+			t.judge()
 		case <-every.C:
 			err = t.ask(ctx)
 		case <-t.late.C:
@@ -196,6 +198,7 @@ type tending struct {
 	idle  *time.Timer // for the end of the grace
 	late  *time.Timer // for a probe that does not come back
 	probe *call
+	left  <-chan struct{} // the probe's done; nil if that has been looked at
 	watch watch
 }
 
@@ -209,6 +212,7 @@ func (t *tending) ask(ctx context.Context) error {
 	}
 	if t.s.sent == "" {
 		t.probe = t.s.sendProbe(began)
+		t.left = t.probe.done
 		t.late.Reset(t.s.config.ProbeTimeout)
 	}
 	t.s.mu.Lock()
@@ -217,8 +221,21 @@ func (t *tending) ask(ctx context.Context) error {
 	return nil
 }
 
-// missing judges a probe that is late. One that never left tells nothing of the subscription, but that nothing else leaves
-// either; and one that came while a long round kept tend from looking is not missing.
+// judge looks at what became of a probe on its way out. One that Redis refuses will not be back, and nor does anything else leave;
+// that there is no connection the outbox has told.
+func (t *tending) judge() {
+	t.left = nil
+	err := t.probe.errs[0]
+	if err == nil || errors.Is(err, broker.ErrDown) || errors.Is(err, errTooOld) || t.s.sent == "" {
+		return
+	}
+	t.s.sent = ""
+	t.late.Stop()
+	t.s.health.update(func() { t.s.health.echo = err })
+}
+
+// missing judges a probe that is late. One that never left tells nothing of the subscription, and one that came while a long
+// round kept tend from looking is not missing.
 func (t *tending) missing() error {
 	select {
 	case probe := <-t.s.seen:
@@ -230,11 +247,9 @@ func (t *tending) missing() error {
 	t.s.sent = ""
 	select {
 	case <-t.probe.done:
-		err := t.probe.errs[0]
-		if err == nil {
+		if t.probe.errs[0] == nil {
 			return errProbe
 		}
-		t.s.health.update(func() { t.s.health.echo = err })
 	default:
 	}
 	return nil
@@ -300,7 +315,7 @@ func (s *subscription) note(refusals []refusal) {
 	for _, r := range refusals {
 		s.refusal = r.err
 		s.health.failed(r.err)
-		s.refusals.log(r.err, "reason", reasonOf(r.err), "channel", clip(r.channels[0]))
+		s.refusals.log(r.err, "channel", clip(r.channels[0]))
 	}
 }
 
