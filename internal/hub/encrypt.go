@@ -59,21 +59,15 @@ func (l *Lane) encrypt(m *Member, c *Change) {
 		c.done <- ErrNotMember
 		return
 	}
+	// What is taken back is counted before it is, and the outlet seen: a publisher that paces itself must not miss it.
+	held := m.link.Buffered()
+	c.outlet.count(held)
+	l.sealing.changes.Add(1)
+	l.convert(m, c.outlet)
 	var back takenBack
 	for _, piece := range m.link.TakeBack(ws.FrameEnd) {
 		back.read(piece)
 	}
-	l.hub.mu.Lock()
-	counted := m.admitted
-	if counted {
-		l.hub.countLocked(m, -1)
-	}
-	m.outlet.Store(c.outlet) // now, so that an answer to Last can be opened
-	if counted {
-		l.hub.countLocked(m, 1)
-	}
-	l.hub.mu.Unlock()
-
 	clear := 0
 	if c.InClear != nil {
 		clear = c.InClear(back.payloads)
@@ -90,7 +84,20 @@ func (l *Lane) encrypt(m *Member, c *Change) {
 	m.sealed = true
 	l.hub.delivered.Add(-uint64(len(back.payloads) - clear)) // they have not been
 	l.regain(c.outlet, back.payloads[clear:])
+	c.outlet.count(-held)
 	c.done <- nil
+}
+
+// convert makes m one of the encrypted members. Nothing goes through its outlet before it is sealed, but an answer to the last
+// message in clear can be opened.
+func (l *Lane) convert(m *Member, o *outlet) {
+	l.hub.mu.Lock()
+	defer l.hub.mu.Unlock()
+	if m.admitted {
+		l.hub.countLocked(m, -1)
+		defer l.hub.countLocked(m, 1)
+	}
+	m.outlet.Store(o)
 }
 
 // regain queues what was taken back. It was accepted when it was shorter, and waits now however much that is.

@@ -113,7 +113,16 @@ func (m *Member) Finish(frame []byte) {
 }
 
 // Buffered is how many bytes m's peer has not taken yet, what is to be encrypted for it included.
-func (m *Member) Buffered() int { return m.sealing() + m.link.Buffered() }
+func (m *Member) Buffered() int {
+	if o := m.outlet.Load(); o != nil {
+		return o.pending()
+	}
+	n := m.link.Buffered()
+	if o := m.outlet.Load(); o != nil { // has become encrypted, and the link's bytes may have been taken back before they were counted
+		n = o.pending()
+	}
+	return n
+}
 
 // Tick hands what is queued to the connections. It is the loop's, once a turn; more says that there is work left for
 // the next turn, which should come at once.

@@ -90,14 +90,6 @@ func (m *Member) Cipher() *seal.Cipher {
 	return nil
 }
 
-// sealing is how many bytes are to be encrypted for m, and then to be written.
-func (m *Member) sealing() int {
-	if o := m.outlet.Load(); o != nil {
-		return int(o.waiting.Load())
-	}
-	return 0
-}
-
 // frameOf is msg in the form that m takes in clear.
 func (m *Member) frameOf(msg *ws.Message) []byte {
 	if m.Deflate {

@@ -109,9 +109,15 @@ func sealedAtMost(n, bytes int) int {
 	return bytes/3*4 + n*(ws.FrameSize(seal.EnvelopeSize(0))+16) // a longer header, and the rounding of base64
 }
 
+// pending is how much waits for the member. It asks in the order in which messages go: so none is missed.
+func (o *outlet) pending() int {
+	n := int(o.waiting.Load())
+	return n + o.member.link.Buffered()
+}
+
 // fits reports whether n more bytes may wait. As for a connection, one of any size may if nothing else does.
 func (o *outlet) fits(n int) bool {
-	waiting := int(o.waiting.Load()) + o.member.link.Buffered()
+	waiting := o.pending()
 	return waiting == 0 || waiting+n <= o.member.lane.hub.backpressure
 }
 
@@ -137,7 +143,18 @@ func (o *outlet) push(b *batch) int {
 // add queues b, whatever waits.
 func (o *outlet) add(b *batch) {
 	o.queue = append(o.queue, b)
-	o.waiting.Add(int64(b.size))
+	o.count(b.size)
+}
+
+// count counts n bytes more, or less, in what waits.
+func (o *outlet) count(n int) {
+	owing := &o.member.lane.sealing.owing
+	switch now := o.waiting.Add(int64(n)); {
+	case n > 0 && now == int64(n):
+		owing.Add(1)
+	case n < 0 && now == 0:
+		owing.Add(-1)
+	}
 }
 
 // advance forgets the n oldest messages.
@@ -166,7 +183,7 @@ func (o *outlet) discard() (n int) {
 	}
 	n -= o.at
 	o.queue, o.at = nil, 0
-	o.waiting.Store(0)
+	o.count(-int(o.waiting.Load()))
 	return n
 }
 

@@ -1,5 +1,7 @@
 package hub
 
+import "sync/atomic"
+
 const (
 	// harvestMax is how many members' sealed messages a turn hands to connections, so that the loop reads in between.
 	harvestMax = 256
@@ -13,6 +15,10 @@ const (
 
 // sealing is what a lane keeps for its encrypted members.
 type sealing struct {
+	// Any goroutine; changed by the loop.
+	owing   atomic.Int32 // members for whom something waits to be sealed, or to be written then
+	changes atomic.Int32 // members that have become encrypted, so that what their connections held was taken back
+
 	// Guarded by Lane.mu.
 	ripe  []sealed // is to be written
 	bytes int      // of ripe
@@ -178,7 +184,7 @@ func (l *Lane) hand(r *sealed, alone bool) {
 		}
 	}
 	o.advance(r.taken)
-	o.waiting.Add(-int64(r.reserved))
+	o.count(-r.reserved)
 	if r.done {
 		l.proceed(o)
 	}

@@ -138,7 +138,7 @@ func (h *Hub) Pending(t Target) int {
 		}
 		n := h.lanes[i].pending(encrypted)
 		slowest := 0
-		if encrypted || h.backlogged(i) {
+		if h.lanes[i].owes() {
 			for _, m := range g.sets[i].members {
 				slowest = max(slowest, m.Buffered())
 			}
@@ -146,6 +146,14 @@ func (h *Hub) Pending(t Target) int {
 		worst = max(worst, n+slowest)
 	}
 	return worst
+}
+
+// owes reports whether something may wait for any of the lane's members behind the lane itself. What is on its way from one place to
+// the next is counted in both, and they are asked in the order in which it goes; only a change to encryption takes bytes
+// back, from a connection.
+func (l *Lane) owes() bool {
+	changes := l.sealing.changes.Load()
+	return l.sealing.owing.Load() > 0 || l.hub.backlogged(l.index) || l.sealing.changes.Load() != changes
 }
 
 // pending is how many bytes wait in the lane, for somebody who may be encrypted: then they will be more. It is to be

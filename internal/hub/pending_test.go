@@ -1,0 +1,170 @@
+package hub_test
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/ws"
+)
+
+// metered is a member whose connection keeps what is written, as real ones do, until the peer takes it.
+type metered struct {
+	client
+	back    func() // called when all is taken back, on the loop; set before the change
+	waiting atomic.Int64
+	taken   atomic.Int64 // messages, and counted before they wait no more
+
+	mu      sync.Mutex // guards the fields below
+	pieces  [][]byte
+	low     int64
+	drained bool // Drained is due
+}
+
+func (m *metered) Write(p []byte) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pieces = append(m.pieces, p)
+	m.waiting.Add(int64(len(p)))
+	return true
+}
+
+func (m *metered) WriteNow(p []byte) bool { return m.Write(p) }
+func (m *metered) Buffered() int          { return int(m.waiting.Load()) }
+
+func (m *metered) Await(n int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.low = int64(n)
+	return m.waiting.Load() >= m.low
+}
+
+func (m *metered) TakeBack(func([]byte, int) int) [][]byte {
+	m.mu.Lock()
+	back := m.pieces
+	m.pieces = nil
+	m.waiting.Store(0)
+	m.mu.Unlock()
+	m.back()
+	return back
+}
+
+// take is the peer's: it takes what was written first.
+func (m *metered) take() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.pieces) == 0 {
+		return
+	}
+	var in inbox
+	end := ws.NewEndpoint(ws.Client, 1<<20, false)
+	_ = end.Feed(bytes.Clone(m.pieces[0]), &in) // whole frames, or the test hangs
+	m.taken.Add(int64(len(in.events)))
+	now := m.waiting.Add(-int64(len(m.pieces[0])))
+	m.pieces = m.pieces[1:]
+	if now < m.low {
+		m.low, m.drained = 0, true
+	}
+}
+
+// due reports once that the connection has drained.
+func (m *metered) due() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	due := m.drained
+	m.drained = false
+	return due
+}
+
+// TestPendingMissesNothing: wherever messages are on their way to a client, and while it becomes an encrypted one and they are
+// taken back, a publisher that asks hears of all of them.
+func TestPendingMissesNothing(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		pendingMissesNothing(t)
+	}
+}
+
+func pendingMissesNothing(t *testing.T) {
+	const before, after = 100, 100
+	m := &metered{}
+	h := newHub(1, hub.Config{Backpressure: 1 << 30, Backlogged: func(int) bool { return m.waiting.Load() > 0 }})
+	m.Init(idOf("m"), m, h.Lane(0), m)
+	h.Admit(&m.Member, hub.Admission{User: "u", Rooms: []string{"r"}, Welcome: message("connected")})
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer close(stop)
+	var reading atomic.Bool
+	all.Go(func() { // the loop, and the peer; ends with stop
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if reading.Load() {
+				m.take()
+			}
+			if m.due() {
+				m.Drained()
+			}
+			h.Lane(0).Tick()
+		}
+	})
+	msg := ws.NewMessage([]byte(`{"event":"m","data":"` + strings.Repeat("x", 500) + `"}`))
+	sent := int64(1)
+	check := func() {
+		for _, to := range []hub.Target{toRoom("r"), toUser("u"), toClient("m")} {
+			pending := h.Pending(to)
+			if least := (sent - 1 - m.taken.Load()) * int64(len(msg.Frame())); int64(pending) < least { // but for the welcome
+				t.Errorf("%d bytes pending, and at least %d are", pending, least)
+			}
+		}
+	}
+	send := func() {
+		if err := h.Send(toRoom("r"), msg, nil); err != nil {
+			t.Fatal(err)
+		}
+		sent++
+		check()
+	}
+	for range before {
+		send()
+	}
+	m.back = check
+	changed := make(chan error, 1)
+	all.Go(func() { // ends with the change
+		changed <- h.Encrypt(context.Background(), stop, &m.Member, hub.Change{Encryption: hub.Encryption{Cipher: cipher(t)}})
+	})
+	for !m.Encrypted() {
+		check()
+	}
+	for range 100 {
+		check()
+	}
+	reading.Store(true)
+	if err := <-changed; err != nil {
+		t.Fatal(err)
+	}
+	for range after {
+		send()
+	}
+	for end := time.Now().Add(20 * time.Second); m.taken.Load() < sent; check() {
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d messages were taken", m.taken.Load(), sent)
+		}
+	}
+	// What was sealed is counted until the loop has looked at it once more.
+	for end := time.Now().Add(20 * time.Second); h.Pending(toAll()) > 0; {
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes are pending, and all is taken", h.Pending(toAll()))
+		}
+	}
+	h.Wait()
+}
