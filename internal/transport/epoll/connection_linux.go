@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connection implements RawConn. An idle server consists of these: keep it within 96 bytes. What a write needs comes
+// connection implements RawConn. An idle server consists of these: keep it within 80 bytes. What a write needs comes
 // first, and so lies in one line of the processor's cache.
 type connection struct {
 	loop    *loop          // set when it is made, then read-only
@@ -20,13 +20,11 @@ type connection struct {
 	fd      int32          // owned by the loop
 	state   state          // owned by the loop
 
-	interest uint32            // what epoll has been asked for; owned by the loop
+	interest uint16            // what epoll has been asked for, as far as it ever is; owned by the loop
 	orders   atomic.Uint32     // what others want of it; any goroutine
+	serial   uint32            // unlike fd, never that of an earlier connection; set when it is made, then read-only
 	handler  transport.Handler // owned by the loop, once registered
-
-	// Set when it is made, then read-only.
-	remote netip.AddrPort
-	serial uint32 // unlike fd, never that of an earlier connection
+	remote   address           // set when it is made, then read-only
 
 	low uint32 // awaited: what the handler waits for Buffered to fall below; owned by the loop
 }
@@ -54,7 +52,7 @@ const (
 )
 
 func (c *connection) Buffered() int              { return int(c.waiting.Load()) }
-func (c *connection) RemoteAddr() netip.AddrPort { return c.remote }
+func (c *connection) RemoteAddr() netip.AddrPort { return c.loop.t.zones.addrPort(c.remote) }
 func (c *connection) Loop() int                  { return c.loop.index }
 
 func (c *connection) Abort()  { c.order(aborted, 0) }

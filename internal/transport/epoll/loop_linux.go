@@ -252,7 +252,7 @@ func (l *loop) receive(c *connection, events uint32) {
 	if c.is(closing) {
 		return
 	}
-	if c.interest&readable == 0 || c.orders.Load()&(paused|aborted) != 0 {
+	if !c.reading() || c.orders.Load()&(paused|aborted) != 0 {
 		if events&(hungUp|broken) != 0 { // cannot be turned off, and would come again at once
 			l.lose(c, hangup(c.fd))
 		}
@@ -313,7 +313,7 @@ func (l *loop) register(c *connection, early []byte) {
 	}
 	l.table.set(c.fd, c)
 	c.interest = c.wants()
-	ev := unix.EpollEvent{Events: c.interest, Fd: c.fd, Pad: int32(c.serial)}
+	ev := unix.EpollEvent{Events: uint32(c.interest), Fd: c.fd, Pad: int32(c.serial)}
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(c.fd), &ev); err != nil {
 		l.drop(c, os.NewSyscallError("epoll_ctl", err))
 		return
@@ -324,7 +324,7 @@ func (l *loop) register(c *connection, early []byte) {
 	if len(early) == 0 {
 		return
 	}
-	if c.interest&readable == 0 { // paused
+	if !c.reading() { // paused
 		l.held[c] = early
 		return
 	}
@@ -342,7 +342,7 @@ func (l *loop) carryOut(c *connection) {
 		return
 	}
 	l.watch(c)
-	if early, ok := l.held[c]; ok && c.interest&readable != 0 {
+	if early, ok := l.held[c]; ok && c.reading() {
 		delete(l.held, c)
 		c.handler.Data(early, l.now)
 	}
@@ -350,15 +350,18 @@ func (l *loop) carryOut(c *connection) {
 
 // wants is what epoll should tell of c. It always tells of the end of a connection, and that of the peer's side is
 // read like data: asking for EPOLLRDHUP would only have it come again and again while nobody reads.
-func (c *connection) wants() (events uint32) {
+func (c *connection) wants() (events uint16) {
 	if c.orders.Load()&paused == 0 && !c.is(ended) {
-		events |= readable
+		events |= uint16(readable)
 	}
 	if c.is(blocked) {
-		events |= writable
+		events |= uint16(writable)
 	}
 	return events
 }
+
+// reading reports whether epoll has been asked for what arrives.
+func (c *connection) reading() bool { return uint32(c.interest)&readable != 0 }
 
 // watch tells epoll what is wanted of c now, if that has changed.
 func (l *loop) watch(c *connection) {
@@ -367,7 +370,7 @@ func (l *loop) watch(c *connection) {
 		return
 	}
 	c.interest = want
-	ev := unix.EpollEvent{Events: want, Fd: c.fd, Pad: int32(c.serial)}
+	ev := unix.EpollEvent{Events: uint32(want), Fd: c.fd, Pad: int32(c.serial)}
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, int(c.fd), &ev); err != nil {
 		l.drop(c, os.NewSyscallError("epoll_ctl", err))
 	}
