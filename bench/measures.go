@@ -138,25 +138,25 @@ var plainMeasures = []measure{
 	{
 		name: "steady", mode: "fan",
 		full:    load{clients: 1000, messages: 500, rate: 50, seconds: 20, settle: 0.7},
-		check:   load{clients: 50, messages: 50, rate: 100, seconds: 5, settle: 0.1},
+		check:   load{clients: 50, messages: 50, rate: 100, seconds: 60, settle: 0.1},
 		figures: []figure{cpuPerDelivery(0.95, 1.15)},
 	},
 	{
 		name: "single", mode: "fan",
 		full:    load{clients: 1000, messages: 1500, batch: 1, seconds: 40, settle: 0.7},
-		check:   load{clients: 50, messages: 100, batch: 1, seconds: 5, settle: 0.1},
+		check:   load{clients: 50, messages: 100, batch: 1, seconds: 60, settle: 0.1},
 		figures: []figure{cpuPerDelivery(0.95, 1.15), deliveriesPerSecond},
 	},
 	{
 		name: "burst", mode: "fan",
 		full:    load{clients: 1000, messages: 20000, batch: 64, seconds: 40, settle: 0.7},
-		check:   load{clients: 50, messages: 2000, batch: 64, seconds: 5, settle: 0.1},
+		check:   load{clients: 50, messages: 2000, batch: 64, seconds: 60, settle: 0.1},
 		figures: []figure{cpuPerDelivery(0.5, 1.25), deliveriesPerSecond},
 	},
 	{
 		name: "free", mode: "fan",
 		full:  load{clients: 1000, messages: 40000, batch: 0, seconds: 40, settle: 0.7},
-		check: load{clients: 50, messages: 4000, batch: 0, seconds: 5, settle: 0.1},
+		check: load{clients: 50, messages: 4000, batch: 0, seconds: 60, settle: 0.1},
 		figures: []figure{
 			{key: "per_s", name: "deliveries/s", of: reading.messagesPerSecond, targets: []target{
 				{server: serverHearth, against: serverRef, bound: 4, atLeast: true}}},

@@ -7,7 +7,7 @@ var redisMeasures = []measure{
 	{
 		name: "redis-held", mode: "held", servers: hearthAndRef, redis: true,
 		full:  load{clients: 1, messages: 400_000, batch: 4096, seconds: 40, settle: 0.7},
-		check: load{clients: 3, messages: 5000, batch: 256, seconds: 5, settle: 0.1},
+		check: load{clients: 3, messages: 5000, batch: 256, seconds: 60, settle: 0.1},
 		figures: []figure{
 			{key: "cpu_us", name: "CPU µs/message", of: func(r reading) float64 { return r.ServerCPUS * 1e6 / float64(r.Published) },
 				targets: []target{atMost(serverRef, 0.4)}},
@@ -17,7 +17,7 @@ var redisMeasures = []measure{
 	{
 		name: "redis-elsewhere", mode: "elsewhere", servers: hearthAndRef, redis: true,
 		full:  load{clients: 100, messages: 1_000_000, refs: 400_000, seconds: 40, settle: 1},
-		check: load{clients: 3, messages: 20_000, seconds: 5, settle: 0.2},
+		check: load{clients: 3, messages: 20_000, seconds: 60, settle: 0.2},
 		figures: []figure{
 			{key: "cpu_us", name: "CPU µs/message", of: reading.cpuBeyondIdle, targets: []target{atMost(serverRef, 0.02)}},
 			{key: "per_s", name: "messages/s", of: func(r reading) float64 { return float64(r.Published) / r.Seconds }},
@@ -39,7 +39,7 @@ var redisMeasures = []measure{
 	{
 		name: "rooms", mode: "rooms", servers: hearthAndRef, redis: true,
 		full:  load{clients: 100, rooms: 100_000, messages: 1, seconds: 40, settle: 1},
-		check: load{clients: 10, rooms: 1000, messages: 1, seconds: 5, settle: 0.1},
+		check: load{clients: 10, rooms: 1000, messages: 1, seconds: 60, settle: 0.1},
 		figures: []figure{
 			{key: "joins", name: "joins/s", of: func(r reading) float64 { return float64(r.Rooms) / r.JoinSeconds }},
 			{key: "join_us", name: "CPU µs/join", of: func(r reading) float64 { return r.JoinCPUS * 1e6 / float64(r.Rooms) }},

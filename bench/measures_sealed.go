@@ -6,7 +6,7 @@ var sealedMeasures = []measure{
 	{
 		name: "sealed", mode: "fan", sealed: true,
 		full:  load{clients: 1000, sealed: 1000, kept: 3, messages: 4000, refs: 200, batch: 64, seconds: 40, settle: 0.7},
-		check: load{clients: 20, sealed: 20, kept: 20, messages: 300, batch: 64, seconds: 10, settle: 0.1},
+		check: load{clients: 20, sealed: 20, kept: 20, messages: 300, batch: 64, seconds: 60, settle: 0.1},
 		figures: []figure{
 			{key: "cpu_us", name: "CPU µs/delivery", of: func(r reading) float64 { return r.cpuPerMessage() + r.AESUS },
 				targets: []target{atMost(serverRef, 0.05), atMost(serverLimit, 2)}},
@@ -17,7 +17,7 @@ var sealedMeasures = []measure{
 	{
 		name: "sealed-mixed", mode: "mixed", sealed: true, servers: hearthAndRef,
 		full:  load{clients: 1000, sealed: 800, kept: 3, messages: 100, rate: 20, seconds: 40, settle: 0.7},
-		check: load{clients: 20, sealed: 10, kept: 10, messages: 20, rate: 100, seconds: 5, settle: 0.1},
+		check: load{clients: 20, sealed: 10, kept: 10, messages: 20, rate: 100, seconds: 60, settle: 0.1},
 		figures: []figure{
 			{key: "p99_us", name: "p99 µs in clear", of: func(r reading) float64 { return r.P99US }},
 			{key: "alone_us", name: "p99 µs in clear, alone", of: func(r reading) float64 { return r.AloneP99US }},

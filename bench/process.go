@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	readyTimeout = 20 * time.Second
-	stopTimeout  = 10 * time.Second
+	readyTimeout = time.Minute
+	stopTimeout  = 30 * time.Second
 )
 
 // A process is a program that runs beside us until it is stopped.

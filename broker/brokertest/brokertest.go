@@ -28,14 +28,14 @@ type Suite struct {
 	// Overflow is how many messages surely are too many for a receiver that delivers nothing. 0 skips the test.
 	Overflow int
 
-	// Patience is how long to wait for what must happen. Default 10 s.
+	// Patience is how long to wait for what must happen. Default one minute.
 	Patience time.Duration
 }
 
 // Run runs the suite, one test after the other.
 func Run(t *testing.T, s Suite) {
 	if s.Patience == 0 {
-		s.Patience = 10 * time.Second
+		s.Patience = time.Minute
 	}
 	for _, test := range []struct {
 		name string

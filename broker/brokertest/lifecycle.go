@@ -342,7 +342,7 @@ func testOverflow(w *world) {
 		select {
 		case <-lasts:
 			arrived = true
-		case <-time.After(w.suite.Patience / 50):
+		case <-time.After(w.suite.Patience / 200):
 		}
 	}
 	w.gaps(b, func() uint64 { return published - delivered.Load() })

@@ -27,7 +27,7 @@ func encryptedClient(t testing.TB, h *hub.Hub, name, user string, rooms ...strin
 // calm gives the lane turns until nothing is being sealed for c.
 func calm(t testing.TB, h *hub.Hub, c *client) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+	for end := time.Now().Add(time.Minute); ; runtime.Gosched() {
 		if !h.Lane(0).Tick() && c.Member.Buffered() == int(c.buffered.Load()) {
 			return
 		}

@@ -40,7 +40,7 @@ func TestSealedMessagesDoNotWaitForAnEmptyConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	patience := time.After(10 * time.Second)
+	patience := time.After(time.Minute)
 	for beside := uint64(0); h.Delivered() < 2+3+beside; {
 		select {
 		case <-wake:

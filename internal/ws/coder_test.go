@@ -151,7 +151,7 @@ func TestCoderClient(t *testing.T) {
 			done := make(chan error, 1)
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { done <- hijackAndEcho(w, r) }))
 			defer srv.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			c, resp, err := websocket.Dial(ctx, srv.URL, &websocket.DialOptions{CompressionMode: mode, CompressionThreshold: 1, HTTPClient: srv.Client()})
 			if err != nil {
@@ -196,7 +196,7 @@ func TestCoderServer(t *testing.T) {
 	for name, mode := range coderModes {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			done := make(chan struct{})
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -154,8 +154,8 @@ func testBackpressure(t *testing.T, b Backend) {
 	m.within(patience)
 	for range 2 {
 		want := fill(t, m, limit, 1000)
-		if w := m.conn.Buffered(); w <= limit-1000 || w > limit {
-			t.Errorf("%d bytes wait, want nearly %d", w, limit)
+		if w := m.conn.Buffered(); w > limit { // no less than fill has seen refused, unless the kernel has taken some since
+			t.Errorf("%d bytes wait, with a limit of %d", w, limit)
 		}
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(m.nc, got); err != nil || !bytes.Equal(got, want) {

@@ -12,7 +12,7 @@ import (
 )
 
 // patience is after how long something that must happen is taken to have failed. Nothing waits for it to pass.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // A rig is a transport with, for each loop, an inbox that Tick drains: a hub in miniature.
 type rig struct {
