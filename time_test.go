@@ -3,6 +3,7 @@ package hearth_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -379,6 +380,48 @@ func TestShutdownWithStuckCallbacks(t *testing.T) {
 				began := time.Now()
 				err := r.Shutdown(ctx)
 				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("shutdown: %v", err)
+				}
+				if d := time.Since(began); d < 10*time.Second || d > 11*time.Second {
+					t.Errorf("shutdown took %v", d)
+				}
+				close(release)
+				<-ended
+			})
+		})
+	}
+}
+
+// TestShutdownWithStuckTransformer: a transformer is a callback like others, though its client went long before.
+func TestShutdownWithStuckTransformer(t *testing.T) {
+	for name, obeys := range map[string]bool{"obeys its context": true, "obeys nothing": false} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				release, ended := make(chan struct{}), make(chan struct{})
+				r := startPiped(t, config{
+					Encryption: hearth.EncryptionOptional,
+					Handshake: func(context.Context, hearth.HandshakeRequest[profile]) (*hearth.Keys, error) {
+						return &hearth.Keys{}, nil
+					},
+					Transform: func(ctx context.Context, _ *client, _ hearth.Message) (*hearth.Message, error) {
+						defer close(ended)
+						if obeys {
+							<-ctx.Done()
+						} else {
+							<-release
+						}
+						return nil, nil
+					},
+				})
+				p := r.member("u")
+				must(t, r.SendToUser("u", "work", 1))
+				synctest.Wait()
+				p.hangUp()
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				began := time.Now()
+				err := r.Shutdown(ctx)
+				if !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "still running") == obeys {
 					t.Errorf("shutdown: %v", err)
 				}
 				if d := time.Since(began); d < 10*time.Second || d > 11*time.Second {

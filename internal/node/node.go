@@ -357,7 +357,8 @@ func (n *Node) drain(ctx context.Context) error {
 	}
 }
 
-// finishSealing waits for what is still being encrypted, for nobody, once the loops have ended.
+// finishSealing waits for what is still being encrypted, for nobody, once the loops have ended; when ctx is done first it cancels
+// the callbacks.
 func (n *Node) finishSealing(ctx context.Context) error {
 	settled := make(chan struct{})
 	go func() { // ends with the last transformer; whoever leaves before that has been told by an error
@@ -369,9 +370,10 @@ func (n *Node) finishSealing(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	n.cancel()
 	select {
 	case <-settled:
-		return nil
+		return ctx.Err()
 	case <-time.After(grace):
 		return fmt.Errorf("transformers are still running: %w", ctx.Err())
 	}
