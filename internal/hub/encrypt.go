@@ -10,6 +10,9 @@ import (
 // ErrEncrypted is returned by Encrypt for a member that is encrypted already.
 var ErrEncrypted = errors.New("client is already encrypted")
 
+// ErrBehind is returned by Encrypt when what was to go out in clear had no room behind what the member has not taken yet.
+var ErrBehind = errors.New("client has not taken what was sent to it")
+
 // Change is how a member that is in clear becomes an encrypted one.
 type Change struct {
 	Encryption
@@ -72,20 +75,35 @@ func (l *Lane) encrypt(m *Member, c *Change) {
 	if c.InClear != nil {
 		clear = c.InClear(back.payloads)
 	}
-	for _, payload := range back.payloads[:clear] {
-		m.link.Write(ws.AppendFrame(nil, ws.OpText, payload))
-	}
-	for _, frame := range back.control {
-		m.link.Write(frame)
-	}
-	if c.Last != nil {
-		l.deliver([]item{{member: m, msg: c.Last}})
-	}
+	told := l.part(m, back.payloads[:clear], back.control, c.Last)
 	m.sealed = true
 	l.hub.delivered.Add(-uint64(len(back.payloads) - clear)) // they have not been
 	l.regain(c.outlet, back.payloads[clear:])
 	c.outlet.count(-held)
+	if !told { // and could not open what follows
+		l.refuse(m, 1)
+		c.done <- ErrBehind
+		return
+	}
 	c.done <- nil
+}
+
+// part writes what still goes out in clear, and reports whether there was room for it.
+func (l *Lane) part(m *Member, payloads, control [][]byte, last *ws.Message) bool {
+	told := true
+	for _, payload := range payloads {
+		told = told && m.link.Write(ws.AppendFrame(nil, ws.OpText, payload))
+	}
+	for _, frame := range control {
+		m.link.Write(frame)
+	}
+	if last == nil || !told {
+		return told
+	}
+	if told = m.link.Write(m.frameOf(last)); told {
+		l.hub.delivered.Add(1)
+	}
+	return told
 }
 
 // convert makes m one of the encrypted members. Nothing goes through its outlet before it is sealed, but an answer to the last

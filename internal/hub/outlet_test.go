@@ -248,3 +248,26 @@ func TestEncryptKeepsWhatGrows(t *testing.T) {
 		h.Wait()
 	}
 }
+
+// TestEncryptBehind: who can't be told of the change is not left with messages that it can't open, unknown to the application.
+func TestEncryptBehind(t *testing.T) {
+	t.Parallel()
+	h := newHub(1, hub.Config{})
+	c := admit(h, "c", 0, "")
+	settle(h, 1)
+	c.kept, c.room = len(c.got), 10
+	done := make(chan error, 1)
+	go func() { // ends with the change
+		done <- h.Encrypt(context.Background(), nil, &c.Member, hub.Change{Encryption: hub.Encryption{Cipher: cipher(t)}, Last: message("keys")})
+	}()
+	for !c.Member.Encrypted() {
+		h.Lane(0).Tick()
+		runtime.Gosched()
+	}
+	if err := <-done; !errors.Is(err, hub.ErrBehind) || c.refused != 1 {
+		t.Errorf("%v, and %d were refused", err, c.refused)
+	}
+	send(t, h, toAll(), "after")
+	calm(t, h, c)
+	wants(t, c.events(), "connected")
+}
