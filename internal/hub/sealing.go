@@ -131,7 +131,7 @@ func (l *Lane) harvest(alone bool) (worked, more bool) {
 	s := &l.sealing
 	if s.next == len(s.crop) {
 		s.next = 0
-		if clear(s.crop); cap(s.crop) > 4096 {
+		if cap(s.crop) > 4096 {
 			s.crop = nil
 		}
 		l.mu.Lock()
@@ -143,6 +143,7 @@ func (l *Lane) harvest(alone bool) (worked, more bool) {
 	worked = s.next < end
 	for ; s.next < end; s.next++ {
 		l.hand(&s.crop[s.next], alone)
+		s.crop[s.next] = sealed{} // until there is something else a lane would keep it
 	}
 	l.release()
 	switch {
