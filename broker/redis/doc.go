@@ -4,7 +4,8 @@
 //	b, err := redis.New(redis.Config{URL: "redis://:password@redis.internal:6379"})
 //	srv, err := hearth.New(hearth.Config[C, M]{Broker: b, …})
 //
-// Redis 6 or later, or what speaks like it. A user that is limited by ACLs needs the channels ws:* and hearth:*.
+// Redis 6 or later, or what speaks like it. A user that is limited by ACLs needs the channels ws:* and hearth:*, and
+// with Config.Patterns also ws:room:*, ws:client:* and ws:user:*, since Redis compares patterns word for word.
 //
 // # Where Redis is
 //

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,47 @@ func TestStartExplains(t *testing.T) {
 				t.Errorf("error %q shows a password", err)
 			}
 		})
+	}
+}
+
+// TestLeastPermissions: what the document for operators gives a user is enough, for channels and for patterns.
+func TestLeastPermissions(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rules, _ := strings.Cut(string(text), "redis-cli ACL SETUSER hearth ")
+	rules, _, _ = strings.Cut(rules, "\n\n")
+	rules = strings.NewReplacer("'", "", "\\", "").Replace(rules)
+	command := append([]string{"ACL", "SETUSER", "hearth"}, strings.Fields(rules)...)
+	server := redistest.Start(t)
+	server.Do(command...)
+	for name, patterns := range map[string]bool{"exact": false, "patterns": true} {
+		t.Run(name, func(t *testing.T) {
+			c := calm(t, "redis://hearth:password@"+server.Addr)
+			c.Patterns, c.ReleaseGrace = patterns, time.Millisecond
+			a, b := startNode(t, "a "+name, c), startNode(t, "b "+name, c)
+			for i := range 3 { // each time the room is unsubscribed, or about to be
+				if err := b.Hold(ctx(t), protocol.RoomChannel("r")); err != nil {
+					t.Fatal(err)
+				}
+				a.confirm(a.room("r", fmt.Sprint(i)))
+				if got := b.next().Event; got != fmt.Sprint(i) {
+					t.Errorf("got %q", got)
+				}
+				b.Release(protocol.RoomChannel("r"))
+			}
+			for _, n := range []*node{a, b} {
+				if h := n.Health(); h.State != broker.StateOK || h.Err != nil {
+					t.Errorf("health is %+v", h)
+				}
+			}
+		})
+	}
+	log := server.Do("ACL", "LOG")
+	if list, err := log.ToArray(); err != nil || len(list) > 0 {
+		t.Errorf("Redis has refused %d times something, %v", len(list), err)
 	}
 }
 
