@@ -339,8 +339,8 @@ func TestEmitUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	nowhere := "redis://127.0.0.1:1"
-	p.emit("all", "e", "1", "--redis", nowhere, "--timeout", "1s").ends(cli.ExitNobody, "127.0.0.1:1", "--redis")
-	p.emit("--lines", file, "--redis", nowhere, "--timeout", "1s").ends(cli.ExitNobody, "0 sent", "line 1", "--redis")
+	p.emit("all", "e", "1", "--redis", nowhere, "--timeout", "5s").ends(cli.ExitNobody, "127.0.0.1:1", "--redis")
+	p.emit("--lines", file, "--redis", nowhere, "--timeout", "5s").ends(cli.ExitNobody, "0 sent", "line 1", "--redis")
 	p.redis.Freeze()
 	p.emit("all", "e", "1", "--timeout", "500ms").ends(cli.ExitFailed, "within 500ms (--timeout)")
 	p.redis.Thaw()
@@ -350,7 +350,7 @@ func TestEmitUnreachable(t *testing.T) {
 func TestEmitLosesRedis(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	e := p.emit("--lines", "--timeout", "1s")
+	e := p.emit("--lines", "--timeout", "5s")
 	e.write(`{"all":true,"event":"one","data":1}` + "\n\n")
 	p.wants(`{"event":"one","data":1}`)
 	p.redis.Kill()
