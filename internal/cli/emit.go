@@ -344,7 +344,7 @@ func (p *progress) sent(s emit.Summary) {
 
 func (p *progress) bad(line int, err error) {
 	p.clear()
-	fmt.Fprintf(p.out, "hearth: line %d %v\n", line, err)
+	fmt.Fprintf(p.out, "hearth: line %d: %v\n", line, err)
 }
 
 // clear makes room for other lines.

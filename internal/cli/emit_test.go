@@ -276,14 +276,14 @@ func TestEmitLines(t *testing.T) {
 	p := newPlace(t)
 	e := p.emit("--lines")
 	e.write(threeLines)
-	e.ends(cli.ExitUsage, `hearth: 1 sent; lines that are no events: 1`, `line 2 has an unknown member "rom"`, "--keep-going")
+	e.ends(cli.ExitUsage, `hearth: 1 sent; lines that are no events: 1`, `line 2: has an unknown member "rom"`, "--keep-going")
 	p.wants(`{"event":"one","data":1}`)
 
 	file := filepath.Join(t.TempDir(), "events.jsonl")
 	if err := os.WriteFile(file, []byte(threeLines), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.emit("--lines", "--keep-going", file).ends(cli.ExitUsage, "hearth: 2 sent; lines that are no events: 1", `line 2 has an unknown member "rom"`)
+	p.emit("--lines", "--keep-going", file).ends(cli.ExitUsage, "hearth: 2 sent; lines that are no events: 1", `line 2: has an unknown member "rom"`)
 	p.wants(`{"event":"one","data":1}`, `{"event":"three","data":3}`)
 
 	const many = 5000

@@ -156,7 +156,7 @@ func (ev *Event) member(d *json.Decoder, name string) error {
 	case ToAll:
 		var all bool
 		if err := ev.target(name, raw, &all); err != nil || !all {
-			return errors.New(`"all" is true, or left out`)
+			return errors.New(`"all" must be true, or left out`)
 		}
 		return nil
 	case "event":

@@ -103,7 +103,7 @@ func (s *Summary) send(ctx context.Context, b *emitter.Batch, c chunk, o Options
 		}
 		s.Bad++
 		if !o.KeepGoing {
-			stop = fmt.Errorf("%w: line %d %w", ErrInput, it.line, it.err)
+			stop = fmt.Errorf("%w: line %d: %w", ErrInput, it.line, it.err)
 			break
 		}
 		o.Bad(it.line, it.err)

@@ -146,7 +146,7 @@ func TestBadLines(t *testing.T) {
 	in := line("one") + line("two") + "hello\n" + line("three") + `{"event":"x"}` + "\n" + line("four")
 	k := &taker{}
 	sum, err := sender(t, k).Lines(t.Context(), strings.NewReader(in), quiet())
-	if !errors.Is(err, emit.ErrInput) || !strings.Contains(err.Error(), `line 3 is not a JSON object: "hello"`) || sum != (emit.Summary{Sent: 2, Bad: 1}) {
+	if !errors.Is(err, emit.ErrInput) || !strings.Contains(err.Error(), `line 3: is not a JSON object: "hello"`) || sum != (emit.Summary{Sent: 2, Bad: 1}) {
 		t.Errorf("%+v, %v", sum, err)
 	}
 	if got := strings.Join(k.got(), " "); got != "one two" {
