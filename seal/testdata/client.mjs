@@ -1,13 +1,12 @@
-// The client's side of the encryption, with nothing but WebCrypto: what browsers do.
+// The client's side of the encryption, with nothing but what browsers have; node, 20 or later, has the same.
 
-import { webcrypto } from 'node:crypto'; // in browsers it is just there: globalThis.crypto
-
-const { subtle } = webcrypto;
+const { subtle } = crypto; // undefined on pages that are neither from https nor from localhost
 const curve = { name: 'ECDH', namedCurve: 'P-256' };
 const info = new TextEncoder().encode('ignis-ecdh-p256-aes-256-gcm-v1');
 
-export const toBase64 = (bytes) => Buffer.from(bytes).toString('base64');
-export const fromBase64 = (text) => new Uint8Array(Buffer.from(text, 'base64'));
+// btoa and atob know characters only: one for each byte.
+export const toBase64 = (bytes) => btoa(Array.from(new Uint8Array(bytes), (byte) => String.fromCharCode(byte)).join(''));
+export const fromBase64 = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 
 export const importPublic = (text) => subtle.importKey('raw', fromBase64(text), curve, true, []);
 
@@ -27,7 +26,7 @@ export async function derive(privateKey, peer, salt, extractable = false) {
   return subtle.deriveKey(hkdf, secret, { name: 'AES-GCM', length: 256 }, extractable, ['encrypt', 'decrypt']);
 }
 
-export async function seal(key, text, iv = webcrypto.getRandomValues(new Uint8Array(12))) {
+export async function seal(key, text, iv = crypto.getRandomValues(new Uint8Array(12))) {
   const ct = await subtle.encrypt({ name: 'AES-GCM', iv, tagLength: 128 }, key, new TextEncoder().encode(text));
   return { iv: toBase64(iv), ct: toBase64(ct) };
 }

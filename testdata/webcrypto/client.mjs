@@ -4,6 +4,8 @@
 import { createInterface } from 'node:readline';
 import { derive, generate, open, seal } from '../../seal/testdata/client.mjs';
 
+delete globalThis.Buffer; // browsers have none
+
 const send = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
 
 const { privateKey, publicKey } = await generate();
