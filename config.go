@@ -66,8 +66,9 @@ type Config[A, M any] struct {
 	// §4). Default 5 s.
 	AuthTimeout time.Duration
 
-	// HeartbeatInterval is the time between two looks for clients that have sent no message for HeartbeatTimeout.
-	// Defaults 30 s and 90 s. HeartbeatInterval Disabled: never.
+	// HeartbeatInterval is the time between two looks for clients that have sent no message for HeartbeatTimeout; they are
+	// closed with 4002. Pongs are no messages: clients without anything to say send `heartbeat`. Defaults 30 s and 90 s.
+	// HeartbeatInterval Disabled: never.
 	HeartbeatInterval time.Duration
 	HeartbeatTimeout  time.Duration
 

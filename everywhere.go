@@ -28,7 +28,7 @@ var ErrTooManyCalls = cluster.ErrTooManyCalls
 // Of all calls to all nodes (CountEverywhere, DisconnectEverywhere, JoinUser, LeaveUser): they block until every Hearth
 // node that is known has answered, or ctx is done; without a deadline in ctx, for two seconds at most. Without a broker, or alone,
 // they answer at once. A *ClusterError comes with a result that is right for the nodes that have answered; a node that was
-// killed is such an error until it is forgotten, 20 seconds later. Servers of other implementations on the same
+// killed is such an error until it is forgotten, some 20 seconds later. Servers of other implementations on the same
 // Redis do not take part. ErrNotRunning before Start and from Shutdown on. Any goroutine; within a callback they hold up that client.
 func (s *Server[A, M]) CountEverywhere(ctx context.Context, t Target) (int, error) {
 	return s.everywhere(ctx, "count", node.Call(protocol.CallCount, t.t))
@@ -68,5 +68,5 @@ func (s *Server[A, M]) everywhere(ctx context.Context, what string, c protocol.C
 }
 
 // Nodes are the Hearth servers that share the broker, as far as this one knows: itself first, the others in the order of
-// their ids. It does not ask: who has just come may take a moment, and who was killed is forgotten after 20 seconds.
+// their ids. It does not ask: who has just come may take a moment, and who was killed is forgotten after some 20 seconds.
 func (s *Server[A, M]) Nodes() []NodeInfo { return s.node.Nodes() }
