@@ -26,7 +26,7 @@ type connection struct {
 	handler  transport.Handler // owned by the loop, once registered
 	remote   address           // set when it is made, then read-only
 
-	low uint32 // awaited: what the handler waits for Buffered to fall below; owned by the loop
+	low int32 // awaited: what the handler waits for Buffered to fall below; owned by the loop
 }
 
 // state is a set of what has happened to a connection.
@@ -126,7 +126,7 @@ func (c *connection) Await(n int) bool {
 		return false
 	}
 	c.state |= awaited
-	c.low = uint32(min(n, math.MaxUint32))
+	c.low = int32(min(n, math.MaxInt32))
 	return true
 }
 
