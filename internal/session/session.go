@@ -68,7 +68,8 @@ func Open(env *Env, o Opening) *Session {
 	now := time.Now().UnixMilli()
 	s := &Session{env: env, connected: now, looped: o.Looped}
 	if o.Remote != o.Conn.RemoteAddr() {
-		s.addr = &o.Remote
+		addr := o.Remote // a copy of its own: o would be one of all of it, and for every client
+		s.addr = &addr
 	}
 	s.in = ws.NewEndpoint(ws.Server, env.Limits.UnauthenticatedPayload, o.Deflate)
 	s.member.Init(o.ID, o.Conn, o.Lane, s)
