@@ -50,6 +50,7 @@ func New(cfg transport.Config) (*Transport, error) {
 		}
 		t.loops = append(t.loops, l)
 	}
+	reserve(t.loops[0].ep)
 	for _, l := range t.loops {
 		t.running.Go(l.run) // ended by Close, which waits
 	}
