@@ -5,6 +5,8 @@
 //	{"event":"authenticate","data":{"name":"ada"}}
 //	{"event":"join","data":{"rooms":["tea"]}}
 //	{"event":"say","data":"hello, tea room"}
+//
+// The first of these lines has five seconds to come, so paste it. Who says nothing for 90 seconds is closed.
 package main
 
 import (
