@@ -51,8 +51,8 @@ var unasked = map[string]string{
 	"reply": "+OK\r\n", "error": "-ERR x\r\n", "number": ":1\r\n", "queued": "+QUEUED\r\n", "pong": "+PONG\r\n", "map": "%1\r\n+a\r\n+b\r\n",
 }
 
-// serveBytes is a server that answers whatever it is told first with the same bytes.
-func serveBytes(t *testing.T, answer string) (addr string) {
+// serveClients is a server that talks to each client until talk returns, on a goroutine of the client's own.
+func serveClients(t *testing.T, talk func(conn net.Conn)) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -68,14 +68,22 @@ func serveBytes(t *testing.T, answer string) (addr string) {
 			}
 			all.Go(func() { // ends when the client has closed
 				defer func() { _ = conn.Close() }()
-				if _, err := conn.Read(make([]byte, 1)); err == nil {
-					_, _ = io.WriteString(conn, answer)
-					_, _ = io.Copy(io.Discard, conn)
-				}
+				talk(conn)
 			})
 		}
 	})
 	return l.Addr().String()
+}
+
+// serveBytes is a server that answers whatever it is told first with the same bytes.
+func serveBytes(t *testing.T, answer string) (addr string) {
+	t.Helper()
+	return serveClients(t, func(conn net.Conn) {
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			_, _ = io.WriteString(conn, answer)
+			_, _ = io.Copy(io.Discard, conn)
+		}
+	})
 }
 
 // TestStartIsNoRedis: what is no Redis is said to be none, at once, and does no harm.

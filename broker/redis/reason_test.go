@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -81,29 +80,13 @@ func TestReason(t *testing.T) {
 // serveError is a server that answers each command with the same error.
 func serveError(t *testing.T, text string) (addr string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); all.Wait() })
-	all.Go(func() { // ends with the listener
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
+	return serveClients(t, func(conn net.Conn) {
+		for lines := bufio.NewScanner(conn); lines.Scan(); {
+			if strings.HasPrefix(lines.Text(), "*") {
+				_, _ = fmt.Fprintf(conn, "-%s\r\n", text)
 			}
-			all.Go(func() { // ends when the client has closed
-				defer func() { _ = conn.Close() }()
-				for lines := bufio.NewScanner(conn); lines.Scan(); {
-					if strings.HasPrefix(lines.Text(), "*") {
-						_, _ = fmt.Fprintf(conn, "-%s\r\n", text)
-					}
-				}
-			})
 		}
 	})
-	return l.Addr().String()
 }
 
 // TestStartReason: what keeps a broker from starting has its word, too.
