@@ -330,8 +330,17 @@ func (l *Lane) write(run []item, size int, alone bool) {
 }
 
 // fetch looks at what writes to the members will need, at all of them before the first: the processor gets many lines
-// of memory in the time that it takes for one.
+// of memory in the time that it takes for one. In two rounds, since where a link is stands in its member.
 func fetch(members []*Member) {
+	live := 0
+	for _, m := range members {
+		if m.live {
+			live++
+		}
+	}
+	if live == 0 {
+		return
+	}
 	for _, m := range members {
 		if m.live {
 			m.link.Buffered()
