@@ -27,6 +27,7 @@ type loop struct {
 	t     *Transport
 	index int
 	ep    int
+	park  *parking
 
 	count    atomic.Int32  // connections
 	owing    atomic.Int32  // those of them that have a queue; written by run
@@ -89,13 +90,19 @@ func newLoop(t *Transport, index int) (*loop, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
+	park, err := newParking(ep)
+	if err != nil {
+		_ = unix.Close(ep)
+		return nil, err
+	}
 	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
+		park.close()
 		_ = unix.Close(ep)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
 	l := &loop{
-		t: t, index: index, ep: ep, event: event,
+		t: t, index: index, ep: ep, park: park, event: event,
 		buffer:  make([]byte, bufferSize),
 		scratch: make([]byte, 0, bufferSize),
 		held:    make(map[*connection][]byte),
@@ -116,6 +123,7 @@ func (l *loop) free() {
 	defer l.eventMu.Unlock()
 	_ = unix.Close(l.event)
 	l.event = -1
+	l.park.close()
 	_ = unix.Close(l.ep)
 }
 
@@ -202,11 +210,25 @@ func (l *loop) wait(more bool) int {
 	if !l.attend.CompareAndSwap(awake, asleep) {
 		return 0
 	}
-	return wait(l.ep, l.events[:], l.timeout())
+	return l.sleep(l.timeout())
 }
 
-// timeout is how long to sleep, in milliseconds, or -1.
-func (l *loop) timeout() int {
+// sleep waits for events: for at most d, or until there is one if d is negative.
+func (l *loop) sleep(d time.Duration) int {
+	if 0 <= d && d <= nap {
+		return wait(l.ep, l.events[:], d)
+	}
+	if n := wait(l.ep, l.events[:], nap); n > 0 {
+		return n
+	}
+	if d > 0 {
+		d -= nap
+	}
+	return l.park.wait(l.events[:], d)
+}
+
+// timeout is how long to sleep; negative: until there is an event.
+func (l *loop) timeout() time.Duration {
 	d, ok := l.deadlines.Wait(l.now, l.alive)
 	if !l.reopen.IsZero() {
 		if pause := max(l.reopen.Sub(l.now), 0); !ok || pause < d {
@@ -216,7 +238,7 @@ func (l *loop) timeout() int {
 	if !ok {
 		return -1
 	}
-	return int(min((d+time.Millisecond-1)/time.Millisecond, 1<<30))
+	return d
 }
 
 func (l *loop) alive(key uint64) bool { return l.find(key) != nil }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,12 +22,13 @@ const sendFlags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
 
 // The calls below that cannot wait are raw: the runtime is not told that the goroutine is in the kernel. Told of each of
 // the thousands of a fan-out, it takes the processor away and gives it back now and then, which on a busy machine costs
-// several times what it saves.
+// several times what it saves. Those that are made by the thousand are package syscall's: package unix calls the same by
+// way of two more functions.
 
 // send writes p, which is not empty, once. Package unix has no send that tells how much was written.
 func send(fd int32, p []byte) (int, unix.Errno) {
 	for {
-		n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), sendFlags, 0, 0)
+		n, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), sendFlags, 0, 0)
 		if e == 0 {
 			return int(n), 0
 		}
@@ -73,7 +75,7 @@ func (v *vectors) send(fd int32) (n, of int, e unix.Errno) {
 // recv reads once into p, which is not empty.
 func recv(fd int32, p []byte) (int, error) {
 	for {
-		n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
+		n, _, e := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
 		switch e {
 		case 0:
 			return int(n), nil
@@ -86,16 +88,16 @@ func recv(fd int32, p []byte) (int, error) {
 
 // poll is epoll_wait that does not wait.
 func poll(ep int, events []unix.EpollEvent) int {
-	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 	if e != 0 {
 		return 0
 	}
 	return int(n)
 }
 
-// wait is epoll_wait; an error (a signal) is no event.
-func wait(ep int, events []unix.EpollEvent, msec int) int {
-	n, err := unix.EpollWait(ep, events, msec)
+// wait is epoll_wait for d, rounded up to milliseconds; an error (a signal) is no event.
+func wait(ep int, events []unix.EpollEvent, d time.Duration) int {
+	n, err := unix.EpollWait(ep, events, int((d+time.Millisecond-1)/time.Millisecond))
 	if err != nil {
 		return 0
 	}
