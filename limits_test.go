@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -85,6 +86,33 @@ func TestMaxUnauthenticated(t *testing.T) {
 	if s := r.Stats(); s.Evicted != 1 || s.Unauthenticated != 0 || s.Clients != 5 {
 		t.Errorf("stats: %+v", s)
 	}
+}
+
+// TestEvictedAreAnswered: who has to make room at once is told so behind the answer to its handshake, not instead of it.
+func TestEvictedAreAnswered(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		r := start(t, config{Transport: transport, Limits: hearth.Limits{MaxUnauthenticatedPerAddr: 1}})
+		var crowd sync.WaitGroup
+		for range 8 {
+			crowd.Go(func() { // ends when its clients have been answered
+				for range 50 {
+					conn, err := r.dial()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					w, err := upgrade(conn)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					w.close()
+				}
+			})
+		}
+		crowd.Wait()
+	})
 }
 
 func TestMaxUnauthenticatedPerAddr(t *testing.T) {

@@ -242,7 +242,6 @@ func (x *head) upgrade(q question, read []byte, now time.Time) bool {
 	}
 	s := n.open(x.conn, n.carriers[0], seenAs(q.seen, x.conn.RemoteAddr()), q.accepted)
 	x.conn.SetHandler(s)
-	s.Control(ws.AppendResponse(nil, q.accepted, nil))
 	if len(early) > 0 {
 		s.Data(early, now)
 	}

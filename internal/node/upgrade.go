@@ -131,19 +131,18 @@ func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, seen ne
 	for i := 0; i < len(n.carriers) && errors.Is(err, transport.ErrUnsupported); i++ {
 		c := n.carriers[i]
 		err = c.Adopt(nc, early, func(conn transport.Conn) transport.Handler {
-			s := n.open(conn, c, remote, accepted)
-			s.Control(ws.AppendResponse(nil, accepted, nil)) // ahead of all that will be sent to it
-			return s
+			return n.open(conn, c, remote, accepted)
 		})
 	}
 	return err
 }
 
-// open makes the session of a connection of c.
+// open makes the session of a connection of c, and answers its handshake.
 func (n *Node) open(conn transport.Conn, c carrier, remote netip.AddrPort, accepted ws.Accepted) *session.Session {
 	return session.Open(n.env, session.Opening{
 		Conn: conn, Lane: n.hub.Lane(c.base + conn.Loop()), Looped: c.base < n.loops,
 		ID: n.ids.next(), Remote: remote, Deflate: accepted.Deflate,
+		Answer: ws.AppendResponse(nil, accepted, nil),
 	})
 }
 

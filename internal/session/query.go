@@ -94,9 +94,6 @@ func (s *Session) Encrypted() bool { return s.member.Encrypted() }
 // Send queues a message for the client. hub.ErrNotMember when it is not, or no longer, authenticated.
 func (s *Session) Send(msg *ws.Message) error { return s.env.Hub.SendTo(&s.member, msg) }
 
-// Control queues bytes that are no message: a frame, or the answer to a handshake.
-func (s *Session) Control(raw []byte) { s.member.Control(raw) }
-
 // Ping queues a ping frame.
 func (s *Session) Ping() { s.member.Control(pingFrame) }
 

@@ -45,6 +45,26 @@ func TestAdmittedIsNoGuest(t *testing.T) {
 	})
 }
 
+// TestAnsweredBeforeGuest: nothing can be queued for a client ahead of the answer to its handshake, for who could be closed has
+// been answered.
+func TestAnsweredBeforeGuest(t *testing.T) {
+	t.Parallel()
+	b := newBench(session.LobbyConfig{}, session.Callbacks{})
+	answered := false
+	b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) {
+		if answered = true; b.env.Lobby.Count() != 0 {
+			t.Error("a guest without an answer")
+		}
+	}})
+	p := &peer{lane: b.env.Hub.Lane(0)}
+	p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: p.lane, Answer: []byte("HTTP/1.1 101")})
+	b.all = append(b.all, p)
+	if p.lane.Tick(); !answered || string(p.out) != "HTTP/1.1 101" || b.env.Lobby.Count() != 1 {
+		t.Errorf("sent %q, %d guests", p.out, b.env.Lobby.Count())
+	}
+	b.close()
+}
+
 // TestCountedBeforeSeen: what closes a client has been counted when the close frame can go out.
 func TestCountedBeforeSeen(t *testing.T) {
 	t.Parallel()

@@ -61,6 +61,7 @@ type Opening struct {
 	ID      hub.ID    // fresh
 	Remote  netip.AddrPort
 	Deflate bool
+	Answer  []byte // to the handshake: what the client gets first; nil: nothing
 }
 
 // Open makes the session of a new connection, which Stats.Connections has counted already: its place was reserved.
@@ -80,6 +81,9 @@ func Open(env *Env, o Opening) *Session {
 	s.rare = &rare{guest: g}
 	env.Running.Add(1)
 	env.Stats.Opened.Add(1)
+	if o.Answer != nil {
+		s.member.Control(o.Answer) // in the lobby, anyone may close it
+	}
 	if evicted := env.Lobby.enter(g, o.Remote.Addr()); evicted != nil {
 		env.Stats.Evicted.Add(1)
 		evicted.Close(protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
