@@ -1,0 +1,43 @@
+package epoll
+
+import (
+	"net"
+	"testing"
+
+	"github.com/hearthws/hearth/internal/transport"
+)
+
+// TestDoorsOfManyLoops has more loops than the kernel lets watch one socket: a loop that is refused its door tries again for
+// ever.
+func TestDoorsOfManyLoops(t *testing.T) {
+	t.Parallel()
+	tr, err := New(transport.Config{Loops: 256, Tick: func(int) bool { return false }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close()
+	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tr.Listen(ln, nil); err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for _, l := range tr.loops {
+		done := make(chan struct{})
+		look := func() { // on the loop, behind the opening of its door
+			if !l.reopen.IsZero() {
+				refused++
+			}
+			close(done)
+		}
+		if !l.post(command{kind: do, c: &connection{state: registered}, f: look}) {
+			t.Fatal("a loop is over")
+		}
+		<-done
+	}
+	if refused > 0 {
+		t.Errorf("%d of %d loops were refused their door", refused, len(tr.loops))
+	}
+}
