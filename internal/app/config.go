@@ -73,7 +73,7 @@ type Config struct {
 type Sources struct {
 	Flags   map[string][]string // by option name, only those that were given on the command line
 	Environ []string            // as os.Environ has it; only HEARTH_* counts
-	File    string              // a YAML file; empty: HEARTH_CONFIG, else none
+	File    *string             // a YAML file; empty: none; nil: HEARTH_CONFIG, else none
 }
 
 // A Setting is the effective value of one option, and who set it.
@@ -103,19 +103,19 @@ func (e *OptionError) Error() string {
 	}
 }
 
-// Load merges the sources: flags win over the environment, this over the file, this over the defaults. The error joins
-// an *OptionError for each thing that is wrong. The settings are in the order of Options.
+// Load merges the sources: flags win over the environment, even empty ones, this over the file, this over the defaults. The
+// error joins an *OptionError for each thing that is wrong. The settings are in the order of Options.
 func Load(src Sources) (Config, []Setting, error) {
 	env := environment(src.Environ)
-	namedBy := "--config"
-	if src.File == "" {
-		src.File, namedBy = env["config"], envName("config")
+	path, namedBy := env["config"], envName("config")
+	if src.File != nil {
+		path, namedBy = *src.File, "--config"
 	}
-	file, err := readFile(src.File, namedBy)
+	file, err := readFile(path, namedBy)
 	if err != nil {
 		return Config{}, nil, err
 	}
-	settings, err := merge(layers(src, file, env))
+	settings, err := merge(layers(src.Flags, env, file, path))
 	if err != nil {
 		return Config{}, nil, err
 	}
@@ -230,7 +230,7 @@ type layer struct {
 	source func(option string) string
 }
 
-func layers(src Sources, file map[string]any, env map[string]string) []layer {
+func layers(given map[string][]string, env map[string]string, file map[string]any, path string) []layer {
 	constant := func(s string) func(string) string { return func(string) string { return s } }
 	defaults, fromEnv, flags := map[string]any{}, map[string]any{}, map[string]any{}
 	for _, o := range Options() {
@@ -238,13 +238,13 @@ func layers(src Sources, file map[string]any, env map[string]string) []layer {
 		if v, ok := env[o.Name]; ok {
 			fromEnv[o.Name] = v
 		}
-		if v, ok := src.Flags[o.Name]; ok {
+		if v, ok := given[o.Name]; ok {
 			flags[o.Name] = v
 		}
 	}
 	return []layer{
 		{defaults, constant("default")},
-		{file, constant(src.File)},
+		{file, constant(path)},
 		{fromEnv, envName},
 		{flags, func(o string) string { return "--" + o }},
 	}

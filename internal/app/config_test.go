@@ -61,10 +61,12 @@ func TestLoadPrecedence(t *testing.T) {
 		deflate bool
 	}{
 		{"defaults", app.Sources{}, "/ws", "default", 1, []string{"ws-default", "ws-notification"}, false},
-		{"file", app.Sources{File: file}, "/file", file, 2, []string{"a", "b"}, true},
-		{"environment over file", app.Sources{File: file, Environ: env}, "/env", "HEARTH_PATH", 3, []string{"c", "d"}, true},
+		{"file", app.Sources{File: new(file)}, "/file", file, 2, []string{"a", "b"}, true},
+		{"environment over file", app.Sources{File: new(file), Environ: env}, "/env", "HEARTH_PATH", 3, []string{"c", "d"}, true},
 		{"file named by the environment", app.Sources{Environ: []string{"HEARTH_CONFIG=" + file}}, "/file", file, 2, []string{"a", "b"}, true},
-		{"flag over all", app.Sources{File: file, Environ: env, Flags: flag}, "/flag", "--path", 3, []string{"c", "d"}, false},
+		{"flag over all", app.Sources{File: new(file), Environ: env, Flags: flag}, "/flag", "--path", 3, []string{"c", "d"}, false},
+		{"no file over one named by the environment", app.Sources{File: new(""), Environ: []string{"HEARTH_CONFIG=" + file}}, "/ws", "default", 1, []string{"ws-default", "ws-notification"}, false},
+		{"empty flag over all", app.Sources{File: new(file), Environ: env, Flags: map[string][]string{"default-rooms": {""}}}, "/env", "HEARTH_PATH", 3, []string{}, true},
 		{"last flag wins", app.Sources{Flags: map[string][]string{"path": {"/x", "/y"}, "default-rooms": {"[]"}}}, "/y", "--path", 1, []string{}, false},
 		{"lists add up", app.Sources{Flags: map[string][]string{"default-rooms": {"a,b", "c"}}}, "/ws", "default", 1, []string{"a", "b", "c"}, false},
 	} {
@@ -154,7 +156,7 @@ func TestLoadErrors(t *testing.T) {
 				src.Environ = []string{tt.env}
 			}
 			if tt.file != "" {
-				src.File = writeFile(t, "hearth.yaml", tt.file)
+				src.File = new(writeFile(t, "hearth.yaml", tt.file))
 			}
 			_, _, err := app.Load(src)
 			var option *app.OptionError
@@ -174,7 +176,7 @@ func TestLoadMissingFile(t *testing.T) {
 	t.Parallel()
 	none := filepath.Join(t.TempDir(), "none.yaml")
 	for want, src := range map[string]app.Sources{
-		"--config=":      {File: none},
+		"--config=":      {File: new(none)},
 		"HEARTH_CONFIG=": {Environ: []string{"HEARTH_CONFIG=" + none}},
 	} {
 		if _, _, err := app.Load(src); err == nil || !strings.HasPrefix(err.Error(), want) {
@@ -231,7 +233,7 @@ func TestWriteYAMLRoundTrip(t *testing.T) {
 				t.Fatal(err)
 			}
 			text := app.WriteYAML(settings)
-			got, _, err := app.Load(app.Sources{File: writeFile(t, "printed.yaml", text)})
+			got, _, err := app.Load(app.Sources{File: new(writeFile(t, "printed.yaml", text))})
 			if err != nil {
 				t.Fatalf("%v in\n%s", err, text)
 			}
@@ -251,14 +253,14 @@ func FuzzLoad(f *testing.F) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		want, settings, err := app.Load(app.Sources{File: path})
+		want, settings, err := app.Load(app.Sources{File: new(path)})
 		if err != nil {
 			return
 		}
 		if err := os.WriteFile(path, []byte(app.WriteYAML(settings)), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		got, _, err := app.Load(app.Sources{File: path})
+		got, _, err := app.Load(app.Sources{File: new(path)})
 		if err != nil {
 			t.Fatalf("what was printed is refused: %v\n%s", err, app.WriteYAML(settings))
 		}
@@ -278,7 +280,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 	} {
 		for name, src := range map[string]app.Sources{
 			"flag": {Flags: map[string][]string{"redis": {url}}}, "variable": {Environ: []string{"HEARTH_REDIS=" + url}},
-			"file": {File: writeFile(t, "hearth.yaml", "redis: \""+url+"\"\n")}, "list": {File: writeFile(t, "hearth.yaml", "redis: [\""+url+"\"]\n")},
+			"file": {File: new(writeFile(t, "hearth.yaml", "redis: \""+url+"\"\n"))}, "list": {File: new(writeFile(t, "hearth.yaml", "redis: [\""+url+"\"]\n"))},
 		} {
 			_, settings, err := app.Load(src)
 			shown := fmt.Sprint(err)

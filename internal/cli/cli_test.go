@@ -95,6 +95,8 @@ func TestCommandLine(t *testing.T) {
 		{"missing file", []string{"serve", "--config", "nowhere.yaml"}, nil, cli.ExitUsage, "", "nowhere.yaml"},
 		{"switch", []string{"serve", "--compression", "--print-config"}, nil, cli.ExitOK, "compression: true", ""},
 		{"print", []string{"serve", "--print-config", "--loops", "2"}, []string{"HEARTH_NAME=x"}, cli.ExitOK, "loops: 2", ""},
+		{"print, empty flag over variable", []string{"serve", "--print-config", "--redis", ""}, []string{"HEARTH_REDIS=redis://h:1"}, cli.ExitOK, `redis: "" `, ""},
+		{"print, no file over variable", []string{"serve", "--print-config", "--config="}, []string{"HEARTH_CONFIG=nowhere.yaml"}, cli.ExitOK, "loops: 1 ", ""},
 		{"print names sources", []string{"serve", "--print-config"}, []string{"HEARTH_NAME=x"}, cli.ExitOK, "# HEARTH_NAME", ""},
 		{"print names misspelt variables", []string{"serve", "--print-config"}, []string{"HEARTH_MAX_PAYLOD=1"}, cli.ExitOK, "max-payload: 128KiB", "did you mean HEARTH_MAX_PAYLOAD?"},
 		{"print checks too", []string{"serve", "--print-config", "--loops", "x"}, nil, cli.ExitUsage, "", "--loops"},

@@ -77,7 +77,7 @@ func newEmit(environ []string) *cobra.Command {
 		Use:   "emit",
 		Short: "Send events to clients, from a script",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if f.redis == "" {
+			if !cmd.Flags().Changed("redis") {
 				f.redis = variable(environ, "HEARTH_REDIS")
 			}
 			return runEmit(cmd, f, args)
@@ -105,7 +105,7 @@ func emitHelp() string {
 	b.WriteString("  hearth emit room|user|client TARGET EVENT DATA\n  hearth emit all EVENT DATA\n  hearth emit --lines [FILE]\n")
 	fmt.Fprintf(&b, "\nExamples:\n%s\n\nOptions:\n", emitExamples)
 	writeOption(&b, "--redis url", "where the servers' Redis is: redis://user:password@host:6379, rediss:// for TLS, "+
-		"unix:///path/to/socket; or the variable HEARTH_REDIS, which ps does not show", "")
+		"unix:///path/to/socket; without it the variable HEARTH_REDIS counts, which ps does not show", "")
 	writeOption(&b, "--exclude id", "a client that does not get it, of a room or of all; may be repeated", "")
 	writeOption(&b, "--file file", "take the data from a file; - is standard input", "")
 	writeOption(&b, "--lines", "one event a line, from FILE or standard input", "")

@@ -45,6 +45,7 @@ func TestEmitUsage(t *testing.T) {
 		{"nothing", nil, nil, "for whom?"},
 		{"no redis", []string{"room", "r", "e", "1"}, nil, "--redis redis://localhost:6379"},
 		{"empty variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS="}, "which Redis?"},
+		{"empty flag", []string{"--redis", "", "room", "r", "e", "1"}, []string{"HEARTH_REDIS=" + nobody}, "which Redis?"},
 		{"client", []string{"--redis", nobody, "client", "ada", "e", "1"}, nil, "no client has the id \"ada\""},
 		{"bad url", []string{"--redis", "localhost:6379", "room", "r", "e", "1"}, nil, "takes a URL"},
 		{"bad variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS=http://x"}, "HEARTH_REDIS"},

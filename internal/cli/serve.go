@@ -30,6 +30,7 @@ Each option may be given in three ways; the first wins:
   a flag         --max-payload 64KiB
   a variable     HEARTH_MAX_PAYLOAD=64KiB
   a YAML file    max-payload: 64KiB      named by --config or HEARTH_CONFIG
+A flag counts even if it is empty: --redis "" is none. An empty variable counts as not set.
 Durations have a unit (500ms, 30s, 1m30s), sizes may (131072, 128KiB, 1MiB), lists are
 separated by commas.`
 
@@ -57,7 +58,10 @@ func newServe(environ []string) *cobra.Command {
 		Example: serveExamples,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			src := app.Sources{Flags: given(cmd.Flags()), Environ: environ, File: config}
+			src := app.Sources{Flags: given(cmd.Flags()), Environ: environ}
+			if cmd.Flags().Changed("config") {
+				src.File = &config
+			}
 			cfg, settings, err := app.Load(src)
 			if err != nil {
 				return err
