@@ -319,7 +319,7 @@ static void on_readable(struct client *c) {
 
 static void (*on_other)(uint32_t events); // what happens on the connection that is no client's
 
-static void turn(int wait_ms) {
+static void poll_once(int wait_ms) {
     static struct epoll_event events[EVENTS];
     int count = epoll_wait(poller, events, EVENTS, wait_ms);
     for (int i = 0; i < count; i++) {
@@ -335,11 +335,11 @@ static void turn(int wait_ms) {
     }
 }
 
-static void turn_for(double seconds) {
+static void poll_for(double seconds) {
     uint64_t end = now_ns() + (uint64_t)(seconds * SECOND);
     for (uint64_t now; (now = now_ns()) < end;) {
         uint64_t left_ms = (end - now) / 1000000u + 1;
-        turn(left_ms < 50 ? left_ms : 50);
+        poll_once(left_ms < 50 ? left_ms : 50);
     }
 }
 
@@ -381,7 +381,7 @@ static void connect_clients(int many) {
     while (ready < many) {
         while (connecting < CONNECT_WINDOW && opened < many)
             open_client();
-        turn(100);
+        poll_once(100);
         if (now_ns() - last_progress > CONNECT_STALLED_NS)
             give_up("stalled while connecting: %d of %d clients are ready", ready, many);
     }

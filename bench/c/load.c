@@ -69,10 +69,10 @@ static void run_phase(struct memory before) {
     if (!strcmp(options.mode, "idle")) {
         run_idle(before);
     } else if (!strcmp(options.mode, "fan")) {
-        turn_for(options.settle);
+        poll_for(options.settle);
         run_fan();
     } else if (!strcmp(options.mode, "echo")) {
-        turn_for(options.settle);
+        poll_for(options.settle);
         run_echo();
     } else if (strcmp(options.mode, "connect")) {
         give_up("unknown mode %s", options.mode);
@@ -94,7 +94,7 @@ static bool run_redis_phase(void) {
         need(options.rooms >= options.clients || modes[i].run != run_rooms, "a room for each client, -rooms");
         start_publisher();
         run_connect();
-        turn_for(options.settle);
+        poll_for(options.settle);
         modes[i].run();
         return true;
     }

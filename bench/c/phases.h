@@ -119,14 +119,14 @@ static void run_fan(void) {
     last_progress = from.at;
     send_text(&clients[0], order);
     while (frames < want) {
-        turn(100);
+        poll_once(100);
         if (now_ns() - from.at > (uint64_t)(options.seconds * SECOND) || stalled())
             break;
     }
     struct reading to = take_reading();
 
     uint64_t got = frames, bytes = payload_bytes, read_calls = reads;
-    turn_for(0.1); // what comes now is too much
+    poll_for(0.1); // what comes now is too much
     print_interval(from, to);
     print_counts(want, got);
     printf(",\"bytes\":%lu,\"reads\":%lu", bytes, read_calls);
@@ -166,18 +166,18 @@ static void run_echo(void) {
     begin(on_echo);
     for (int i = 0; i < options.clients; i++)
         ask(&clients[i]);
-    turn_for(warm_up);
+    poll_for(warm_up);
 
     clear_latencies();
     begin(on_echo);
     struct reading from = take_reading();
     while (now_ns() < echo_ends)
-        turn(50);
+        poll_once(50);
     struct reading to = take_reading();
 
     uint64_t answers = frames;
     printf(",\"p50_us\":%ld,\"p99_us\":%ld,\"p999_us\":%ld", percentile(0.50), percentile(0.99), percentile(0.999));
-    turn_for(0.5); // the last answers
+    poll_for(0.5); // the last answers
     uint64_t unanswered = 0;
     for (int i = 0; i < options.clients; i++)
         unanswered += clients[i].outstanding;
@@ -190,15 +190,15 @@ static void run_echo(void) {
 static void ask_to_collect(void) {
     if (kill(node_pids[0], SIGUSR2))
         give_up("ask the server to collect: %s", strerror(errno));
-    turn_for(options.settle < 1.5 ? options.settle : 1.5);
+    poll_for(options.settle < 1.5 ? options.settle : 1.5);
 }
 
 // Everyone stays connected and does nothing. Memory is read as it is, and again after the server was asked to collect.
 static void run_idle(struct memory before) {
-    turn_for(options.settle);
+    poll_for(options.settle);
     struct memory settled = read_memory();
     struct reading from = take_reading();
-    turn_for(options.settle < 3 ? options.settle : 3);
+    poll_for(options.settle < 3 ? options.settle : 3);
     struct reading to = take_reading();
     ask_to_collect();
     struct memory collected = read_memory();
@@ -240,7 +240,7 @@ static void say_all(void) {
         uint64_t due = (now_ns() - start) * options.rate / (uint64_t)SECOND + 1;
         for (; sent < options.messages && (uint64_t)sent < due; sent++)
             say(sent);
-        turn(sent < options.messages ? 1 : 100);
+        poll_once(sent < options.messages ? 1 : 100);
     }
 }
 
@@ -248,7 +248,7 @@ static void run_mixed(void) {
     said_at = allocate(options.messages, sizeof *said_at);
     expect_messages(true);
     connect_clients(options.clients - options.sealed);
-    turn_for(options.settle);
+    poll_for(options.settle);
     say_all();
     uint64_t want = (uint64_t)ready * options.messages, got = frames;
     printf(",\"alone_p50_us\":%ld,\"alone_p99_us\":%ld", percentile(0.50), percentile(0.99));
@@ -256,13 +256,13 @@ static void run_mixed(void) {
 
     on_message = NULL;
     connect_clients(options.clients);
-    turn_for(options.settle);
+    poll_for(options.settle);
     struct reading from = take_reading();
     say_all();
     struct reading to = take_reading();
     got += frames;
     want += (uint64_t)ready * options.messages;
-    turn_for(0.1); // what comes now is too much
+    poll_for(0.1); // what comes now is too much
     print_interval(from, to);
     printf(",\"p50_us\":%ld,\"p99_us\":%ld", percentile(0.50), percentile(0.99));
     print_counts(want, got);

@@ -44,11 +44,11 @@ static void run_held(void) {
             for (; room_for && sent < messages && publisher_has_room(); room_for--, sent++)
                 publish(&to_room, room, sent);
         flush_publisher();
-        turn(100);
+        poll_once(100);
     }
     struct reading to = take_reading();
     uint64_t got = frames, read_calls = reads;
-    turn_for(0.1); // what comes now is too much
+    poll_for(0.1); // what comes now is too much
     print_interval(from, to);
     print_counts(want, got);
     printf(",\"published\":%lu,\"reads\":%lu", messages, read_calls);
@@ -64,7 +64,7 @@ static void run_elsewhere(void) {
     char target[32];
     need_ids();
     struct reading idle = take_reading();
-    turn_for(options.settle < 1 ? options.settle : 1);
+    poll_for(options.settle < 1 ? options.settle : 1);
     expect_messages(true);
     begin(on_numbered);
     struct reading from = take_reading();
@@ -77,11 +77,11 @@ static void run_elsewhere(void) {
                 publish(&to_client, clients[0].id, fences++);
         }
         flush_publisher();
-        turn(100);
+        poll_once(100);
     }
     struct reading to = take_reading();
     uint64_t got = frames;
-    turn_for(0.1); // what comes now is too much
+    poll_for(0.1); // what comes now is too much
     print_interval(from, to);
     printf(",\"idle_cpu_share\":%.6f,\"want\":%lu,\"got\":%lu,\"extra\":%lu,\"published\":%lu,\"receivers\":%lu",
            nodes_cpu(idle, from) / seconds_between(idle, from), fences, got, frames > fences ? frames - fences : 0, messages,
@@ -144,12 +144,12 @@ static struct step run_step(double rate, double seconds, int nodes) {
     step.started = last_progress = step.from.at;
     while (step.sent < step.count) {
         publish_due(&to_client);
-        turn(1);
+        poll_once(1);
     }
     step.to = take_reading();
     while (step.got < step.count && !stalled()) {
         flush_publisher();
-        turn(10);
+        poll_once(10);
     }
     step.p50_us = percentile(0.50);
     step.p99_us = percentile(0.99);
@@ -190,7 +190,7 @@ static double node_cpu(int node, struct reading from, struct reading to) { retur
 // What a message costs the node that has its client, and the one that has not: the first node's clients get all of them.
 static void cost_of_messages(void) {
     struct reading idle = take_reading();
-    turn_for(options.settle < 1 ? options.settle : 1);
+    poll_for(options.settle < 1 ? options.settle : 1);
     struct reading ends = take_reading();
     double quiet = seconds_between(idle, ends);
     struct step s = run_step(options.rate, options.seconds, 1);
@@ -206,7 +206,7 @@ static void run_rate(void) {
     expect_messages(true);
     if (find_rate())
         cost_of_messages();
-    turn_for(0.1); // what comes now is too much
+    poll_for(0.1); // what comes now is too much
 }
 
 #endif

@@ -43,7 +43,7 @@ static void storm(const char *event) {
     for (int i = 0; i < options.clients; i++)
         storm_on(&clients[i], from.at);
     while (frames < answers && !stalled())
-        turn(100);
+        poll_once(100);
     struct reading to = take_reading();
     if (frames < answers)
         give_up("stalled in the storm: %lu of %lu messages with a %s were handled", frames, answers, event);
@@ -55,7 +55,7 @@ static long settle_channels(long want, bool at_most, int unchanged_ms) {
     uint64_t changed = now_ns(), ends = changed + UNSUBSCRIBE_MS * 1000000ull;
     long channels = subscribed_channels();
     while ((at_most ? channels > want : channels < want) && now_ns() < ends && now_ns() - changed < unchanged_ms * 1000000ull) {
-        turn_for(0.02);
+        poll_for(0.02);
         long next = subscribed_channels();
         if (next != channels)
             changed = now_ns();
@@ -87,11 +87,11 @@ static void publish_to_rooms(bool arrive) {
             publish(&to_room, name, sent);
         }
         flush_publisher();
-        turn(10);
+        poll_once(10);
         if (!arrive && publisher.replied < publisher.published)
             last_progress = now_ns();
     }
-    turn_for(0.2); // what comes now is too much
+    poll_for(0.2); // what comes now is too much
     if (arrive)
         print_counts(want, frames);
     else
@@ -100,7 +100,7 @@ static void publish_to_rooms(bool arrive) {
 
 static void run_rooms(void) {
     rooms_each = options.rooms / options.clients;
-    turn_for(options.settle);
+    poll_for(options.settle);
     ask_to_collect();
     struct memory before = read_memory();
     long channels_before = subscribed_channels(), rooms = (long)rooms_each * options.clients;
@@ -111,7 +111,7 @@ static void run_rooms(void) {
     struct reading to = take_reading();
     print_interval(from, to);
     publish_to_rooms(true);
-    turn_for(options.settle);
+    poll_for(options.settle);
     struct memory full = read_memory();
 
     storm("leave");
