@@ -159,6 +159,7 @@ func TestLoadNoticesClearText(t *testing.T) {
 
 // A fault is what a server does wrong, once, with the fifth message to the client that asked it to publish.
 type fault struct {
+	order               int // the number of the order that it happens to, from 1 on; 0: to each
 	skip, twice, hangUp bool
 	payload             func(string) string
 	first               byte   // of the frame, instead of 0x81
@@ -177,6 +178,7 @@ type faulty struct {
 	wait     sync.WaitGroup
 
 	mu      sync.Mutex // guards the fields below
+	orders  int
 	clients []net.Conn
 	rooms   map[string][]net.Conn // by room, and by client's id
 }
@@ -273,10 +275,12 @@ func (s *faulty) setRooms(text string, members []net.Conn) {
 func (s *faulty) publish(publisher net.Conn, n int, payload string) bool {
 	s.mu.Lock()
 	clients := append([]net.Conn(nil), s.clients...)
+	s.orders++
+	wrong := s.fault.order == 0 || s.fault.order == s.orders
 	s.mu.Unlock()
 	for i := range n {
 		for _, c := range clients {
-			if !s.fault.always && (i != 4 || c != publisher) {
+			if !s.fault.always && (!wrong || i != 4 || c != publisher) {
 				s.write(c, unmasked(0x81, payload))
 				continue
 			}
@@ -287,6 +291,24 @@ func (s *faulty) publish(publisher net.Conn, n int, payload string) bool {
 		}
 	}
 	return true
+}
+
+// sayUnasked sends everyone a message that nobody asked for.
+func (s *faulty) sayUnasked() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.clients {
+		s.write(c, unmasked(0x81, `{"event":"m","data":{"p":"x"}}`))
+	}
+}
+
+// hangUp closes all connections.
+func (s *faulty) hangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.clients {
+		_ = c.Close()
+	}
 }
 
 func (s *faulty) sendFaulty(c net.Conn, payload string) {

@@ -101,12 +101,27 @@ func measureAll(ctx context.Context, opts options, args []string, stdout, stderr
 	return nil
 }
 
+const usage = `usage: go run . [options]
+
+A round starts each server of a measure, measures it and stops it; ratios are made within rounds. In steady, single, burst,
+free and echo the servers of a round take turns: all are started and get their clients, then each is driven for about a
+second, again and again, in an order that changes. So a machine whose speed drifts slows all of them alike. Each server's
+first turn of a round warms it up and does not count.
+
+docs/benchmarks.md explains the figures.
+
+`
+
 // parseOptions reads the command line. What it does not accept it explains.
 func parseOptions(args []string, stderr io.Writer) (options, error) {
 	var opts options
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(stderr)
-	set.IntVar(&opts.rounds, "rounds", 0, "how often each server takes its turn in each measure (default 5; with -check 1)")
+	set.Usage = func() {
+		fmt.Fprint(stderr, usage)
+		set.PrintDefaults()
+	}
+	set.IntVar(&opts.rounds, "rounds", 0, "how often each server is measured in each measure (default 5; with -check 1)")
 	measureList := set.String("measures", strings.Join(measureNames(), ","), "what to measure, comma-separated")
 	serverList := set.String("servers", strings.Join(serverNames(), ","), "what to measure it of, comma-separated")
 	set.StringVar(&opts.out, "out", "", "file for the results, one JSON object a line (default: a new one in the cache folder)")

@@ -46,7 +46,7 @@ func TestHelp(t *testing.T) {
 	if code := run(t.Context(), []string{"-h"}, &stderr, &stderr); code != exitOK {
 		t.Errorf("exit code %d, want %d", code, exitOK)
 	}
-	for _, name := range []string{"-rounds", "-measures", "-servers", "-out", "-check", "-loops", "-cache"} {
+	for _, name := range []string{"-rounds", "-measures", "-servers", "-out", "-check", "-loops", "-cache", "take turns"} {
 		if !strings.Contains(stderr.String(), name) {
 			t.Errorf("help says nothing of %s", name)
 		}

@@ -32,7 +32,7 @@ type measure struct {
 	figures []figure
 }
 
-// load is what the load generator is told, besides the mode.
+// load is what the load generator is told, besides the mode: for each turn, where there are several.
 type load struct {
 	clients  int
 	messages int
@@ -42,6 +42,7 @@ type load struct {
 	rooms    int     // that are joined and left
 	sealed   int     // clients, the last ones, that are encrypted
 	kept     int     // of those, clients whose messages are all decrypted afterwards
+	turns    int     // that count; 0: servers do not take turns, each is measured in one go
 	seconds  float64 // how long echo and a step of rate run; the most that fan may take
 	settle   float64 // seconds of quiet before the phase; idle: before memory is read
 }
@@ -79,7 +80,15 @@ func (l load) args(mode string, verify bool) []string {
 	if verify {
 		args = append(args, "-verify", "1")
 	}
+	if l.turns > 0 {
+		args = append(args, "-turns", "1")
+	}
 	return args
+}
+
+// limit is when a load generator that says nothing is given up.
+func (l load) limit() time.Duration {
+	return time.Duration((l.seconds+2*l.settle)*float64(time.Second)) + 90*time.Second
 }
 
 // latencyBudget is what 99 of 100 messages may take at most, for a rate to count as one that a server keeps up with.
@@ -137,26 +146,26 @@ var measures = slices.Concat(plainMeasures, sealedMeasures, redisMeasures)
 var plainMeasures = []measure{
 	{
 		name: "steady", mode: "fan",
-		full:    load{clients: 1000, messages: 500, rate: 50, seconds: 20, settle: 0.7},
-		check:   load{clients: 50, messages: 50, rate: 100, seconds: 60, settle: 0.1},
+		full:    load{clients: 1000, turns: 10, messages: 50, rate: 50, seconds: 20, settle: 0.7},
+		check:   load{clients: 50, turns: 2, messages: 20, rate: 100, seconds: 60, settle: 0.1},
 		figures: []figure{cpuPerDelivery(0.95, 1.15)},
 	},
 	{
 		name: "single", mode: "fan",
-		full:    load{clients: 1000, messages: 1500, batch: 1, seconds: 40, settle: 0.7},
-		check:   load{clients: 50, messages: 100, batch: 1, seconds: 60, settle: 0.1},
+		full:    load{clients: 1000, turns: 10, messages: 150, batch: 1, seconds: 40, settle: 0.7},
+		check:   load{clients: 50, turns: 2, messages: 50, batch: 1, seconds: 60, settle: 0.1},
 		figures: []figure{cpuPerDelivery(0.95, 1.15), deliveriesPerSecond},
 	},
 	{
 		name: "burst", mode: "fan",
-		full:    load{clients: 1000, messages: 20000, batch: 64, seconds: 40, settle: 0.7},
-		check:   load{clients: 50, messages: 2000, batch: 64, seconds: 60, settle: 0.1},
+		full:    load{clients: 1000, turns: 10, messages: 3000, batch: 64, seconds: 40, settle: 0.7},
+		check:   load{clients: 50, turns: 2, messages: 1000, batch: 64, seconds: 60, settle: 0.1},
 		figures: []figure{cpuPerDelivery(0.5, 1.25), deliveriesPerSecond},
 	},
 	{
 		name: "free", mode: "fan",
-		full:  load{clients: 1000, messages: 40000, batch: 0, seconds: 40, settle: 0.7},
-		check: load{clients: 50, messages: 4000, batch: 0, seconds: 60, settle: 0.1},
+		full:  load{clients: 1000, turns: 10, messages: 4000, batch: 0, seconds: 40, settle: 0.7},
+		check: load{clients: 50, turns: 2, messages: 2000, batch: 0, seconds: 60, settle: 0.1},
 		figures: []figure{
 			{key: "per_s", name: "deliveries/s", of: reading.messagesPerSecond, targets: []target{
 				{server: serverHearth, against: serverRef, bound: 4, atLeast: true}}},
@@ -165,8 +174,8 @@ var plainMeasures = []measure{
 	},
 	{
 		name: "echo", mode: "echo",
-		full:  load{clients: 200, seconds: 5, settle: 0.7},
-		check: load{clients: 20, seconds: 0.3, settle: 0.1},
+		full:  load{clients: 200, turns: 10, seconds: 0.5, settle: 0.7},
+		check: load{clients: 20, turns: 2, seconds: 0.1, settle: 0.1},
 		figures: []figure{
 			{key: "cpu_us", name: "CPU µs/round trip", of: reading.cpuPerMessage,
 				targets: []target{atMost(serverRef, 0.9), atMost(serverLimit, 1.3)}},
@@ -215,6 +224,14 @@ func (m measure) serversOf(servers []string) []string {
 		partners = []string{serverHearth, serverRef, serverLimit}
 	}
 	return slices.DeleteFunc(slices.Clone(servers), func(s string) bool { return !slices.Contains(partners, s) })
+}
+
+// groups splits servers into those that are measured side by side: all of them where they take turns.
+func (m measure) groups(servers []string) [][]string {
+	if m.full.turns > 0 {
+		return [][]string{servers}
+	}
+	return slices.Collect(slices.Chunk(servers, 1))
 }
 
 // withoutTargets is measures for a run whose figures mean nothing.

@@ -80,6 +80,18 @@ func (p *process) alive() bool {
 	}
 }
 
+// endsWithin says whether the process has ended, or does so by itself before d is over.
+func (p *process) endsWithin(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+		return true
+	case <-timer.C:
+		return !p.alive()
+	}
+}
+
 // stop asks the process to end, waits, and kills it if it does not listen. It reports errWouldNotGo then.
 func (p *process) stop() error {
 	p.cancel()

@@ -6,7 +6,8 @@ import (
 	"fmt"
 )
 
-// A reading is what the load generator saw in one run. Fields that a mode does not have are zero.
+// A reading is what the load generator saw in one turn, or in all that count together. Fields that a mode does not have are
+// zero.
 type reading struct {
 	Mode    string `json:"mode"`
 	Clients int    `json:"clients"`
@@ -112,7 +113,7 @@ type sealedReading struct {
 
 var errNoReading = errors.New("no reading")
 
-// parseReading reads the line of JSON that the load generator ends with.
+// parseReading reads a line of JSON that the load generator says.
 func parseReading(line []byte) (reading, error) {
 	var r reading
 	if err := json.Unmarshal(line, &r); err != nil {
@@ -122,6 +123,44 @@ func parseReading(line []byte) (reading, error) {
 		return reading{}, fmt.Errorf("%w: %d clients in %g seconds", errNoReading, r.Clients, r.Seconds)
 	}
 	return r, nil
+}
+
+// sumOf makes one reading of several turns: counts, times and CPU are added up. Of latencies and spreads, of which each turn
+// has its percentiles only, it takes the median of the turns': what disturbs the machine for one turn would otherwise be
+// the p99 of all. The rest is the first turn's: modes that have more than these do not take turns.
+func sumOf(turns []reading) reading {
+	sum := turns[0]
+	for _, t := range turns[1:] {
+		sum.Seconds += t.Seconds
+		sum.ServerCPUS += t.ServerCPUS
+		sum.LoadCPUS += t.LoadCPUS
+		sum.RedisCPUS += t.RedisCPUS
+		sum.BusyS += t.BusyS
+		sum.StealS += t.StealS
+		sum.Want += t.Want
+		sum.Got += t.Got
+		sum.Extra += t.Extra
+		sum.Wrong += t.Wrong
+		sum.Closed += t.Closed
+		sum.Least += t.Least
+		sum.Most += t.Most
+		sum.Bytes += t.Bytes
+		sum.Reads += t.Reads
+	}
+	for _, of := range []func(*reading) *float64{
+		func(r *reading) *float64 { return &r.SpreadP50US },
+		func(r *reading) *float64 { return &r.SpreadP99US },
+		func(r *reading) *float64 { return &r.P50US },
+		func(r *reading) *float64 { return &r.P99US },
+		func(r *reading) *float64 { return &r.P999US },
+	} {
+		var values []float64
+		for i := range turns {
+			values = append(values, *of(&turns[i]))
+		}
+		*of(&sum) = spreadOf(values).Median
+	}
+	return sum
 }
 
 // problem says what the server did that makes the reading worthless: nil when everything asked for came, once.

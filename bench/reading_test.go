@@ -46,6 +46,26 @@ func TestParseReadingRefuses(t *testing.T) {
 	}
 }
 
+func TestSumOf(t *testing.T) {
+	t.Parallel()
+	turns := []reading{
+		{Mode: "fan", Clients: 5, Seconds: 1, ServerCPUS: 2, LoadCPUS: 3, RedisCPUS: 4, BusyS: 5, StealS: 6, Want: 10, Got: 10, Extra: 1, Wrong: 2,
+			Closed: 3, Least: 2, Most: 2, Bytes: 100, Reads: 8, SpreadP50US: 30, SpreadP99US: 900, P50US: 1, P99US: 4, P999US: 8},
+		{Mode: "fan", Clients: 5, Seconds: 2, ServerCPUS: 1, LoadCPUS: 1, RedisCPUS: 1, BusyS: 1, StealS: 1, Want: 20, Got: 19, Extra: 1, Wrong: 1,
+			Closed: 1, Least: 3, Most: 4, Bytes: 200, Reads: 9, SpreadP50US: 10, SpreadP99US: 50, P50US: 2, P99US: 5, P999US: 7},
+		{Mode: "fan", Clients: 5, Seconds: 3, SpreadP50US: 20, SpreadP99US: 70, P50US: 3, P99US: 600, P999US: 6},
+	}
+	want := reading{Mode: "fan", Clients: 5, Seconds: 6, ServerCPUS: 3, LoadCPUS: 4, RedisCPUS: 5, BusyS: 6, StealS: 7, Want: 30, Got: 29, Extra: 2,
+		Wrong: 3, Closed: 4, Least: 5, Most: 6, Bytes: 300, Reads: 17, SpreadP50US: 20, SpreadP99US: 70, P50US: 2, P99US: 5, P999US: 7}
+	if got := sumOf(turns); got != want {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+	alone := reading{Mode: "idle", Clients: 1, Seconds: 1, RSSKB: 7, redisReading: redisReading{Rooms: 3}}
+	if got := sumOf([]reading{alone}); got != alone {
+		t.Errorf("of one turn: %+v, want %+v", got, alone)
+	}
+}
+
 func TestProblem(t *testing.T) {
 	t.Parallel()
 	whole := reading{Mode: "fan", Want: 10, Got: 10, Least: 5, Most: 5}

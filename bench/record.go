@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A recorder writes one JSON object a line: first an about, then a result for each turn, last a line for each row of
+// A recorder writes one JSON object a line: first an about, then the results, last a line for each row of
 // the table.
 type recorder struct{ w io.Writer }
 
@@ -37,6 +37,7 @@ type about struct {
 	Command  []string          `json:"command"`
 	Check    bool              `json:"check"`
 	Rounds   int               `json:"rounds"`
+	Turns    map[string]int    `json:"turns,omitempty"` // of a server in a round, by measure, where it takes several
 	Loops    int               `json:"loops"`
 	Commit   string            `json:"commit"`
 	Modified bool              `json:"modified"` // the work tree differs from the commit
@@ -54,7 +55,7 @@ type machine struct {
 func describe(ctx context.Context, env *environment, opts options, args []string) about {
 	a := about{
 		Kind: "about", Date: time.Now().UTC().Truncate(time.Second), Command: append([]string{"bench"}, args...),
-		Check: opts.check, Rounds: opts.rounds, Loops: opts.loops,
+		Check: opts.check, Rounds: opts.rounds, Turns: turnsOf(opts), Loops: opts.loops,
 		Machine:  describeMachine(),
 		Versions: map[string]string{"go": runtime.Version()},
 	}
@@ -69,6 +70,30 @@ func describe(ctx context.Context, env *environment, opts options, args []string
 		a.Versions["redis"] = firstLine(ctx, "", "redis-server", "--version")
 	}
 	return a
+}
+
+func turnsOf(opts options) map[string]int {
+	turns := map[string]int{}
+	for _, m := range opts.measures {
+		if n := m.size(opts.check).turns; n > 0 {
+			turns[m.name] = n
+		}
+	}
+	return turns
+}
+
+// turnsLine says which measures let their servers take turns; nothing where none does.
+func (a about) turnsLine() string {
+	var parts []string
+	for _, name := range measureNames() {
+		if n := a.Turns[name]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", name, n))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "turns of each server in a round: " + strings.Join(parts, ", ") + "\n"
 }
 
 func describeMachine() machine {

@@ -35,7 +35,7 @@ type comparison struct {
 	Verdict string `json:"verdict,omitempty"`
 }
 
-// summarize makes the rows, in the order of measures, figures and servers. Turns that failed do not count.
+// summarize makes the rows, in the order of measures, figures and servers. Results that are errors do not count.
 func summarize(measures []measure, servers []string, results []result) []line {
 	var lines []line
 	for _, m := range measures {
@@ -105,8 +105,8 @@ func printReport(w io.Writer, a about, lines []line, results []result, check boo
 		modified = ", modified"
 	}
 	fmt.Fprintf(w, "\n%s  commit %.12s%s\n", a.Date.Format("2006-01-02 15:04 MST"), a.Commit, modified)
-	fmt.Fprintf(w, "%s, %d cores, %s, Linux %s, %s; rounds %d, loops %d\n\n",
-		a.Machine.CPU, a.Machine.Cores, a.Machine.Memory, a.Machine.Kernel, a.Versions["go"], a.Rounds, a.Loops)
+	fmt.Fprintf(w, "%s, %d cores, %s, Linux %s, %s; rounds %d, loops %d\n%s\n",
+		a.Machine.CPU, a.Machine.Cores, a.Machine.Memory, a.Machine.Kernel, a.Versions["go"], a.Rounds, a.Loops, a.turnsLine())
 	printTable(w, lines)
 	if check {
 		fmt.Fprint(w, "\nA check: what ran without an error lost nothing. The figures mean nothing.\n")
@@ -159,23 +159,23 @@ func number(v float64) string {
 	return fmt.Sprintf("%.3g", v)
 }
 
-// A remark is a note on the turns of one server in one measure that it applies to.
+// A remark is a note on the rounds of one server in one measure that it applies to.
 type remark struct {
 	applies func(result) bool
-	text    string // after "measure, server: ", with a place for the number of turns
+	text    string // after "measure, server: ", with a place for the number of rounds
 }
 
 var remarks = []remark{
 	{func(r result) bool { return r.Bound == boundLoad },
-		"the load generator was the limit in %d turns: rates are its own, CPU per operation is the server's."},
+		"the load generator was the limit in %d rounds: rates are its own, CPU per operation is the server's."},
 	{func(r result) bool { return r.Bound == boundRedis },
-		"Redis was the limit in %d turns: rates are its own, CPU per operation is the server's."},
+		"Redis was the limit in %d rounds: rates are its own, CPU per operation is the server's."},
 	{func(r result) bool { return r.Bound == boundMachine },
-		"in %d turns server, Redis and load generator together used the machine up: rates are its own, CPU per operation is the server's."},
+		"in %d rounds server, Redis and load generator together used the machine up: rates are its own, CPU per operation is the server's."},
 	{result.late,
-		"in %d turns messages were late and shared a read, perhaps a write: the machine was too busy for this measure."},
+		"in %d rounds messages were late and shared a read, perhaps a write: the machine was too busy for this measure."},
 	{func(r result) bool { return r.Reading != nil && r.Reading.Reordered > 0 },
-		"in %d turns encrypted clients got messages out of order."},
+		"in %d rounds encrypted clients got messages out of order."},
 }
 
 // notesOn says which results were not the server's doing alone.
@@ -198,12 +198,12 @@ func notesOn(results []result) []string {
 		}
 	}
 	for _, n := range []struct {
-		turns int
-		what  string
+		results int
+		what    string
 	}{{disturbed, "other processes"}, {stolen, "other virtual machines"}} {
-		if n.turns > 0 {
-			notes = append(notes, fmt.Sprintf("In %d of %d turns %s used over %s of a core: measure again on a quiet machine.",
-				n.turns, cmp.Or(len(results), 1), n.what, number(noticeable)))
+		if n.results > 0 {
+			notes = append(notes, fmt.Sprintf("In %d of %d results %s used over %s of a core: measure again on a quiet machine.",
+				n.results, cmp.Or(len(results), 1), n.what, number(noticeable)))
 		}
 	}
 	return notes
@@ -213,19 +213,19 @@ func notesOn(results []result) []string {
 func (m remark) on(results []result) []string {
 	type key struct{ measure, server string }
 	var found []key
-	turns := map[key]int{}
+	rounds := map[key]int{}
 	for _, r := range results {
 		if r.Error != "" || !m.applies(r) {
 			continue
 		}
 		k := key{r.Measure, r.Server}
-		if turns[k]++; turns[k] == 1 {
+		if rounds[k]++; rounds[k] == 1 {
 			found = append(found, k)
 		}
 	}
 	notes := make([]string, 0, len(found))
 	for _, k := range found {
-		notes = append(notes, fmt.Sprintf("%s, %s: "+m.text, k.measure, k.server, turns[k]))
+		notes = append(notes, fmt.Sprintf("%s, %s: "+m.text, k.measure, k.server, rounds[k]))
 	}
 	return notes
 }

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// turn makes a result of the measure steady, or of whatever change makes of it.
-func turn(server string, round int, cpu float64, change ...func(*result)) result {
+// resultOf makes a result of the measure steady, or of whatever change makes of it.
+func resultOf(server string, round int, cpu float64, change ...func(*result)) result {
 	r := result{Kind: "result", Measure: "steady", Server: server, Round: round, Bound: boundPace,
 		Figures: map[string]float64{"cpu_us": cpu}, Command: []string{"load"}}
 	for _, c := range change {
@@ -28,12 +28,12 @@ func steadyOnly(t *testing.T) []measure {
 	return measures[:1]
 }
 
-func TestSummarizeLeavesFailedTurnsOut(t *testing.T) {
+func TestSummarizeLeavesErrorsOut(t *testing.T) {
 	t.Parallel()
 	results := []result{
-		turn("hearth", 0, 8), turn("ref", 0, 16), turn("limit", 0, 8),
-		turn("hearth", 1, 100, func(r *result) { r.Error = "lost" }), turn("ref", 1, 20), turn("limit", 1, 8),
-		turn("hearth", 2, 9), turn("ref", 2, 12), turn("limit", 2, 9),
+		resultOf("hearth", 0, 8), resultOf("ref", 0, 16), resultOf("limit", 0, 8),
+		resultOf("hearth", 1, 100, func(r *result) { r.Error = "lost" }), resultOf("ref", 1, 20), resultOf("limit", 1, 8),
+		resultOf("hearth", 2, 9), resultOf("ref", 2, 12), resultOf("limit", 2, 9),
 	}
 	lines := summarize(steadyOnly(t), serverNames(), results)
 	if len(lines) != 3 {
@@ -86,8 +86,8 @@ func TestVerdictOf(t *testing.T) {
 func TestPrintTable(t *testing.T) {
 	t.Parallel()
 	lines := summarize(measures[:2], []string{"hearth", "ref"}, []result{
-		turn("hearth", 0, 7.25), turn("ref", 0, 7.5), turn("hearth", 1, 7.75), turn("ref", 1, 7.5),
-		turn("ref", 0, 5.123, func(r *result) { r.Measure = "single"; r.Figures["per_s"] = 191234.7 }),
+		resultOf("hearth", 0, 7.25), resultOf("ref", 0, 7.5), resultOf("hearth", 1, 7.75), resultOf("ref", 1, 7.5),
+		resultOf("ref", 0, 5.123, func(r *result) { r.Measure = "single"; r.Figures["per_s"] = 191234.7 }),
 	})
 	var b bytes.Buffer
 	printTable(&b, lines)
@@ -116,19 +116,33 @@ func TestNotes(t *testing.T) {
 	inTime := func(r *result) { r.Reading = &reading{Got: 1000, Reads: 1000, SpreadP50US: 1} }
 	unpaced := func(r *result) { r.Reading = &reading{Got: 1000, Reads: 10} }
 	got := notesOn([]result{
-		turn("hearth", 0, 1, loaded, inTime), turn("ref", 0, 1, disturbed, late), turn("hearth", 1, 1, loaded, stolen, unpaced), turn("limit", 1, 1, failed, late),
+		resultOf("hearth", 0, 1, loaded, inTime), resultOf("ref", 0, 1, disturbed, late), resultOf("hearth", 1, 1, loaded, stolen, unpaced), resultOf("limit", 1, 1, failed, late),
 	})
 	want := []string{
-		"steady, hearth: the load generator was the limit in 2 turns: rates are its own, CPU per operation is the server's.",
-		"steady, ref: in 1 turns messages were late and shared a read, perhaps a write: the machine was too busy for this measure.",
-		"In 1 of 4 turns other processes used over 0.1 of a core: measure again on a quiet machine.",
-		"In 1 of 4 turns other virtual machines used over 0.1 of a core: measure again on a quiet machine.",
+		"steady, hearth: the load generator was the limit in 2 rounds: rates are its own, CPU per operation is the server's.",
+		"steady, ref: in 1 rounds messages were late and shared a read, perhaps a write: the machine was too busy for this measure.",
+		"In 1 of 4 results other processes used over 0.1 of a core: measure again on a quiet machine.",
+		"In 1 of 4 results other virtual machines used over 0.1 of a core: measure again on a quiet machine.",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if quiet := notesOn([]result{turn("hearth", 0, 1)}); len(quiet) != 0 {
+	if quiet := notesOn([]result{resultOf("hearth", 0, 1)}); len(quiet) != 0 {
 		t.Errorf("a quiet run has notes: %q", quiet)
+	}
+}
+
+func TestReportSaysWhoTookTurns(t *testing.T) {
+	t.Parallel()
+	opts, err := parseOptions([]string{"-measures", "echo,steady,idle", "-cache", t.TempDir()}, &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := (about{Turns: turnsOf(opts)}).turnsLine(), "turns of each server in a round: steady 10, echo 10\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := (about{}).turnsLine(); got != "" {
+		t.Errorf("without turns: %q", got)
 	}
 }
 
@@ -145,7 +159,7 @@ func TestRecorderWritesOneObjectALine(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
 	rec := newRecorder(&b)
-	results := []result{turn("hearth", 0, 7), turn("ref", 0, 10, func(r *result) { r.Error = "one\ntwo"; r.Figures = nil })}
+	results := []result{resultOf("hearth", 0, 7), resultOf("ref", 0, 10, func(r *result) { r.Error = "one\ntwo"; r.Figures = nil })}
 	all := []any{about{Kind: "about", Date: time.Unix(0, 0).UTC(), Commit: "abc", Rounds: 1}, results[0], results[1]}
 	for _, l := range summarize(steadyOnly(t), []string{"hearth", "ref"}, results) {
 		all = append(all, l)

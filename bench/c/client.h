@@ -27,7 +27,7 @@ static struct {
     int clients, messages, size, rate, batch, source, sealed, kept, rooms, budget_us;
     int ports[MAX_NODES], redis_port;
     double seconds, settle;
-    bool verify;
+    bool verify, turns;
 } options = {.mode = "fan", .clients = 1000, .messages = 500, .size = 100, .rate = 50, .batch = 1, .source = 2,
              .seconds = 60, .settle = 0.7, .budget_us = 50000};
 

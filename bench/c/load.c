@@ -13,6 +13,9 @@
 // | rate      | the same, -rate N -budget-us N -port2 N -pid2 N  | redis_phases.h |
 // | rooms     | the same, -rooms N                               | rooms_phase.h  |
 //
+// With -turns 1, fan and echo wait for their turns: once all clients are connected there is a line of JSON, then one more for
+// each line on standard input, which has the phase run, until standard input ends.
+//
 // -seconds is how long echo and a step of rate run, and how long fan may take. Sources are the six loopback addresses
 // 127.0.0.source and up, since one address has ports for 28,000 connections only. -verify compares payloads as well as
 // their lengths. -sealed N makes the last N clients encrypted, with the public key of -key, and -transcript FILE keeps all
@@ -48,6 +51,8 @@ static void set_option(const char *name, const char *value) {
         options.settle = atof(value);
     else if (!strcmp(name, "-verify"))
         options.verify = atoi(value);
+    else if (!strcmp(name, "-turns"))
+        options.turns = atoi(value);
     else
         give_up("unknown option %s", name);
 }
@@ -63,6 +68,16 @@ static void need(bool given, const char *what) {
     if (!given)
         give_up("mode %s needs %s", options.mode, what);
 }
+
+static void print_head(void) { printf("{\"mode\":\"%s\",\"clients\":%d", options.mode, options.clients); }
+
+static void print_tail(void) {
+    printf(",\"wrong\":%lu,\"closed\":%lu}\n", wrong, closed);
+    if (fflush(stdout))
+        give_up("print what was seen: %s", strerror(errno));
+}
+
+// ---- in one go ----
 
 // Everything after connecting, but for the modes that connect in their own way.
 static void run_phase(struct memory before) {
@@ -101,6 +116,51 @@ static bool run_redis_phase(void) {
     return false;
 }
 
+static void run_once(void) {
+    struct memory before = read_memory();
+    print_head();
+    if (!strcmp(options.mode, "mixed")) {
+        need(options.rate > 0 && options.sealed < options.clients, "-rate and a client in clear");
+        run_mixed();
+    } else if (!run_redis_phase()) {
+        run_connect();
+        run_phase(before);
+    }
+    print_tail();
+}
+
+// ---- in turns ----
+
+// Looks at what has come while it was not our turn, which should be nothing but pings, and shows the server that everyone
+// is still there: the turns of others may take longer than a client may be silent.
+static void begin_turn(void) {
+    on_message = NULL;
+    poll_for(0.02);
+    if (wrong || closed)
+        give_up("since the last turn: %lu messages that nobody asked for, %lu connections closed", wrong, closed);
+    for (int i = 0; i < options.clients; i++)
+        send_text(&clients[i], "{\"event\":\"heartbeat\"}");
+    poll_for(0.05);
+}
+
+// Runs the phase each time that a line comes. In between it waits for the line and for nothing else: it takes no CPU and
+// reads from no client. Nobody should ask for another turn after one that went wrong.
+static void take_turns(void) {
+    bool fan = !strcmp(options.mode, "fan");
+    char line[8];
+    need(fan || !strcmp(options.mode, "echo"), "to be run in one go, without -turns");
+    print_head();
+    run_connect();
+    poll_for(options.settle);
+    print_tail();
+    while (fgets(line, sizeof line, stdin)) {
+        begin_turn();
+        print_head();
+        (fan ? run_fan : run_echo)();
+        print_tail();
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc % 2 == 0)
         give_up("option %s has no value", argv[argc - 1]);
@@ -109,17 +169,7 @@ int main(int argc, char **argv) {
     check_options();
     raise_file_limit();
     prepare_clients();
-
-    struct memory before = read_memory();
-    printf("{\"mode\":\"%s\",\"clients\":%d", options.mode, options.clients);
-    if (!strcmp(options.mode, "mixed")) {
-        need(options.rate > 0 && options.sealed < options.clients, "-rate and a client in clear");
-        run_mixed();
-    } else if (!run_redis_phase()) {
-        run_connect();
-        run_phase(before);
-    }
-    printf(",\"wrong\":%lu,\"closed\":%lu}\n", wrong, closed);
+    options.turns ? take_turns() : run_once();
     if (transcript && fclose(transcript))
         give_up("write the transcript: %s", strerror(errno));
     return 0;

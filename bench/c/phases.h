@@ -68,7 +68,7 @@ static void run_connect(void) {
     connect_clients(options.clients);
     struct reading to = take_reading();
     printf(",\"connect_seconds\":%.6f,\"connect_cpu_s\":%.6f", seconds_between(from, to), nodes_cpu(from, to));
-    if (!strcmp(options.mode, "connect"))
+    if (options.turns || !strcmp(options.mode, "connect"))
         print_interval(from, to);
 }
 
@@ -132,6 +132,8 @@ static void run_fan(void) {
     printf(",\"bytes\":%lu,\"reads\":%lu", bytes, read_calls);
     if (spreads)
         print_spreads();
+    free(spreads);
+    spreads = NULL; // the next turn has its own
 }
 
 // ---- echo ----
@@ -157,32 +159,39 @@ static void on_echo(struct client *c, uint64_t now) {
         ask(c);
 }
 
-// Everyone asks, waits for the answer, and asks again.
+static uint64_t unanswered(void) {
+    uint64_t count = 0;
+    for (int i = 0; i < options.clients; i++)
+        count += clients[i].outstanding;
+    return count;
+}
+
+// Everyone asks, waits for the answer, and asks again, until time is over and at least one answer has come.
 static void run_echo(void) {
-    const double warm_up = options.seconds < 1 ? options.seconds : 1;
     expect(ECHO_QUESTION, 0, 0, "");
     clear_latencies();
-    echo_ends = now_ns() + (uint64_t)((warm_up + options.seconds) * SECOND);
+    echo_ends = UINT64_MAX;
     begin(on_echo);
     for (int i = 0; i < options.clients; i++)
         ask(&clients[i]);
-    poll_for(warm_up);
+    poll_for(options.seconds < 1 ? options.seconds : 1); // to warm up
 
     clear_latencies();
     begin(on_echo);
     struct reading from = take_reading();
-    while (now_ns() < echo_ends)
+    last_progress = from.at;
+    echo_ends = from.at + (uint64_t)(options.seconds * SECOND);
+    while ((now_ns() < echo_ends || !frames) && !stalled())
         poll_once(50);
     struct reading to = take_reading();
 
     uint64_t answers = frames;
     printf(",\"p50_us\":%ld,\"p99_us\":%ld,\"p999_us\":%ld", percentile(0.50), percentile(0.99), percentile(0.999));
-    poll_for(0.5); // the last answers
-    uint64_t unanswered = 0;
-    for (int i = 0; i < options.clients; i++)
-        unanswered += clients[i].outstanding;
+    while (unanswered() && !stalled())
+        poll_once(50);
+    poll_for(0.1); // what comes now is too much
     print_interval(from, to);
-    printf(",\"want\":%lu,\"got\":%lu,\"reads\":%lu", answers + unanswered, answers, reads);
+    printf(",\"want\":%lu,\"got\":%lu,\"reads\":%lu", answers + unanswered(), answers, reads);
 }
 
 // ---- idle ----

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+)
+
+// An entrant is a server in one round of one measure: its processes, the load generator that drives them, and what comes
+// of it.
+type entrant struct {
+	env     *environment
+	measure measure
+	load    load
+	source  int // of the loopback addresses that its clients come from: other ones than those of others at the same time
+	check   bool
+
+	nodes      []*process
+	generator  *generator // nil until it is started
+	transcript string     // the file of what encrypted clients get; empty where nobody wants to know
+	connected  reading    // of the connecting, where turns are taken
+	turns      []reading
+	result     result
+}
+
+// newEntrants enters servers in a measure, after so many that took part in others.
+func newEntrants(env *environment, m measure, servers []string, before int, check bool) []*entrant {
+	var entrants []*entrant
+	for i, server := range servers {
+		entrants = append(entrants, &entrant{
+			env: env, measure: m, load: m.size(check).of(server), check: check,
+			source: 2 + (before+i)*7%200, // a load generator has six
+			result: result{Kind: "result", Measure: m.name, Server: server},
+		})
+	}
+	return entrants
+}
+
+// attempt does something with an entrant that has not failed. If that fails the entrant is stopped at once, and the others
+// go on without it.
+func (e *entrant) attempt(what func() error) {
+	if e.result.Error != "" {
+		return
+	}
+	err := what()
+	if err == nil {
+		return
+	}
+	const grace = time.Second // for a server that is just ending: what it said last tells most
+	for _, p := range e.nodes {
+		if p.endsWithin(grace) {
+			err = fmt.Errorf("%w\nthe server has ended: %v\n%s", err, p.err, p.stderr)
+		}
+	}
+	e.result.Error = errors.Join(err, e.stop()).Error()
+}
+
+// start starts the server, as many nodes of it as the measure wants, and the load generator. Where turns are taken it returns
+// when all clients are there.
+func (e *entrant) start(ctx context.Context) error {
+	for range max(1, e.measure.nodes) {
+		p, err := startProcess(ctx, e.env.command(e.result.Server, e.measure), e.env.dir[e.result.Server], serverReady)
+		if err != nil {
+			return err
+		}
+		e.nodes = append(e.nodes, p)
+	}
+	if !e.check {
+		pause(ctx, 600*time.Millisecond) // its start is not what we measure
+	}
+	err := e.makeTranscript()
+	if err != nil {
+		return err
+	}
+	if e.result.Command, err = e.command(); err != nil {
+		return err
+	}
+	if e.generator, err = startGenerator(ctx, e.result.Command); err != nil {
+		return err
+	}
+	if e.load.turns > 0 {
+		e.connected, err = e.generator.read(e.load.limit())
+	}
+	return err
+}
+
+func (e *entrant) makeTranscript() error {
+	if e.load.kept == 0 {
+		return nil
+	}
+	file, err := os.CreateTemp("", "hearth-bench-transcript-")
+	if err != nil {
+		return fmt.Errorf("make a file for what encrypted clients get: %w", err)
+	}
+	e.transcript = file.Name()
+	return file.Close()
+}
+
+// command is the load generator's command line.
+func (e *entrant) command() ([]string, error) {
+	command := []string{e.env.load, "-source", strconv.Itoa(e.source)}
+	for i, p := range e.nodes {
+		address, err := netip.ParseAddrPort(p.ready)
+		if err != nil {
+			return nil, fmt.Errorf("the server's address: %w", err)
+		}
+		suffix := [2]string{"", "2"}[i]
+		command = append(command, "-port"+suffix, strconv.Itoa(int(address.Port())), "-pid"+suffix, strconv.Itoa(p.pid()))
+	}
+	if e.measure.redis {
+		redis := e.env.redis
+		command = append(command, "-redis-port", strconv.Itoa(redis.port), "-redis-pid", strconv.Itoa(redis.process.pid()))
+	}
+	if e.load.sealed > 0 {
+		command = append(command, "-sealed", strconv.Itoa(e.load.sealed), "-key", e.env.key.PublicKey().String())
+	}
+	if e.transcript != "" {
+		command = append(command, "-kept", strconv.Itoa(e.load.kept), "-transcript", e.transcript)
+	}
+	return append(command, e.load.args(e.measure.mode, e.check)...), nil
+}
+
+// takeTurn has the load generator drive the server once, and looks at what it saw.
+func (e *entrant) takeTurn() error {
+	if e.load.turns == 0 {
+		return e.readTurn()
+	}
+	e.generator.turn()
+	number := len(e.turns)
+	if err := e.readTurn(); err != nil {
+		return fmt.Errorf("in turn %d of %d: %w", number, e.load.turns, err)
+	}
+	return nil
+}
+
+func (e *entrant) readTurn() error {
+	seen, err := e.generator.read(e.load.limit())
+	if err != nil {
+		return err
+	}
+	e.turns = append(e.turns, seen)
+	return seen.problem()
+}
+
+// finish ends what is left of the entrant and says what became of it.
+func (e *entrant) finish() result {
+	if e.generator != nil {
+		e.attempt(e.generator.end)
+	}
+	e.sumUp()
+	e.attempt(e.openTranscript)
+	e.attempt(e.figure)
+	e.attempt(e.stop)
+	return e.result
+}
+
+// sumUp makes one reading of the turns that count: all but the first, or the only one.
+func (e *entrant) sumUp() {
+	counting := e.turns
+	if e.load.turns > 0 {
+		e.result.Turns = e.turns
+		counting = e.turns[min(1, len(e.turns)):]
+	}
+	if len(counting) == 0 {
+		return
+	}
+	sum := sumOf(counting)
+	if e.load.turns > 0 {
+		sum.ConnectSeconds, sum.ConnectCPUS = e.connected.ConnectSeconds, e.connected.ConnectCPUS
+	}
+	e.result.Reading = &sum
+	e.result.Shares = sum.shares()
+	e.result.Bound = e.result.Shares.bound(len(e.nodes), runtime.NumCPU())
+}
+
+// openTranscript decrypts what the kept clients got and checks that it is what was sent.
+func (e *entrant) openTranscript() error {
+	if e.transcript == "" {
+		return nil
+	}
+	data, err := os.ReadFile(e.transcript)
+	if err != nil {
+		return fmt.Errorf("read what encrypted clients got: %w", err)
+	}
+	first := 0
+	if e.measure.mode == "mixed" { // those before it were for the clients in clear alone
+		first = e.load.messages
+	}
+	seen := e.result.Reading
+	t, err := parseTranscript(data)
+	if err == nil {
+		seen.Opened, seen.Reordered, err = t.open(e.env.key, e.load.kept, first, e.load.messages)
+	}
+	if err != nil {
+		return fmt.Errorf("what encrypted clients got: %w", err)
+	}
+	if e.result.Server != serverRef && seen.Reordered > 0 { // the reference is known for it, and says so
+		return fmt.Errorf("%d messages out of order", seen.Reordered)
+	}
+	return nil
+}
+
+// figure fills in the figures.
+func (e *entrant) figure() error {
+	if e.measure.sealed && e.result.Server == serverLimit {
+		var err error
+		if e.result.Reading.AESUS, err = measureAES(); err != nil {
+			return err
+		}
+	}
+	e.result.Figures = make(map[string]float64, len(e.measure.figures))
+	for _, f := range e.measure.figures {
+		e.result.Figures[f.key] = f.of(*e.result.Reading)
+	}
+	return nil
+}
+
+// stop ends the load generator, if it is still there, and the server.
+func (e *entrant) stop() error {
+	if e.transcript != "" {
+		defer os.Remove(e.transcript)
+	}
+	if e.generator != nil {
+		e.generator.kill()
+		_ = e.generator.wait() // how it ended is known, or does not matter any more
+	}
+	var errs []error
+	for _, p := range e.nodes {
+		errs = append(errs, p.stop())
+	}
+	return errors.Join(errs...)
+}
