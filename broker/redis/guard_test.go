@@ -50,7 +50,7 @@ func pushed(elements ...string) string {
 
 // guarded is what comes out of a guard that was told what was asked.
 func guarded(r io.Reader, questions string) (string, error) {
-	g := newGuard(&fakeConn{r: r})
+	g := newGuard(&fakeConn{r: r}, nil)
 	_, _ = g.Write([]byte(questions))
 	out, err := io.ReadAll(g)
 	return string(out), err
@@ -102,6 +102,27 @@ func TestGuard(t *testing.T) {
 			if out != tt.out || (err == nil) != (tt.bad == "") || err != nil && (!errors.Is(err, errGarbage) || !strings.Contains(err.Error(), tt.bad)) {
 				t.Errorf("%s, %s: got %q, %v; want %q, %q", name, way, out, err, tt.out, tt.bad)
 			}
+		}
+	}
+}
+
+// TestGuardValue: a value is bounded as a whole, however small its parts are, and the name of a channel like one.
+func TestGuardValue(t *testing.T) {
+	t.Parallel()
+	part := fmt.Sprintf("$%d\r\n%s\r\n", maxString, strings.Repeat("x", maxString))
+	fits := maxValue / len(part)
+	for name, tt := range map[string]struct{ asked, in, bad string }{
+		"fits":      {asked: command("HELLO"), in: fmt.Sprintf("*%d\r\n", fits) + strings.Repeat(part, fits)},
+		"two fit":   {asked: command("HELLO") + command("HELLO"), in: strings.Repeat(fmt.Sprintf("*%d\r\n", fits)+strings.Repeat(part, fits), 2)},
+		"does not":  {asked: command("HELLO"), in: fmt.Sprintf("*%d\r\n", fits+1) + strings.Repeat(part, fits+1), bad: "a value of more"},
+		"long name": {asked: command("SUBSCRIBE", "a"), in: pushed("subscribe", strings.Repeat("x", 1<<20), "1")},
+		"too long":  {asked: command("SUBSCRIBE", "a"), in: fmt.Sprintf(">3\r\n$9\r\nsubscribe\r\n$%d\r\n", maxValue+1), bad: "a length of"},
+	} {
+		g := newGuard(&fakeConn{r: strings.NewReader(tt.in)}, nil)
+		_, _ = g.Write([]byte(tt.asked))
+		passed, err := io.Copy(io.Discard, g)
+		if all := passed == int64(len(tt.in)); all != (tt.bad == "") || all != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.bad) {
+			t.Errorf("%s: passed %d bytes of %d, %v; want %q", name, passed, len(tt.in), err, tt.bad)
 		}
 	}
 }
@@ -175,7 +196,7 @@ func FuzzGuardedClient(f *testing.F) {
 
 // guardedAsSubscription is conn as a subscription's wire has it.
 func guardedAsSubscription(conn net.Conn) net.Conn {
-	return newGuard(newSieve(conn, &hooks{message: func(incoming) {}, reading: func() {}, max: 100}))
+	return newGuard(conn, &hooks{message: func(incoming) {}, reading: func() {}, max: 100})
 }
 
 // asks uses a connection as a subscription does.
@@ -219,7 +240,7 @@ func BenchmarkGuard(b *testing.B) {
 	one := command("PUBLISH", "ws:room:lobby", line("5f4dcc3b-5aa7-65d6-1d83-27deb882cf99", "message", 100))
 	commands, replies := []byte(strings.Repeat(one, pipeline)), strings.Repeat(":1\r\n", pipeline)
 	var r strings.Reader
-	g := newGuard(&fakeConn{r: &r})
+	g := newGuard(&fakeConn{r: &r}, nil)
 	p := make([]byte, 4096)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

@@ -2,10 +2,14 @@ package redis
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 )
+
+// errGarbage says that what came is not RESP3: it is no Redis, or something has changed it on the way.
+var errGarbage = errors.New("what comes is not what a Redis says")
 
 // What Redis sends, besides messages, to a client that asks nothing but what this package asks stays far below.
 const (
@@ -13,7 +17,7 @@ const (
 	maxDepth    = 8        // aggregates within each other
 	maxElements = 1 << 14  // of one aggregate; a Cluster has so many slots
 	maxString   = 64 << 10 // bytes of a string
-	maxValue    = replyMax // bytes of a value, and of a channel's name, which we have sent ourselves
+	maxValue    = 16 << 20 // bytes of a value, and of a channel's name, which we have sent ourselves
 )
 
 func notRedis(format string, args ...any) error {
@@ -21,16 +25,24 @@ func notRedis(format string, args ...any) error {
 }
 
 // inbound checks what comes from Redis and is no message: the framing of RESP3, the sizes, and that replies belong to
-// commands. It looks at headers only, and passes over bodies.
+// commands. It looks at headers only, and passes over bodies. Of RESP3 it knows what Redis says to those who ask for
+// nothing special: no attributes, no strings in parts.
+//
+//	stream    = { value | push }
+//	value     = scalar | string | aggregate
+//	scalar    = ( "+" | "-" | ":" | "," | "(" | "#" | "_" ) text CRLF
+//	string    = ( "$" | "!" | "=" ) length CRLF bytes CRLF        ; $-1 is null
+//	aggregate = ( "*" | "~" ) count CRLF { value }                ; *-1 is null
+//	          | "%" count CRLF { value value }
+//	push      = ">" count CRLF kind { value }
+//	kind      = "$" length CRLF bytes CRLF
 type inbound struct {
 	asked *asked
 
 	depth int           // aggregates that are open
 	left  [maxDepth]int // elements that each of them still lacks
 	size  int           // bytes of the value so far
-
-	body  int  // bytes of a body that are still to come, without the CRLF
-	close bool // a body's CRLF is to come
+	body  int           // bytes of a string that are still to come, its CRLF included
 
 	push    pushKind // of the value; none for a reply
 	awaited int      // elements that a push has, its kind included
@@ -45,75 +57,86 @@ const (
 	confirms          // counts it
 )
 
-// pass checks b, which follows what it was given before, without what it has held back. Of b, b[:good] may be passed
-// on, which pass may have changed, and b[rest:] is held back: it is to be the beginning of the next b.
-func (f *inbound) pass(b []byte) (good, rest int, err error) {
-	r := 0
-	for r < len(b) {
-		if f.body > 0 {
-			n := min(f.body, len(b)-r)
-			good += move(b, good, r, n)
-			r += n
-			f.body -= n
+// between reports whether a value or a push comes next, and not more of one.
+func (f *inbound) between() bool { return f.depth == 0 && f.body == 0 }
+
+// pass checks b, which is what comes next. It returns what of it may be passed on, and how much of b that was, which is
+// 0 if more must come first. It stops before a push, which may be a message, unless b begins with that.
+func (f *inbound) pass(b []byte) (good []byte, n int, err error) {
+	for n < len(b) && (n == 0 || b[n] != '>' || !f.between()) {
+		if f.body > len(crlf) {
+			some := min(f.body-len(crlf), len(b)-n)
+			f.body -= some
+			n += some
 			continue
 		}
-		n, replace, err := f.next(b[r:])
-		if err != nil || n == 0 {
-			return good, r, err
+		some, replace, err := f.next(b[n:])
+		if err != nil || some == 0 {
+			return b[:n], n, err
 		}
-		if replace != "" {
-			good += copy(b[good:], replace)
-		} else {
-			good += move(b, good, r, n)
+		if replace != "" { // which is not longer
+			return append(b[:n], replace...), n + some, nil
 		}
-		r += n
+		n += some
 	}
-	return good, r, nil
-}
-
-// move moves n bytes of b from one place to another, mostly the same.
-func move(b []byte, to, from, n int) int {
-	if to != from {
-		copy(b[to:], b[from:from+n])
-	}
-	return n
+	return b[:n], n, nil
 }
 
 // next takes what stands between two bodies: the end of one, or a line. It returns its length, 0 if some of it is
 // missing, and what to pass on in its place, which is not longer; "" for itself.
 func (f *inbound) next(b []byte) (n int, replace string, err error) {
-	if f.close {
-		if len(b) < 2 {
+	if f.body > 0 {
+		if len(b) < len(crlf) {
 			return 0, "", nil
 		}
-		if b[0] != '\r' || b[1] != '\n' {
+		if string(b[:len(crlf)]) != crlf {
 			return 0, "", notRedis("a body is longer than its header says")
 		}
-		f.close = false
+		f.body = 0
 		f.complete()
-		return 2, "", nil
+		return len(crlf), "", nil
 	}
-	if !isType(b[0]) {
+	if strings.IndexByte("$:>*%~+-_#,(!=|", b[0]) < 0 {
 		return 0, "", notRedis("a value begins with %q", b[:1])
 	}
-	end := bytes.IndexByte(b[:min(len(b), maxLine)], '\n')
-	switch {
-	case end < 0 && len(b) >= maxLine:
-		return 0, "", notRedis("a line of more than %d bytes", maxLine)
-	case end < 0:
-		return 0, "", nil
-	case end < 2 || b[end-1] != '\r':
-		return 0, "", notRedis("a line without its end")
+	if n, err = lineOf(b); err != nil || n == 0 {
+		return 0, "", err
 	}
-	return f.line(b, end+1)
+	return f.line(b, n)
 }
 
-// isType reports whether a value of RESP3 may begin with c. Strings in parts are for who has asked for them.
-func isType(c byte) bool { return strings.IndexByte("$:>*%~+-_#,(!=|", c) >= 0 }
+const crlf = "\r\n"
+
+// lineOf is the length of the line at the start of b, its CRLF included: 0 if the rest of it has not come.
+func lineOf(b []byte) (n int, err error) {
+	n = bytes.IndexByte(b[:min(len(b), maxLine)], '\n') + 1
+	switch {
+	case n == 0 && len(b) >= maxLine:
+		return 0, notRedis("a line of more than %d bytes", maxLine)
+	case n > 0 && (n < 3 || b[n-2] != '\r'):
+		return 0, notRedis("a line without its end: %.20q", b[:n])
+	}
+	return n, nil
+}
+
+// number reads a length, from 0 to most.
+func number(digits []byte, most int) (n int, err error) {
+	for _, c := range digits {
+		if c < '0' || c > '9' || n > most/10 {
+			n = most + 1
+			break
+		}
+		n = 10*n + int(c-'0')
+	}
+	if len(digits) == 0 || n > most {
+		return 0, notRedis("a length of %.20q", digits)
+	}
+	return n, nil
+}
 
 // line takes the line b[:n], which is complete, or, if it names the kind of a push, that with its body.
 func (f *inbound) line(b []byte, n int) (int, string, error) {
-	kind, text := b[0], b[1:n-2]
+	kind, text := b[0], b[1:n-len(crlf)]
 	if f.push != none && f.depth == 1 {
 		if f.left[0] == f.awaited {
 			return f.kind(b, n)
@@ -122,8 +145,8 @@ func (f *inbound) line(b []byte, n int) (int, string, error) {
 			return 0, "", err
 		}
 	}
-	if f.size += n; f.size > maxValue {
-		return 0, "", notRedis("a value of more than %d bytes", maxValue)
+	if err := f.grow(n); err != nil {
+		return 0, "", err
 	}
 	replace := ""
 	if f.depth == 0 && kind != '>' {
@@ -166,17 +189,18 @@ func (f *inbound) fits(kind byte, text []byte) error {
 
 // kind takes the first element of a push, whose header is b[:n].
 func (f *inbound) kind(b []byte, n int) (int, string, error) {
-	length, err := strconv.Atoi(string(b[1 : n-2]))
-	if b[0] != '$' || err != nil || length < 1 || length > 64 {
+	length, err := number(b[1:n-len(crlf)], 64)
+	if b[0] != '$' || err != nil || length == 0 {
 		return 0, "", notRedis("a push without a kind")
 	}
-	if len(b) < n+length+2 {
+	end := n + length
+	if len(b) < end+len(crlf) {
 		return 0, "", nil
 	}
-	if b[n+length] != '\r' || b[n+length+1] != '\n' {
+	if string(b[end:end+len(crlf)]) != crlf {
 		return 0, "", notRedis("the kind of a push is longer than its header says")
 	}
-	switch name := b[n : n+length]; string(name) {
+	switch name := b[n:end]; string(name) {
 	case "subscribe", "psubscribe", "unsubscribe", "punsubscribe":
 		f.push = confirms
 		if f.awaited != 3 {
@@ -189,7 +213,7 @@ func (f *inbound) kind(b []byte, n int) (int, string, error) {
 		return 0, "", notRedis("%s, which nobody has asked for", name) // messages have been taken out before
 	}
 	f.complete()
-	return n + length + 2, "", nil
+	return end + len(crlf), "", nil
 }
 
 // bulk begins a body.
@@ -203,9 +227,19 @@ func (f *inbound) bulk(kind byte, text []byte) error {
 		most = maxValue
 	}
 	length, err := number(text, most)
-	f.body, f.close = length, true
-	f.size += length
-	return err
+	if err != nil {
+		return err
+	}
+	f.body = length + len(crlf)
+	return f.grow(length)
+}
+
+// grow counts n more bytes of the value.
+func (f *inbound) grow(n int) error {
+	if f.size += n; f.size > maxValue {
+		return notRedis("a value of more than %d bytes", maxValue)
+	}
+	return nil
 }
 
 // aggregate begins an array or its like.

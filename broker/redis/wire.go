@@ -101,10 +101,7 @@ func (w *wire) dial(ctx context.Context, d *dialer, h *hooks) (net.Conn, error) 
 		_ = conn.Close()
 		return nil, net.ErrClosed
 	}
-	if h != nil {
-		conn = newSieve(conn, h)
-	}
-	w.conn = newGuard(conn)
+	w.conn = newGuard(conn, h)
 	return w.conn, nil
 }
 
