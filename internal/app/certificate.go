@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -12,8 +13,15 @@ import (
 	"time"
 )
 
-// certificateLook is the time between two looks at the files of a certificate: the first handshake after it has one.
-const certificateLook = 5 * time.Second
+const (
+	// certificateLook is the time between two looks at the files of a certificate: the first handshake after it has one.
+	certificateLook = 5 * time.Second
+
+	// certificateSettle is for how long files that have changed must be the same before they are used, or complained of, unless
+	// the certificate before has expired. While they are being written they may be a good one without its chain, or have the key
+	// of another.
+	certificateSettle = time.Second
+)
 
 // A certificate is that of tls-cert and tls-key. It is read again when the files have changed, so that a renewal needs neither a
 // restart, which would cost every client its connection, nor a signal. What can't be used is not: then the one before stays.
@@ -24,10 +32,11 @@ type certificate struct {
 
 	current atomic.Pointer[tls.Certificate]
 
-	mu      sync.Mutex // guards the fields below
-	next    time.Time  // not looked at before
-	sum     [sha256.Size]byte
-	trouble string // what is wrong with the files, as far as it has been said
+	mu      sync.Mutex        // guards the fields below
+	next    time.Time         // not looked at before
+	sum     [sha256.Size]byte // of current
+	seen    [sha256.Size]byte // of the files at the last look
+	trouble string            // what is wrong with the files, as far as it has been said
 }
 
 // newCertificate reads the files. Later on it logs to log.
@@ -40,7 +49,7 @@ func newCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 	if err := validNow(pair.Leaf); err != nil {
 		log.Warn("clients will refuse the certificate", "file", cert, "error", err)
 	}
-	c.sum = sum
+	c.sum, c.seen = sum, sum
 	c.current.Store(pair)
 	return c, nil
 }
@@ -62,8 +71,14 @@ func (c *certificate) lookLocked() {
 	}
 	c.next = now.Add(certificateLook)
 	pair, sum, err := readPair(c.cert, c.key)
+	settled := sum == c.seen
+	c.seen = sum
 	if err == nil && sum == c.sum {
 		c.trouble = ""
+		return
+	}
+	if !settled && validNow(c.current.Load().Leaf) == nil {
+		c.next = now.Add(certificateSettle)
 		return
 	}
 	if err == nil {
@@ -81,21 +96,19 @@ func (c *certificate) lookLocked() {
 	}
 }
 
-// readPair reads a certificate and its key; the sum tells what was read from anything else.
+// readPair reads a certificate and its key; the sum tells what was read from anything else, with an error too.
 func readPair(certFile, keyFile string) (pair *tls.Certificate, sum [sha256.Size]byte, err error) {
 	cert, err := os.ReadFile(certFile)
-	if err != nil {
-		return nil, sum, err
-	}
-	key, err := os.ReadFile(keyFile)
-	if err != nil {
+	key, keyErr := os.ReadFile(keyFile)
+	sum = sha256.Sum256(append(cert, key...))
+	if err = cmp.Or(err, keyErr); err != nil {
 		return nil, sum, err
 	}
 	read, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return nil, sum, err
 	}
-	return &read, sha256.Sum256(append(cert, key...)), nil
+	return &read, sum, nil
 }
 
 // validNow reports why clients would refuse a certificate now, whatever else they may have against it.

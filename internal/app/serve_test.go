@@ -260,10 +260,10 @@ func TestServeTLS(t *testing.T) {
 	c.want("shout", nil)
 }
 
-// TestServeTLSRenewed: what the files hold at the first handshake is what clients get, without a restart.
+// TestServeTLSRenewed: an old certificate's successor is what clients get from the first handshake on, without a restart.
 func TestServeTLSRenewed(t *testing.T) {
 	t.Parallel()
-	cert, key, _ := certificate(t)
+	cert, key, _ := certificateUntil(t, time.Now().Add(-time.Minute))
 	s := serve(t, map[string]string{"tls-cert": cert, "tls-key": key})
 	newCert, newKey, pool := certificate(t)
 	for from, to := range map[string]string{newCert: cert, newKey: key} {
@@ -281,11 +281,16 @@ func TestServeTLSRenewed(t *testing.T) {
 // certificate makes one for localhost, signed by itself.
 func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 	t.Helper()
+	return certificateUntil(t, time.Now().Add(time.Hour))
+}
+
+func certificateUntil(t *testing.T, until time.Time) (certFile, keyFile string, pool *x509.CertPool) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: until, IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
