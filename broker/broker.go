@@ -55,7 +55,7 @@ type Confirmer interface {
 	// PublishAll sends ms in their order, and waits until each has been taken by what carries it (a Redis server, say) or
 	// has failed. nil: all have been taken. Otherwise there is one error for each of ms, nil for those that were taken;
 	// of one that was cut off half-way nobody knows whether it was. Where the queue is full it waits for room. It ends
-	// early, with ctx's error for what has not been sent, when ctx is done.
+	// early when ctx is done, with ctx's error for what has not been taken as far as anyone knows by then.
 	//
 	// What Publish says of m.Check, m.Data, ErrClosed and concurrent use holds here too; calls at the same time share
 	// one pipeline.

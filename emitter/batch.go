@@ -69,7 +69,8 @@ func (b *Batch) fail(place int, err error) {
 
 // Send sends what was added, and empties the batch. nil: all of it went, as Emitter says what that means. Otherwise
 // there is one error for each event, in the order in which they were added, nil for those that went: one that cannot be
-// sent keeps none of the others. When ctx is done first, those that have not been sent get its error.
+// sent keeps none of the others. When ctx is done first, those get its error of which nobody knows yet
+// that they went.
 func (b *Batch) Send(ctx context.Context) []error {
 	sent := *b
 	*b = Batch{emitter: b.emitter}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,9 @@ var (
 	errClose  = errors.New("redis: closed before it was sent")
 )
 
+// errPending stands for an outcome that there is not yet.
+var errPending = errors.New("redis: no outcome yet")
+
 // An outgoing message waits to be published.
 type outgoing struct {
 	channel, payload string
@@ -43,13 +47,15 @@ type outgoing struct {
 
 // A call is one PublishAll, or a probe. Its fields are guarded by outbox.mu until done is closed.
 type call struct {
-	errs  []error
-	left  int           // messages without an outcome
+	errs  []error       // the outcomes
+	left  int           // messages without one
 	given error         // why the caller has stopped waiting; what still waits gets this error
 	done  chan struct{} // closed when left is 0
 }
 
-func newCall(n int) *call { return &call{errs: make([]error, n), left: n, done: make(chan struct{})} }
+func newCall(n int) *call {
+	return &call{errs: slices.Repeat([]error{errPending}, n), left: n, done: make(chan struct{})}
+}
 
 // An outbox publishes: a bounded queue, and one goroutine that sends what waits as one pipeline on one wire, so that
 // messages arrive in the order in which they were put here.
@@ -69,6 +75,7 @@ type outbox struct {
 	queue    fifo.Queue[outgoing]
 	bytes    int           // of payloads in queue
 	probe    *outgoing     // goes first
+	onWire   []outgoing    // the pipeline that Redis has not answered yet; its elements are the goroutine's
 	room     chan struct{} // closed when there is room again; nil while nobody waits for it
 	started  bool
 	closing  bool
@@ -151,7 +158,7 @@ func (o *outbox) refuse(c *call, i int, err error) {
 }
 
 // putAll queues the messages that were not refused, waiting for room, and waits for what becomes of them.
-func (o *outbox) putAll(ctx context.Context, c *call, messages []outgoing) {
+func (o *outbox) putAll(ctx context.Context, c *call, messages []outgoing) []error {
 	for i, m := range messages {
 		if m.channel == "" { // refused
 			continue
@@ -163,13 +170,25 @@ func (o *outbox) putAll(ctx context.Context, c *call, messages []outgoing) {
 	}
 	select {
 	case <-c.done:
+		return c.errs
 	case <-ctx.Done():
-		o.mu.Lock()
-		c.given = ctx.Err()
-		o.purgeLocked(func(m outgoing) error { return m.callGiven() })
-		o.mu.Unlock()
-		<-c.done // what is on the wire has an outcome before long
+		return o.giveUp(c, ctx.Err())
 	}
+}
+
+// giveUp has nobody wait for c any more. What is in the queue is taken out; of what is on the wire nobody will know.
+func (o *outbox) giveUp(c *call, cause error) []error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c.given = cause
+	o.purgeLocked(outgoing.callGiven)
+	errs := slices.Clone(c.errs) // what is on the wire will have an outcome yet
+	for i, err := range errs {
+		if err == errPending {
+			errs[i] = fmt.Errorf("redis: publish: no answer: %w", cause)
+		}
+	}
+	return errs
 }
 
 func (m outgoing) callGiven() error {
@@ -274,6 +293,7 @@ func (o *outbox) take(batch []outgoing) []outgoing {
 		bytes += len(m.payload)
 		batch = append(batch, m)
 	}
+	o.onWire = batch
 	o.roomLocked()
 	return batch
 }
@@ -282,6 +302,7 @@ func (o *outbox) take(batch []outgoing) []outgoing {
 func (o *outbox) settle(batch []outgoing, results []rueidis.RedisResult, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.onWire = nil
 	for i, m := range batch {
 		if err == nil {
 			o.settleLocked(m, o.refusal(results[i].Error()))

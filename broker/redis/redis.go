@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -193,13 +194,11 @@ func (b *Broker) PublishAll(ctx context.Context, ms []protocol.Message) []error 
 		}
 		messages[i] = outgoing{channel: m.Channel(), payload: line}
 	}
-	b.outbox.putAll(ctx, c, messages)
-	for _, err := range c.errs {
-		if err != nil {
-			return c.errs
-		}
+	errs := b.outbox.putAll(ctx, c, messages)
+	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
+		return nil
 	}
-	return nil
+	return errs
 }
 
 // encode makes m's JSON. The string shares the bytes, which nobody changes.

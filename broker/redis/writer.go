@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -248,14 +249,25 @@ func (o *outbox) shut() {
 	}
 }
 
-// close waits for the goroutine, which sends what it can for a moment.
+// close waits for the goroutine, which sends for a moment what anyone counts on.
 func (o *outbox) close() {
 	o.shut()
-	timer := time.AfterFunc(closeGrace, func() {
+	grace := closeGrace
+	if !o.awaited() {
+		grace = 0
+	}
+	timer := time.AfterFunc(grace, func() {
 		o.cancel()
 		o.doubt(true)
 	})
 	o.runs.Wait()
 	timer.Stop()
 	o.cancel()
+}
+
+// awaited reports whether there are messages to be sent still whose senders have not stopped waiting for that.
+func (o *outbox) awaited() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.queue.Len() > 0 || slices.ContainsFunc(o.onWire, func(m outgoing) bool { return m.taken && m.callGiven() == nil })
 }
