@@ -239,7 +239,7 @@ func TestConfig(t *testing.T) {
 		"HeartbeatTimeout":  {func(c *config) { c.HeartbeatTimeout = hearth.Disabled }},
 		"IdleTimeout":       {func(c *config) { c.IdleTimeout = 999 }},
 		"CloseTimeout":      {func(c *config) { c.CloseTimeout = hearth.Disabled }},
-		"MaxPayload":        {func(c *config) { c.MaxPayload = -1 }, func(c *config) { c.MaxPayload = 2 << 30 }},
+		"MaxPayload":        {func(c *config) { c.MaxPayload = -1 }, func(c *config) { c.MaxPayload = 1<<30 + 1 }},
 		"BackpressureLimit": {func(c *config) { c.BackpressureLimit = 1 }},
 		"DefaultRooms": {
 			func(c *config) { c.DefaultRooms = []string{"a", ""} }, func(c *config) { c.DefaultRooms = []string{"ws:a"} },

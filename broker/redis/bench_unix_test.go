@@ -38,7 +38,7 @@ func BenchmarkFromRedis(b *testing.B) {
 			server := redistest.Start(b)
 			got := make(chan struct{}, 1)
 			n, want := 0, 0                                                                                    // owned by the receiver while messages come
-			c := redis.Config{URL: server.URL(), ReceiveQueue: redis.Bound{Messages: 1 << 24, Bytes: 1 << 32}} // a loss would spoil the figure
+			c := redis.Config{URL: server.URL(), ReceiveQueue: redis.Bound{Messages: 1 << 24, Bytes: 1 << 30}} // a loss would spoil the figure
 			node := newBroker(b, c)
 			defer func() { _ = node.Close() }()
 			if err := node.Start(ctx(b), broker.Receiver{ServerID: "me", Deliver: func(protocol.Message) {

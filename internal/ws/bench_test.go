@@ -15,7 +15,7 @@ func event(n int) string {
 	var b strings.Builder
 	b.WriteString(`{"event":"positions","data":[`)
 	for i := 0; b.Len() < n; i++ {
-		fmt.Fprintf(&b, `{"id":"%08x","name":"user %d","x":%.3f,"active":%t},`, i*2654435761, i*7919%1000, float64(i*31%977)/7, i%3 == 0)
+		fmt.Fprintf(&b, `{"id":"%08x","name":"user %d","x":%.3f,"active":%t},`, int64(i)*2654435761, i*7919%1000, float64(i*31%977)/7, i%3 == 0)
 	}
 	b.WriteString(`null]}`)
 	return b.String()
