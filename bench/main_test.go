@@ -117,6 +117,23 @@ func TestCheckHasNoTargets(t *testing.T) {
 	}
 }
 
+func TestMeasuresOfTheReferenceAloneGoWithIt(t *testing.T) {
+	t.Parallel()
+	opts, err := parseOptions([]string{"-check", "-servers", "ref,limit", "-measures", "echo,redis-held,rooms", "-cache", t.TempDir()}, &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	skipReference(&opts, &said, errNotReady)
+	if len(opts.measures) != 1 || opts.measures[0].name != "echo" || len(opts.servers) != 1 {
+		t.Errorf("left are %d measures of %q, want echo of limit", len(opts.measures), opts.servers)
+	}
+	want := "SKIPPED ref: did not get ready\nSKIPPED redis-held: no server is left\nSKIPPED rooms: no server is left\n"
+	if said.String() != want {
+		t.Errorf("said %q, want %q", said.String(), want)
+	}
+}
+
 func TestRotateGivesEveryServerEveryPlace(t *testing.T) {
 	t.Parallel()
 	servers := []string{"a", "b", "c"}

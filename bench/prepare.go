@@ -128,10 +128,17 @@ func skipRedis(opts *options, stderr io.Writer, why error) {
 	})
 }
 
-// skipReference goes on without the reference, aloud.
+// skipReference goes on without the reference, and without measures that would be of it alone, aloud.
 func skipReference(opts *options, stderr io.Writer, why error) {
 	fmt.Fprintf(stderr, "SKIPPED %s: %v\n", serverRef, why)
 	opts.servers = slices.DeleteFunc(opts.servers, func(s string) bool { return s == serverRef })
+	opts.measures = slices.DeleteFunc(opts.measures, func(m measure) bool {
+		empty := len(m.serversOf(opts.servers)) == 0
+		if empty {
+			fmt.Fprintf(stderr, "SKIPPED %s: no server is left\n", m.name)
+		}
+		return empty
+	})
 }
 
 // A tool is a program that has to be there already.
