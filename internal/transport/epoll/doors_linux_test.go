@@ -11,7 +11,7 @@ import (
 // ever.
 func TestDoorsOfManyLoops(t *testing.T) {
 	t.Parallel()
-	tr, err := New(transport.Config{Loops: 256, Tick: func(int) bool { return false }})
+	tr, err := New(transport.Config{Loops: 128, Tick: func(int) bool { return false }})
 	if err != nil {
 		t.Fatal(err)
 	}
