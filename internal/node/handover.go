@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"net"
 	"sync"
 )
@@ -75,4 +76,13 @@ func (b *begun) Read(p []byte) (int, error) {
 		b.read = nil
 	}
 	return n, nil
+}
+
+// CloseWrite is how net/http ends an answer behind which it does not read on. Without it the connection would be reset, and what
+// the client has not read by then might be lost.
+func (b *begun) CloseWrite() error {
+	if c, ok := b.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
