@@ -74,9 +74,10 @@ func (h *health) get() broker.Health {
 
 // A throttle logs the first of many events of a kind, and then one line every few seconds that counts them.
 type throttle struct {
-	logger *slog.Logger
-	text   string
-	lines  *sparse.Lines
+	logger  *slog.Logger
+	text    string
+	reasons bool // the errors are such as reasonOf has a word for
+	lines   *sparse.Lines
 }
 
 const logInterval = 10 * time.Second
@@ -85,11 +86,18 @@ func newThrottle(l *slog.Logger, text string) *throttle {
 	return &throttle{logger: l, text: text, lines: sparse.New(logInterval)}
 }
 
+// newReasoned makes a throttle for what Redis is the reason of.
+func newReasoned(l *slog.Logger, text string) *throttle {
+	t := newThrottle(l, text)
+	t.reasons = true
+	return t
+}
+
 func (t *throttle) log(err error, about ...any) {
 	if skipped, due := t.lines.Due(); due {
 		args := []any{"messages", skipped + 1, "error", err}
-		if reason := reasonOf(err); reason != reasonOther {
-			args = append(args, "reason", reason)
+		if t.reasons {
+			args = append(args, "reason", reasonOf(err))
 		}
 		t.logger.Warn(t.text, append(args, about...)...)
 	}

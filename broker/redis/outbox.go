@@ -88,7 +88,7 @@ type outbox struct {
 
 func newOutbox(c Config, d *dialer, h *health) *outbox {
 	o := &outbox{config: c, dialer: d, health: h, begun: time.Now(), wake: make(chan struct{}, 1)}
-	o.drops = newThrottle(c.Logger, "messages to other nodes were dropped")
+	o.drops = newReasoned(c.Logger, "messages to other nodes were dropped")
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	return o
 }

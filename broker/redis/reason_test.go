@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -148,6 +150,69 @@ func TestStartReason(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRefusalIsLogged: once when it begins and once when it ends, however many messages there are.
+func TestRefusalIsLogged(t *testing.T) {
+	slow(t)
+	server := redistest.Start(t, "user node on >letmein +@all ~* allchannels")
+	c := calm(t, "redis://node:letmein@"+server.Addr)
+	var log lines
+	c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	n := startNode(t, "n", c)
+	server.Do("ACL", "SETUSER", "node", "-publish")
+	n.publish(n.broadcast("refused"))
+	n.publish(n.broadcast("refused, too"))
+	n.awaitReason(broker.StateDegraded, "permission")
+	log.await(t, "dropped")
+	server.Do("ACL", "SETUSER", "node", "+publish")
+	n.awaitReason(broker.StateOK, "")
+	log.await(t, "takes messages to other nodes again")
+	n.confirm(n.broadcast("taken"))
+	n.confirm(n.broadcast("taken, too"))
+	if text := log.String(); strings.Count(text, "to other nodes again") != 1 || !strings.Contains(text, "reason=permission") {
+		t.Error(text)
+	}
+}
+
+// TestReasonlessRefusalIsLogged as what it is: of any other reason.
+func TestReasonlessRefusalIsLogged(t *testing.T) {
+	t.Parallel()
+	c := calm(t, redistest.Start(t, `rename-command PUBLISH ""`).URL())
+	var log lines
+	c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	b := newBroker(t, c)
+	defer func() { _ = b.Close() }()
+	if err := b.Publish(ctx(t), protocol.Message{ServerID: "s", Type: protocol.TypeBroadcast, Event: "e", Data: []byte("1")}); err != nil {
+		t.Fatal(err)
+	}
+	log.await(t, "dropped")
+	if text := log.String(); !strings.Contains(text, "reason=other") {
+		t.Error(text)
+	}
+}
+
+// lines are what is logged.
+type lines struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *lines) await(t *testing.T, text string) {
+	t.Helper()
+	await(t, text, func() bool { return strings.Contains(l.String(), text) })
 }
 
 // TestReasonsAreExplained, each of them, to those who program and to those who are woken by them.

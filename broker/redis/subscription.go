@@ -74,7 +74,7 @@ func newSubscription(b *Broker, serverID string) *subscription {
 	s := &subscription{
 		config: b.config, dialer: b.dialer, outbox: b.outbox, inbox: b.inbox, health: &b.health, bad: b.bad,
 		probe:    "hearth:probe:" + serverID,
-		refusals: newThrottle(b.config.Logger, "Redis refuses channels"),
+		refusals: newReasoned(b.config.Logger, "Redis refuses channels"),
 		begun:    time.Now(),
 		wake:     make(chan struct{}, 1),
 		seen:     make(chan string, 1),
@@ -258,7 +258,11 @@ func (s *subscription) back(probe string) bool {
 	}
 	s.sent = ""
 	s.known = s.sentAt
-	s.health.update(func() { s.health.echo = nil })
+	var refused error
+	s.health.update(func() { refused, s.health.echo = s.health.echo, nil })
+	if refused != nil {
+		s.config.Logger.Info("Redis takes messages to other nodes again")
+	}
 	return true
 }
 
