@@ -19,6 +19,7 @@ func TestLoadNoticesFaultsInTurns(t *testing.T) {
 		want    string        // of the second turn, as in TestLoadNoticesFaults
 	}{
 		"none":                {fault{}, nil, ""},
+		"wants heartbeats":    {fault{strict: true}, nil, ""},
 		"lost":                {fault{order: 2, skip: true}, nil, "1 of 30 messages lost"},
 		"twice":               {fault{order: 2, twice: true}, nil, "messages too many"},
 		"hangs up":            {fault{order: 2, hangUp: true}, nil, "1 connections closed"},

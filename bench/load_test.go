@@ -169,6 +169,7 @@ type fault struct {
 	noAuthenticate      bool
 	always              bool // not just once
 	stays               bool // in rooms that clients leave
+	strict              bool // hangs up on who gives an order and has sent no heartbeat since the last one
 }
 
 // faulty is a slow and simple server of the benchmark's messages.
@@ -179,6 +180,7 @@ type faulty struct {
 
 	mu      sync.Mutex // guards the fields below
 	orders  int
+	alive   map[net.Conn]bool // who has sent a heartbeat since it gave an order
 	clients []net.Conn
 	rooms   map[string][]net.Conn // by room, and by client's id
 }
@@ -189,7 +191,7 @@ func startFaulty(t *testing.T, f fault) *faulty {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &faulty{listener: ln, fault: f, rooms: map[string][]net.Conn{}}
+	s := &faulty{listener: ln, fault: f, rooms: map[string][]net.Conn{}, alive: map[net.Conn]bool{}}
 	s.wait.Go(func() { // ends when the listener is closed; the cleanup waits
 		for {
 			nc, err := ln.Accept()
@@ -243,6 +245,10 @@ func (s *faulty) answer(nc net.Conn, text string) bool {
 		s.rooms[id] = []net.Conn{nc}
 		s.mu.Unlock()
 		s.write(nc, unmasked(0x81, fmt.Sprintf(`{"event":"connected","data":{"id":%q}}`, id)))
+	case strings.HasPrefix(text, `{"event":"heartbeat"`):
+		s.mu.Lock()
+		s.alive[nc] = true
+		s.mu.Unlock()
 	case strings.HasPrefix(text, `{"event":"e"`):
 		s.write(nc, unmasked(0x81, text))
 	case strings.HasPrefix(text, `{"event":"join"`):
@@ -277,7 +283,12 @@ func (s *faulty) publish(publisher net.Conn, n int, payload string) bool {
 	clients := append([]net.Conn(nil), s.clients...)
 	s.orders++
 	wrong := s.fault.order == 0 || s.fault.order == s.orders
+	alive := s.alive[publisher]
+	s.alive[publisher] = false
 	s.mu.Unlock()
+	if s.fault.strict && !alive {
+		return false
+	}
 	for i := range n {
 		for _, c := range clients {
 			if !s.fault.always && (!wrong || i != 4 || c != publisher) {
