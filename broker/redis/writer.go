@@ -107,7 +107,7 @@ func (o *outbox) failed(err error) {
 		case m.call != nil:
 			return fmt.Errorf("%w: %w", broker.ErrDown, err)
 		case m.at < oldest:
-			return errTooOld
+			return fmt.Errorf("%w: %w", errTooOld, err)
 		}
 		return nil
 	})
