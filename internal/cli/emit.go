@@ -46,8 +46,8 @@ const emitExamples = `  export HEARTH_REDIS=redis://localhost:6379
   hearth emit --lines events.jsonl
   tail -f events.jsonl | hearth emit --lines --keep-going`
 
-const emitTrailer = `It says nothing if one event went; after --lines it says how many did. Ctrl-C ends it
-behind what is being sent, and a second one at once.
+const emitTrailer = `It says nothing if one event went; after --lines it says how many did. Ctrl-C ends it; with
+--lines behind what is being sent, and a second one at once.
 
 Exit codes, the worst that happened:
   0             Redis has taken everything
