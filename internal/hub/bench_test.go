@@ -20,6 +20,7 @@ func (s *sink) WriteNow(p []byte) bool                  { return s.Write(p) }
 func (s *sink) Finish([]byte)                           {}
 func (s *sink) TakeBack(func([]byte, int) int) [][]byte { return nil }
 func (s *sink) Await(int) bool                          { return false }
+func (s *sink) Gone() bool                              { return false }
 func (s *sink) Buffered() int                           { return 0 }
 func (s *sink) Refused(int)                             {}
 func (s *sink) Unsealed(error)                          {}

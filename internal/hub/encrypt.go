@@ -80,12 +80,15 @@ func (l *Lane) encrypt(m *Member, c *Change) {
 	l.hub.delivered.Add(-uint64(len(back.payloads) - clear)) // they have not been
 	l.regain(c.outlet, back.payloads[clear:])
 	c.outlet.count(-held)
-	if !told { // and could not open what follows
+	switch {
+	case told:
+		c.done <- nil
+	case m.link.Gone():
+		c.done <- ErrNotMember
+	default: // and could not open what follows
 		l.refuse(m, 1)
 		c.done <- ErrBehind
-		return
 	}
-	c.done <- nil
 }
 
 // part writes what still goes out in clear, and reports whether there was room for it.

@@ -26,6 +26,7 @@ type client struct {
 	kept     int    // how much of got has gone out, for TakeBack
 	room     int    // bytes that the link still takes; negative: any
 	finished bool
+	gone     bool // the link refuses everything, as one does that is closed
 
 	buffered atomic.Int64
 	awaited  int // what buffered is to fall below
@@ -35,7 +36,7 @@ type client struct {
 }
 
 func (c *client) Write(p []byte) bool {
-	if c.finished || (c.room >= 0 && len(p) > c.room) {
+	if c.Gone() || (c.room >= 0 && len(p) > c.room) {
 		return false
 	}
 	if c.room >= 0 {
@@ -63,6 +64,7 @@ func (c *client) Await(n int) bool {
 	c.awaited = n
 	return true
 }
+func (c *client) Gone() bool     { return c.finished || c.gone }
 func (c *client) Buffered() int  { return int(c.buffered.Load()) }
 func (c *client) Refused(n int)  { c.refused += n }
 func (c *client) Lingers()       { c.lingers++ }

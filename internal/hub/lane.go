@@ -253,7 +253,12 @@ func (l *Lane) deliver(run []item) {
 	}
 }
 
+// refuse counts n messages that did not fit for m. A link that is gone is not full: its member is about to be removed, and
+// what it no longer takes is lost with the connection.
 func (l *Lane) refuse(m *Member, n int) {
+	if m.link.Gone() {
+		return
+	}
 	l.hub.refused.Add(uint64(n))
 	m.owner.Refused(n)
 }

@@ -13,6 +13,8 @@ type Link interface {
 	// Write queues p until the end of the turn; WriteNow writes at once if nothing waits. False: p was refused.
 	Write(p []byte) bool
 	WriteNow(p []byte) bool
+	// Gone reports whether nothing is accepted any more, so that a refused p says nothing about the peer's speed.
+	Gone() bool
 	// Finish queues p regardless and then closes the connection in order.
 	Finish(p []byte)
 	// TakeBack withdraws what has not begun to go out; cut says where a piece may end of which n bytes are out.
@@ -25,7 +27,8 @@ type Link interface {
 
 // Owner is told what happens to a member's messages.
 type Owner interface {
-	// Refused reports that n messages for the member were dropped, because too much waits for it already.
+	// Refused reports that n messages for the member were dropped, because too much waits for it already. What a
+	// connection that is gone does not take is lost with it, and not reported.
 	// Called on the lane's loop: must not block.
 	Refused(n int)
 	// Unsealed reports that a message for the member was lost because it could not be encrypted. Called on goroutines of the

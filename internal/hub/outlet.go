@@ -40,7 +40,6 @@ type outlet struct {
 	at     int      // queue[0].msgs[at:] is still to be sealed
 	busy   bool     // being sealed, or held
 	held   bool     // until the connection has taken enough
-	broken bool     // the connection has gone: what waits is for nobody
 	ending bool     // the connection is to be finished behind all of it
 	last   []byte   // the frame that it is finished with
 
@@ -176,15 +175,10 @@ func (o *outlet) advance(n int) {
 	}
 }
 
-// discard forgets everything, and returns how many messages that was.
-func (o *outlet) discard() (n int) {
-	for _, b := range o.queue {
-		n += len(b.msgs)
-	}
-	n -= o.at
+// discard forgets everything: the connection is gone.
+func (o *outlet) discard() {
 	o.queue, o.at = nil, 0
 	o.count(-int(o.waiting.Load()))
-	return n
 }
 
 // sealed is what came of some of a member's messages.

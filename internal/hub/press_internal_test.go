@@ -18,6 +18,7 @@ func (*taker) Finish([]byte)                           {}
 func (*taker) TakeBack(func([]byte, int) int) [][]byte { return nil }
 func (*taker) Await(int) bool                          { return false }
 func (*taker) Buffered() int                           { return 0 }
+func (*taker) Gone() bool                              { return false }
 func (*taker) Refused(int)                             {}
 func (*taker) Unsealed(error)                          {}
 func (*taker) Lingers()                                {}

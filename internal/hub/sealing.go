@@ -67,9 +67,8 @@ func (l *Lane) accept(m *Member, p *parcels) {
 
 // proceed does what comes next for a busy member: has more sealed, waits for the connection, or ends.
 func (l *Lane) proceed(o *outlet) {
-	if o.broken {
-		o.broken = false
-		l.refuse(o.member, o.discard())
+	if o.member.link.Gone() {
+		o.discard()
 	}
 	switch {
 	case len(o.queue) == 0:
@@ -181,7 +180,6 @@ func (l *Lane) hand(r *sealed, alone bool) {
 			}
 		} else {
 			l.refuse(o.member, r.messages)
-			o.broken = o.broken || link.Buffered() == 0 // an empty one refuses nothing: it is closed
 		}
 	}
 	o.advance(r.taken)

@@ -26,6 +26,7 @@ func (s *sink) WriteNow([]byte) bool                    { return true }
 func (s *sink) Finish([]byte)                           {}
 func (s *sink) TakeBack(func([]byte, int) int) [][]byte { return nil }
 func (s *sink) Await(int) bool                          { return false }
+func (s *sink) Gone() bool                              { return false }
 func (s *sink) Buffered() int                           { return 0 }
 func (s *sink) Refused(int)                             {}
 func (s *sink) Unsealed(error)                          {}

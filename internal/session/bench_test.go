@@ -26,6 +26,7 @@ func (c *sink) Abort()                                  {}
 func (c *sink) Pause()                                  {}
 func (c *sink) Resume()                                 {}
 func (c *sink) Await(int) bool                          { return false }
+func (c *sink) Gone() bool                              { return false }
 func (c *sink) Buffered() int                           { return 0 }
 func (c *sink) RemoteAddr() netip.AddrPort              { return netip.AddrPort{} }
 func (c *sink) Loop() int                               { return 0 }

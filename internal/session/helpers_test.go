@@ -94,6 +94,7 @@ func (c *conn) WriteNow(p []byte) bool                  { return c.Write(p) }
 func (c *conn) Finish(p []byte)                         { c.Write(p) }
 func (c *conn) TakeBack(func([]byte, int) int) [][]byte { return nil }
 func (c *conn) Await(int) bool                          { return false }
+func (c *conn) Gone() bool                              { return false }
 func (c *conn) Buffered() int                           { return 0 }
 func (c *conn) RemoteAddr() netip.AddrPort              { return c.addr }
 func (c *conn) Loop() int                               { return 0 }

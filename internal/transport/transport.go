@@ -32,7 +32,7 @@ var ErrUnsupported = errors.New("transport: connection type not supported")
 type Conn interface {
 	// Write queues p, to go out at the end of this turn. It reports false, and keeps nothing of p, when p would bring
 	// what waits in user space over the limit of Config.Backpressure (an empty queue takes a p of any size), and when
-	// the connection is closed or Finish has been called. p must never change afterwards: it is shared between connections.
+	// the connection is Gone. p must never change afterwards: it is shared between connections.
 	// On the loop only. Never blocks.
 	Write(p []byte) bool
 
@@ -61,6 +61,10 @@ type Conn interface {
 
 	// Resume undoes Pause. Any goroutine; never blocks.
 	Resume()
+
+	// Gone reports whether the connection takes nothing any more, whatever its size: it is closed, or Finish has been
+	// called. After a refused Write it tells a peer that has gone (true) from one that is too slow. On the loop only.
+	Gone() bool
 
 	// Buffered is the number of bytes that were accepted by Write and not yet taken by the kernel. Any goroutine.
 	Buffered() int

@@ -89,6 +89,8 @@ func (c *connection) Write(p []byte) bool {
 	return true
 }
 
+func (c *connection) Gone() bool { return c.is(closing | finishing) }
+
 // fits reports whether n more bytes may wait. What came in this turn does not have to: it is written before anything
 // is refused for it.
 func (c *connection) fits(n int) bool {

@@ -57,6 +57,12 @@ func (c *connection) Write(p []byte) bool {
 	return true
 }
 
+func (c *connection) Gone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err != nil || c.finishing
+}
+
 // WriteNow is Write: a socket of any kind can be written without blocking only by another goroutine.
 func (c *connection) WriteNow(p []byte) bool { return c.Write(p) }
 

@@ -1,0 +1,86 @@
+package transporttest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hearthws/hearth/internal/transport"
+)
+
+// testGone checks that a refused write tells a peer that is too slow from one that has gone.
+func testGone(t *testing.T, b Backend) {
+	const limit = 100 << 10
+	r := b.start(t, transport.Config{Backpressure: limit})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	fill(t, m, limit, 1000)
+	p := pattern(1, limit)
+	m.on(func() {
+		if m.conn.Write(p) || m.conn.WriteNow(p) {
+			t.Error("a full connection took more than its limit")
+		}
+		if m.conn.Gone() {
+			t.Error("a connection that is full is taken for one that is gone")
+		}
+	})
+	if b.Reset != nil {
+		b.Reset(m.nc)
+	} else {
+		_ = m.nc.Close()
+	}
+	_ = m.awaitClosed()
+	m.on(func() { wantGone(t, m) })
+}
+
+// testGoneNoticedByWrite resets connections to which a loop is writing. Whatever is refused then is refused because
+// they are gone: nothing waits for a client that has read all.
+func testGoneNoticedByWrite(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{})
+	for range 20 {
+		m := r.connect(b, []byte{1}, nil)
+		m.awaitData(1)
+		m.conn.Pause() // so that only a write can find out
+		b.Reset(m.nc)
+		p := pattern(1, 100)
+		refused := false
+		for end := time.Now().Add(patience); !refused && time.Now().Before(end); {
+			m.on(func() {
+				for range 3 {
+					if !m.conn.Write(p) || !m.conn.WriteNow(p) {
+						refused = true
+						wantGone(t, m)
+						return
+					}
+				}
+			})
+		}
+		if !refused {
+			t.Fatal("writes to a connection that was reset go on being accepted")
+		}
+		_ = m.awaitClosed()
+	}
+}
+
+// testGoneFinished checks that a connection takes nothing after Finish.
+func testGoneFinished(t *testing.T, b Backend) {
+	r := b.start(t, transport.Config{})
+	m := r.connect(b, nil, nil)
+	m.within(patience)
+	m.on(func() {
+		if m.conn.Gone() {
+			t.Error("a new connection is gone")
+		}
+		m.conn.Finish([]byte("bye"))
+		wantGone(t, m)
+	})
+}
+
+// wantGone checks that m's connection is gone, and takes nothing. On the loop.
+func wantGone(t *testing.T, m *member) {
+	if !m.conn.Gone() {
+		t.Errorf("a write was refused with %d bytes waiting, and the connection is not gone", m.conn.Buffered())
+	}
+	if m.conn.Write([]byte{1}) || m.conn.WriteNow([]byte{1}) {
+		t.Error("a connection that is gone accepted a write")
+	}
+}
