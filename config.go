@@ -130,7 +130,8 @@ type Config[A, M any] struct {
 	// has, so that they can load afresh what they show (protocol §9). At most once a second. Default off.
 	Resync bool
 
-	// Logger gets what is worth telling. Default: silence.
+	// Logger receives the server's log lines. At slog.LevelInfo and above, lines with the same message are written at most
+	// once a second; the attribute "suppressed" counts those that were left out. Default: no logging.
 	Logger *slog.Logger
 
 	// The callbacks. All may block: none runs on an event loop, those of one client run one after the other

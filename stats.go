@@ -34,14 +34,16 @@ type Stats struct {
 	BadMessages     uint64 // not JSON, or without an event
 	MessagesUnheard uint64 // nobody handles that event
 	RoomsRefused    uint64 // joins that were not allowed, one for each room
-	CallbackErrors  uint64 // callbacks that returned an error or panicked, Authenticate excepted
-	Delivered       uint64 // messages handed to connections, one for each client
-	Dropped         uint64 // messages dropped for clients that were too slow, one for each client
-	Unsealed        uint64 // messages lost because they could not be encrypted, one for each client
-	DeliveriesLost  uint64 // messages of other nodes that the send queue had no room for
-	BrokerLosses    uint64 // times that messages of other nodes may have been missed
-	BrokerLost      uint64 // messages of other nodes that are known to have been missed, where the broker can count them
-	Resyncs         uint64 // clients that were told of that: Config.Resync
+	// CallbackErrors counts callbacks that returned an error or panicked: all but Authenticate, and but those that failed
+	// because their client had disconnected.
+	CallbackErrors uint64
+	Delivered      uint64 // messages handed to connections, one for each client
+	Dropped        uint64 // messages dropped for clients that were too slow, one for each client
+	Unsealed       uint64 // messages lost because they could not be encrypted, one for each client
+	DeliveriesLost uint64 // messages of other nodes that the send queue had no room for
+	BrokerLosses   uint64 // times that messages of other nodes may have been missed
+	BrokerLost     uint64 // messages of other nodes that are known to have been missed, where the broker can count them
+	Resyncs        uint64 // clients that were told of that: Config.Resync
 }
 
 // Stats returns the counters. Each is exact, but they are not read at the same instant.

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/broker"
-	"github.com/hearthws/hearth/internal/sparse"
+	"github.com/hearthws/hearth/internal/ratelog"
 )
 
 // health is what Broker.Health tells.
@@ -77,13 +77,13 @@ type throttle struct {
 	logger  *slog.Logger
 	text    string
 	reasons bool // the errors are such as reasonOf has a word for
-	lines   *sparse.Lines
+	lines   *ratelog.Limiter
 }
 
 const logInterval = 10 * time.Second
 
 func newThrottle(l *slog.Logger, text string) *throttle {
-	return &throttle{logger: l, text: text, lines: sparse.New(logInterval)}
+	return &throttle{logger: l, text: text, lines: ratelog.New(logInterval)}
 }
 
 // newReasoned makes a throttle for what Redis is the reason of.
@@ -94,7 +94,7 @@ func newReasoned(l *slog.Logger, text string) *throttle {
 }
 
 func (t *throttle) log(err error, about ...any) {
-	if skipped, due := t.lines.Due(); due {
+	if skipped, due := t.lines.Allow(); due {
 		args := []any{"messages", skipped + 1, "error", err}
 		if t.reasons {
 			args = append(args, "reason", reasonOf(err))

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -18,8 +17,6 @@ import (
 type originPolicy struct {
 	log    *slog.Logger
 	listed []string // lower case; {"*"} is any
-
-	logged atomic.Int64 // Unix time of the last refusal that was logged
 }
 
 func (p *originPolicy) allowed(r *http.Request) bool {
@@ -35,10 +32,7 @@ func (p *originPolicy) allowed(r *http.Request) bool {
 	if err == nil && strings.EqualFold(u.Host, r.Host) && loopbackHost(host) {
 		return true
 	}
-	// Once a second: how much is logged is not for a page to decide by how often it tries.
-	if now, last := time.Now().Unix(), p.logged.Load(); now != last && p.logged.CompareAndSwap(last, now) {
-		p.log.Warn("refused a page of another origin; allow it with --origins", "origin", limited(origin), "host", limited(r.Host))
-	}
+	p.log.Warn("refused a page of another origin; allow it with --origins", "origin", limited(origin), "host", limited(r.Host))
 	return false
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/redis"
+	"github.com/hearthws/hearth/internal/ratelog"
 )
 
 // ErrCutShort is returned by Run when a shutdown took longer than Config.ShutdownTimeout: connections were cut that had
@@ -37,6 +38,7 @@ type Server struct {
 	// Set by New, then read-only.
 	cfg     Config
 	log     *slog.Logger
+	logs    *ratelog.Handler // for lines that clients can cause; writes to log
 	hearth  *hearth.Server[credentials, *visitor]
 	handler http.Handler  // everything but WebSocket
 	tls     *tls.Config   // nil: plain TCP
@@ -50,7 +52,7 @@ type Server struct {
 
 // New prepares a server that logs to log. It opens nothing yet.
 func New(cfg Config, log *slog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, log: log}
+	s := &Server{cfg: cfg, log: log, logs: ratelog.NewHandler(log.Handler())}
 	if cfg.TLSCert != "" {
 		cert, err := newCertificate(cfg.TLSCert, cfg.TLSKey, log)
 		if err != nil {
@@ -66,7 +68,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		}
 		s.redis = b
 	}
-	demo := newDemo(log)
+	demo := newDemo(slog.New(s.logs))
 	hc := hearthConfig(cfg, log, demo)
 	if s.redis != nil {
 		hc.Broker = s.redis
@@ -128,7 +130,7 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 			ClientQueue:               c.ClientQueue,
 			SendQueue:                 c.SendQueue,
 		},
-		CheckOrigin: (&originPolicy{log: log, listed: c.Origins}).allowed,
+		CheckOrigin: (&originPolicy{log: d.log, listed: c.Origins}).allowed,
 		Logger:      log,
 
 		Authenticate:  d.authenticate,
@@ -190,6 +192,7 @@ func (s *Server) URL() string {
 // all of it to end, for Config.ShutdownTimeout at most. It returns nil after a complete drain, ErrCutShort (wrapped)
 // after one that was not, and the reason when serving fails by itself.
 func (s *Server) Run(ctx context.Context) error {
+	defer s.logs.Close()
 	background := context.WithoutCancel(ctx) // ctx ends serving, not the work that ending takes
 	if err := s.start(ctx); err != nil {
 		s.ln.Close()

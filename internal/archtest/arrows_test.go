@@ -25,13 +25,13 @@ var arrows = []rule{
 	{folder: "broker", open: true, imports: []string{"protocol"}},
 	{folder: "internal/ws", open: true, libraries: []string{"github.com/klauspost/compress"}},
 	{folder: "internal/fifo"},
-	{folder: "internal/sparse"},
+	{folder: "internal/ratelog"},
 
 	// What carries messages to other nodes: none of it knows of the others, or of what uses it.
 	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, open: true,
 		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
 	{folder: "broker/memory", open: true, imports: []string{"broker", "internal/fifo", "protocol"}},
-	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/sparse", "protocol"}, libraries: []string{
+	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/ratelog", "protocol"}, libraries: []string{
 		"github.com/redis/rueidis", "golang.org/x/sys"}},
 
 	// For programs that send and serve nobody: no more than a broker's, whichever it is.
@@ -51,15 +51,15 @@ var arrows = []rule{
 	{folder: "internal/session", imports: []string{"internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
-	{folder: "internal/node", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/session", "internal/sparse",
+	{folder: "internal/node", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/session", "internal/ratelog",
 		"internal/transport", "internal/transport/epoll", "internal/transport/netconn", "internal/ws", "protocol"},
 		libraries: []string{"github.com/google/uuid"}},
 
 	// The library: whoever imports it compiles what is above this line, and no more.
 	{folder: ".", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/node", "internal/session", "protocol", "seal"}},
 
-	// The server binary is a user of the library like any other: public packages only.
-	{folder: "internal/app", imports: []string{".", "broker", "broker/redis", "protocol"}, libraries: []string{
+	// The server binary is a user of the library like any other: public packages, and leaves that know nothing of it.
+	{folder: "internal/app", imports: []string{".", "broker", "broker/redis", "internal/ratelog", "protocol"}, libraries: []string{
 		"github.com/knadh/koanf", "golang.org/x/term"}},
 	{folder: "internal/emit", imports: []string{"broker", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/cli", imports: []string{"internal/app", "internal/emit"}, libraries: []string{"github.com/spf13/cobra",

@@ -18,9 +18,6 @@ const (
 
 	// lostChannelsMax is how many channels are remembered of losses that wait; with more, any may be concerned.
 	lostChannelsMax = 4096
-
-	// logPause is the time between two lines about what others have done wrong, or the broker not yet.
-	logPause = time.Second
 )
 
 // A lossReader is told of losses: one call at a time, on a goroutine that exists only while there is something to tell.

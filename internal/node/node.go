@@ -16,8 +16,8 @@ import (
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/cluster"
 	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/ratelog"
 	"github.com/hearthws/hearth/internal/session"
-	"github.com/hearthws/hearth/internal/sparse"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/transport/epoll"
 	"github.com/hearthws/hearth/internal/transport/netconn"
@@ -105,7 +105,7 @@ type Node struct {
 	losses  []*lossReader    // set by New, then read-only
 	cluster *cluster.Cluster // set by New, then read-only; nil without a broker
 	made    time.Time        // set by New, then read-only
-	drops   *sparse.Lines    // set by New, then read-only
+	logs    *ratelog.Handler // set by New, then read-only: what cfg.Log writes to
 	ids     ids
 
 	// Guards phase. Held for reading while a connection is taken over, so that Shutdown misses none.
@@ -124,7 +124,10 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Transport == Epoll && !epoll.Supported {
 		return nil, errors.New("transport epoll: not on this system")
 	}
-	n := &Node{cfg: cfg, id: uuid.NewString(), made: time.Now(), ended: make(chan struct{}), drops: sparse.New(logPause)}
+	// Nearly all that is logged can be caused by a client, and as often as it likes.
+	logs := ratelog.NewHandler(cfg.Log.Handler())
+	cfg.Log = slog.New(logs)
+	n := &Node{cfg: cfg, id: uuid.NewString(), made: time.Now(), ended: make(chan struct{}), logs: logs}
 	if cfg.Transport != NetConn && epoll.Supported {
 		n.loops = cfg.Loops
 	}
@@ -138,7 +141,7 @@ func New(cfg Config) (*Node, error) {
 		CloseTimeout: cfg.CloseTimeout, EncryptionRequired: cfg.EncryptionRequired, EncryptedOnly: cfg.EncryptedOnly,
 	}
 	if cfg.Broker != nil {
-		n.env.Interest = &interest{broker: cfg.Broker, log: cfg.Log, unconfirmed: sparse.New(logPause)}
+		n.env.Interest = &interest{broker: cfg.Broker, log: cfg.Log}
 		n.cluster = cluster.New(cluster.Config{ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Log: cfg.Log, Answer: n.answer})
 		n.env.Elsewhere = n.elsewhere
 	}
@@ -319,6 +322,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	}
 	err = errors.Join(err, n.awaitLosses(ctx))
 	n.cancel()
+	n.logs.Close()
 	n.move(draining, closed)
 	return err
 }

@@ -111,11 +111,8 @@ func (n *Node) deliverSeries(ms []protocol.Message) {
 	} else if first.Type == protocol.TypeNodes || first.Type == protocol.TypeNode {
 		err = n.cluster.Deliver(*first)
 	}
-	if err == nil {
-		return
-	}
-	if skipped, due := n.drops.Due(); due {
-		n.cfg.Log.Warn("message of another node dropped", "error", err, "type", first.Type.String(), "others", skipped)
+	if err != nil {
+		n.cfg.Log.Warn("message of another node dropped", "error", err, "type", first.Type.String())
 	}
 }
 

@@ -25,10 +25,7 @@ func (s *Session) join(data json.RawMessage) {
 		// A copy: the validator may change its list, which must not change what was asked for.
 		allowed, err = s.env.Calls.ValidateRooms((*lifetime)(s), s, slices.Clone(wished))
 		return err
-	}, func(err error) {
-		s.env.Stats.CallbackErrors.Add(1)
-		s.failed("validate rooms", err)
-	})
+	}, func(err error) { s.callbackFailed("validate rooms", err) })
 	if !ok {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 
+	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
 )
@@ -81,12 +82,24 @@ func (s *Session) reply(e *protocol.Error) {
 	s.member.Notice(ws.NewMessage(protocol.AppendError(nil, e)))
 }
 
-// guard runs a callback with the server's context; an error or a panic is logged, counted, and ends nothing else.
+// guard runs a callback with the server's context. An error or a panic is counted and logged, and
+// ends nothing else.
 func (s *Session) guard(name string, call func(ctx context.Context) error) {
-	safely(func() error { return call(s.env.Base) }, func(err error) {
+	safely(func() error { return call(s.env.Base) }, func(err error) { s.callbackFailed(name, err) })
+}
+
+// callbackFailed counts and logs an error of a callback.
+func (s *Session) callbackFailed(name string, err error) {
+	if !s.left(err) {
 		s.env.Stats.CallbackErrors.Add(1)
-		s.failed(name, err)
-	})
+	}
+	s.failed(name, err)
+}
+
+// left reports whether err only says that the client has disconnected: a callback that was running
+// by then could not reach it. That is no fault of the application.
+func (s *Session) left(err error) bool {
+	return s.State() == protocol.StateDisconnected && (errors.Is(err, hub.ErrNotMember) || errors.Is(err, context.Canceled))
 }
 
 // Guard runs a callback of the application that is about no client, as guard does.
@@ -97,15 +110,21 @@ func (e *Env) Guard(name string, call func(ctx context.Context) error) {
 	})
 }
 
-func (s *Session) failed(name string, err error) { s.env.failed(name, err, "client", s.ID()) }
+func (s *Session) failed(name string, err error) {
+	if s.left(err) {
+		s.debug(name+" callback: the client has disconnected", "cause", err)
+		return
+	}
+	s.env.failed(name, err, "client", s.ID())
+}
 
 func (e *Env) failed(name string, err error, about ...any) {
-	args := append([]any{"callback", name, "error", err}, about...)
+	args := append([]any{"error", err}, about...)
 	var p *panicError
 	if errors.As(err, &p) {
 		args = append(args, "stack", string(p.stack))
 	}
-	e.Log.Error("callback failed", args...)
+	e.Log.Error(name+" callback failed", args...)
 }
 
 func (s *Session) debug(msg string, args ...any) {

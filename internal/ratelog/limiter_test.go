@@ -1,4 +1,4 @@
-package sparse_test
+package ratelog_test
 
 import (
 	"sync"
@@ -7,13 +7,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hearthws/hearth/internal/sparse"
+	"github.com/hearthws/hearth/internal/ratelog"
 )
 
-func TestLines(t *testing.T) {
+func TestLimiter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := sparse.New(10 * time.Second)
+		l := ratelog.New(10 * time.Second)
 		for _, tt := range []struct {
 			after   time.Duration
 			skipped uint64
@@ -30,24 +30,24 @@ func TestLines(t *testing.T) {
 			{10 * time.Second, 0, true},
 		} {
 			time.Sleep(tt.after)
-			if skipped, due := l.Due(); skipped != tt.skipped || due != tt.due {
+			if skipped, due := l.Allow(); skipped != tt.skipped || due != tt.due {
 				t.Errorf("%v later: %d skipped, due: %v; want %d, %v", tt.after, skipped, due, tt.skipped, tt.due)
 			}
 		}
 	})
 }
 
-// TestTogether: of many at once one has a line, and none is lost from the count.
-func TestTogether(t *testing.T) {
+// TestLimiterConcurrent allows one of many simultaneous events and counts all others.
+func TestLimiterConcurrent(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const events = 1000
-		l := sparse.New(time.Second)
+		l := ratelog.New(time.Second)
 		var lines, skipped atomic.Uint64
 		var all sync.WaitGroup
 		for range events {
 			all.Go(func() {
-				if n, due := l.Due(); due {
+				if n, due := l.Allow(); due {
 					lines.Add(1)
 					skipped.Add(n)
 				}
@@ -55,7 +55,7 @@ func TestTogether(t *testing.T) {
 		}
 		all.Wait()
 		time.Sleep(time.Second)
-		n, due := l.Due()
+		n, due := l.Allow()
 		if lines.Load() != 1 || !due || n+skipped.Load() != events-1 {
 			t.Errorf("%d lines; later due: %v, with %d of %d skipped", lines.Load(), due, n, events-1)
 		}

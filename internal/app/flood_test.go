@@ -1,0 +1,77 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// lockedBuffer is a bytes.Buffer for several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// TestClientsDoNotFillTheLog connects and disconnects, is refused, and makes callbacks fail, many times.
+func TestClientsDoNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	s := serveTo(t, nil, slog.New(slog.NewJSONHandler(&log, nil)))
+	before, began := strings.Count(log.String(), "\n"), time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	for i := range 200 {
+		header := http.Header{}
+		if i%4 == 0 {
+			header.Set("Origin", "https://evil.example")
+		}
+		c, resp, err := websocket.Dial(ctx, s.ws(), &websocket.DialOptions{HTTPHeader: header})
+		if i%4 == 0 {
+			if err == nil || resp.StatusCode != http.StatusForbidden {
+				t.Fatalf("foreign origin: %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := "ada"
+		if i%4 == 1 {
+			name = ""
+		}
+		for _, m := range []string{`{"event":"authenticate","data":{"name":"` + name + `"}}`, `{"event":"rooms"}`, `{"event":"rooms"}`} {
+			_ = c.Write(ctx, websocket.MessageText, []byte(m))
+		}
+		_, _, _ = c.Read(ctx)
+		_ = c.CloseNow()
+	}
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	got := strings.Count(log.String(), "\n") - before
+	if most := 20 + 4*int(time.Since(began)/time.Second); got > most {
+		t.Errorf("%d lines, at most %d wanted:\n%s", got, most, log.String())
+	}
+	if !strings.Contains(log.String(), `"suppressed":`) {
+		t.Error("nothing says how many lines were left out")
+	}
+}
