@@ -202,3 +202,42 @@ func testLetterBoxes(t *testing.T) {
 		t.Errorf("b is in %d rooms", len(me.Rooms()))
 	}
 }
+
+// TestJoinAsksNobody: whether a name is the id of another client is decided without an answer of its server, which may be gone
+// or stand still; and joins of other rooms that are named by UUIDs take no time.
+func TestJoinAsksNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		anything := func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil }
+		b := bus.Broker()
+		one := startPiped(t, config{Broker: bus.Broker(), ValidateRooms: anything})
+		two := startPiped(t, config{Broker: b, ValidateRooms: anything})
+		left, gone, victim := one.member("left"), two.member("gone"), two.member("victim")
+		left.hangUp()
+		gone.hangUp()
+		synctest.Wait()
+		must(t, b.Close()) // nobody answers any more, and nobody has said goodbye
+		p := one.member("attacker")
+		lookalike := uuid.NewString()
+		ids := []string{left.id, gone.id, victim.id}
+		rooms, err := json.Marshal(append(slices.Clone(ids), lookalike, p.id))
+		must(t, err)
+		begin := time.Now()
+		p.say("join", fmt.Sprintf(`{"rooms":%s}`, rooms))
+		synctest.Wait()
+		c := one.client(p)
+		if !c.In(lookalike) || !c.In(p.id) || time.Since(begin) > 0 {
+			t.Errorf("after %v the client is in %v", time.Since(begin), c.Rooms())
+		}
+		time.Sleep(time.Minute)
+		for _, id := range ids {
+			if c.In(id) {
+				t.Errorf("the client is in the room of %s", id)
+			}
+		}
+		if n := one.Stats().RoomsRefused; n != 3 {
+			t.Errorf("%d rooms were refused", n)
+		}
+	})
+}

@@ -20,7 +20,6 @@ const (
 	CallDisconnect = "disconnect" // close the clients of a client or user target
 	CallJoin       = "join"       // make the clients of a user members of rooms
 	CallLeave      = "leave"      // take the clients of a user out of rooms
-	CallNamed      = "named"      // how many of all clients have an id that is one of rooms?
 )
 
 const (
@@ -51,7 +50,7 @@ type Call struct {
 
 	Code   int      // CallDisconnect: the close code
 	Reason string   // CallDisconnect
-	Rooms  []string // CallJoin, CallLeave, CallNamed
+	Rooms  []string // CallJoin, CallLeave
 }
 
 // A Reply is what a node has done for a Call.
@@ -141,11 +140,6 @@ func (c Call) Check() error {
 			return fmt.Errorf("%w: %s of a %v; it can be of a user", ErrMessage, c.Event, c.Type)
 		}
 		return checkCallRooms(c.Rooms)
-	case CallNamed:
-		if c.Type != TypeBroadcast {
-			return fmt.Errorf("%w: named of a %v; it is of all", ErrMessage, c.Type)
-		}
-		return checkCallRooms(c.Rooms)
 	}
 	return fmt.Errorf("%w: no call is named %q", ErrMessage, cut(c.Event, 64))
 }
@@ -198,27 +192,4 @@ func cut(s string, n int) string {
 		n--
 	}
 	return s[:n]
-}
-
-// IsID reports whether s has the form that the ids of clients and of nodes have: a UUID of version 4, in lower case.
-func IsID(s string) bool {
-	if len(s) != 36 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		hex := '0' <= c && c <= '9' || 'a' <= c && c <= 'f'
-		switch i {
-		case 8, 13, 18, 23:
-			hex = c == '-'
-		case 14:
-			hex = c == '4'
-		case 19:
-			hex = c == '8' || c == '9' || c == 'a' || c == 'b'
-		}
-		if !hex {
-			return false
-		}
-	}
-	return true
 }

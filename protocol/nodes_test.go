@@ -64,7 +64,6 @@ func TestCallCheck(t *testing.T) {
 		"disconnect": `{"type":"client","target":"c","code":1000}`,
 		"join":       `{"type":"user","target":"u","rooms":["a"],"within":99999999999}`,
 		"leave":      `{"type":"user","target":"u"}`,
-		"named":      `{"type":"broadcast","rooms":["a"]}`,
 	}
 	for event, data := range good {
 		c, err := protocol.ParseCall(event, json.RawMessage(data))
@@ -76,7 +75,6 @@ func TestCallCheck(t *testing.T) {
 		"count":      {"", "null", "7", `{"type":"nodes"}`, `{"type":"room"}`, `{"type":"user","target":7}`, `{"call":-1,"type":"broadcast"}`, `{"call":1.5,"type":"broadcast"}`},
 		"disconnect": {`{"type":"room","target":"r","code":4000}`, `{"type":"broadcast","code":4000}`, `{"type":"user","target":"u","code":1006}`, `{"type":"user","target":"u"}`},
 		"join":       {`{"type":"client","target":"c","rooms":["a"]}`, `{"type":"user","target":"u","rooms":["ws:a"]}`, `{"type":"user","target":"u","rooms":"a"}`, `{"type":"user","target":"u","rooms":[` + strings.Repeat(`"a",`, 128) + `"a"]}`},
-		"named":      {`{"type":"user","target":"u","rooms":["a"]}`, `{"type":"broadcast","rooms":["ws:a"]}`, `{"type":"broadcast","rooms":7}`},
 		"explode":    {`{"type":"user","target":"u"}`},
 	} {
 		for _, data := range datas {

@@ -45,8 +45,8 @@ type Config struct {
 	Broker broker.Broker
 	Log    *slog.Logger
 
-	// Answer does what is asked, for this node's clients, and returns for how many it did. With an error, some of them may
-	// be missing. It may block until ctx ends, but for protocol.CallCount and CallNamed, which must be quick.
+	// Answer does what a call asks, for this node's clients, and returns for how many it did. With an error, some of them may
+	// be missing. It may block until ctx ends, except for protocol.CallCount, which must not block.
 	Answer func(ctx context.Context, c protocol.Call) (clients int, err error)
 }
 

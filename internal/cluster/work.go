@@ -33,7 +33,7 @@ func (c *Cluster) asked(m protocol.Message) error {
 	if err != nil {
 		return err
 	}
-	if call.Event == protocol.CallCount || call.Event == protocol.CallNamed {
+	if call.Event == protocol.CallCount {
 		n, err := c.cfg.Answer(c.base, call)
 		c.reply(m.ServerID, call, n, err)
 		return nil

@@ -65,8 +65,6 @@ func (n *Node) answer(ctx context.Context, c protocol.Call) (clients int, err er
 	switch c.Event {
 	case protocol.CallCount:
 		return n.hub.Count(t), nil
-	case protocol.CallNamed:
-		return n.named(c.Rooms), nil
 	case protocol.CallDisconnect:
 		return n.each(t, func(s *session.Session) error {
 			if !s.Close(c.Code, c.Reason) {

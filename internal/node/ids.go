@@ -5,13 +5,14 @@ import (
 	"sync"
 
 	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/protocol"
 )
 
 // idsAtOnce is for how many ids random bytes are fetched at a time. For each alone it would be a system call, and on a deep
 // stack, which net/http's goroutine would have to grow for it: a fourteenth of what a connect costs.
 const idsAtOnce = 64
 
-// ids makes the ids of clients: UUIDs of version 4. Its zero value is ready; any goroutine.
+// ids makes the ids of clients, which protocol.IsClientID recognises. Its zero value is ready; any goroutine.
 type ids struct {
 	mu    sync.Mutex // guards the fields below
 	fresh [idsAtOnce * len(hub.ID{})]byte
@@ -29,7 +30,6 @@ func (s *ids) next() (id hub.ID) {
 	clear(taken)
 	s.left -= len(id)
 	s.mu.Unlock()
-	id[6] = id[6]&0x0f | 4<<4 // the version (RFC 9562 §5.4)
-	id[8] = id[8]&0x3f | 2<<6 // the variant
+	protocol.StampClientID((*[16]byte)(&id))
 	return id
 }

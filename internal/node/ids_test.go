@@ -8,7 +8,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestIDs: whoever asks gets UUIDs of version 4, and nobody gets one that another has. Every bit that may be either is.
+// TestIDs: every id is a UUID of version 4 that is recognised as the id of a client, no two are equal, and every bit that may
+// be either is.
 func TestIDs(t *testing.T) {
 	t.Parallel()
 	const goroutines, each = 4, 5*idsAtOnce + 1
@@ -30,7 +31,7 @@ func TestIDs(t *testing.T) {
 	}
 	for _, all := range got {
 		for _, id := range all {
-			if seen[id] || !protocol.IsID(id.String()) {
+			if seen[id] || !protocol.IsID(id.String()) || !protocol.IsClientID(id.String()) {
 				t.Fatalf("%v: again %v", id, seen[id])
 			}
 			seen[id] = true

@@ -143,7 +143,6 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Broker != nil {
 		n.env.Interest = &interest{broker: cfg.Broker, log: cfg.Log}
 		n.cluster = cluster.New(cluster.Config{ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Log: cfg.Log, Answer: n.answer})
-		n.env.Elsewhere = n.elsewhere
 	}
 	n.losses = n.lossReaders()
 	return n, nil

@@ -48,15 +48,12 @@ type Limits struct {
 
 // Env is what all sessions of a node share. Set before the first session, then read-only.
 type Env struct {
-	Base     context.Context // of the callbacks; cancelled when a shutdown has waited long enough
-	Hub      *hub.Hub
-	Pool     *Pool
-	Lobby    *Lobby
-	Calls    Callbacks
-	Interest Interest // nil: the broker delivers everything
-	// Elsewhere returns those of the names that are, or may be, the ids of clients on other nodes. It may block until ctx
-	// ends. Nil: there are no other nodes.
-	Elsewhere    func(ctx context.Context, names []string) []string
+	Base         context.Context // of the callbacks; cancelled when a shutdown has waited long enough
+	Hub          *hub.Hub
+	Pool         *Pool
+	Lobby        *Lobby
+	Calls        Callbacks
+	Interest     Interest // nil: the broker delivers everything
 	Log          *slog.Logger
 	Stats        *Stats
 	Limits       Limits

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"slices"
 
-	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -37,42 +36,26 @@ func (s *Session) join(data json.RawMessage) {
 }
 
 // recheck drops from what a validator returned the names that were not asked for, those that break the rules, and the
-// ids of other clients: who sits in another's room reads what is meant for the other.
+// ids of other clients: a member of the room that is named by the id of another client would read messages for that client.
 func (s *Session) recheck(wished, allowed []string) []string {
 	asked := make(map[string]bool, len(wished))
 	for _, name := range wished {
 		asked[name] = true
 	}
-	kept, doubtful := allowed[:0:0], []string(nil)
+	kept := allowed[:0:0]
 	for _, name := range allowed {
 		if !asked[name] || protocol.CheckRoom(name) != nil || s.anothers(name) {
 			continue
 		}
 		kept = append(kept, name)
 		delete(asked, name) // each once
-		if s.doubtful(name) {
-			doubtful = append(doubtful, name)
-		}
 	}
-	if len(doubtful) == 0 {
-		return kept
-	}
-	foreign := s.env.Elsewhere((*lifetime)(s), doubtful)
-	return slices.DeleteFunc(kept, func(name string) bool { return slices.Contains(foreign, name) })
+	return kept
 }
 
-// anothers reports whether the name is the id of another client here.
-func (s *Session) anothers(name string) bool {
-	m := s.env.Hub.Client(name)
-	return m != nil && m != &s.member
-}
-
-// doubtful reports whether the name may be the id of a client on another node. Of a room that has members here this was asked
-// when the first of them came.
-func (s *Session) doubtful(name string) bool {
-	return s.env.Elsewhere != nil && protocol.IsID(name) && name != s.ID() &&
-		s.env.Hub.Count(hub.Target{Kind: hub.Room, Name: name}) == 0
-}
+// anothers reports whether the name is the id of another client, on whichever node, connected or not. The name alone tells: no
+// other node is asked, so none has to answer.
+func (s *Session) anothers(name string) bool { return protocol.IsClientID(name) && name != s.ID() }
 
 // leave takes the client out of those of the rooms that it is in. There is no reply.
 func (s *Session) leave(data json.RawMessage) {

@@ -1,0 +1,60 @@
+package protocol
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"hash/crc32"
+	"strings"
+)
+
+// idLength is the length of a UUID as text.
+const idLength = 36
+
+// IsID reports whether s has the form that the ids of clients and of nodes have: a UUID of version 4, in lower case.
+func IsID(s string) bool {
+	if len(s) != idLength {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		hex := '0' <= c && c <= '9' || 'a' <= c && c <= 'f'
+		switch i {
+		case 8, 13, 18, 23:
+			hex = c == '-'
+		case 14:
+			hex = c == '4'
+		case 19:
+			hex = c == '8' || c == '9' || c == 'a' || c == 'b'
+		}
+		if !hex {
+			return false
+		}
+	}
+	return true
+}
+
+// The id of a client of a Hearth node is a UUID of version 4 that carries a checksum: its last four bytes are the CRC-32 (IEEE)
+// of the twelve before them (docs/protocol.md §4). The checksum is no secret and proves nothing. It lets every node recognise
+// the ids of all clients without asking another node, so that no client joins the room of another client.
+const idChecked = 12
+
+// StampClientID makes id, whose bytes are random, the id of a client: it sets the version, the variant and the checksum.
+func StampClientID(id *[16]byte) {
+	id[6] = id[6]&0x0f | 4<<4 // the version (RFC 9562 §5.4)
+	id[8] = id[8]&0x3f | 2<<6 // the variant
+	binary.BigEndian.PutUint32(id[idChecked:], crc32.ChecksumIEEE(id[:idChecked]))
+}
+
+// IsClientID reports whether s has the form of the id of a client of a Hearth node. It is true for every id that StampClientID
+// has made, whether the client is connected or not, and false for the ids that other implementations give. A random UUID has that
+// form by chance once in 2^32.
+func IsClientID(s string) bool {
+	if !IsID(s) {
+		return false
+	}
+	id, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
+	if err != nil {
+		return false
+	}
+	return binary.BigEndian.Uint32(id[idChecked:]) == crc32.ChecksumIEEE(id[:idChecked])
+}
