@@ -125,6 +125,7 @@ func (c *Client[M]) Disconnect(code int, reason string) error {
 type AuthRequest[A any] struct {
 	ClientID    string
 	RemoteAddr  netip.AddrPort
+	Subprotocol string          // that was agreed on in the handshake; empty if none
 	Credentials A               // the event's data, decoded
 	Raw         json.RawMessage // the same as it came; {} if there was none. Not to be changed
 }

@@ -119,6 +119,12 @@ type Config[A, M any] struct {
 	// invalid Addr means the same. It may block.
 	ClientAddr func(r *http.Request) netip.Addr
 
+	// Subprotocol selects one of the subprotocols that a client offers (RFC 6455 §4.2.2). It is called only for clients
+	// that offer some, in their order of preference. selected is one of offered, or empty for none, upon which browsers
+	// give up the connection. ok false refuses the handshake with 400. Default: the first that is offered. It may block.
+	// AuthRequest.Subprotocol tells Authenticate which it was.
+	Subprotocol func(r *http.Request, offered []string) (selected string, ok bool)
+
 	// Limits protect the server from its clients.
 	Limits Limits
 
@@ -355,6 +361,7 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 	return node.Config{
 		Name: c.Identifier, Path: c.Path, Transport: c.Transport, Loops: c.Loops, Backpressure: c.BackpressureLimit, CloseTimeout: c.CloseTimeout,
 		Compression: c.Compression, CheckOrigin: check, OriginMayBlock: c.CheckOrigin != nil, ClientAddr: c.ClientAddr,
+		Subprotocol:    c.Subprotocol,
 		MaxConnections: max(0, l.MaxConnections), MaxRooms: max(0, l.MaxRooms), SendQueue: l.SendQueue,
 		Lobby: session.LobbyConfig{
 			Timeout: c.AuthTimeout, Max: max(0, l.MaxUnauthenticated), PerAddr: max(0, l.MaxUnauthenticatedPerAddr),

@@ -64,12 +64,14 @@ func (s *Server[A, M]) Shutdown(ctx context.Context) error {
 }
 
 // ServeHTTP answers opening handshakes on Config.Path (RFC 6455 §4.2), takes their connections over and returns. For any other
-// path it answers 404. Middleware before it must leave http.NewResponseController able to hijack.
+// path it answers 404. Middleware before it must leave http.NewResponseController able to hijack. What is in w.Header() by
+// then, such as cookies, is sent with the answer; the handshake's own headers cannot be set.
 func (s *Server[A, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.node.ServeHTTP(w, r) }
 
 // Serve accepts connections from ln until Shutdown, and then returns ErrServerClosed; it closes ln. Handshakes on Config.Path are
 // the server's, all other requests go to h, nil for 404. For plain TCP on Linux it takes handshakes without net/http,
-// which halves the cost of a connect; middleware around ServeHTTP is not asked then. A request's header has ten seconds to arrive and 16 KiB; how long a body may take
+// which halves the cost of a connect; middleware around ServeHTTP is not called then, so it can neither refuse
+// handshakes nor add headers to the answer. A request's header has ten seconds to arrive and 16 KiB; how long a body may take
 // is for h to say (http.ResponseController.SetReadDeadline). Call it after Start: before, everything goes through net/http. It blocks.
 func (s *Server[A, M]) Serve(ln net.Listener, h http.Handler) error { return s.node.Serve(ln, h) }
 

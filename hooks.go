@@ -14,7 +14,7 @@ import (
 func (c Config[A, M]) callbacks() session.Callbacks {
 	calls := session.Callbacks{
 		Authenticate: func(ctx context.Context, s *session.Session, data []byte) (session.Identity, error) {
-			r := AuthRequest[A]{ClientID: s.ID(), RemoteAddr: s.RemoteAddr(), Raw: data}
+			r := AuthRequest[A]{ClientID: s.ID(), RemoteAddr: s.RemoteAddr(), Subprotocol: s.Subprotocol(), Raw: data}
 			if err := json.Unmarshal(data, &r.Credentials); err != nil {
 				return session.Identity{}, fmt.Errorf("%w: decode credentials: %w", ErrRejected, err)
 			}

@@ -159,7 +159,7 @@ func (x *head) Data(b []byte, now time.Time) {
 	case !ok:
 		x.leave()
 		x.handOver(b)
-	case !x.heads.n.asks():
+	case !x.heads.n.asks(q.accepted):
 		x.leave()
 		if !x.upgrade(q, b, now) {
 			x.handOver(b)
@@ -214,10 +214,9 @@ func (x *head) ask(q question) {
 			_ = recover()
 			x.conn.Do(func() { x.answered(q, ok) })
 		}()
-		if n.cfg.CheckOrigin(q.r) {
-			q.seen = n.seen(q.r)
-			ok = true
-		}
+		var err error
+		q.seen, err = n.consult(q.r, &q.accepted)
+		ok = err == nil
 	}()
 }
 
@@ -232,7 +231,7 @@ func (x *head) answered(q question, ok bool) {
 // upgrade makes the connection a session, if there is still room for one.
 func (x *head) upgrade(q question, read []byte, now time.Time) bool {
 	n, early := x.heads.n, read[q.end:]
-	if !n.asks() && !n.cfg.CheckOrigin(q.r) {
+	if !n.asks(q.accepted) && !n.cfg.CheckOrigin(q.r) {
 		return false
 	}
 	n.mu.RLock()
@@ -240,7 +239,7 @@ func (x *head) upgrade(q question, read []byte, now time.Time) bool {
 	if n.phase != running || !n.reserve() {
 		return false
 	}
-	s := n.open(x.conn, n.carriers[0], seenAs(q.seen, x.conn.RemoteAddr()), q.accepted)
+	s := n.open(x.conn, n.carriers[0], seenAs(q.seen, x.conn.RemoteAddr()), q.accepted, nil)
 	x.conn.SetHandler(s)
 	if len(early) > 0 {
 		s.Data(early, now)

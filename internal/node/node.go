@@ -44,9 +44,10 @@ type Config struct {
 	CloseTimeout   time.Duration
 	Compression    bool
 	CheckOrigin    func(*http.Request) bool
-	OriginMayBlock bool                           // CheckOrigin is the application's, not one that is known to be quick
-	ClientAddr     func(*http.Request) netip.Addr // nil: the socket's peer
-	MaxConnections int                            // 0: no bound
+	OriginMayBlock bool                                                               // CheckOrigin is the application's, not one that is known to be quick
+	ClientAddr     func(*http.Request) netip.Addr                                     // nil: the socket's peer
+	Subprotocol    func(r *http.Request, offered []string) (selected string, ok bool) // nil: the first offered
+	MaxConnections int                                                                // 0: no bound
 	MaxRooms       int
 	SendQueue      int
 	Lobby          session.LobbyConfig

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hearthws/hearth/internal/session"
@@ -38,7 +39,7 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if k := rw.Reader.Buffered(); k > 0 {
 		early, _ = rw.Reader.Peek(k) // bytes that the client sent right behind its request
 	}
-	if err := n.takeOver(nc, early, accepted, seen); err != nil {
+	if err := n.takeOver(nc, early, accepted, seen, w.Header()); err != nil {
 		n.release()
 		n.env.Stats.Refused.Add(1)
 		n.cfg.Log.Debug("connection lost in its handshake", "error", err)
@@ -55,21 +56,48 @@ func refusal(err error) *ws.HandshakeError {
 	return &ws.HandshakeError{Status: http.StatusInternalServerError, Message: "internal error"}
 }
 
-// admit judges a request for a WebSocket before anything is kept of it, but for a place among the connections: whoever
-// opens no session must release it. seen is what ClientAddr says.
+// admit decides whether a request becomes a WebSocket, and reserves a place among the connections. A caller that then opens
+// no session must release it. seen is the result of ClientAddr.
 func (n *Node) admit(r *http.Request) (accepted ws.Accepted, seen netip.Addr, err error) {
 	if accepted, err = n.acceptable(r); err != nil {
 		return accepted, seen, err
 	}
-	if !n.cfg.CheckOrigin(r) {
-		return accepted, seen, &ws.HandshakeError{Status: http.StatusForbidden, Message: "origin not allowed"}
+	if seen, err = n.consult(r, &accepted); err != nil {
+		return accepted, seen, err
 	}
-	seen = n.seen(r)
 	if !n.reserve() {
 		return accepted, seen, unavailable("too many connections")
 	}
 	return accepted, seen, nil
 }
+
+// consult asks the application's callbacks about a request that is a handshake. They may block.
+func (n *Node) consult(r *http.Request, a *ws.Accepted) (seen netip.Addr, err error) {
+	if !n.cfg.CheckOrigin(r) {
+		return seen, &ws.HandshakeError{Status: http.StatusForbidden, Message: "origin not allowed"}
+	}
+	if n.cfg.Subprotocol != nil && len(a.Offered) > 0 {
+		if a.Protocol, err = n.selectProtocol(r, a.Offered); err != nil {
+			return seen, err
+		}
+	}
+	return n.seen(r), nil
+}
+
+// selectProtocol asks the application which of the subprotocols to use.
+func (n *Node) selectProtocol(r *http.Request, offered []string) (string, error) {
+	selected, ok := n.cfg.Subprotocol(r, slices.Clone(offered))
+	if !ok {
+		return "", &ws.HandshakeError{Status: http.StatusBadRequest, Message: "no acceptable subprotocol offered"}
+	}
+	if selected != "" && !slices.Contains(offered, selected) {
+		n.cfg.Log.Error("Config.Subprotocol selected what the client did not offer", "selected", selected, "offered", len(offered))
+		return "", errSelected
+	}
+	return selected, nil
+}
+
+var errSelected = errors.New("subprotocol was not offered")
 
 // acceptable judges a request without asking the application.
 func (n *Node) acceptable(r *http.Request) (ws.Accepted, error) {
@@ -88,7 +116,9 @@ func (n *Node) acceptable(r *http.Request) (ws.Accepted, error) {
 }
 
 // asks reports whether a handshake depends on the application's callbacks, which may block.
-func (n *Node) asks() bool { return n.cfg.OriginMayBlock || n.cfg.ClientAddr != nil }
+func (n *Node) asks(a ws.Accepted) bool {
+	return n.cfg.OriginMayBlock || n.cfg.ClientAddr != nil || n.cfg.Subprotocol != nil && len(a.Offered) > 0
+}
 
 // reserve takes a place among the connections, which the session's end gives back; before there is one, release does.
 func (n *Node) reserve() bool {
@@ -112,8 +142,9 @@ func unavailable(why string) error {
 	}
 }
 
-// takeOver gives the connection to a transport, whose loop answers the handshake. On error nc stays the caller's.
-func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, seen netip.Addr) error {
+// takeOver gives the connection to a transport, whose loop answers the handshake, with header in the answer. On error nc
+// stays the caller's.
+func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, seen netip.Addr, header http.Header) error {
 	if b, ok := nc.(*begun); ok { // an event loop takes it back, but not in its wrapping
 		nc, early = b.Conn, slices.Concat(early, b.read)
 	}
@@ -131,18 +162,19 @@ func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, seen ne
 	for i := 0; i < len(n.carriers) && errors.Is(err, transport.ErrUnsupported); i++ {
 		c := n.carriers[i]
 		err = c.Adopt(nc, early, func(conn transport.Conn) transport.Handler {
-			return n.open(conn, c, remote, accepted)
+			return n.open(conn, c, remote, accepted, header)
 		})
 	}
 	return err
 }
 
 // open makes the session of a connection of c, and answers its handshake.
-func (n *Node) open(conn transport.Conn, c carrier, remote netip.AddrPort, accepted ws.Accepted) *session.Session {
+func (n *Node) open(conn transport.Conn, c carrier, remote netip.AddrPort, a ws.Accepted, header http.Header) *session.Session {
 	return session.Open(n.env, session.Opening{
 		Conn: conn, Lane: n.hub.Lane(c.base + conn.Loop()), Looped: c.base < n.loops,
-		ID: n.ids.next(), Remote: remote, Deflate: accepted.Deflate,
-		Answer: ws.AppendResponse(nil, accepted, nil),
+		ID: n.ids.next(), Remote: remote, Deflate: a.Deflate,
+		Protocol: strings.Clone(a.Protocol), // not the whole header
+		Answer:   ws.AppendResponse(nil, a, header),
 	})
 }
 

@@ -35,7 +35,8 @@ type Lobby struct {
 // A guest is one unauthenticated session. All its state that a session needs only until then is here.
 type guest struct {
 	session    *Session
-	messages   int // guarded by session.mu
+	protocol   string // that Session.Subprotocol returns
+	messages   int    // guarded by session.mu
 	addr       netip.Prefix
 	deadline   time.Time
 	list       *guests // nil: no longer in the lobby

@@ -29,6 +29,17 @@ func (s *Session) RemoteAddr() netip.AddrPort {
 	return s.conn().RemoteAddr()
 }
 
+// Subprotocol is the subprotocol that was agreed on in the handshake, empty if none. It is forgotten when the client is
+// authenticated.
+func (s *Session) Subprotocol() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.guestLocked(); g != nil {
+		return g.protocol
+	}
+	return ""
+}
+
 // ConnectedAt is when the connection was opened, to the millisecond.
 func (s *Session) ConnectedAt() time.Time { return time.UnixMilli(s.connected) }
 

@@ -55,13 +55,14 @@ type Session struct {
 
 // Opening is what Open makes a session of.
 type Opening struct {
-	Conn    transport.Conn
-	Lane    *hub.Lane // of the connection's loop
-	Looped  bool      // an event loop calls Data, and Pool.Lend later in the same turn
-	ID      hub.ID    // fresh
-	Remote  netip.AddrPort
-	Deflate bool
-	Answer  []byte // to the handshake: what the client gets first; nil: nothing
+	Conn     transport.Conn
+	Lane     *hub.Lane // of the connection's loop
+	Looped   bool      // an event loop calls Data, and Pool.Lend later in the same turn
+	ID       hub.ID    // fresh
+	Remote   netip.AddrPort
+	Deflate  bool
+	Protocol string // the subprotocol that was agreed on; empty: none
+	Answer   []byte // to the handshake: what the client gets first; nil: nothing
 }
 
 // Open makes the session of a new connection, which Stats.Connections has counted already: its place was reserved.
@@ -77,7 +78,7 @@ func Open(env *Env, o Opening) *Session {
 	s.member.Deflate = o.Deflate
 	s.lastRead.Store(now)
 	s.lastActive.Store(now)
-	g := &guest{session: s}
+	g := &guest{session: s, protocol: o.Protocol}
 	s.rare = &rare{guest: g}
 	env.Running.Add(1)
 	env.Stats.Opened.Add(1)

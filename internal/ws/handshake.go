@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha1" // what RFC 6455 prescribes; nothing rests on its strength
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"strings"
 )
@@ -23,8 +24,17 @@ type Accepted struct {
 	// Deflate says that the client offered permessage-deflate on terms that this package keeps. Clear it to do without.
 	Deflate bool
 
+	// Offered are the subprotocols that the client offers, in its order of preference; nil if none.
+	Offered []string
+
+	// Protocol is the subprotocol to answer with; empty: none. Upgrade sets it to the first that is offered.
+	Protocol string
+
 	windowBits bool // the offer set server_max_window_bits=15, and wants to see it in the answer
 }
+
+// maxOffered is how many subprotocols of a request are kept. Those after them are ignored.
+const maxOffered = 64
 
 // A HandshakeError is why a request cannot become a WebSocket, as an HTTP response.
 type HandshakeError struct {
@@ -44,8 +54,8 @@ func (e *HandshakeError) Respond(w http.ResponseWriter) {
 }
 
 // Upgrade judges the client's half of the opening handshake (RFC 6455 §4.2.1) and of the negotiation of
-// permessage-deflate (RFC 7692 §7.1). Its error is a *HandshakeError. Origin and path are the caller's to judge; offers of
-// subprotocols are left to it too. Nothing is read from the body or written.
+// permessage-deflate (RFC 7692 §7.1). Its error is a *HandshakeError. Origin and path are the caller's to judge, and
+// whether to answer with the first subprotocol. Nothing is read from the body or written.
 func Upgrade(r *http.Request) (Accepted, error) {
 	if err := checkUpgrade(r); err != nil {
 		return Accepted{}, err
@@ -58,8 +68,39 @@ func Upgrade(r *http.Request) (Accepted, error) {
 	if err != nil {
 		return Accepted{}, badRequest("malformed Sec-WebSocket-Extensions")
 	}
-	return Accepted{Key: keys[0], Deflate: o.ok, windowBits: o.windowBits}, nil
+	a := Accepted{Key: keys[0], Deflate: o.ok, windowBits: o.windowBits}
+	if lines := r.Header["Sec-Websocket-Protocol"]; lines != nil {
+		if a.Offered, err = subprotocols(lines); err != nil {
+			return Accepted{}, badRequest("malformed Sec-WebSocket-Protocol")
+		}
+		if len(a.Offered) > 0 {
+			a.Protocol = a.Offered[0]
+		}
+	}
+	return a, nil
 }
+
+// subprotocols reads a list of tokens (RFC 6455 §11.3.4), of one line or several. Empty elements
+// are skipped, as RFC 9110 §5.6.1 wants.
+func subprotocols(lines []string) (offered []string, err error) {
+	for _, line := range lines {
+		for s := (scanner{rest: line}); !s.done(); {
+			if s.eat(',') {
+				continue
+			}
+			token := s.token()
+			if token == "" || !s.done() && s.rest[0] != ',' {
+				return nil, errProtocols
+			}
+			if len(offered) < maxOffered {
+				offered = append(offered, token)
+			}
+		}
+	}
+	return offered, nil
+}
+
+var errProtocols = errors.New("malformed list of subprotocols")
 
 // checkUpgrade judges all of the request but the key and the extensions. The protocol comes first: in HTTP/2 the
 // method and the headers are others, and complaints about them would mislead.
@@ -136,13 +177,17 @@ func appendAcceptKey(dst []byte, key string) []byte {
 	return base64.StdEncoding.AppendEncode(dst, sum[:])
 }
 
-// AppendResponse appends the answer to a, after which frames follow. header, which may be nil, is sent too, but for the
-// headers of the handshake itself; a line break in it becomes a space. Sec-WebSocket-Protocol may be in it, if
-// the client offered what it names.
+// AppendResponse appends the answer to a, after which frames follow. header, which may be nil, is sent too, without the
+// headers of the handshake itself and those that describe a body. A line break in a value becomes a space.
 func AppendResponse(dst []byte, a Accepted, header http.Header) []byte {
 	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	dst = appendAcceptKey(dst, a.Key)
 	dst = append(dst, "\r\n"...)
+	if a.Protocol != "" {
+		dst = append(dst, "Sec-WebSocket-Protocol: "...)
+		dst = append(dst, a.Protocol...)
+		dst = append(dst, "\r\n"...)
+	}
 	if a.Deflate {
 		dst = append(dst, "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"...)
 		if a.windowBits {
@@ -161,8 +206,8 @@ func appendExtra(dst []byte, header http.Header) []byte {
 	clean := make(http.Header, len(header))
 	for name, values := range header {
 		switch http.CanonicalHeaderKey(name) {
-		case "Upgrade", "Connection", "Sec-Websocket-Accept", "Sec-Websocket-Extensions",
-			"Content-Length", "Transfer-Encoding":
+		case "Upgrade", "Connection", "Sec-Websocket-Accept", "Sec-Websocket-Extensions", "Sec-Websocket-Protocol",
+			"Content-Length", "Transfer-Encoding", "Trailer":
 		default:
 			clean[name] = values
 		}

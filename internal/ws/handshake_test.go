@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,6 +78,11 @@ func TestUpgrade(t *testing.T) {
 		{"body", get, []string{"Content-Length: 3"}, 400},
 		{"chunked body", get, []string{"Transfer-Encoding: chunked"}, 400},
 		{"empty body", get, []string{"Content-Length: 0"}, 0},
+		{"subprotocol with a space", get, []string{"Sec-WebSocket-Protocol: a b"}, 400},
+		{"quoted subprotocol", get, []string{`Sec-WebSocket-Protocol: "a"`}, 400},
+		{"subprotocol that is no token", get, []string{"Sec-WebSocket-Protocol: a, b/c"}, 400},
+		{"malformed subprotocol in a second line", get, []string{"Sec-WebSocket-Protocol: a&Sec-WebSocket-Protocol: b;c"}, 400},
+		{"subprotocol that is not ASCII", get, []string{"Sec-WebSocket-Protocol: \xc3\xa9"}, 400},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -209,6 +215,40 @@ func TestNegotiation(t *testing.T) {
 	}
 }
 
+func TestSubprotocols(t *testing.T) {
+	t.Parallel()
+	many := strings.Repeat("x, ", 1000)
+	for _, c := range []struct {
+		lines []string
+		want  []string
+	}{
+		{nil, nil},
+		{[]string{""}, nil},
+		{[]string{" , ,"}, nil},
+		{[]string{"chat.v1"}, []string{"chat.v1"}},
+		{[]string{"chat.v1, chat.v2"}, []string{"chat.v1", "chat.v2"}},
+		{[]string{"\tb ,a,,c"}, []string{"b", "a", "c"}},
+		{[]string{"b", "", "a,c"}, []string{"b", "a", "c"}},
+		{[]string{"Chat!#$%&'*+-.^_`|~9"}, []string{"Chat!#$%&'*+-.^_`|~9"}},
+		{[]string{many, "y"}, strings.Split(strings.TrimSuffix(many, ", "), ", ")[:64]},
+	} {
+		r := request(t, "GET / HTTP/1.1")
+		r.Header["Sec-Websocket-Protocol"] = c.lines
+		a, err := ws.Upgrade(r)
+		if err != nil || !slices.Equal(a.Offered, c.want) {
+			t.Errorf("%.100q: %v, %v", c.lines, a.Offered, err)
+			continue
+		}
+		first := ""
+		if len(c.want) > 0 {
+			first = c.want[0]
+		}
+		if got := response(t, a, nil).Header.Values("Sec-WebSocket-Protocol"); strings.Join(got, "|") != first {
+			t.Errorf("%.100q: answered with %q, want %q", c.lines, got, first)
+		}
+	}
+}
+
 func response(t *testing.T, a ws.Accepted, header http.Header) *http.Response {
 	t.Helper()
 	br := bufio.NewReader(bytes.NewReader(ws.AppendResponse(nil, a, header)))
@@ -232,11 +272,18 @@ func TestAppendResponse(t *testing.T) {
 	if got := string(ws.AppendResponse([]byte("before"), ws.Accepted{Key: sampleKey}, nil)); got != want {
 		t.Errorf("got %q", got)
 	}
+	// The order is that of the reference.
+	want = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat.v1\r\n" +
+		"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n"
+	if got := string(ws.AppendResponse(nil, ws.Accepted{Key: sampleKey, Protocol: "chat.v1", Deflate: true}, nil)); got != want {
+		t.Errorf("got %q", got)
+	}
 	header := http.Header{
-		"Sec-Websocket-Protocol": {"chat"}, "Set-Cookie": {"a=1", "b=2"}, "X-Evil": {"a\r\nInjected: yes"}, "Bad\r\nName": {"x"},
+		"Sec-Websocket-Protocol": {"other"}, "Set-Cookie": {"a=1", "b=2"}, "X-Evil": {"a\r\nInjected: yes"}, "Bad\r\nName": {"x"},
 		"connection": {"close"}, "Upgrade": {"h2c"}, "Sec-WebSocket-Accept": {"no"}, "Sec-Websocket-Extensions": {"no"}, "Content-Length": {"5"},
 	}
-	resp := response(t, ws.Accepted{Key: sampleKey}, header)
+	resp := response(t, ws.Accepted{Key: sampleKey, Protocol: "chat"}, header)
 	h := resp.Header
 	if resp.StatusCode != 101 || h.Get("Sec-WebSocket-Protocol") != "chat" || len(h["Set-Cookie"]) != 2 || h.Get("X-Evil") != "a  Injected: yes" {
 		t.Errorf("got %v %v", resp.Status, h)
@@ -248,12 +295,13 @@ func TestAppendResponse(t *testing.T) {
 
 // FuzzUpgrade: no request breaks anything, and what is accepted gets a response that can be read.
 func FuzzUpgrade(f *testing.F) {
-	f.Add("GET", "websocket", "Upgrade", sampleKey, "13", "permessage-deflate; client_max_window_bits")
-	f.Add("GET", "a, websocket", "keep-alive, Upgrade", sampleKey, "13", `permessage-deflate; server_max_window_bits="15", foo`)
-	f.Add("PUT", "", "", "x", "8", `;"\`)
-	f.Fuzz(func(t *testing.T, method, upgrade, connection, key, version, extensions string) {
+	f.Add("GET", "websocket", "Upgrade", sampleKey, "13", "permessage-deflate; client_max_window_bits", "chat.v1, b")
+	f.Add("GET", "a, websocket", "keep-alive, Upgrade", sampleKey, "13", `permessage-deflate; server_max_window_bits="15", foo`, ",")
+	f.Add("PUT", "", "", "x", "8", `;"\`, "a b")
+	f.Fuzz(func(t *testing.T, method, upgrade, connection, key, version, extensions, protocol string) {
 		r := &http.Request{Method: method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Host: "example.com", Header: http.Header{
 			"Upgrade": {upgrade}, "Connection": {connection}, "Sec-Websocket-Key": {key}, "Sec-Websocket-Version": {version}, "Sec-Websocket-Extensions": {extensions},
+			"Sec-Websocket-Protocol": {protocol},
 		}}
 		a, err := ws.Upgrade(r)
 		if err != nil {
@@ -265,6 +313,9 @@ func FuzzUpgrade(f *testing.F) {
 		}
 		if got := response(t, a, nil).Header; got.Get("Sec-WebSocket-Accept") != ws.AcceptKey(key) || (got["Sec-Websocket-Extensions"] != nil) != a.Deflate {
 			t.Fatalf("got %v", got)
+		}
+		if got := response(t, a, nil).Header.Get("Sec-WebSocket-Protocol"); got != a.Protocol || !strings.Contains(protocol, got) {
+			t.Fatalf("subprotocol %q of %q", got, protocol)
 		}
 		if a.Deflate && !strings.Contains(extensions, "permessage-deflate") {
 			t.Fatalf("agreed on what was not offered: %q", extensions)
