@@ -180,6 +180,7 @@ type Health struct {
 	Published uint64 // messages that Publish took
 	Delivered uint64 // messages given to Receiver.Deliver
 	Dropped   uint64 // messages that never went out: refused with ErrQueueFull, or lost with a connection
+	Uncertain uint64 // messages that went out, perhaps to no node: to a server that was no longer the right one
 	Lost      uint64 // messages that are known not to have come in: the sum of Loss.Messages
 	Losses    uint64 // calls of Receiver.Lost, or what would have been
 	Malformed uint64 // messages that came in and broke the contract (protocol.ParseMessage); they were ignored

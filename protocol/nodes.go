@@ -14,6 +14,9 @@ const (
 	NodeHere  = "here"  // to all at intervals, or to one in answer to its hello: I am here. Data is a Presence
 	NodeBye   = "bye"   // to all: do not wait for me any more
 
+	// NodeMissed tells all nodes that they may have missed messages of its sender, a node or an emitter. Data is a Missed.
+	NodeMissed = "missed"
+
 	// Calls: to all, with the data of a Call. Each node does it for its own clients, and answers the one that has asked by
 	// the same event, with the data of a Reply.
 	CallCount      = "count"      // how many clients has the target?
@@ -33,11 +36,20 @@ const (
 	// ones are cut.
 	MaxNodeName  = 64
 	MaxCallError = 256
+
+	// MaxMissed is how long ago what a Missed is about may have begun. What was longer ago counts as that.
+	MaxMissed = 24 * time.Hour
 )
 
 // A Presence is what a node says about itself.
 type Presence struct {
 	Name string // for people; need not be unique
+}
+
+// A Missed is the time in which a sender published messages that may not have reached the nodes. It is told in time before
+// the report, since clocks differ.
+type Missed struct {
+	Since, Until time.Duration // to the millisecond; Since is not less than Until, and at most MaxMissed
 }
 
 // A Call is what a node asks of all.
@@ -64,6 +76,10 @@ type Reply struct {
 type (
 	presenceData struct {
 		Name string `json:"name"`
+	}
+	missedData struct {
+		Since int64 `json:"since"` // milliseconds ago
+		Until int64 `json:"until"`
 	}
 	callData struct {
 		Call   uint64   `json:"call"`
@@ -93,6 +109,31 @@ func ParsePresence(data json.RawMessage) (Presence, error) {
 		return Presence{}, err
 	}
 	return Presence{cut(d.Name, MaxNodeName)}, nil
+}
+
+// Data is m as the data of a message. Since is rounded up, Until down.
+func (m Missed) Data() (json.RawMessage, error) {
+	m = m.bounded()
+	return EncodeData(missedData{(m.Since + time.Millisecond - 1).Milliseconds(), m.Until.Milliseconds()})
+}
+
+// ParseMissed reads the data of NodeMissed. The error wraps ErrMessage.
+func ParseMissed(data json.RawMessage) (Missed, error) {
+	var d missedData
+	if err := parseNodeData(data, &d); err != nil {
+		return Missed{}, err
+	}
+	if d.Since < 0 || d.Until < 0 || d.Until > d.Since {
+		return Missed{}, fmt.Errorf("%w: missed since %d ms, until %d ms ago", ErrMessage, d.Since, d.Until)
+	}
+	const most = int64(MaxMissed / time.Millisecond)
+	return Missed{time.Duration(min(d.Since, most)) * time.Millisecond, time.Duration(min(d.Until, most)) * time.Millisecond}, nil
+}
+
+// bounded is m within its bounds.
+func (m Missed) bounded() Missed {
+	since := min(max(m.Since, 0), MaxMissed)
+	return Missed{since, min(max(m.Until, 0), since)}
 }
 
 // Data is c, which must pass Check, as the data of a message.

@@ -23,6 +23,12 @@ func writeAgain(m protocol.Message) (json.RawMessage, error) {
 			return nil, err
 		}
 		return p.Data()
+	case m.Event == protocol.NodeMissed:
+		missed, err := protocol.ParseMissed(m.Data)
+		if err != nil {
+			return nil, err
+		}
+		return missed.Data()
 	case m.Type == protocol.TypeNode:
 		r, err := protocol.ParseReply(m.Data)
 		if err != nil {

@@ -250,24 +250,30 @@ type watch struct {
 // asks has better things to do: joins, and messages to publish, wait for it.
 const sentinelPatience = time.Second
 
-// check asks w's server who it is, and a Sentinel for the master.
-func (v *watch) check(ctx context.Context, w *wire) error {
+// check asks w's server who it is, and a Sentinel for the master. sure says that a Sentinel that would know has named w's
+// server; without Sentinels, that the server itself calls itself the master.
+func (v *watch) check(ctx context.Context, w *wire) (sure bool, err error) {
 	if err := w.hello(ctx); err != nil {
-		return fmt.Errorf("redis: no sign of life from %s: %w", w.addr, lostConnection(err))
+		return false, fmt.Errorf("redis: no sign of life from %s: %w", w.addr, lostConnection(err))
 	}
 	if err := w.usable(); err != nil {
-		return fmt.Errorf("redis: %s: %w", w.addr, err)
+		return false, fmt.Errorf("redis: %s: %w", w.addr, err)
 	}
-	if v.dialer.config.Sentinel.MasterSet != "" && v.other(ctx, w.addr) {
-		return fmt.Errorf("redis: %s: %w", w.addr, errOther)
+	if v.dialer.config.Sentinel.MasterSet == "" {
+		return true, nil
 	}
-	return nil
+	other, sure := v.other(ctx, w.addr)
+	if other {
+		return false, fmt.Errorf("redis: %s: %w", w.addr, errOther)
+	}
+	return sure, nil
 }
 
-// other reports whether a Sentinel knows another master than addr. When none answers all stays as it is.
-func (v *watch) other(ctx context.Context, addr string) bool {
+// other reports whether a Sentinel knows another master than addr, and whether its word counts: one that is cut off from
+// the other Sentinels learns of no failover. When none answers all stays as it is.
+func (v *watch) other(ctx context.Context, addr string) (other, sure bool) {
 	if time.Now().Before(v.again) {
-		return false
+		return false, false
 	}
 	ctx, cancel := context.WithTimeout(ctx, sentinelPatience)
 	defer cancel()
@@ -276,8 +282,11 @@ func (v *watch) other(ctx context.Context, addr string) bool {
 			sentinel = v.sentinel.addr
 		}
 		master, err := v.ask(ctx, sentinel)
+		if err == nil && master != addr {
+			return true, true
+		}
 		if err == nil {
-			return master != addr
+			return false, v.quorum(ctx)
 		}
 		v.close()
 		v.dialer.demote(sentinel)
@@ -286,7 +295,23 @@ func (v *watch) other(ctx context.Context, addr string) bool {
 		}
 	}
 	v.again = time.Now().Add(v.dialer.config.ProbeInterval)
-	return false
+	return false, false
+}
+
+// quorum reports whether the Sentinel that has just answered sees enough others to agree on a failover. One that may not be
+// asked that counts as one that does.
+func (v *watch) quorum(ctx context.Context) bool {
+	ask := v.sentinel.redis.B().Arbitrary("SENTINEL", "CKQUORUM", v.dialer.config.Sentinel.MasterSet).Build()
+	err := v.sentinel.do(ctx, ask).Error()
+	if err == nil {
+		return true
+	}
+	var refused *rueidis.RedisError
+	if !errors.As(err, &refused) {
+		v.close()
+		return false
+	}
+	return !strings.HasPrefix(refused.Error(), "NOQUORUM")
 }
 
 // ask is the address of the master, by a Sentinel.

@@ -39,6 +39,9 @@
 //   - What this node publishes meanwhile waits: up to Config.PublishQueue, and for Config.PublishMaxAge, since a short
 //     absence should cost nothing, and news of some minutes ago do harm. Beyond that it is dropped, and counted in
 //     Health.Dropped, as is what was on its way when the connection broke.
+//   - A master that Sentinels have demoted goes on taking messages for some seconds. Nodes that have left it listen to it
+//     until it becomes a replica. Publishers ask a Sentinel every Config.ProbeInterval. What they have published to the old
+//     master before they knew is counted in Health.Uncertain, and the nodes are told (Receiver.Lost).
 //   - A receiver that is slower than what comes loses what exceeds Config.ReceiveQueue, and is told.
 //
 // Every Config.ProbeInterval a message of the node to itself goes the whole way, and the server is asked who it is. So a

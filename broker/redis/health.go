@@ -14,7 +14,7 @@ import (
 
 // health is what Broker.Health tells.
 type health struct {
-	published, delivered, dropped, lost, losses, malformed atomic.Uint64
+	published, delivered, dropped, uncertain, lost, losses, malformed atomic.Uint64
 
 	mu      sync.Mutex // guards the fields below
 	running bool
@@ -67,8 +67,8 @@ func (h *health) get() broker.Health {
 	defer h.mu.Unlock()
 	return broker.Health{
 		State: h.state, Since: h.since, Err: h.err, Reason: h.reason,
-		Published: h.published.Load(), Delivered: h.delivered.Load(), Dropped: h.dropped.Load(), Lost: h.lost.Load(),
-		Losses: h.losses.Load(), Malformed: h.malformed.Load(),
+		Published: h.published.Load(), Delivered: h.delivered.Load(), Dropped: h.dropped.Load(),
+		Uncertain: h.uncertain.Load(), Lost: h.lost.Load(), Losses: h.losses.Load(), Malformed: h.malformed.Load(),
 	}
 }
 

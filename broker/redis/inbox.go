@@ -49,6 +49,7 @@ func (m *incoming) detach() {
 type inbox struct {
 	limit  Bound // read-only
 	health *health
+	missed func(protocol.Missed) // gets what publishers report; set before deliver, then read-only; nil: the receiver gets it
 
 	mu     sync.Mutex // guards the fields below
 	some   sync.Cond  // signalled when there is something, or closed
@@ -219,18 +220,26 @@ func (in *inbox) tell(r broker.Receiver, losses []broker.Loss) {
 	}
 }
 
-// read appends to ms what batch says that is not the node's own.
+// read appends to ms what batch says that is not the node's own and is for the receiver.
 func (in *inbox) read(ms []protocol.Message, batch []incoming, own string, bad *throttle) []protocol.Message {
 	for i := range batch {
 		if batch[i].payload == "" { // carries losses
 			continue
 		}
 		m, err := protocol.ParseMessageString(batch[i].payload)
+		var report protocol.Missed
+		isReport := err == nil && in.missed != nil && m.Type == protocol.TypeNodes && m.Event == protocol.NodeMissed
+		if isReport {
+			report, err = protocol.ParseMissed(m.Data)
+		}
 		switch {
 		case err != nil:
 			in.health.malformed.Add(1)
 			bad.log(err, "channel", clip(batch[i].channel))
-		case m.ServerID != own:
+		case m.ServerID == own:
+		case isReport:
+			in.missed(report)
+		default:
 			ms = append(ms, m)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/fifo"
+	"github.com/hearthws/hearth/protocol"
 )
 
 const (
@@ -82,15 +83,28 @@ type outbox struct {
 	down     error         // why there is no connection, since an attempt to get one has failed; nil otherwise
 	wire     *wire         // nil if there is none
 	suspect  bool          // wire may be dead
+	serverID string        // who reports what may be missed
+	trail    trail         // what may have gone to the wrong server
+	report   *report       // what other nodes are to be told as soon as there is a connection; nil for nothing
 	lastUsed time.Duration // when wire was, since the outbox was made
 	checked  time.Duration // when wire was known to be the right one
 }
 
 func newOutbox(c Config, d *dialer, h *health) *outbox {
-	o := &outbox{config: c, dialer: d, health: h, begun: time.Now(), wake: make(chan struct{}, 1)}
+	o := &outbox{config: c, dialer: d, health: h, begun: time.Now(), wake: make(chan struct{}, 1), serverID: protocol.EmitterID}
+	if c.Sentinel.MasterSet != "" {
+		o.trail.lag = sentinelLag
+	}
 	o.drops = newReasoned(c.Logger, "messages to other nodes were dropped")
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	return o
+}
+
+// name says which node publishes.
+func (o *outbox) name(serverID string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.serverID = serverID
 }
 
 // startLocked starts the goroutine when there is something to do for it first.
@@ -303,13 +317,19 @@ func (o *outbox) settle(batch []outgoing, results []rueidis.RedisResult, err err
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.onWire = nil
+	took := 0
 	for i, m := range batch {
-		if err == nil {
-			o.settleLocked(m, o.refusal(results[i].Error()))
+		if err != nil {
+			o.settleLocked(m, fmt.Errorf("%w: %w", broker.ErrDown, err))
 			continue
 		}
-		o.settleLocked(m, fmt.Errorf("%w: %w", broker.ErrDown, err))
+		refused := o.refusal(results[i].Error())
+		if refused == nil && m.taken {
+			took++
+		}
+		o.settleLocked(m, refused)
 	}
+	o.trail.add(took, time.Since(o.begun))
 }
 
 // refusal is what Redis had against one message.

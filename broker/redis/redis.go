@@ -91,6 +91,7 @@ func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
 	b.inbox = in
 	b.mu.Unlock()
 	s := newSubscription(b, r.ServerID)
+	in.missed = s.missed
 	w, err := b.begin(ctx, s)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -104,7 +105,9 @@ func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
 		}
 		return err
 	}
-	s.known = time.Now()
+	s.known, s.addr = time.Now(), w.addr
+	s.told = s.known
+	b.outbox.name(r.ServerID)
 	b.phase, b.subscription = running, s
 	b.health.update(func() { b.health.running, b.health.in = true, nil })
 	b.runs.Go(func() { s.run(b.ctx, w) })      // ends with b.ctx, by Close, which waits for it

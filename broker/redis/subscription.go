@@ -51,6 +51,10 @@ type subscription struct {
 	sent   string    // the probe that is awaited; empty for none
 	sentAt time.Time // when that began
 	known  time.Time // everything published before then has been received
+	told   time.Time // up to then, what may have been missed of other connections has been told
+	addr   string    // of the server
+
+	endLinger func() // gives up a demoted master that is still listened to, if there is one, and waits for that
 
 	refusal error // the last that Redis had against a channel; owned by run
 
@@ -60,8 +64,10 @@ type subscription struct {
 	holds   holds
 	current *round // under way; nil between rounds
 	next    *round // gathers; nil while nobody waits
-	down    bool
-	closed  bool
+	// What publishers have reported that may be missing, and is to be told; nil for nothing.
+	reported *span
+	down     bool
+	closed   bool
 }
 
 // A round is one exchange with Redis about channels. Its done is closed when it is over.
@@ -76,8 +82,8 @@ func newSubscription(b *Broker, serverID string) *subscription {
 		probe:    "hearth:probe:" + serverID,
 		refusals: newReasoned(b.config.Logger, "Redis refuses channels"),
 		begun:    time.Now(),
-		wake:     make(chan struct{}, 1),
-		seen:     make(chan string, 1),
+		wake:     make(chan struct{}, 1), endLinger: func() {},
+		seen: make(chan string, 1),
 	}
 	s.own = ownPrefix(serverID)
 	return s
@@ -207,8 +213,9 @@ func (s *subscription) release(channels []string) {
 
 // open makes a wire that gets broadcasts and probes.
 func (s *subscription) open(ctx context.Context) (*wire, error) {
+	demoted := new(atomic.Bool)
 	r := &reader{inbox: s.inbox, bad: s.bad, max: s.config.MaxMessage, own: s.own, probe: s.probe, seen: func(probe string) {
-		if sent := s.awaited.Load(); sent == nil || probe != *sent {
+		if sent := s.awaited.Load(); demoted.Load() || sent == nil || probe != *sent {
 			return // anyone may write there
 		}
 		select {
@@ -220,6 +227,7 @@ func (s *subscription) open(ctx context.Context) (*wire, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis: connect to subscribe: %w", err)
 	}
+	w.demoted = demoted
 	commands := []rueidis.Completed{w.redis.B().Subscribe().Channel(protocol.BroadcastChannel, s.probe).Build()}
 	if s.config.Patterns {
 		commands = append(commands, w.redis.B().Psubscribe().Pattern(patterns...).Build())

@@ -23,11 +23,12 @@ const (
 // run tends the subscription until ctx ends. w is the first wire, on which broadcasts come already.
 func (s *subscription) run(ctx context.Context, w *wire) {
 	defer s.end()
+	defer func() { s.endLinger() }()
 	backoff := backoff{min: s.config.BackoffMin, max: s.config.BackoffMax}
 	for w != nil {
 		began := time.Now()
 		err := s.tend(ctx, w)
-		w.close()
+		s.leave(ctx, w, err)
 		if ctx.Err() != nil {
 			return
 		}
@@ -124,9 +125,14 @@ func (s *subscription) restore(ctx context.Context, w *wire) error {
 // found tells of the loss.
 func (s *subscription) found(w *wire, cause error) {
 	now := time.Now()
-	s.inbox.lose(broker.Loss{Since: s.known, Until: now, Cause: cause})
-	s.config.Logger.Info("messages of other nodes come in again", "redis", w.addr, "since", s.known)
-	s.known = now
+	since := s.known
+	if s.config.Sentinel.MasterSet != "" && w.addr != s.addr {
+		// Another Sentinel may have named the new master for a while when this node was still told of the old one.
+		since = since.Add(-sentinelLag)
+	}
+	s.inbox.lose(broker.Loss{Since: since, Until: now, Cause: cause})
+	s.config.Logger.Info("messages of other nodes come in again", "redis", w.addr, "since", since)
+	s.known, s.told, s.addr = now, now, w.addr
 }
 
 // tend does what there is to do on a good wire, and returns why it no longer is one.
@@ -143,6 +149,7 @@ func (s *subscription) tend(ctx context.Context, w *wire) error {
 				return err
 			}
 		}
+		s.tellMissed()
 		var err error
 		select {
 		case <-ctx.Done():
@@ -207,7 +214,7 @@ func (t *tending) ask(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.s.config.ProbeTimeout)
 	defer cancel()
 	began := time.Now()
-	if err := t.watch.check(ctx, t.w); err != nil {
+	if _, err := t.watch.check(ctx, t.w); err != nil {
 		return err
 	}
 	if t.s.sent == "" {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/redis/rueidis"
 )
@@ -18,6 +19,9 @@ type wire struct {
 	client rueidis.Client
 	redis  rueidis.DedicatedClient
 	dead   <-chan error // closed when no more messages come; nil on a wire that does not subscribe
+
+	// Of a wire that subscribes: true when it is kept for what others still publish there. It proves nothing any more.
+	demoted *atomic.Bool
 
 	mu     sync.Mutex
 	conn   net.Conn // nil before it is dialed

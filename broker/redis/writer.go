@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/protocol"
 )
 
 // run sends what waits, pipeline after pipeline, and sees to the connection.
@@ -20,6 +22,7 @@ func (o *outbox) run() {
 	for {
 		switch o.next() {
 		case toEnd:
+			o.lastLook(&watch)
 			o.end()
 			return
 		case toWait:
@@ -65,7 +68,7 @@ func (o *outbox) next() todo {
 	switch {
 	case o.ctx.Err() != nil, o.closing && (!work || o.down != nil):
 		return toEnd
-	case o.wire == nil && (work || o.down != nil):
+	case o.wire == nil && (work || o.down != nil || o.report != nil):
 		return toConnect
 	case work:
 		return toSend
@@ -79,6 +82,10 @@ func (o *outbox) connect() error {
 	if err != nil {
 		return fmt.Errorf("redis: connect to publish: %w", err)
 	}
+	if err := o.follow(w); err != nil {
+		w.close()
+		return fmt.Errorf("redis: report what may be missing: %w", lostConnection(err))
+	}
 	o.mu.Lock()
 	was := o.down
 	o.wire, o.suspect, o.down = w, false, nil
@@ -91,6 +98,82 @@ func (o *outbox) connect() error {
 	}
 	return nil
 }
+
+// follow begins the trail of a new wire. Where that leads to another server than the last one, the last one may not have been
+// the master for a while. Then other nodes are told, before anything else is published.
+func (o *outbox) follow(w *wire) error {
+	o.mu.Lock()
+	now := time.Since(o.begun)
+	if o.config.Sentinel.MasterSet != "" && o.trail.addr != "" && o.trail.addr != w.addr {
+		o.strayLocked(errOther)
+	}
+	o.trail.addr = w.addr
+	o.trail.confirm(now)
+	r := o.report
+	o.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), o.config.WriteTimeout)
+	defer cancel()
+	if err := o.tell(ctx, w, r); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	o.report = nil
+	o.mu.Unlock()
+	return nil
+}
+
+// tell publishes a report. One that Redis refuses is in the log and in Health, and no reason to stop.
+func (o *outbox) tell(ctx context.Context, w *wire, r *report) error {
+	o.mu.Lock()
+	serverID := o.serverID
+	o.mu.Unlock()
+	m, err := r.message(serverID, time.Since(o.begun))
+	if err != nil {
+		return err
+	}
+	line := protocol.AppendMessage(nil, m)
+	publish := w.redis.B().Publish().Channel(m.Channel()).Message(asString(line)).Build()
+	result := w.do(ctx, publish)
+	if err := result.NonRedisError(); err != nil {
+		return err
+	}
+	if err := o.refusal(result.Error()); err != nil {
+		o.drops.log(err)
+	}
+	return nil
+}
+
+// lastLook asks at the end whether what was published since the last time went to the right server. If it did not, the other
+// nodes are told.
+func (o *outbox) lastLook(v *watch) {
+	o.mu.Lock()
+	w := o.wire
+	o.mu.Unlock()
+	if w == nil || !o.uncertain() || o.ctx.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(o.ctx, closeGrace)
+	defer cancel()
+	if err := o.look(ctx, v, w); err == nil || !misled(err) {
+		return
+	}
+	if err := o.connect(); err != nil && o.ctx.Err() == nil {
+		o.health.failed(err)
+	}
+}
+
+// uncertain reports whether the last messages went to a server that Sentinels have not named since.
+func (o *outbox) uncertain() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.config.Sentinel.MasterSet != "" && o.trail.current > 0
+}
+
+// misled reports whether a server is the wrong one, by its own word or a Sentinel's.
+func misled(err error) bool { return errors.Is(err, errOther) || errors.Is(err, errReplica) }
 
 // failed notes that there is no connection to be had now. Who waits for an outcome gets one; the rest waits on, until it
 // is too old.
@@ -156,15 +239,31 @@ func (o *outbox) alive(v *watch) bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), o.config.WriteTimeout)
 	defer cancel()
-	if err := v.check(ctx, w); err != nil {
+	return o.look(ctx, v, w) == nil
+}
+
+// look asks whether w leads to the right server. If it does not, it is given up, and what was published on it may be
+// missing elsewhere.
+func (o *outbox) look(ctx context.Context, v *watch, w *wire) error {
+	began := time.Since(o.begun)
+	sure, err := v.check(ctx, w)
+	if err != nil {
+		if misled(err) {
+			o.mu.Lock()
+			o.strayLocked(err)
+			o.mu.Unlock()
+		}
 		o.drop(err)
-		return false
+		return err
 	}
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.suspect = false
 	o.checked = time.Since(o.begun)
-	o.mu.Unlock()
-	return true
+	if sure {
+		o.trail.confirm(began)
+	}
+	return nil
 }
 
 // send publishes a batch. What is cut off half-way counts as dropped: nobody knows how much of it was taken, and to send
@@ -253,7 +352,7 @@ func (o *outbox) shut() {
 func (o *outbox) close() {
 	o.shut()
 	grace := closeGrace
-	if !o.awaited() {
+	if !o.awaited() && !o.uncertain() {
 		grace = 0
 	}
 	timer := time.AfterFunc(grace, func() {

@@ -1,0 +1,57 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+const (
+	// lingerTime is how long a node goes on listening at a master that has been demoted. Sentinels make a replica of it some
+	// eight seconds after they have named another, and close all its connections then.
+	lingerTime = 30 * time.Second
+
+	// lingerCheck is how often such a server is asked whether it still calls itself a master.
+	lingerCheck = time.Second
+)
+
+// leave gives up a wire that tend has done with. After an orderly failover the old master still takes messages from those
+// who have not heard of the new one, so its wire is kept for a while, to deliver these.
+//
+// A server that calls itself a replica is left at once: it repeats what the new master publishes, and that has come already.
+// So does an old master from the moment when it becomes a replica; Sentinels close its connections in the same step.
+func (s *subscription) leave(ctx context.Context, w *wire, cause error) {
+	if !errors.Is(cause, errOther) || ctx.Err() != nil {
+		w.close()
+		return
+	}
+	w.demoted.Store(true)
+	s.endLinger() // at most one: of failovers in a row, the last counts
+	ctx, cancel := context.WithTimeout(ctx, lingerTime)
+	done := make(chan struct{})
+	s.endLinger = func() { cancel(); <-done }
+	go func() { // ends with ctx, by endLinger, which waits for it
+		defer close(done)
+		defer cancel()
+		defer w.close()
+		linger(ctx, w)
+	}()
+}
+
+// linger returns when w is no longer to be listened to.
+func linger(ctx context.Context, w *wire) {
+	every := time.NewTicker(lingerCheck)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.dead:
+			return
+		case <-every.C:
+			if w.hello(ctx) != nil || w.usable() != nil {
+				return
+			}
+		}
+	}
+}
