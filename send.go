@@ -40,7 +40,8 @@ func encode(event string, data any) (raw json.RawMessage, skip bool, err error) 
 //
 // Of all sends: data is anything that encoding/json can encode, or a json.RawMessage, which is passed through
 // untouched, digits and spaces and all. An empty event, and data that is nil, make the send do nothing; null is
-// json.RawMessage("null"). A target that is not there is no error. The error is that of encoding, or ErrQueueFull.
+// json.RawMessage("null"). A target that is not there is no error. The error is that of encoding, ErrQueueFull, or
+// ErrNotRunning before Start and after Shutdown; Disconnected callbacks of a shutdown may send.
 // Sends never block, may be called from any goroutine and any callback, and what one goroutine sends to one client
 // arrives in that order, whatever the targets were.
 func (s *Server[A, M]) SendToClient(clientID, event string, data any) error {
@@ -71,8 +72,8 @@ func (s *Server[A, M]) sendHere(t Target, event string, data any, exclude []stri
 }
 
 // Publish queues an event for the target's clients on this node, then hands it to the broker for those on others.
-// Exclusions count for rooms and everyone. It does not wait for other nodes; the error tells what was not queued here, or not taken by
-// the broker (broker.ErrQueueFull, broker.ErrClosed).
+// Exclusions count for rooms and everyone. It does not wait for other nodes; the error says what was not queued here
+// (see SendToClient), or not accepted by the broker (broker.ErrQueueFull, broker.ErrClosed).
 func (s *Server[A, M]) Publish(ctx context.Context, t Target, event string, data any, exclude ...string) error {
 	raw, skip, err := encode(event, data)
 	if skip || err != nil {
@@ -97,8 +98,8 @@ func (s *Server[A, M]) Send(ctx context.Context, destination, event string, data
 func (s *Server[A, M]) Pending(t Target) int { return s.node.Hub().Pending(t.t) }
 
 // WaitPending blocks until Pending(t) is at most limit: so a publisher that wants to lose nothing paces itself. A limit of
-// a quarter of Config.BackpressureLimit keeps clients busy and loses nothing. It returns ctx's error when ctx is done first. Not to be
-// called with a negative limit, which counts as 0.
+// a quarter of Config.BackpressureLimit keeps clients busy and loses nothing. It returns ctx's error when ctx is done
+// first, and ErrNotRunning before Start and after Shutdown. A negative limit counts as 0.
 func (s *Server[A, M]) WaitPending(ctx context.Context, t Target, limit int) error {
-	return s.node.Hub().WaitPending(ctx, t.t, max(0, limit))
+	return s.node.WaitPending(ctx, t.t, max(0, limit))
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -108,6 +109,9 @@ type Node struct {
 	made    time.Time        // set by New, then read-only
 	logs    *ratelog.Handler // set by New, then read-only: what cfg.Log writes to
 	ids     ids
+
+	// Whether sends are accepted: from the end of Start until Shutdown has closed the connections. Any goroutine.
+	sends atomic.Bool
 
 	// Guards phase. Held for reading while a connection is taken over, so that Shutdown misses none.
 	mu    sync.RWMutex
@@ -264,6 +268,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		n.cluster.Start(ctx)
 	}
 	n.sweeper.Go(n.sweep) // ends with n.ended, Shutdown waits for it
+	n.sends.Store(true)   // before there can be a client whose callbacks send
 	n.move(starting, running)
 	return nil
 }
@@ -315,6 +320,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	err := errors.Join(n.servers.shutdown(ctx), n.drain(ctx))
 	n.env.Lobby.Close()
 	err = errors.Join(err, n.closeTransports(), n.finishSealing(ctx))
+	n.sends.Store(false) // until here Disconnected callbacks may publish
 	if n.cfg.Broker != nil {
 		if cerr := n.cfg.Broker.Close(); cerr != nil {
 			err = errors.Join(err, fmt.Errorf("close broker: %w", cerr))

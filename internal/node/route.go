@@ -27,14 +27,21 @@ func eventSize(event string, data json.RawMessage) int {
 	return len(`{"event":"","data":}`) + len(event) + len(data)
 }
 
-// SendHere queues an event for the target's clients on this node. It never blocks.
+// SendHere queues an event for the target's clients on this node. It never blocks. ErrNotRunning before Start and after
+// Shutdown.
 func (n *Node) SendHere(t hub.Target, event string, data json.RawMessage, exclude []string) error {
+	if !n.sends.Load() {
+		return fmt.Errorf("send: %w", ErrNotRunning)
+	}
 	return n.hub.SendMade(t, func() *ws.Message { return Encode(event, data) }, exclude)
 }
 
-// Publish queues an event for the target's clients here and hands it to the broker for those elsewhere. What fails on
-// one way does not keep it from the other; the error tells of both.
+// Publish queues an event for the target's clients here and passes it to the broker for the clients of other nodes. A failure
+// of one of the two does not prevent the other; the error reports both. ErrNotRunning before Start and after Shutdown.
 func (n *Node) Publish(ctx context.Context, t hub.Target, event string, data json.RawMessage, exclude []string) error {
+	if !n.sends.Load() {
+		return fmt.Errorf("publish: %w", ErrNotRunning)
+	}
 	err := n.SendHere(t, event, data, exclude)
 	if n.cfg.Broker == nil {
 		return err
@@ -61,6 +68,14 @@ func (n *Node) Send(ctx context.Context, destination, event string, data json.Ra
 		t.Kind = hub.Client
 	}
 	return n.Publish(ctx, t, event, data, nil)
+}
+
+// WaitPending is Hub.WaitPending of a node that is running. ErrNotRunning before Start and after Shutdown.
+func (n *Node) WaitPending(ctx context.Context, t hub.Target, limit int) error {
+	if !n.sends.Load() {
+		return fmt.Errorf("wait for pending messages: %w", ErrNotRunning)
+	}
+	return n.hub.WaitPending(ctx, t, limit)
 }
 
 // types are the targets' kinds as messages between nodes name them.

@@ -1,0 +1,75 @@
+package hearth_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/broker/memory"
+)
+
+// sends are all ways to send.
+func sends(ctx context.Context, s *server) map[string]error {
+	return map[string]error{
+		"SendToClient": s.SendToClient("c", "e", 1), "SendToUser": s.SendToUser("u", "e", 1), "SendToRoom": s.SendToRoom("r", "e", 1),
+		"Broadcast": s.Broadcast("e", 1), "Publish": s.Publish(ctx, hearth.ToAll(), "e", 1),
+		"Send to all": s.Send(ctx, "", "e", 1), "Send to a room": s.Send(ctx, "r", "e", 1),
+		"WaitPending": s.WaitPending(ctx, hearth.ToAll(), 0),
+	}
+}
+
+// TestSendsOfServerThatIsNotRunning: a send that cannot reach anybody does not succeed silently.
+func TestSendsOfServerThatIsNotRunning(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]config{"alone": {}, "with a broker": {Broker: memory.New()}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			cfg.Authenticate = accept
+			s, err := hearth.New(cfg)
+			must(t, err)
+			check := func(when string, want error) {
+				t.Helper()
+				for what, err := range sends(ctx, s) {
+					if !errors.Is(err, want) {
+						t.Errorf("%s: %s: %v, want %v", when, what, err, want)
+					}
+				}
+			}
+			check("before Start", hearth.ErrNotRunning)
+			if cfg.Broker != nil {
+				done, cancel := context.WithCancel(ctx)
+				cancel()
+				if err := s.Start(done); !errors.Is(err, context.Canceled) {
+					t.Errorf("start: %v", err)
+				}
+				check("after a Start that failed", hearth.ErrNotRunning)
+			}
+			must(t, s.Start(ctx))
+			check("running", nil)
+			must(t, s.Shutdown(ctx))
+			check("after Shutdown", hearth.ErrNotRunning)
+			if err := s.Broadcast("", nil); err != nil {
+				t.Errorf("a send that does nothing: %v", err)
+			}
+		})
+	}
+}
+
+// TestDisconnectedMaySend: the callbacks of a shutdown may still tell the clients of other servers.
+func TestDisconnectedMaySend(t *testing.T) {
+	t.Parallel()
+	bus := memory.NewBus(memory.Config{})
+	other := start(t, config{Broker: bus.Broker()})
+	p := other.member("there")
+	var one *rig
+	one = start(t, config{Broker: bus.Broker(), Disconnected: func(ctx context.Context, c *client, _ int, _ string) {
+		if err := one.Publish(ctx, hearth.ToAll(), "left", c.UserID()); err != nil {
+			t.Errorf("publish: %v", err)
+		}
+	}})
+	one.member("here")
+	must(t, one.Shutdown(t.Context()))
+	p.wants(`{"event":"left","data":"here"}`)
+}
