@@ -132,8 +132,9 @@ type Config[A, M any] struct {
 	// process.
 	Broker broker.Broker
 
-	// Resync has the event `resync` sent to clients that may have missed messages of other nodes, because the broker
-	// has, so that they can load afresh what they show (protocol §9). At most once a second. Default off.
+	// Resync sends the event `resync` to clients that may have missed messages of other nodes, because the broker lost
+	// them or because Limits.SendQueue had no room, so that they can load again what they show (protocol §9). At most
+	// once a second. Default off.
 	Resync bool
 
 	// Logger receives the server's log lines. At slog.LevelInfo and above, lines with the same message are written at most
@@ -179,8 +180,9 @@ type Config[A, M any] struct {
 	// was in.
 	Disconnected func(ctx context.Context, c *Client[M], code int, reason string)
 
-	// BrokerLost is called when the broker tells that messages of other nodes may be missing here. One call at a time;
-	// losses that come during one are told together by the next, so it may take its time. Stats.BrokerLosses counts each.
+	// BrokerLost is called when messages of other nodes may be missing here: the broker lost them, or Limits.SendQueue had
+	// no room for them (then the Cause is ErrQueueFull). One call at a time; losses that are reported during a call are
+	// merged into the next, so it may take its time. Stats.BrokerLosses counts each.
 	BrokerLost func(ctx context.Context, l broker.Loss)
 }
 

@@ -25,8 +25,8 @@ var (
 	// ErrTooManyRooms is returned when a client is in Limits.MaxRooms rooms.
 	ErrTooManyRooms = hub.ErrTooManyRooms
 
-	// ErrNotRunning is returned, wrapped, by sends, by WaitPending and by calls to all nodes before Start and after
-	// Shutdown, and by Shutdown of a server that has not been started or was shut down already.
+	// ErrNotRunning is returned, wrapped, by sends and by calls to all nodes before Start and after Shutdown, and by
+	// Shutdown of a server that has not been started or was shut down already.
 	ErrNotRunning = node.ErrNotRunning
 
 	// ErrStarted is returned by a second Start, also after Shutdown: a server is started once.

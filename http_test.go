@@ -185,7 +185,9 @@ func TestLifeCycle(t *testing.T) {
 	if err := srv.Shutdown(t.Context()); !errors.Is(err, hearth.ErrNotRunning) {
 		t.Errorf("Shutdown before Start: %v", err)
 	}
-	must(t, srv.Broadcast("nobody", 1))
+	if err := srv.Broadcast("nobody", 1); !errors.Is(err, hearth.ErrNotRunning) {
+		t.Errorf("Broadcast before Start: %v", err)
+	}
 	must(t, srv.WaitPending(t.Context(), hearth.ToAll(), 0))
 	must(t, srv.Start(t.Context()))
 	if err := srv.Start(t.Context()); !errors.Is(err, hearth.ErrStarted) {
@@ -204,7 +206,9 @@ func TestLifeCycle(t *testing.T) {
 	if err := srv.Start(t.Context()); err == nil {
 		t.Error("a server was started again")
 	}
-	must(t, srv.Broadcast("nobody", 1))
+	if err := srv.Broadcast("nobody", 1); !errors.Is(err, hearth.ErrNotRunning) {
+		t.Errorf("Broadcast after Shutdown: %v", err)
+	}
 }
 
 func TestMaxConnections(t *testing.T) {

@@ -232,6 +232,88 @@ func TestShutdownWhileLosing(t *testing.T) {
 	})
 }
 
+// TestOverflowIsReported: messages of other nodes for which the send queue has no room are reported as those are that the broker
+// has lost: to the application, and to the clients concerned. What was published was delivered or reported.
+func TestOverflowIsReported(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		typ      protocol.MessageType
+		target   func(a *peer) string
+		together int    // messages in one call
+		a, b     string // what each hears; empty for nothing
+	}{
+		"a room":             {typ: protocol.TypeRoom, target: func(*peer) string { return "r" }, together: 1, a: "r/"},
+		"a room, in series":  {typ: protocol.TypeRoom, target: func(*peer) string { return "r" }, together: 7, a: "r/"},
+		"a client":           {typ: protocol.TypeClient, target: func(a *peer) string { return a.id }, together: 1, a: "/client"},
+		"a client's room":    {typ: protocol.TypeRoom, target: func(a *peer) string { return a.id }, together: 2, a: "/client"},
+		"a user":             {typ: protocol.TypeUser, target: func(*peer) string { return "u" }, together: 3, a: "/user"},
+		"everyone":           {typ: protocol.TypeBroadcast, target: func(*peer) string { return "" }, together: 1, a: "/broadcast", b: "/broadcast"},
+		"everyone in series": {typ: protocol.TypeBroadcast, target: func(*peer) string { return "" }, together: 5, a: "/broadcast", b: "/broadcast"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				leaky := &leakyBroker{Broker: memory.New()}
+				reported := uint64(0)
+				r := startPiped(t, config{
+					Broker: leaky, Resync: true, Limits: hearth.Limits{SendQueue: 64 << 10}, BackpressureLimit: 1 << 30,
+					BrokerLost: func(_ context.Context, l broker.Loss) {
+						if l.Messages == 0 || !errors.Is(l.Cause, hearth.ErrQueueFull) {
+							t.Errorf("told %+v", l)
+						}
+						reported += l.Messages
+					},
+				})
+				a, b := r.member("u"), r.member("v")
+				must(t, r.JoinRoom(t.Context(), a.id, "r"))
+				m := protocol.Message{ServerID: "other", Type: tt.typ, Target: tt.target(a), Event: "e", Data: json.RawMessage(`"` + repeat("x", 4<<10) + `"`)}
+				published := 0
+				for ; r.Stats().DeliveriesLost < 1000; published += tt.together {
+					leaky.receiver.DeliverAll(slices.Repeat([]protocol.Message{m}, tt.together))
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				for p, want := range map[*peer]string{a: tt.a, b: tt.b} {
+					got, resyncs := p.tally(want)
+					if want == "" {
+						if got+resyncs > 0 {
+							t.Errorf("the other client got %d messages and %d resyncs", got, resyncs)
+						}
+						continue
+					}
+					if got+int(reported) != published || resyncs == 0 {
+						t.Errorf("of %d messages, %d were delivered and %d reported; %d resyncs", published, got, reported, resyncs)
+					}
+				}
+				if st := r.Stats(); st.BrokerLost != reported || st.DeliveriesLost != reported || st.Dropped != 0 || st.BrokerLosses == 0 {
+					t.Errorf("reported %d; %+v", reported, st)
+				}
+			})
+		})
+	}
+}
+
+// tally counts what p has got: messages, and resyncs, which must all tell of the same.
+func (p *peer) tally(concerned string) (messages, resyncs int) {
+	p.t.Helper()
+	p.in.mu.Lock()
+	waiting := len(p.in.items)
+	p.in.mu.Unlock()
+	for range waiting {
+		event, data := p.event()
+		if event != protocol.EventResync {
+			messages++
+			continue
+		}
+		resyncs++
+		var r struct{ Rooms, Targets []string }
+		if err := json.Unmarshal(data, &r); err != nil || strings.Join(r.Rooms, " ")+"/"+strings.Join(r.Targets, " ") != concerned {
+			p.t.Errorf("resync %s, want %s", data, concerned)
+		}
+	}
+	return messages, resyncs
+}
+
 // TestDropsAreLoggedSparsely: a flood from other nodes does not become a flood of the log.
 func TestDropsAreLoggedSparsely(t *testing.T) {
 	t.Parallel()

@@ -15,7 +15,6 @@ func sends(ctx context.Context, s *server) map[string]error {
 		"SendToClient": s.SendToClient("c", "e", 1), "SendToUser": s.SendToUser("u", "e", 1), "SendToRoom": s.SendToRoom("r", "e", 1),
 		"Broadcast": s.Broadcast("e", 1), "Publish": s.Publish(ctx, hearth.ToAll(), "e", 1),
 		"Send to all": s.Send(ctx, "", "e", 1), "Send to a room": s.Send(ctx, "r", "e", 1),
-		"WaitPending": s.WaitPending(ctx, hearth.ToAll(), 0),
 	}
 }
 

@@ -99,7 +99,7 @@ func (s *Server[A, M]) Pending(t Target) int { return s.node.Hub().Pending(t.t) 
 
 // WaitPending blocks until Pending(t) is at most limit: so a publisher that wants to lose nothing paces itself. A limit of
 // a quarter of Config.BackpressureLimit keeps clients busy and loses nothing. It returns ctx's error when ctx is done
-// first, and ErrNotRunning before Start and after Shutdown. A negative limit counts as 0.
+// first. A negative limit counts as 0.
 func (s *Server[A, M]) WaitPending(ctx context.Context, t Target, limit int) error {
-	return s.node.WaitPending(ctx, t.t, max(0, limit))
+	return s.node.Hub().WaitPending(ctx, t.t, max(0, limit))
 }

@@ -40,9 +40,9 @@ type Stats struct {
 	Delivered      uint64 // messages handed to connections, one for each client
 	Dropped        uint64 // messages dropped for clients that were too slow, one for each client
 	Unsealed       uint64 // messages lost because they could not be encrypted, one for each client
-	DeliveriesLost uint64 // messages of other nodes that the send queue had no room for
+	DeliveriesLost uint64 // messages of other nodes that the send queue had no room for; BrokerLost counts them, too
 	BrokerLosses   uint64 // times that messages of other nodes may have been missed
-	BrokerLost     uint64 // messages of other nodes that are known to have been missed, where the broker can count them
+	BrokerLost     uint64 // messages of other nodes that are known to have been missed, where they can be counted
 	Resyncs        uint64 // clients that were told of that: Config.Resync
 }
 

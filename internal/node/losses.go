@@ -32,7 +32,7 @@ type lossReader struct {
 	done sync.WaitGroup // the goroutine; added to under mu
 
 	mu      sync.Mutex   // guards the fields below; innermost
-	waiting *broker.Loss // not told yet; nil for nothing
+	waiting *broker.Loss // not told yet, its Channels a set of the reader's own (channelSet); nil for nothing
 	busy    bool         // the goroutine is there
 }
 
@@ -40,7 +40,9 @@ type lossReader struct {
 func (r *lossReader) put(l broker.Loss) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.waiting != nil {
+	if r.waiting == nil {
+		l.Channels = channelSet(l.Channels) // a copy: all readers get the same slice
+	} else {
 		l = merge(*r.waiting, l)
 	}
 	r.waiting = &l
@@ -99,7 +101,40 @@ func (r *lossReader) exited() {
 	}
 }
 
-// merge makes one loss of two, of which b was told later.
+// channelSet is a copy of channels, sorted and each once; nil, which stands for any channel, stays nil.
+func channelSet(channels []string) []string {
+	if channels == nil {
+		return nil
+	}
+	set := append([]string{}, channels...)
+	slices.Sort(set)
+	return slices.Compact(set)
+}
+
+// addChannels adds channels to a set, which it may change. With too many it is nil.
+func addChannels(set, channels []string) []string {
+	switch {
+	case set == nil || channels == nil || len(channels) > lostChannelsMax:
+		return nil
+	case len(channels) > fewChannels:
+		set = channelSet(slices.Concat(set, channels))
+	default:
+		for _, name := range channels {
+			if at, found := slices.BinarySearch(set, name); !found {
+				set = slices.Insert(set, at, name)
+			}
+		}
+	}
+	if len(set) > lostChannelsMax {
+		return nil
+	}
+	return set
+}
+
+// fewChannels are added one by one: a flood reports a loss for each message, which names one channel, mostly a known one.
+const fewChannels = 8
+
+// merge makes one loss of two, of which b was reported later. The channels of a are a set, which merge may change.
 func merge(a, b broker.Loss) broker.Loss {
 	m := broker.Loss{Messages: a.Messages + b.Messages, Since: a.Since, Until: a.Until, Cause: b.Cause}
 	if a.Messages == 0 || b.Messages == 0 {
@@ -111,13 +146,6 @@ func merge(a, b broker.Loss) broker.Loss {
 	if b.Until.After(m.Until) {
 		m.Until = b.Until
 	}
-	if a.Channels == nil || b.Channels == nil || len(b.Channels) > lostChannelsMax {
-		return m
-	}
-	m.Channels = slices.Concat(a.Channels, b.Channels)
-	slices.Sort(m.Channels)
-	if m.Channels = slices.Compact(m.Channels); len(m.Channels) > lostChannelsMax {
-		m.Channels = nil
-	}
+	m.Channels = addChannels(a.Channels, b.Channels)
 	return m
 }

@@ -35,12 +35,19 @@ func (n *Node) lossReaders() []*lossReader {
 		}})
 	}
 	if n.cfg.Resync {
-		readers = append(readers, &lossReader{tell: n.resync, pause: resyncPause, ended: n.ended})
+		r := &lossReader{pause: resyncPause, ended: n.ended}
+		r.tell = func(l broker.Loss) {
+			if untold := n.resync(l); untold > 0 && n.Running() {
+				r.put(l) // clients that have been told already are told again, after the pause
+			}
+		}
+		readers = append(readers, r)
 	}
 	return readers
 }
 
-// lost is told what the broker has missed. It is the broker's: whoever wants to know is told elsewhere.
+// lost takes a report of messages of other nodes that may be missing: from the broker, and from delivery on this node. It never
+// blocks: the readers get the report on goroutines of their own.
 func (n *Node) lost(l broker.Loss) {
 	n.env.Stats.BrokerLosses.Add(1)
 	n.env.Stats.BrokerLost.Add(l.Messages)
@@ -84,16 +91,15 @@ func (n *Node) awaitLosses(ctx context.Context) error {
 	}
 }
 
-// resync tells each client which of its rooms may have missed something (protocol §9). Clients of which the same is to
-// be said share one message: with a hundred thousand clients in the same few rooms, that is one.
-func (n *Node) resync(l broker.Loss) {
+// resync tells each client which of its rooms may have missed something (protocol §9), and returns how many clients it could not
+// tell. Clients for which the report is the same share one message: a hundred thousand clients in the same few rooms need one.
+func (n *Node) resync(l broker.Loss) (untold int) {
 	ctx, cancel := context.WithTimeout(n.env.Base, resyncTimeout)
 	defer cancel()
 	concerned := concernOf(l.Channels)
 	shared := make(map[string]*ws.Message) // by payload
 	kept := 0
 	var payload []byte
-	untold := 0
 	for _, m := range n.hub.Members(nil, hub.Target{Kind: hub.All}) {
 		s := session.Of(m)
 		if s.ConnectedAt().After(l.Until) {
@@ -123,6 +129,7 @@ func (n *Node) resync(l broker.Loss) {
 	if untold > 0 {
 		n.cfg.Log.Warn("clients could not be told to resync: the send queue is full", "clients", untold)
 	}
+	return untold
 }
 
 // sendPatiently waits for room in the queue of the client's loop.
@@ -181,7 +188,7 @@ func (c *concern) by(h *hub.Hub, m *hub.Member) (r protocol.Resync, ok bool) {
 		switch {
 		case !c.has(hub.Room, name):
 		case name == own:
-			r.Client = true // its letter box: another name for itself
+			r.Client = true // the room that is named by its id: another name for the client
 		default:
 			r.Rooms = append(r.Rooms, name)
 		}

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
+	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
@@ -40,7 +42,7 @@ func (n *Node) SendHere(t hub.Target, event string, data json.RawMessage, exclud
 // of one of the two does not prevent the other; the error reports both. ErrNotRunning before Start and after Shutdown.
 func (n *Node) Publish(ctx context.Context, t hub.Target, event string, data json.RawMessage, exclude []string) error {
 	if !n.sends.Load() {
-		return fmt.Errorf("publish: %w", ErrNotRunning)
+		return n.notPublished()
 	}
 	err := n.SendHere(t, event, data, exclude)
 	if n.cfg.Broker == nil {
@@ -70,12 +72,16 @@ func (n *Node) Send(ctx context.Context, destination, event string, data json.Ra
 	return n.Publish(ctx, t, event, data, nil)
 }
 
-// WaitPending is Hub.WaitPending of a node that is running. ErrNotRunning before Start and after Shutdown.
-func (n *Node) WaitPending(ctx context.Context, t hub.Target, limit int) error {
-	if !n.sends.Load() {
-		return fmt.Errorf("wait for pending messages: %w", ErrNotRunning)
+// notPublished is why nothing is published before Start and after Shutdown.
+func (n *Node) notPublished() error {
+	select {
+	case <-n.ended:
+		if n.cfg.Broker != nil {
+			return fmt.Errorf("publish: %w: %w", ErrNotRunning, broker.ErrClosed)
+		}
+	default:
 	}
-	return n.hub.WaitPending(ctx, t, limit)
+	return fmt.Errorf("publish: %w", ErrNotRunning)
 }
 
 // types are the targets' kinds as messages between nodes name them.
@@ -121,7 +127,7 @@ func (n *Node) deliverSeries(ms []protocol.Message) {
 	first := &ms[0]
 	if t, ok := targetOf(first.Type, first.Target); ok {
 		if err = n.hub.SendMade(t, func() *ws.Message { return encodeAll(ms) }, first.Exclude); err != nil {
-			n.env.Stats.DeliveriesLost.Add(uint64(len(ms)))
+			n.overflowed(ms, err)
 		}
 	} else if first.Type == protocol.TypeNodes || first.Type == protocol.TypeNode {
 		err = n.cluster.Deliver(*first)
@@ -129,6 +135,13 @@ func (n *Node) deliverSeries(ms []protocol.Message) {
 	if err != nil {
 		n.cfg.Log.Warn("message of another node dropped", "error", err, "type", first.Type.String())
 	}
+}
+
+// overflowed reports messages of other nodes for which the send queue had no room, as the broker reports those that it lost.
+func (n *Node) overflowed(ms []protocol.Message, cause error) {
+	n.env.Stats.DeliveriesLost.Add(uint64(len(ms)))
+	now := time.Now()
+	n.lost(broker.Loss{Messages: uint64(len(ms)), Channels: []string{ms[0].Channel()}, Since: now, Until: now, Cause: cause})
 }
 
 // encodeAll makes one message, or a series.

@@ -92,7 +92,7 @@ type Stats struct {
 	ProtocolErrors  atomic.Uint64 // closed with 1002, 1007 or 1009
 	RoomsRefused    atomic.Uint64
 	CallbackErrors  atomic.Uint64 // a callback returned an error or panicked
-	DeliveriesLost  atomic.Uint64 // messages of other nodes that the send queue had no room for
+	DeliveriesLost  atomic.Uint64 // messages of other nodes that the send queue had no room for; BrokerLost counts them, too
 	BrokerLosses    atomic.Uint64 // times that the broker may have missed something
 	BrokerLost      atomic.Uint64 // messages that it is known to have missed
 	Resyncs         atomic.Uint64 // clients that were told so

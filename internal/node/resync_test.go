@@ -1,0 +1,60 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// TestResyncIsTriedAgain: a client that cannot be told of a loss because the send queue stays full is told when it has room.
+func TestResyncIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n, err := New(Config{
+			Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler), Resync: true, SendQueue: 64 << 10,
+			Limits: session.Limits{UnauthenticatedPayload: 1024, UnauthenticatedCount: 16},
+			Calls: session.Callbacks{Authenticate: func(context.Context, *session.Session, []byte) (session.Identity, error) {
+				return session.Identity{User: "u"}, nil
+			}},
+			Lobby: session.LobbyConfig{Timeout: time.Hour},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.env.Lobby.Close()
+		n.phase = running
+		s := session.Open(n.env, session.Opening{Conn: &wire{}, Lane: n.hub.Lane(0), ID: hub.ID(uuid.New())})
+		s.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"authenticate"}`)), time.Now())
+		synctest.Wait()
+		if s.State() != protocol.StateAuthenticated {
+			t.Fatalf("the client is %v", s.State())
+		}
+		n.settle()
+		flood := Encode("flood", json.RawMessage(`"`+strings.Repeat("x", 64<<10)+`"`))
+		for n.hub.Send(hub.Target{Kind: hub.All}, flood, nil) == nil {
+		}
+		n.lost(broker.Loss{Since: time.Now(), Until: time.Now()})
+		time.Sleep(5 * time.Minute) // the loop stands still
+		if told := n.env.Stats.Resyncs.Load(); told != 0 {
+			t.Fatalf("%d clients were told", told)
+		}
+		n.settle()
+		time.Sleep(resyncTimeout)
+		n.settle()
+		if told := n.env.Stats.Resyncs.Load(); told != 1 {
+			t.Errorf("%d clients were told", told)
+		}
+	})
+}
