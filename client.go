@@ -53,10 +53,12 @@ func (c *Client[M]) Encrypted() bool { return c.s.Encrypted() }
 // caught up since.
 func (c *Client[M]) Backpressured() bool { return c.s.Backpressured() }
 
-// ConnectedAt is when the connection was opened, to the millisecond.
+// ConnectedAt is when the connection was opened. The time has a monotonic reading: differences to time.Now are exact even
+// if the wall clock was set meanwhile, and its wall reading is by the clock as it is set now.
 func (c *Client[M]) ConnectedAt() time.Time { return c.s.ConnectedAt() }
 
-// LastActivity is when the client's last message came, to the millisecond.
+// LastActivity is when the client's last message came, with a monotonic reading as ConnectedAt. If the whole process has
+// stood still since (stopped, or in a paused virtual machine), it is later by that time.
 func (c *Client[M]) LastActivity() time.Time { return c.s.LastActivity() }
 
 // RemoteAddr is the client's address; its port is 0 where Config.ClientAddr told the address.

@@ -72,8 +72,9 @@ type Config[A, M any] struct {
 	HeartbeatInterval time.Duration
 	HeartbeatTimeout  time.Duration
 
-	// IdleTimeout is how long nothing at all may come from a client before it is cut off. A ping goes out at half of it,
-	// which every WebSocket client answers by itself. Default 60 s; Disabled: no pings.
+	// IdleTimeout is how long nothing at all may come from a client before it is cut off. A client that has been silent for
+	// half of it gets a ping, which every WebSocket client answers by itself, and another at three quarters. Pings may come
+	// up to a sixteenth of IdleTimeout early. Default 60 s; Disabled: no pings.
 	IdleTimeout time.Duration
 
 	// CloseTimeout is how long a client may take to answer a close frame, and to read what was sent before it. Default 5 s.

@@ -232,6 +232,29 @@ func TestIdleTimeout(t *testing.T) {
 	})
 }
 
+// TestPingInterval checks when a client that only answers pings gets them: when it has been silent for half of IdleTimeout,
+// or up to a sixteenth of IdleTimeout earlier. Proxies that cut silent connections are configured by that.
+func TestPingInterval(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const idle = 2 * time.Second
+		r := startPiped(t, config{IdleTimeout: idle})
+		for _, phase := range []time.Duration{0, 3 * time.Millisecond, 124 * time.Millisecond, 777 * time.Millisecond} {
+			pass(phase)
+			p := r.member("u")
+			heard := time.Now() // of the client, by the server
+			for n := range 10 {
+				for int(p.pings.Load()) == n && time.Since(heard) < idle {
+					pass(time.Millisecond)
+				}
+				if d := time.Since(heard); d < idle*7/16 || d > idle/2+time.Millisecond {
+					t.Errorf("ping %d came after %v of silence, want half of %v", n, d, idle)
+				}
+				heard = time.Now() // a pong
+			}
+		}
+	})
+}
+
 // TestTrafficKeepsOff: whoever says something needs no ping.
 func TestTrafficNeedsNoPing(t *testing.T) {
 	bubble(t, func(t *testing.T) {

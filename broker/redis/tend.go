@@ -300,7 +300,8 @@ func (s *subscription) settle(r *round, ask, give, no []string) {
 	}
 	owed, since := s.holds.confirm(ask, now)
 	if len(owed) > 0 {
-		s.inbox.lose(broker.Loss{Channels: owed, Since: s.begun.Add(since), Until: time.Now(), Cause: errUnasked})
+		until := time.Now() // both by the wall clock as it is set now
+		s.inbox.lose(broker.Loss{Channels: owed, Since: until.Add(since - now), Until: until, Cause: errUnasked})
 	}
 	var missing error
 	if len(s.holds.refused) > 0 {

@@ -24,6 +24,7 @@ var arrows = []rule{
 	{folder: "seal", open: true},
 	{folder: "broker", open: true, imports: []string{"protocol"}},
 	{folder: "internal/ws", open: true, libraries: []string{"github.com/klauspost/compress"}},
+	{folder: "internal/clock", open: true},
 	{folder: "internal/fifo"},
 	{folder: "internal/ratelog"},
 
@@ -38,20 +39,20 @@ var arrows = []rule{
 	{folder: "emitter", imports: []string{"broker", "protocol"}},
 
 	// Sockets, and nothing but sockets.
-	{folder: "internal/transport"},
-	{folder: "internal/transport/transporttest", imports: []string{"internal/transport"}, open: true},
-	{folder: "internal/transport/pending"},
-	{folder: "internal/transport/epoll", imports: []string{"internal/transport", "internal/transport/pending"},
+	{folder: "internal/transport", imports: []string{"internal/clock"}},
+	{folder: "internal/transport/transporttest", imports: []string{"internal/clock", "internal/transport"}, open: true},
+	{folder: "internal/transport/pending", imports: []string{"internal/clock"}},
+	{folder: "internal/transport/epoll", imports: []string{"internal/clock", "internal/transport", "internal/transport/pending"},
 		libraries: []string{"golang.org/x/sys"}},
-	{folder: "internal/transport/netconn", imports: []string{"internal/transport", "internal/transport/pending"}},
+	{folder: "internal/transport/netconn", imports: []string{"internal/clock", "internal/transport", "internal/transport/pending"}},
 
 	// Clients, and who is where. No sockets: a hub writes to links, a session is fed bytes.
 	{folder: "internal/hub", imports: []string{"internal/ws", "seal"}},
-	{folder: "internal/cluster", imports: []string{"broker", "protocol"}},
-	{folder: "internal/session", imports: []string{"internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
+	{folder: "internal/cluster", imports: []string{"broker", "internal/clock", "protocol"}},
+	{folder: "internal/session", imports: []string{"internal/clock", "internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
-	{folder: "internal/node", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/session", "internal/ratelog",
+	{folder: "internal/node", imports: []string{"broker", "internal/clock", "internal/cluster", "internal/hub", "internal/session", "internal/ratelog",
 		"internal/transport", "internal/transport/epoll", "internal/transport/netconn", "internal/ws", "protocol"},
 		libraries: []string{"github.com/google/uuid"}},
 
@@ -76,7 +77,9 @@ var arrows = []rule{
 	{folder: "internal/test/port", open: true},
 	{folder: "internal/test/redistest", open: true, imports: []string{"internal/test/child", "internal/test/port"}, libraries: []string{"github.com/redis/rueidis"}},
 	{folder: "internal/test/interop", imports: []string{".", "broker/redis", "emitter", "internal/test/redistest", "internal/test/reference"}},
-	{folder: "internal/test/*", imports: []string{"internal/ws", "internal/transport", "internal/transport/epoll", "internal/transport/netconn"}},
+	{folder: "internal/test/clocks", open: true},
+	{folder: "internal/test/clocks/server", imports: []string{"."}},
+	{folder: "internal/test/*", imports: []string{"internal/clock", "internal/ws", "internal/transport", "internal/transport/epoll", "internal/transport/netconn"}},
 	{folder: "internal/archtest"},
 }
 

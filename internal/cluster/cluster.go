@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -38,11 +39,12 @@ const (
 // ErrClosed is returned for calls while the node ends, or before it has begun.
 var ErrClosed = errors.New("cluster: node is not running")
 
-// Config is what a Cluster is made with. All fields are required.
+// Config is what a Cluster is made with. All fields are required, Clock excepted.
 type Config struct {
 	ID     string // the node's; protocol.IsID
 	Name   string // for people
 	Broker broker.Broker
+	Clock  *clock.Clock // measures the others' silence. Default: one that does not notice standstills
 	Log    *slog.Logger
 
 	// Answer does what a call asks, for this node's clients, and returns for how many it did. With an error, some of them may
@@ -81,12 +83,15 @@ type Cluster struct {
 // A peer is another node. Guarded by Cluster.mu.
 type peer struct {
 	Node
-	answered time.Time // its hello
-	silent   time.Time // since when: Seen, or later if this node could not have heard it
+	answered time.Time     // its hello
+	silent   clock.Instant // since when; later than Seen if this node could not have heard it
 }
 
 // New makes a cluster of which this node knows only itself.
 func New(cfg Config) *Cluster {
+	if cfg.Clock == nil {
+		cfg.Clock = clock.New()
+	}
 	c := &Cluster{cfg: cfg, peers: make(map[string]*peer), calls: make(map[uint64]*call)}
 	c.base, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -148,7 +153,7 @@ func (c *Cluster) announce() {
 			c.excuse()
 			event = protocol.NodeHello
 		default:
-			c.forget(time.Now().Add(-silence))
+			c.forget(c.cfg.Clock.Now().Add(-silence))
 		}
 		if heard = hears; state != broker.StateDown {
 			c.say(event)
@@ -185,18 +190,18 @@ func (c *Cluster) channels() []string {
 func (c *Cluster) excuse() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
+	now := c.cfg.Clock.Now()
 	for _, p := range c.peers {
 		p.silent = now
 	}
 }
 
 // forget drops the nodes that have been silent since.
-func (c *Cluster) forget(since time.Time) {
+func (c *Cluster) forget(since clock.Instant) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, p := range c.peers {
-		if p.silent.Before(since) {
+		if p.silent < since {
 			delete(c.peers, id)
 			c.cfg.Log.Warn("another node has gone silent", "node", id, "name", p.Name, "seen", p.Seen)
 		}
@@ -253,7 +258,7 @@ func (c *Cluster) Deliver(m protocol.Message) error {
 	c.mu.Lock()
 	if p := c.peers[m.ServerID]; p != nil {
 		p.Seen = time.Now()
-		p.silent = p.Seen
+		p.silent = c.cfg.Clock.Now()
 	}
 	running := c.running
 	c.mu.Unlock()
@@ -285,7 +290,7 @@ func (c *Cluster) met(m protocol.Message) error {
 		return fmt.Errorf("node %s is one too many", m.ServerID)
 	}
 	if p == nil {
-		p = &peer{Node: Node{ID: m.ServerID, Since: now, Seen: now}, silent: now}
+		p = &peer{Node: Node{ID: m.ServerID, Since: now, Seen: now}, silent: c.cfg.Clock.Now()}
 		c.peers[m.ServerID] = p
 		c.cfg.Log.Info("another node is there", "node", m.ServerID, "name", presence.Name)
 		if m.Type == protocol.TypeNode { // it was there before this node: calls that are under way have reached it

@@ -132,7 +132,7 @@ func BenchmarkResync(b *testing.B) {
 			authenticate := ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"authenticate"}`))
 			for i := range clients {
 				s := session.Open(n.env, session.Opening{Conn: &wire{}, Lane: n.hub.Lane(0), ID: hub.ID(uuid.New())})
-				s.Data(append([]byte(nil), authenticate...), time.Now())
+				s.Data(append([]byte(nil), authenticate...), 0)
 				for s.State() != protocol.StateAuthenticated {
 					runtime.Gosched()
 				}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/transport/epoll"
 	"github.com/hearthws/hearth/internal/ws"
@@ -63,7 +64,7 @@ type head struct {
 	heads *heads
 	conn  epoll.RawConn
 
-	deadline time.Time     // set by open, then read-only
+	deadline clock.Instant // set by open, then read-only
 	place    *list.Element // guarded by heads.mu; nil: no longer waiting
 
 	// Owned by the loop.
@@ -72,7 +73,7 @@ type head struct {
 }
 
 func (h *heads) open(c epoll.RawConn) transport.Handler {
-	x := &head{heads: h, conn: c, deadline: time.Now().Add(headTimeout)}
+	x := &head{heads: h, conn: c, deadline: h.n.env.Clock.Now().Add(headTimeout)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	x.place = h.waiting.PushBack(x)
@@ -99,9 +100,9 @@ func (h *heads) cutLocked(e *list.Element) {
 func (h *heads) expire() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := time.Now()
+	now := h.n.env.Clock.Now()
 	for e := h.waiting.Front(); e != nil; e = h.waiting.Front() {
-		if d := e.Value.(*head).deadline; d.After(now) {
+		if d := e.Value.(*head).deadline; d > now {
 			if !h.closed {
 				h.timer.Reset(d.Sub(now))
 			}
@@ -135,7 +136,7 @@ func (h *heads) close() {
 }
 
 // Data collects a request's header, and decides where the connection goes.
-func (x *head) Data(b []byte, now time.Time) {
+func (x *head) Data(b []byte, now clock.Instant) {
 	seen := len(x.buf)
 	if seen > 0 {
 		x.buf = append(x.buf, b...)
@@ -223,13 +224,13 @@ func (x *head) ask(q question) {
 // answered goes on with a request that the application has judged.
 func (x *head) answered(q question, ok bool) {
 	x.leave()
-	if !ok || !x.upgrade(q, x.buf, time.Now()) {
+	if !ok || !x.upgrade(q, x.buf, x.heads.n.env.Clock.Now()) {
 		x.handOver(x.buf)
 	}
 }
 
 // upgrade makes the connection a session, if there is still room for one.
-func (x *head) upgrade(q question, read []byte, now time.Time) bool {
+func (x *head) upgrade(q question, read []byte, now clock.Instant) bool {
 	n, early := x.heads.n, read[q.end:]
 	if !n.asks(q.accepted) && !n.cfg.CheckOrigin(q.r) {
 		return false

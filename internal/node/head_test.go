@@ -32,7 +32,7 @@ func (c *caller) SetHandler(h transport.Handler) { c.handler = h }
 func (c *caller) Do(f func())                    { f() }
 func (c *caller) Detach() (net.Conn, error)      { return &detached{caller: c}, nil }
 func (c *caller) Abort()                         { c.cut.Store(true) }
-func (c *caller) say(s string)                   { c.handler.Data([]byte(s), time.Now()) }
+func (c *caller) say(s string)                   { c.handler.Data([]byte(s), 0) }
 func (c *caller) gone() bool                     { return c.cut.Load() }
 func (c *caller) waits() bool                    { return !c.gone() && c.detached == nil }
 func (h *heads) call() *caller                   { c := &caller{}; c.handler = h.open(c); return c }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/cluster"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ratelog"
@@ -103,6 +104,10 @@ type Node struct {
 	carriers []carrier
 	sweeper  sync.WaitGroup
 
+	// Owned by Start and Shutdown, of which one runs at a time.
+	watcher sync.WaitGroup // of env.Clock
+	unwatch chan struct{}  // ends it; nil: it does not run
+
 	servers servers
 	losses  []*lossReader    // set by New, then read-only
 	cluster *cluster.Cluster // set by New, then read-only; nil without a broker
@@ -132,6 +137,8 @@ func New(cfg Config) (*Node, error) {
 	// Nearly all that is logged can be caused by a client, and as often as it likes.
 	logs := ratelog.NewHandler(cfg.Log.Handler())
 	cfg.Log = slog.New(logs)
+	clk := clock.New()
+	cfg.Lobby.Clock = clk
 	n := &Node{cfg: cfg, id: uuid.NewString(), made: time.Now(), ended: make(chan struct{}), logs: logs}
 	if cfg.Transport != NetConn && epoll.Supported {
 		n.loops = cfg.Loops
@@ -142,19 +149,22 @@ func New(cfg Config) (*Node, error) {
 	n.cancel = cancel
 	n.env = &session.Env{
 		Base: base, Hub: n.hub, Pool: &session.Pool{}, Lobby: session.NewLobby(cfg.Lobby), Calls: cfg.Calls,
-		Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, DefaultRooms: cfg.DefaultRooms, CloseSlow: cfg.CloseSlow,
+		Clock: clk, Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, DefaultRooms: cfg.DefaultRooms, CloseSlow: cfg.CloseSlow,
 		CloseTimeout: cfg.CloseTimeout, EncryptionRequired: cfg.EncryptionRequired, EncryptedOnly: cfg.EncryptedOnly,
 	}
 	if cfg.Broker != nil {
 		n.env.Interest = &interest{broker: cfg.Broker, log: cfg.Log}
-		n.cluster = cluster.New(cluster.Config{ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Log: cfg.Log, Answer: n.answer})
+		n.cluster = cluster.New(cluster.Config{ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Clock: clk, Log: cfg.Log, Answer: n.answer})
 	}
 	n.losses = n.lossReaders()
 	return n, nil
 }
 
-// startTransports runs the loops.
+// startTransports runs the loops, and the clock that they and the sweep depend on.
 func (n *Node) startTransports() error {
+	unwatch := make(chan struct{})
+	n.unwatch = unwatch
+	n.watcher.Go(func() { n.env.Clock.Watch(unwatch) }) // ends with closeTransports, which waits for it
 	if n.loops > 0 {
 		t, err := epoll.New(n.transportConfig(n.loops, 0))
 		if err != nil {
@@ -179,11 +189,16 @@ func (n *Node) closeTransports() error {
 		}
 	}
 	n.env.Pool.Attend()
+	if n.unwatch != nil {
+		close(n.unwatch)
+		n.unwatch = nil
+		n.watcher.Wait()
+	}
 	return err
 }
 
 func (n *Node) transportConfig(loops, base int) transport.Config {
-	cfg := transport.Config{Loops: loops, Backpressure: n.cfg.Backpressure, CloseTimeout: n.cfg.CloseTimeout}
+	cfg := transport.Config{Loops: loops, Backpressure: n.cfg.Backpressure, CloseTimeout: n.cfg.CloseTimeout, Clock: n.env.Clock}
 	if base == n.loops { // netconn reads on other goroutines than its loop: there is nothing to lend
 		cfg.Tick = func(loop int) bool { return n.hub.Lane(base + loop).Tick() }
 		return cfg

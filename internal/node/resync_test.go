@@ -36,7 +36,7 @@ func TestResyncIsTriedAgain(t *testing.T) {
 		defer n.env.Lobby.Close()
 		n.phase = running
 		s := session.Open(n.env, session.Opening{Conn: &wire{}, Lane: n.hub.Lane(0), ID: hub.ID(uuid.New())})
-		s.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"authenticate"}`)), time.Now())
+		s.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"authenticate"}`)), 0)
 		synctest.Wait()
 		if s.State() != protocol.StateAuthenticated {
 			t.Fatalf("the client is %v", s.State())

@@ -3,20 +3,25 @@ package node
 import (
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/protocol"
 )
 
+// idleSweeps is how often a client is looked at within IdleTimeout. More sweeps cost an idle server processor time,
+// fewer have more clients pinged too early.
+const idleSweeps = 16
+
 // sweep looks after the authenticated clients, at intervals, until the node ends: one goroutine for all of them, since
-// a timer for each would cost every idle client memory. Those that have not authenticated have the lobby.
+// a timer for each would cost every idle client memory. The lobby has those that have not authenticated.
 func (n *Node) sweep() {
 	var members []*hub.Member
-	each := func(look func(*session.Session, time.Time)) {
-		now := time.Now()
+	each := func(look func(*session.Session, clock.Instant)) {
+		now := n.env.Clock.Now()
 		members = n.hub.Members(members[:0], hub.Target{Kind: hub.All})
 		for _, m := range members {
-			if s := session.Of(m); !s.Paused() { // what a paused client has sent is not seen: that is ours, not its fault
+			if s := session.Of(m); !s.Paused() { // the server does not read what a paused client sends
 				look(s, now)
 			}
 		}
@@ -24,7 +29,7 @@ func (n *Node) sweep() {
 	}
 	heartbeat, stop := every(n.cfg.HeartbeatInterval)
 	defer stop()
-	idle, stop := every(n.cfg.IdleTimeout / 4)
+	idle, stop := every(n.cfg.IdleTimeout / idleSweeps)
 	defer stop()
 	for {
 		select {
@@ -47,21 +52,29 @@ func every(d time.Duration) (<-chan time.Time, func()) {
 }
 
 // checkHeartbeat closes a client that has sent no message for too long (protocol §8).
-func (n *Node) checkHeartbeat(s *session.Session, now time.Time) {
+func (n *Node) checkHeartbeat(s *session.Session, now clock.Instant) {
 	s.Backpressured() // notices that it has caught up
-	if now.Sub(s.LastActivity()) > n.cfg.HeartbeatTimeout {
+	if s.Inactive(now) > n.cfg.HeartbeatTimeout {
 		s.CloseFor(&n.env.Stats.HeartbeatLost, protocol.CloseHeartbeatTimeout, protocol.ReasonHeartbeatTimeout)
 	}
 }
 
-// checkIdle pings a client that has been silent for half the idle timeout, and cuts one whose peer has not even
-// answered pings: it is not there any more, and would not read a close frame.
-func (n *Node) checkIdle(s *session.Session, now time.Time) {
-	switch silent := now.Sub(s.LastRead()); {
-	case silent >= n.cfg.IdleTimeout:
+// checkIdle pings a client that will have been silent for half the idle timeout before the next look, and again at three
+// quarters. It cuts a client that has not even answered pings: it is not there any more, and would not read a close frame.
+func (n *Node) checkIdle(s *session.Session, now clock.Instant) {
+	silent := s.Silent(now)
+	if silent >= n.cfg.IdleTimeout {
 		n.env.Stats.IdleTimeouts.Add(1)
 		s.Abort()
-	case silent >= n.cfg.IdleTimeout/2:
-		s.Ping()
+		return
+	}
+	next := silent + n.cfg.IdleTimeout/idleSweeps
+	switch {
+	case next > n.cfg.IdleTimeout*3/4:
+		s.Pings(2)
+	case next > n.cfg.IdleTimeout/2:
+		s.Pings(1)
+	default:
+		s.Pings(0)
 	}
 }

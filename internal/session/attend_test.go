@@ -4,7 +4,6 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport"
@@ -26,7 +25,7 @@ func TestLoopEndsBeforeItLends(t *testing.T) {
 		p.say("authenticate", nil)
 		b.env.Pool.Lend(lender)
 		synctest.Wait()
-		p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"m"}`)), time.Now())
+		p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"m"}`)), 0)
 		p.Closed(transport.ErrClosed)
 		synctest.Wait()
 		if heard != 0 {

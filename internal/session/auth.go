@@ -88,6 +88,7 @@ func (s *Session) admit(id Identity, keys *Keys) bool {
 		return false
 	}
 	s.admitted, s.value = true, id.Value
+	s.lastRead.Store(int64(s.env.Clock.Now())) // it gets pings from now on
 	s.state.Store(uint32(protocol.StateAuthenticated))
 	s.holding = s.env.Calls.Connected != nil
 	s.welcomeLocked()

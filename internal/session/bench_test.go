@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport"
@@ -36,9 +37,10 @@ func (c *sink) Loop() int                               { return 0 }
 func BenchmarkEcho(b *testing.B) {
 	const clients = 16
 	h := hub.New(hub.Config{Lanes: 1, Wake: func(int) {}})
+	clk := clock.New()
 	env := &session.Env{
 		Base: context.Background(), Hub: h, Pool: &session.Pool{}, Stats: &session.Stats{}, Log: slog.New(slog.DiscardHandler),
-		Lobby:  session.NewLobby(session.LobbyConfig{Timeout: time.Hour}),
+		Lobby: session.NewLobby(session.LobbyConfig{Timeout: time.Hour, Clock: clk}), Clock: clk,
 		Limits: session.Limits{Payload: 1 << 16, Queue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedCount: 16},
 	}
 	env.Calls.Authenticate = func(context.Context, *session.Session, []byte) (session.Identity, error) {
@@ -58,7 +60,7 @@ func BenchmarkEcho(b *testing.B) {
 	var sessions [clients]*session.Session
 	for i := range sessions {
 		sessions[i] = session.Open(env, session.Opening{Conn: &conns[i], Lane: lane, Looped: true, ID: hub.ID{byte(i)}})
-		sessions[i].Data(frame(`{"event":"authenticate","data":{"token":"t"}}`), time.Now())
+		sessions[i].Data(frame(`{"event":"authenticate","data":{"token":"t"}}`), 0)
 	}
 	env.Pool.Lend(lender)
 	for _, s := range sessions {
@@ -69,11 +71,10 @@ func BenchmarkEcho(b *testing.B) {
 	lane.Tick()
 	echo := frame(`{"event":"e","data":{"i":12345}}`)
 	buf := make([]byte, len(echo))
-	now := time.Now()
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		copy(buf, echo) // Data unmasks in place
-		sessions[i%clients].Data(buf, now)
+		sessions[i%clients].Data(buf, 0)
 		if i%clients == clients-1 {
 			env.Pool.Lend(lender)
 			lane.Tick()

@@ -70,7 +70,7 @@ func FuzzEncrypted(f *testing.F) {
 		p.say("authenticate", map[string]string{"publicKey": ownKey(t)})
 		await(t, func() bool { return p.State() == protocol.StateAuthenticated })
 		before := heard.Load()
-		p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, append(append([]byte(`{"event":"encrypted","data":`), data...), '}')), time.Now())
+		p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, append(append([]byte(`{"event":"encrypted","data":`), data...), '}')), 0)
 		await(t, func() bool { return p.State() == protocol.StateDisconnected })
 		if heard.Load() != before {
 			t.Fatal("what was not sealed for this client was heard")

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/protocol"
 )
@@ -53,7 +54,8 @@ type Env struct {
 	Pool         *Pool
 	Lobby        *Lobby
 	Calls        Callbacks
-	Interest     Interest // nil: the broker delivers everything
+	Interest     Interest     // nil: the broker delivers everything
+	Clock        *clock.Clock // for everything that times out
 	Log          *slog.Logger
 	Stats        *Stats
 	Limits       Limits

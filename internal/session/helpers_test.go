@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport"
@@ -34,9 +35,10 @@ func newBench(lobby session.LobbyConfig, calls session.Callbacks) *bench {
 	if lobby.Timeout == 0 {
 		lobby.Timeout = 5 * time.Second
 	}
+	lobby.Clock = clock.New()
 	return &bench{env: &session.Env{
 		Base: context.Background(), Hub: hub.New(hub.Config{Lanes: 1, Wake: func(int) {}}), Pool: &session.Pool{},
-		Lobby: session.NewLobby(lobby), Calls: calls, Log: slog.New(slog.DiscardHandler), Stats: &session.Stats{},
+		Lobby: session.NewLobby(lobby), Clock: lobby.Clock, Calls: calls, Log: slog.New(slog.DiscardHandler), Stats: &session.Stats{},
 		Limits: session.Limits{Payload: 1 << 17, Queue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedCount: 16},
 	}}
 }
@@ -67,7 +69,7 @@ func (b *bench) open(addr string) *peer {
 // say has the session read an event.
 func (p *peer) say(event string, data any) {
 	raw, _ := json.Marshal(map[string]any{"event": event, "data": data})
-	p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, raw), time.Now())
+	p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, raw), 0)
 }
 
 // close ends all sessions as their sockets would, and waits for everything.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -14,6 +15,7 @@ type LobbyConfig struct {
 	Timeout time.Duration // from connecting to `authenticate`; three times as long from there on (protocol §4)
 	Max     int           // clients, in all
 	PerAddr int           // clients of one address; IPv6 addresses count by their /64
+	Clock   *clock.Clock  // measures Timeout
 }
 
 // The Lobby holds the clients that have not authenticated yet, in the order of their deadlines: it closes those whose
@@ -28,7 +30,7 @@ type Lobby struct {
 	count    int
 	byAddr   map[netip.Prefix][]*guest // oldest first; only if addresses are bounded
 	timer    *time.Timer
-	fires    time.Time // when timer does; zero: it is not set
+	fires    clock.Instant // when timer does; 0: it is not set
 	closed   bool
 }
 
@@ -38,7 +40,7 @@ type guest struct {
 	protocol   string // that Session.Subprotocol returns
 	messages   int    // guarded by session.mu
 	addr       netip.Prefix
-	deadline   time.Time
+	deadline   clock.Instant
 	list       *guests // nil: no longer in the lobby
 	prev, next *guest
 }
@@ -78,7 +80,7 @@ func NewLobby(cfg LobbyConfig) *Lobby {
 // enter adds g, and returns the session that has to go for it, if any: the oldest of the same address when that has
 // too many, otherwise the oldest of all when those are too many.
 func (l *Lobby) enter(g *guest, addr netip.Addr) (evicted *Session) {
-	g.deadline = time.Now().Add(l.cfg.Timeout)
+	g.deadline = l.cfg.Clock.Now().Add(l.cfg.Timeout)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.silent.push(g)
@@ -125,7 +127,7 @@ func (l *Lobby) decide(g *guest) {
 		return
 	}
 	g.list.remove(g)
-	g.deadline = time.Now().Add(3 * l.cfg.Timeout)
+	g.deadline = l.cfg.Clock.Now().Add(3 * l.cfg.Timeout)
 	l.deciding.push(g)
 	l.armLocked()
 }
@@ -196,35 +198,36 @@ func (l *Lobby) Sessions() []*Session {
 
 // armLocked sets the timer to the next deadline, unless it fires before that anyway: then it finds nothing, and is set anew.
 func (l *Lobby) armLocked() {
-	var next time.Time
+	var next clock.Instant
 	for _, g := range []*guest{l.silent.first, l.deciding.first} {
-		if g != nil && (next.IsZero() || g.deadline.Before(next)) {
+		if g != nil && (next == 0 || g.deadline < next) {
 			next = g.deadline
 		}
 	}
-	if next.IsZero() || l.closed || (!l.fires.IsZero() && !next.Before(l.fires)) {
+	if next == 0 || l.closed || (l.fires != 0 && next >= l.fires) {
 		return
 	}
 	l.fires = next
+	wait := next.Sub(l.cfg.Clock.Now())
 	if l.timer == nil {
-		l.timer = time.AfterFunc(time.Until(next), l.expire)
+		l.timer = time.AfterFunc(wait, l.expire)
 	} else {
-		l.timer.Reset(time.Until(next))
+		l.timer.Reset(wait)
 	}
 }
 
 // expire closes the sessions whose time is up.
 func (l *Lobby) expire() {
-	now := time.Now()
+	now := l.cfg.Clock.Now()
 	var late []*Session
 	l.mu.Lock()
 	for _, list := range []*guests{&l.silent, &l.deciding} {
-		for g := list.first; g != nil && !g.deadline.After(now); g = list.first {
+		for g := list.first; g != nil && g.deadline <= now; g = list.first {
 			l.removeLocked(g)
 			late = append(late, g.session)
 		}
 	}
-	l.fires = time.Time{}
+	l.fires = 0
 	l.armLocked()
 	l.mu.Unlock()
 	for _, s := range late {

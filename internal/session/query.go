@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
@@ -40,14 +41,22 @@ func (s *Session) Subprotocol() string {
 	return ""
 }
 
-// ConnectedAt is when the connection was opened, to the millisecond.
-func (s *Session) ConnectedAt() time.Time { return time.UnixMilli(s.connected) }
+// ConnectedAt is when the connection was opened. It can be compared with other times of this process: it has a monotonic
+// reading.
+func (s *Session) ConnectedAt() time.Time { return s.env.Clock.At(s.connected) }
 
-// LastActivity is when the last message came, to the millisecond; when the connection was opened, if none has.
-func (s *Session) LastActivity() time.Time { return time.UnixMilli(s.lastActive.Load()) }
+// LastActivity is when the last message came; when the connection was opened, if none has.
+func (s *Session) LastActivity() time.Time { return s.env.Clock.Time(s.active()) }
 
-// LastRead is when the last byte came, pongs and all.
-func (s *Session) LastRead() time.Time { return time.UnixMilli(s.lastRead.Load()) }
+func (s *Session) active() clock.Instant { return clock.Instant(s.lastActive.Load()) }
+
+// Inactive is how long no message has come, at the instant now of the node's clock.
+func (s *Session) Inactive(now clock.Instant) time.Duration { return now.Sub(s.active()) }
+
+// Silent is how long nothing at all has come, not even a pong.
+func (s *Session) Silent(now clock.Instant) time.Duration {
+	return now.Sub(clock.Instant(s.lastRead.Load()))
+}
 
 // State is how far the client has come.
 func (s *Session) State() protocol.State { return protocol.State(s.state.Load()) }
@@ -105,7 +114,13 @@ func (s *Session) Encrypted() bool { return s.member.Encrypted() }
 // Send queues a message for the client. hub.ErrNotMember when it is not, or no longer, authenticated.
 func (s *Session) Send(msg *ws.Message) error { return s.env.Hub.SendTo(&s.member, msg) }
 
-// Ping queues a ping frame.
-func (s *Session) Ping() { s.member.Control(pingFrame) }
+// Pings says how many pings the client should have got since it fell silent, and queues one if it has got fewer. Only
+// the sweep may call it.
+func (s *Session) Pings(n uint8) {
+	if n > s.pinged {
+		s.member.Control(pingFrame)
+	}
+	s.pinged = n
+}
 
 var pingFrame = ws.AppendFrame(nil, ws.OpPing, nil)

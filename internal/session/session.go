@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/ws"
@@ -27,14 +28,14 @@ type Session struct {
 	// Set by Open, then read-only.
 	env       *Env
 	addr      *netip.AddrPort // nil: the connection's own
-	connected int64           // Unix milliseconds
+	connected time.Duration   // the Age of env.Clock
 
 	member hub.Member // its fields have owners of their own
 
 	in ws.Endpoint // owned by the goroutine that calls Data
 
-	lastRead   atomic.Int64 // Unix milliseconds: any byte
-	lastActive atomic.Int64 // Unix milliseconds: a message
+	lastRead   atomic.Int64 // a clock.Instant: any byte
+	lastActive atomic.Int64 // a clock.Instant: a message
 
 	// A protocol.State. Written with mu held; value and admitted do not change between authenticated and the end.
 	state  atomic.Uint32
@@ -48,6 +49,7 @@ type Session struct {
 	paused   bool       // not read from, until the queue is shorter
 	slow     bool       // has had messages dropped, and has not caught up since
 	pongs    uint8      // queued by this call of Data; owned by its goroutine, and here because there is room
+	pinged   uint8      // pings since it fell silent; owned by the sweep, and here because there is room
 	queue    queue
 	value    any   // what the authenticate callback made of it
 	rare     *rare // nil while there is none of it
@@ -67,8 +69,8 @@ type Opening struct {
 
 // Open makes the session of a new connection, which Stats.Connections has counted already: its place was reserved.
 func Open(env *Env, o Opening) *Session {
-	now := time.Now().UnixMilli()
-	s := &Session{env: env, connected: now, looped: o.Looped}
+	now := int64(env.Clock.Now())
+	s := &Session{env: env, connected: env.Clock.Age(), looped: o.Looped}
 	if o.Remote != o.Conn.RemoteAddr() {
 		addr := o.Remote // a copy of its own: o would be one of all of it, and for every client
 		s.addr = &addr
@@ -96,8 +98,8 @@ func Open(env *Env, o Opening) *Session {
 func (s *Session) conn() transport.Conn { return s.member.Link().(transport.Conn) }
 
 // Data takes bytes from the socket. It is transport.Handler's.
-func (s *Session) Data(b []byte, now time.Time) {
-	s.lastRead.Store(now.UnixMilli())
+func (s *Session) Data(b []byte, now clock.Instant) {
+	s.lastRead.Store(int64(now))
 	s.pongs = 0
 	switch s.State() {
 	case protocol.StateDisconnected:
@@ -340,7 +342,7 @@ func (s *Session) next() (payload []byte, ok bool) {
 		payload = s.queue.pop()
 		s.queued -= uint32(len(payload) + overhead)
 		if s.paused && int(s.queued) <= s.env.Limits.Queue/2 {
-			now := time.Now().UnixMilli() // nobody has listened meanwhile: the silence was ours
+			now := int64(s.env.Clock.Now()) // the server has not listened meanwhile
 			s.lastRead.Store(now)
 			s.lastActive.Store(now)
 			s.paused = false

@@ -18,6 +18,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/hearthws/hearth/internal/clock"
 )
 
 // ErrClosed is returned by Adopt on a transport that has been closed, and is the cause given to Handler.Closed for
@@ -85,8 +87,8 @@ type Conn interface {
 // not "on the loop only". Drained is another matter.
 type Handler interface {
 	// Data hands over bytes in the order of their arrival. b belongs to the transport, is valid until Data returns and
-	// may be changed in place. now is the loop's clock: one reading for a turn.
-	Data(b []byte, now time.Time)
+	// may be changed in place. now is a reading of Config.Clock, one for a turn.
+	Data(b []byte, now clock.Instant)
 
 	// Ended says that the peer has closed its side in order: Data is not called again. There is a Tick between the last Data
 	// and this. True: Finish will be called, behind what is still to be written, and until that is out the connection
@@ -118,6 +120,9 @@ type Config struct {
 	// CloseTimeout is how long a connection may take from Finish, or from the peer's end, to its own. Default 5 s.
 	CloseTimeout time.Duration
 
+	// Clock measures CloseTimeout. Default: one that does not notice standstills.
+	Clock *clock.Clock
+
 	// Tick is called by the loop's goroutine once in each turn: there, and only there, is it "on the loop".
 	// It reports whether it left work undone: the next turn then comes without waiting. Required.
 	Tick func(loop int) (more bool)
@@ -136,6 +141,9 @@ func (c Config) WithDefaults() (Config, error) {
 	}
 	if c.CloseTimeout <= 0 {
 		c.CloseTimeout = 5 * time.Second
+	}
+	if c.Clock == nil {
+		c.Clock = clock.New()
 	}
 	return c, nil
 }

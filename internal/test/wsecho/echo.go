@@ -5,8 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"sync"
-	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/ws"
 )
@@ -74,7 +74,7 @@ type client struct {
 	deflate bool
 }
 
-func (c *client) Data(b []byte, _ time.Time) {
+func (c *client) Data(b []byte, _ clock.Instant) {
 	var broken *ws.CloseError
 	if errors.As(c.in.Feed(b, c), &broken) {
 		c.finish(broken.Code, broken.Reason)

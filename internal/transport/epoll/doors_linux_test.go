@@ -27,7 +27,7 @@ func TestDoorsOfManyLoops(t *testing.T) {
 	for _, l := range tr.loops {
 		done := make(chan struct{})
 		look := func() { // on the loop, behind the opening of its door
-			if !l.reopen.IsZero() {
+			if l.reopen != 0 {
 				refused++
 			}
 			close(done)

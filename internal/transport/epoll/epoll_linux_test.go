@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/transport/epoll"
 	"github.com/hearthws/hearth/internal/transport/transporttest"
@@ -44,10 +45,10 @@ func BenchmarkEcho(b *testing.B)   { transporttest.BenchmarkEcho(b, backend) }
 // discard is a handler that wants nothing but to know the end.
 type discard struct{ closed chan error }
 
-func (discard) Data([]byte, time.Time) {}
-func (discard) Ended() bool            { return false }
-func (discard) Drained()               {}
-func (d discard) Closed(err error)     { d.closed <- err }
+func (discard) Data([]byte, clock.Instant) {}
+func (discard) Ended() bool                { return false }
+func (discard) Drained()                   {}
+func (d discard) Closed(err error)         { d.closed <- err }
 
 func idle(int) bool { return false }
 
@@ -148,10 +149,10 @@ func TestWriteInData(t *testing.T) {
 
 type echo struct{ c transport.Conn }
 
-func (e *echo) Data(b []byte, _ time.Time) { e.c.Write(bytes.Clone(b)) }
-func (e *echo) Ended() bool                { return false }
-func (e *echo) Drained()                   {}
-func (e *echo) Closed(error)               {}
+func (e *echo) Data(b []byte, _ clock.Instant) { e.c.Write(bytes.Clone(b)) }
+func (e *echo) Ended() bool                    { return false }
+func (e *echo) Drained()                       {}
+func (e *echo) Closed(error)                   {}
 
 func exchange(t *testing.T, client net.Conn, text string) {
 	t.Helper()
@@ -266,11 +267,11 @@ type switcher struct {
 	t        *testing.T
 }
 
-func (s *switcher) Data(b []byte, _ time.Time) {
+func (s *switcher) Data(b []byte, _ clock.Instant) {
 	if b[0] == 'e' {
 		e := &echo{c: s.c}
 		s.c.SetHandler(e)
-		e.Data(b, time.Time{})
+		e.Data(b, 0)
 		return
 	}
 	nc, err := s.c.Detach()

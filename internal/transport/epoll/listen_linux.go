@@ -115,10 +115,10 @@ func (l *loop) pauseDoors() {
 
 // reopenDoors ends the pause when it is over.
 func (l *loop) reopenDoors() {
-	if l.reopen.IsZero() || l.now.Before(l.reopen) {
+	if l.reopen == 0 || l.now < l.reopen {
 		return
 	}
-	l.reopen = time.Time{}
+	l.reopen = 0
 	for _, d := range l.doors {
 		l.openDoor(d)
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/transport/pending"
 	"golang.org/x/sys/unix"
@@ -42,7 +43,7 @@ type loop struct {
 	over     bool // nobody will look at commands any more
 
 	// Owned by run.
-	now       time.Time // read once a turn
+	now       clock.Instant // read once a turn
 	table     table
 	events    [eventsMax]unix.EpollEvent
 	buffer    []byte // what a read fills
@@ -57,7 +58,7 @@ type loop struct {
 	held      map[*connection][]byte // early bytes of those that were paused at once
 	deadlines pending.Deadlines
 	doors     map[int32]*door // by descriptor
-	reopen    time.Time       // the end of a pause in accepting; zero when there is none
+	reopen    clock.Instant   // the end of a pause in accepting; zero when there is none
 }
 
 // closed is a connection that is to be closed, and the reason.
@@ -166,7 +167,7 @@ func (l *loop) run() {
 	for more := false; ; {
 		n := l.wait(more)
 		l.attend.Swap(awake) // from here on nobody has to end a sleep
-		l.now = time.Now()
+		l.now = l.t.cfg.Clock.Now()
 		for i := range l.events[:n] {
 			l.ready(&l.events[i])
 		}
@@ -230,7 +231,7 @@ func (l *loop) sleep(d time.Duration) int {
 // timeout is how long to sleep; negative: until there is an event.
 func (l *loop) timeout() time.Duration {
 	d, ok := l.deadlines.Wait(l.now, l.alive)
-	if !l.reopen.IsZero() {
+	if l.reopen != 0 {
 		if pause := max(l.reopen.Sub(l.now), 0); !ok || pause < d {
 			d, ok = pause, true
 		}

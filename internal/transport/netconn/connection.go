@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/transport/pending"
@@ -99,7 +98,7 @@ func (c *connection) Finish(p []byte) {
 	}
 	c.finishing = true
 	c.pushLocked(p)
-	c.loop.deadlines.Add(c.id, time.Now().Add(c.loop.t.cfg.CloseTimeout))
+	c.loop.deadlines.Add(c.id, c.loop.t.cfg.Clock.Now().Add(c.loop.t.cfg.CloseTimeout))
 }
 
 // pushLocked queues p, and has the loop start a writer at the end of the turn.
@@ -255,7 +254,7 @@ func (c *connection) readAll(early []byte) error {
 		if !c.proceed() {
 			return transport.ErrClosed
 		}
-		c.handler.Data(early, time.Now())
+		c.handler.Data(early, c.loop.t.cfg.Clock.Now())
 	}
 	small := make([]byte, smallRead)
 	buf, large := small, (*[]byte)(nil)
@@ -271,7 +270,7 @@ func (c *connection) readAll(early []byte) error {
 			if !c.proceed() {
 				break
 			}
-			c.handler.Data(buf[:n], time.Now())
+			c.handler.Data(buf[:n], c.loop.t.cfg.Clock.Now())
 		}
 		if err != nil {
 			return err

@@ -59,7 +59,7 @@ func (l *loop) run() {
 	defer timer.Stop()
 	for more := false; ; {
 		var timeout <-chan time.Time
-		if wait, ok := l.deadlines.Wait(time.Now(), l.live); ok {
+		if wait, ok := l.deadlines.Wait(l.t.cfg.Clock.Now(), l.live); ok {
 			timer.Reset(wait)
 			timeout = timer.C
 		}
@@ -106,7 +106,7 @@ func (l *loop) turn() (more bool) {
 	}
 	l.dirty = l.dirty[:0]
 
-	now := time.Now()
+	now := l.t.cfg.Clock.Now()
 	for i, c := range l.ended {
 		l.deadlines.Add(c.id, now.Add(l.t.cfg.CloseTimeout))
 		c.tell()

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/transport/netconn"
 )
@@ -17,6 +18,7 @@ import (
 // script is a handler, and the transport it is on, for tests in fake time.
 type script struct {
 	tr   *netconn.Transport
+	clk  *clock.Clock
 	todo chan func() // drained by Tick
 	conn transport.Conn
 
@@ -27,12 +29,12 @@ type script struct {
 // past is what has happened so far.
 type past struct {
 	got    string
-	at     time.Time // of the last Data
+	at     clock.Instant // of the last Data
 	closed error
 	end    time.Time // of Closed
 }
 
-func (s *script) Data(b []byte, now time.Time) {
+func (s *script) Data(b []byte, now clock.Instant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.past.got += string(b)
@@ -77,8 +79,9 @@ func play(t *testing.T, timeout time.Duration, test func(t *testing.T, s *script
 				}
 			}
 		}
+		s.clk = clock.New()
 		var err error
-		if s.tr, err = netconn.New(transport.Config{CloseTimeout: timeout, Tick: tick}); err != nil {
+		if s.tr, err = netconn.New(transport.Config{CloseTimeout: timeout, Tick: tick, Clock: s.clk}); err != nil {
 			t.Fatal(err)
 		}
 		defer s.tr.Close()
@@ -136,8 +139,8 @@ func TestDeadlineLeftBehind(t *testing.T) {
 		if _, err := client.Write([]byte("hello")); err != nil {
 			t.Fatal(err)
 		}
-		if p := other.settled(); p.got != "hello" || !p.at.Equal(time.Now()) {
-			t.Errorf("got %q at %v, now %v", p.got, p.at, time.Now())
+		if p := other.settled(); p.got != "hello" || p.at != s.clk.Now() {
+			t.Errorf("got %q at %v, now %v", p.got, p.at, s.clk.Now())
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/transport/pending"
 	"pgregory.net/rapid"
 )
@@ -81,7 +82,7 @@ func TestQueueKeepsLargePieces(t *testing.T) {
 func TestDeadlines(t *testing.T) {
 	t.Parallel()
 	var d pending.Deadlines
-	start := time.Unix(1000, 0)
+	start := clock.Instant(1000)
 	all := func(uint64) bool { return true }
 	if _, ok := d.Wait(start, all); ok {
 		t.Fatal("an empty queue waits")

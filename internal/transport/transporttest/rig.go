@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/transport"
 )
 
@@ -132,13 +133,13 @@ func (m *member) enter(what string) {
 	}
 }
 
-func (m *member) Data(b []byte, now time.Time) {
+func (m *member) Data(b []byte, now clock.Instant) {
 	m.enter("Data")
 	defer m.busy.Add(-1)
 	if len(b) == 0 {
 		m.r.t.Error("Data with nothing")
 	}
-	if now.IsZero() {
+	if now <= 0 {
 		m.r.t.Error("Data without a time")
 	}
 	if m.data != nil {

@@ -1,0 +1,31 @@
+package archtest_test
+
+import (
+	"go/ast"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestTimeIsMonotonic finds times that become numbers, or lose their monotonic reading. What is computed with them
+// changes when somebody sets the clock. Timeouts have internal/clock; other durations are differences of time.Time.
+func TestTimeIsMonotonic(t *testing.T) {
+	t.Parallel()
+	wall := []string{"Unix", "UnixMilli", "UnixMicro", "UnixNano"}
+	all := source(t)
+	for _, f := range all.files {
+		if f.test || strings.HasPrefix(f.folder, "internal/test/") || strings.HasPrefix(f.folder, "bench") {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if s, ok := call.Fun.(*ast.SelectorExpr); ok && slices.Contains(wall, s.Sel.Name) {
+				t.Errorf("%s: %s is a reading of the wall clock; keep a time.Time, or a clock.Instant", all.position(call), s.Sel.Name)
+			}
+			return true
+		})
+	}
+}

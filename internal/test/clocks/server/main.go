@@ -1,0 +1,75 @@
+// Command server is a Hearth server for the tests of package clocks: it reads commands from its input, one a line, and
+// ends with it.
+//
+//	step N   moves the wall clock by N seconds (needs the build tag stepclock, and the overlay that the test makes)
+//	times    prints how long ago the oldest connection and the last activity were, by what Client tells
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/hearthws/hearth"
+)
+
+type none = struct{}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	cfg := hearth.Config[none, none]{
+		Authenticate: func(context.Context, hearth.AuthRequest[none]) (hearth.Identity[none], error) {
+			return hearth.Identity[none]{}, nil
+		},
+	}
+	// The argument sets those fields of the configuration that time out.
+	if err := json.Unmarshal([]byte(os.Args[1]), &struct {
+		AuthTimeout, HeartbeatInterval, HeartbeatTimeout, IdleTimeout *time.Duration
+		Transport                                                     *hearth.Transport
+	}{&cfg.AuthTimeout, &cfg.HeartbeatInterval, &cfg.HeartbeatTimeout, &cfg.IdleTimeout, &cfg.Transport}); err != nil {
+		return err
+	}
+	srv, err := hearth.New(cfg)
+	if err != nil {
+		return err
+	}
+	if err := srv.Start(context.Background()); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln, nil) }() // ends with Shutdown
+	fmt.Println(ln.Addr())
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		var seconds int64
+		if _, err := fmt.Sscanf(in.Text(), "step %d", &seconds); err == nil {
+			step(seconds)
+		}
+		var connected, active time.Duration
+		for c := range srv.Clients() {
+			connected = max(connected, time.Since(c.ConnectedAt()).Abs())
+			active = max(active, time.Since(c.LastActivity()).Abs())
+		}
+		fmt.Println(connected.Milliseconds(), active.Milliseconds())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		return err
+	}
+	<-served
+	return nil
+}
