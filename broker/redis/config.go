@@ -62,6 +62,10 @@ type Config struct {
 	// costs nothing. Default 5 s; negative: no time.
 	ReleaseGrace time.Duration
 
+	// GraceChannels is how many such channels may stay subscribed. Past that, those released first are unsubscribed before
+	// ReleaseGrace is over, so clients that join and leave ever new rooms do not fill Redis. Default 16384.
+	GraceChannels int
+
 	// HoldTimeout is how long Hold waits for Redis at most. A Redis that hangs is noticed after ProbeInterval and
 	// ProbeTimeout only, and until then clients that come must not wait for it: they are let in, what they hold counts as
 	// held, and what they may have missed is told when Redis has answered. Default 2 s.
@@ -169,6 +173,7 @@ func (c Config) withDefaults() Config {
 	c.BackoffMax = max(cmp.Or(c.BackoffMax, 5*time.Second), c.BackoffMin)
 	c.HoldTimeout = cmp.Or(c.HoldTimeout, 2*time.Second)
 	c.ReleaseGrace = max(cmp.Or(c.ReleaseGrace, 5*time.Second), 0)
+	c.GraceChannels = cmp.Or(c.GraceChannels, 1<<14)
 	c.PublishQueue = c.PublishQueue.withDefaults()
 	c.PublishMaxAge = cmp.Or(c.PublishMaxAge, 10*time.Second)
 	c.ReceiveQueue = c.ReceiveQueue.withDefaults()
@@ -224,7 +229,8 @@ func (c Config) validate() error {
 		{"PublishQueue.Messages", int64(c.PublishQueue.Messages)}, {"PublishQueue.Bytes", int64(c.PublishQueue.Bytes)},
 		{"PublishMaxAge", int64(c.PublishMaxAge)}, {"ReceiveQueue.Messages", int64(c.ReceiveQueue.Messages)},
 		{"ReceiveQueue.Bytes", int64(c.ReceiveQueue.Bytes)}, {"MaxMessage", int64(c.MaxMessage)},
-		{"HoldTimeout", int64(c.HoldTimeout)}, {"ProbeInterval", int64(c.ProbeInterval)}, {"ProbeTimeout", int64(c.ProbeTimeout)},
+		{"HoldTimeout", int64(c.HoldTimeout)}, {"GraceChannels", int64(c.GraceChannels)},
+		{"ProbeInterval", int64(c.ProbeInterval)}, {"ProbeTimeout", int64(c.ProbeTimeout)},
 	} {
 		if f.value < 0 {
 			return fmt.Errorf("redis: Config.%s is negative", f.name)

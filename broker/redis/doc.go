@@ -28,7 +28,8 @@
 // The node is subscribed to exactly the channels that it holds. Hold asks for them in batches that all callers share, and
 // returns when Redis has confirmed: what is published after that arrives. It waits for Config.HoldTimeout at most, since a
 // Redis that hangs must not keep clients out; what was not confirmed is told as a loss when it has been. What nobody holds
-// any more is given up after Config.ReleaseGrace. With Config.Patterns it is subscribed to everything.
+// any more is given up after Config.ReleaseGrace, or earlier when that is more than Config.GraceChannels. Short lists of
+// channels are asked for before long ones, so a client that connects does not wait for others that join a thousand rooms. With Config.Patterns it is subscribed to everything.
 //
 // # What is lost
 //

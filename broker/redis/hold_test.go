@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"runtime"
 	"strings"
 	"sync"
@@ -212,5 +214,122 @@ func TestPatternsHoldOthers(t *testing.T) {
 	server.Do("PUBLISH", "hearth:calls", string(protocol.AppendMessage(nil, m)))
 	if got := n.next().Event; got != "call" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestGraceIsBounded checks that clients that join and leave ever new rooms do not have ever more channels subscribed, however
+// long the grace, and that the channels released last are the ones that stay.
+func TestGraceIsBounded(t *testing.T) {
+	t.Parallel()
+	const most, rooms, some = 1 << 14, 3 << 14, 512 // most is the default
+	server := redistest.Start(t)
+	c := calm(t, server.URL())
+	c.ReleaseGrace = time.Hour
+	n := startNode(t, "n", c)
+	held := protocol.RoomChannel("held")
+	if err := n.Hold(ctx(t), held); err != nil {
+		t.Fatal(err)
+	}
+	var last string
+	for i := 0; i < rooms; i += some {
+		channels := make([]string, some)
+		for j := range channels {
+			last = protocol.RoomChannel(fmt.Sprint("room ", i+j))
+			channels[j] = last
+		}
+		if err := n.Hold(ctx(t), channels...); err != nil {
+			t.Fatal(err)
+		}
+		n.Release(channels...)
+	}
+	var channels int
+	await(t, "the end of most subscriptions", func() bool {
+		channels, _ = server.Subscriptions()
+		return channels <= most+3 // and broadcasts, probes, and what is held
+	})
+	if channels < most/2 {
+		t.Errorf("%d channels are left, want about %d", channels, most)
+	}
+	for channel, want := range map[string]int64{held: 1, last: 1, protocol.RoomChannel("room 0"): 0} {
+		m := server.Do("PUBSUB", "NUMSUB", channel)
+		answer, err := m.ToArray()
+		if err != nil || len(answer) != 2 {
+			t.Fatalf("%v, %v", answer, err)
+		}
+		if subscribers, _ := answer[1].AsInt64(); subscribers != want {
+			t.Errorf("%d subscribers of %s, want %d", subscribers, channel, want)
+		}
+	}
+	if h := n.Health(); h.State != broker.StateOK || h.Err != nil {
+		t.Errorf("health is %+v", h)
+	}
+}
+
+// TestFewGoFirst checks that what a client needs to connect does not wait until all the channels are subscribed that others
+// asked for before it, which may be many thousands.
+func TestFewGoFirst(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var mu sync.Mutex // guards sent
+	var sent strings.Builder
+	began := make(chan struct{}) // closed when the first of many is asked for
+	var once sync.Once
+	addr := serveClients(t, func(conn net.Conn) {
+		redis, err := net.Dial("tcp", server.Addr)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = redis.Close() }()
+		go func() { // ends with either connection
+			_, _ = io.Copy(conn, redis)
+			_ = conn.Close()
+		}()
+		b := make([]byte, 64<<10)
+		for {
+			n, err := conn.Read(b)
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			sent.Write(b[:n])
+			mu.Unlock()
+			if strings.Contains(string(b[:n]), "ws:room:many ") {
+				once.Do(func() { close(began) })
+			}
+			if _, err := redis.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	})
+	n := startNode(t, "n", calm(t, "redis://"+addr))
+	const holders, each = 20, 5000
+	var all sync.WaitGroup
+	for h := range holders {
+		all.Go(func() {
+			channels := make([]string, each)
+			for i := range channels {
+				channels[i] = protocol.RoomChannel(fmt.Sprintf("many %d %d", h, i))
+			}
+			if err := n.Hold(ctx(t), channels...); err != nil {
+				t.Errorf("hold: %v", err)
+			}
+		})
+	}
+	<-began
+	if err := n.Hold(ctx(t), protocol.ClientChannel("few"), protocol.RoomChannel("few")); err != nil {
+		t.Errorf("hold: %v", err)
+	}
+	all.Wait()
+	if channels, _ := server.Subscriptions(); channels != holders*each+4 { // and broadcasts, probes, and the few
+		t.Errorf("%d channels in Redis, want %d", channels, holders*each+4)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	before, _, found := strings.Cut(sent.String(), protocol.ClientChannel("few"))
+	if first := strings.Count(before, "ws:room:many "); !found || first > holders*each/2 {
+		t.Errorf("%d of %d channels were asked for first", first, holders*each)
+	} else {
+		t.Logf("%d channels were asked for first", first)
 	}
 }

@@ -31,7 +31,8 @@ type holds struct {
 	m    map[string]hold
 	peak int // most channels since m was made: a map that was large stays so, and is made anew
 
-	pending []string            // those in phase wanted; some may have been released since
+	urgent  []string            // those in phase wanted that go first; some may have been released since
+	pending []string            // those in phase wanted; the same
 	idle    fifo.Queue[idling]  // those in phase there that nobody holds, as they became so; some may be held again
 	refused map[string]struct{} // those in phase refused
 }
@@ -80,6 +81,21 @@ func (h *holds) hold(channel string, down bool) phase {
 	return v.phase
 }
 
+// hurry has a channel that is wanted asked for before those that are not urgent.
+func (h *holds) hurry(channel string) { h.urgent = append(h.urgent, channel) }
+
+// waiting reports whether there is something to ask for.
+func (h *holds) waiting() bool { return len(h.urgent) > 0 || len(h.pending) > 0 }
+
+// settled reports whether nothing more is to come of a channel that is held: it is subscribed, or refused.
+func (h *holds) settled(channel string) bool {
+	switch h.m[channel].phase {
+	case wanted, asking:
+		return false
+	}
+	return true
+}
+
 // release takes one holder back.
 func (h *holds) release(channel string, now time.Duration) {
 	v, held := h.m[channel]
@@ -120,19 +136,28 @@ func (h *holds) owe(channel string, now time.Duration) {
 	}
 }
 
-// take is what to ask for in this round.
-func (h *holds) take() []string {
-	pending := h.pending
-	h.pending = nil
-	kept := pending[:0]
-	for _, channel := range pending {
+// take is what to ask for in this round: what is urgent, and up to n channels of the rest.
+func (h *holds) take(n int) []string {
+	ask := h.asking(nil, h.urgent)
+	h.urgent = nil
+	some := h.pending[:min(n, len(h.pending))]
+	ask = h.asking(ask, some)
+	if h.pending = h.pending[len(some):]; len(h.pending) == 0 {
+		h.pending = nil // and its memory
+	}
+	return ask
+}
+
+// asking appends to ask those of the channels that are still wanted, once.
+func (h *holds) asking(ask, channels []string) []string {
+	for _, channel := range channels {
 		if v := h.m[channel]; v.phase == wanted {
 			v.phase = asking
 			h.put(channel, v)
-			kept = append(kept, channel)
+			ask = append(ask, channel)
 		}
 	}
-	return kept
+	return ask
 }
 
 // confirm notes that channels are subscribed. It returns those owed, and since when the first of them is.
@@ -194,18 +219,24 @@ func (h *holds) again(n int) {
 	}
 }
 
-// expired is what has been idle since before the given time: to be unsubscribed in this round.
-func (h *holds) expired(before time.Duration) []string {
+// expired is what has been idle since before the given time, and the oldest of what is idle beyond as many channels as may be:
+// up to n channels, to be unsubscribed in this round.
+func (h *holds) expired(before time.Duration, idle, n int) []string {
 	var channels []string
-	for first := h.idle.Peek(); first != nil && first.at <= before; first = h.idle.Peek() {
-		channel := h.idle.Pop().channel
+	for len(channels) < n {
+		first := h.idle.Peek()
+		if first == nil || first.at > before && h.idle.Len() <= idle {
+			break
+		}
+		channel, since := first.channel, first.at
+		h.idle.Pop()
 		v := h.m[channel]
 		v.queued = false
 		switch {
 		case v.phase == 0: // gone
 			continue
 		case v.count > 0 || v.phase != there: // held again
-		case v.at > before: // held again meanwhile, and released
+		case v.at > before && v.at > since: // held again meanwhile, and released
 			h.rest(channel, v, v.at)
 			continue
 		default:
@@ -229,7 +260,7 @@ func (h *holds) left(channels []string) {
 // restart is for a new connection, on which nothing is subscribed: everything that is held is wanted.
 func (h *holds) restart() {
 	m := make(map[string]hold)
-	h.pending, h.idle, h.refused = nil, fifo.Queue[idling]{}, nil
+	h.urgent, h.pending, h.idle, h.refused = nil, nil, fifo.Queue[idling]{}, nil
 	for channel, v := range h.m {
 		if v.count > 0 {
 			// The loss that is told of the connection covers what is owed.

@@ -39,7 +39,11 @@ func TestHoldsFollow(t *testing.T) {
 			h.confirm(ask, now)
 			under = false
 		}
-		begin := func() { ask, give, under = h.take(), h.expired(now-grace), true }
+		begin := func() {
+			ask = h.take(rapid.IntRange(0, 3).Draw(t, "channels"))
+			give = h.expired(now-grace, rapid.IntRange(0, 6).Draw(t, "idle channels"), rapid.IntRange(0, 6).Draw(t, "channels to give up"))
+			under = true
+		}
 		check := func() {
 			for c, n := range held {
 				v := h.m[c]
@@ -49,7 +53,7 @@ func TestHoldsFollow(t *testing.T) {
 				if v.phase == there && !redis[c] && !down {
 					t.Fatalf("%s counts as subscribed, and is not", c)
 				}
-				if n > 0 && v.phase == wanted && !down && !slices.Contains(h.pending, c) {
+				if n > 0 && v.phase == wanted && !down && !slices.Contains(h.pending, c) && !slices.Contains(h.urgent, c) {
 					t.Fatalf("%s is wanted, and nobody will ask for it", c)
 				}
 			}
@@ -59,7 +63,9 @@ func TestHoldsFollow(t *testing.T) {
 			now++
 			switch rapid.IntRange(0, 6).Draw(t, "what") {
 			case 0, 1:
-				h.hold(c, down)
+				if h.hold(c, down) == wanted && !down && rapid.Bool().Draw(t, "urgent") {
+					h.hurry(c)
+				}
 				held[c]++
 			case 2, 3:
 				h.release(c, now)
@@ -93,7 +99,7 @@ func TestHoldsFollow(t *testing.T) {
 		for range 3 {
 			h.again(100)
 			now += 2 * grace
-			begin()
+			ask, give, under = h.take(100), h.expired(now-grace, 100, 100), true
 			finish(func(string) bool { return false })
 			check()
 		}
@@ -115,14 +121,14 @@ func TestHoldsOwe(t *testing.T) {
 	h.hold("no", false)
 	h.hold("fine", false)
 	h.owe("late", 5)
-	asked := h.take()
+	asked := h.take(10)
 	h.refuse("no", 7)
 	if owed, since := h.confirm(asked, 8); !slices.Equal(owed, []string{"late"}) || since != 5 {
 		t.Errorf("owed %v since %v, want what was late, since 5", owed, since)
 	}
 	h.owe("fine", 9) // it is there: nothing is missing
 	h.again(10)
-	if owed, since := h.confirm(h.take(), 10); !slices.Equal(owed, []string{"no"}) || since != 7 {
+	if owed, since := h.confirm(h.take(10), 10); !slices.Equal(owed, []string{"no"}) || since != 7 {
 		t.Errorf("owed %v since %v, want what was refused, since 7", owed, since)
 	}
 }

@@ -56,7 +56,8 @@ type subscription struct {
 
 	endLinger func() // gives up a demoted master that is still listened to, if there is one, and waits for that
 
-	refusal error // the last that Redis had against a channel; owned by run
+	refusal   error // the last that Redis had against a channel; owned by run
+	restoring bool  // not all that was held when the connection was lost has been asked for again; owned by run
 
 	awaited atomic.Pointer[string] // sent, for the goroutine that reads
 
@@ -118,45 +119,67 @@ func (s *subscription) hold(ctx context.Context, channels []string) error {
 		s.mu.Unlock()
 		return broker.ErrClosed
 	}
-	var wait *round
 	for _, channel := range channels {
 		if s.covered(channel) {
 			continue
 		}
-		switch s.holds.hold(channel, s.down) {
-		case wanted:
-			wait = s.nextLocked()
-		case asking:
-			if wait == nil {
-				wait = s.current
-			}
-		case there, leaving, refused:
+		if s.holds.hold(channel, s.down) == wanted && !s.down && len(channels) <= urgentChannels {
+			s.holds.hurry(channel)
 		}
 	}
-	down := s.down
-	s.mu.Unlock()
-	if down {
+	if s.down {
+		s.mu.Unlock()
 		return fmt.Errorf("hold: %w", broker.ErrDown)
 	}
+	wait, rest := s.roundLocked(channels)
+	s.mu.Unlock()
 	err := ctx.Err()
 	if wait != nil && err == nil {
-		err = wait.over(ctx, s.config.HoldTimeout)
+		err = s.await(ctx, wait, rest)
 	}
 	return s.held(channels, err)
 }
 
-// over waits for the end of the round, for as long as both ctx and patience allow.
-func (r *round) over(ctx context.Context, patience time.Duration) error {
-	late := time.NewTimer(patience)
+// await waits for the round, and for those after it, until all of channels have had theirs, for as long as both ctx and
+// Config.HoldTimeout allow.
+func (s *subscription) await(ctx context.Context, wait *round, channels []string) error {
+	late := time.NewTimer(s.config.HoldTimeout)
 	defer late.Stop()
-	select {
-	case <-r.done:
-		return r.err
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-late.C:
-		return ErrSlow
+	for wait != nil {
+		select {
+		case <-wait.done:
+			if wait.err != nil {
+				return wait.err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late.C:
+			return ErrSlow
+		}
+		s.mu.Lock()
+		wait, channels = s.roundLocked(channels)
+		down := s.down
+		s.mu.Unlock()
+		if wait != nil && down {
+			return broker.ErrDown
+		}
 	}
+	return nil
+}
+
+// roundLocked is the next round to wait for, nil when none of channels needs one, and the channels that are not settled yet:
+// all from the first one that is not.
+func (s *subscription) roundLocked(channels []string) (*round, []string) {
+	for i, channel := range channels {
+		if s.holds.settled(channel) {
+			continue
+		}
+		if s.holds.m[channel].phase == asking && s.current != nil {
+			return s.current, channels[i:]
+		}
+		return s.nextLocked(), channels[i:]
+	}
+	return nil, nil
 }
 
 // held is what Hold returns. Whoever gets an error is owed the loss that there may be until the channels are there.

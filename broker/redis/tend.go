@@ -16,6 +16,11 @@ const (
 	commandChannels  = 512
 	exchangeCommands = 16
 
+	// A round asks for at most roundChannels, and first for those of each Hold that named no more than urgentChannels. So a
+	// client that connects does not wait behind the long lists of others.
+	roundChannels  = 1024
+	urgentChannels = 16
+
 	// retries is how many channels that Redis has refused are asked for again with each probe.
 	retries = 512
 )
@@ -118,8 +123,16 @@ func (s *subscription) restore(ctx context.Context, w *wire) error {
 	s.mu.Lock()
 	s.holds.restart()
 	s.down = false
+	left := len(s.holds.pending) // what comes meanwhile stands behind it
 	s.mu.Unlock()
-	return s.round(ctx, w)
+	const some = commandChannels * exchangeCommands
+	for s.restoring = true; s.restoring; left -= some {
+		s.restoring = left > some
+		if err := s.round(ctx, w, some); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // found tells of the loss.
@@ -145,7 +158,7 @@ func (s *subscription) tend(ctx context.Context, w *wire) error {
 	defer every.Stop()
 	for {
 		for s.due(t.idle) {
-			if err := s.round(ctx, w); err != nil {
+			if err := s.round(ctx, w, roundChannels); err != nil {
 				return err
 			}
 		}
@@ -185,7 +198,7 @@ func stoppedTimer() *time.Timer {
 func (s *subscription) due(idle *time.Timer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.holds.pending) > 0 || s.next != nil {
+	if s.holds.waiting() || s.next != nil || s.holds.idle.Len() > s.config.GraceChannels {
 		return true
 	}
 	first := s.holds.idle.Peek()
@@ -262,11 +275,14 @@ func (t *tending) missing() error {
 	return nil
 }
 
-// round asks for what is wanted, and gives up what nobody has held for a while.
-func (s *subscription) round(ctx context.Context, w *wire) error {
+// round asks for what is wanted: what is urgent, and up to n channels of the rest. Then it gives up what nobody has held for a
+// while.
+func (s *subscription) round(ctx context.Context, w *wire, n int) error {
 	s.mu.Lock()
 	now := time.Since(s.begun)
-	ask, give := s.holds.take(), s.holds.expired(now-s.config.ReleaseGrace)
+	ask := s.holds.take(n)
+	// At least as many go as come.
+	give := s.holds.expired(now-s.config.ReleaseGrace, s.config.GraceChannels, roundChannels+len(ask))
 	r := s.next
 	if r == nil {
 		r = &round{done: make(chan struct{})} // someone may join it
@@ -274,27 +290,29 @@ func (s *subscription) round(ctx context.Context, w *wire) error {
 	s.current, s.next = r, nil
 	s.mu.Unlock()
 
+	no, err := s.subscribe(ctx, w, ask)
+	if err != nil {
+		return err // fail ends the round
+	}
+	s.settle(r, ask, no)
 	stuck, err := s.send(ctx, w, give, commandChannels, func(channels []string) rueidis.Completed {
 		return w.redis.B().Unsubscribe().Channel(channels...).Build()
 	})
 	s.note(stuck)
-	var no []string
-	if err == nil {
-		no, err = s.subscribe(ctx, w, ask)
-	}
 	if err != nil {
-		return err // fail ends the round
+		return err
 	}
-	s.settle(r, ask, give, no)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holds.left(give)
 	return nil
 }
 
 // settle ends a round that Redis has answered.
-func (s *subscription) settle(r *round, ask, give, no []string) {
+func (s *subscription) settle(r *round, ask, no []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Since(s.begun)
-	s.holds.left(give)
 	for _, channel := range no {
 		s.holds.refuse(channel, now)
 	}
@@ -304,7 +322,10 @@ func (s *subscription) settle(r *round, ask, give, no []string) {
 		s.inbox.lose(broker.Loss{Channels: owed, Since: until.Add(since - now), Until: until, Cause: errUnasked})
 	}
 	var missing error
-	if len(s.holds.refused) > 0 {
+	switch {
+	case s.restoring:
+		missing = errSubscribing
+	case len(s.holds.refused) > 0:
 		missing = s.refusal
 	}
 	s.health.update(func() { s.health.whole = missing })
