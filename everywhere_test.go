@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/memory"
+	"github.com/hearthws/hearth/protocol"
 )
 
 // house is several servers on one bus, with clients: on each, one of u, and as many others as its number.
@@ -238,6 +240,44 @@ func TestJoinAsksNobody(t *testing.T) {
 		}
 		if n := one.Stats().RoomsRefused; n != 3 {
 			t.Errorf("%d rooms were refused", n)
+		}
+	})
+}
+
+// lossyBroker delivers nothing while it is cut.
+type lossyBroker struct {
+	*memory.Broker
+	receiver broker.Receiver
+	cut      atomic.Bool
+}
+
+func (b *lossyBroker) Start(ctx context.Context, r broker.Receiver) error {
+	b.receiver = r
+	deliver := r.Deliver
+	r.DeliverAll = nil
+	r.Deliver = func(m protocol.Message) {
+		if !b.cut.Load() {
+			deliver(m)
+		}
+	}
+	return b.Broker.Start(ctx, r)
+}
+
+// TestEverywhereAfterLoss: a server that has missed messages does not take those that it knows for all before it has asked.
+func TestEverywhereAfterLoss(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		lossy := &lossyBroker{Broker: bus.Broker()}
+		one := startPiped(t, config{Broker: lossy})
+		one.member("u")
+		time.Sleep(time.Minute)
+		lossy.cut.Store(true)
+		startPiped(t, config{Broker: bus.Broker()}).member("u") // its hello is lost
+		lossy.cut.Store(false)
+		lossy.receiver.Lost(broker.Loss{Since: time.Now(), Until: time.Now(), Cause: errCut})
+		if n, err := one.CountEverywhere(t.Context(), hearth.ToUser("u")); n != 2 || err != nil {
+			t.Errorf("%d, %v", n, err)
 		}
 	})
 }

@@ -151,7 +151,7 @@ func (cl *Cluster) begin(c *protocol.Call) (x *call, young time.Duration, err er
 	}
 	cl.last++
 	c.ID = cl.last
-	young = settle - time.Since(cl.begun)
+	young = settle - time.Since(cl.unsure)
 	x = &call{missing: make(map[string]bool, len(cl.peers)), done: make(chan struct{}), early: young > 0}
 	for id := range cl.peers {
 		x.expectLocked(id)
@@ -180,12 +180,13 @@ func (cl *Cluster) ask(ctx context.Context, x *call, c protocol.Call) {
 	}
 }
 
-// deafNow reports whether this node is known not to hear others.
+// deafNow reports whether this node does not hear others: now, or when it was last looked at. A broker that is closed says so
+// itself.
 func (cl *Cluster) deafNow() bool {
 	state := cl.cfg.Broker.Health().State
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	return state == broker.StateDown || state == broker.StateDegraded && cl.deaf
+	return state == broker.StateDown || state != broker.StateIdle && cl.deaf
 }
 
 // await blocks until all have answered, the call has failed, or ctx is done.
@@ -227,6 +228,9 @@ func (cl *Cluster) end(ctx context.Context, id uint64, x *call, n int, own error
 	slices.SortFunc(e.Failed, func(a, b Failure) int { return strings.Compare(a.Node, b.Node) })
 	if e.Cause == nil && (x.early || len(e.Missing) > 0) {
 		e.Cause = ctx.Err()
+	}
+	if e.Cause == nil && !cl.refused.IsZero() && time.Since(cl.refused) < silence {
+		e.Cause = errTooManyNodes
 	}
 	if e.Cause == nil && len(e.Failed) == 0 {
 		return n + x.clients, nil

@@ -26,15 +26,19 @@ const (
 	// hearing is how long a broker may take to say that it delivers what is for nodes.
 	hearing = time.Second
 
-	// settle is how long a new node waits for the answers to its hello before it takes those that it knows for all.
+	// settle is how long a node waits for the answers to its hello before it takes the nodes that it knows for all: when it is
+	// new, and when it may have missed the hello of another node.
 	settle = 500 * time.Millisecond
 
-	// maxPeers is how many other nodes are remembered; more are not believed.
+	// maxPeers is how many other nodes are remembered; more are not believed, and calls say so.
 	maxPeers = 1024
 
 	// helloPause is how soon the same node's hello is answered again.
 	helloPause = time.Second
 )
+
+// errTooManyNodes is the cause when a call cannot wait for all nodes.
+var errTooManyNodes = errors.New("cluster: more nodes than a node remembers")
 
 // ErrClosed is returned for calls while the node ends, or before it has begun.
 var ErrClosed = errors.New("cluster: node is not running")
@@ -68,10 +72,13 @@ type Cluster struct {
 	cancel context.CancelFunc
 
 	done sync.WaitGroup // announcing, and workers; added to under mu while running
+	lost chan struct{}  // holds one: messages for nodes may be missing
 
 	mu      sync.Mutex // guards the fields below; no other lock is taken under it
 	running bool
 	begun   time.Time // when Start did
+	unsure  time.Time // since when this node may not know all: it has asked, or is about to
+	refused time.Time // when a node was last not believed, because there are too many
 	deaf    bool      // when it was last looked at, what is for nodes did not come in
 	peers   map[string]*peer
 	calls   map[uint64]*call // of this node, not yet answered by all
@@ -92,22 +99,36 @@ func New(cfg Config) *Cluster {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.New()
 	}
-	c := &Cluster{cfg: cfg, peers: make(map[string]*peer), calls: make(map[uint64]*call)}
+	c := &Cluster{cfg: cfg, peers: make(map[string]*peer), calls: make(map[uint64]*call), lost: make(chan struct{}, 1)}
 	c.base, c.cancel = context.WithCancel(context.Background())
 	return c
 }
 
 // Start asks who else is there, and answers others from then on. The broker must have been started, with a receiver that
-// hands messages of TypeNodes and TypeNode to Deliver. What the broker can't confirm yet it goes on asking for: no error.
+// hands messages of TypeNodes and TypeNode to Deliver. What the broker can't confirm yet it goes on asking for: no error, but
+// calls fail until it is confirmed.
 func (c *Cluster) Start(ctx context.Context) {
-	if err := c.cfg.Broker.Hold(ctx, c.channels()...); err != nil {
+	err := c.cfg.Broker.Hold(ctx, c.channels()...)
+	if err != nil {
 		c.cfg.Log.Warn("broker has not confirmed the channels between nodes", "error", err)
 	}
 	c.mu.Lock()
-	c.running, c.begun = true, time.Now()
-	c.done.Go(c.announce) // ends with Close, which waits for it
+	c.running, c.begun, c.deaf = true, time.Now(), err != nil
+	c.done.Go(func() { c.announce(err == nil) }) // ends with Close, which waits for it
 	c.mu.Unlock()
 	c.say(protocol.NodeHello)
+}
+
+// Lost says that messages for nodes may be missing, among them the hello of a node that is new. It is the broker's; never
+// blocks. Until the others have had time to answer, calls do not take the nodes that are known for all.
+func (c *Cluster) Lost() {
+	c.mu.Lock()
+	c.unsure = time.Now()
+	c.mu.Unlock()
+	select {
+	case c.lost <- struct{}{}:
+	default:
+	}
 }
 
 // Close tells the others not to wait for this node, gives up what it does for them, and fails calls that are under way. It waits
@@ -129,14 +150,20 @@ func (c *Cluster) Close() {
 	c.done.Wait()
 }
 
-// announce tells the others, at intervals, that this node is there, and forgets those that have not done so.
-func (c *Cluster) announce() {
+// announce tells the others, at intervals, that this node is there, and forgets those that have not done so. heard says whether
+// this node hears them.
+func (c *Cluster) announce(heard bool) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	heard := true
+	asked := time.Time{}
 	for {
 		select {
 		case <-tick.C:
+		case <-c.lost:
+			heard = false
+			if time.Since(asked) < helloPause {
+				continue // nobody would answer; the next tick asks again
+			}
 		case <-c.base.Done():
 			return
 		}
@@ -151,7 +178,7 @@ func (c *Cluster) announce() {
 			c.excuse()
 		case !heard:
 			c.excuse()
-			event = protocol.NodeHello
+			event, asked = protocol.NodeHello, time.Now()
 		default:
 			c.forget(c.cfg.Clock.Now().Add(-silence))
 		}
@@ -161,13 +188,17 @@ func (c *Cluster) announce() {
 	}
 }
 
-// hears reports whether this node would hear the others. A broker that is degraded is asked: what it lacks may be some client's
-// room, for as long as it likes, and those that are gone must not be waited for until then.
+// hears reports whether this node would hear the others. A broker that is degraded is asked: what it lacks may be only the room
+// of a client, for any time, and calls should not wait for dead nodes until then. So is one that is ok again.
 func (c *Cluster) hears(state broker.State) (yes bool) {
+	c.mu.Lock()
+	was := !c.deaf
+	c.mu.Unlock()
 	switch state {
-	case broker.StateOK:
-		yes = true
-	case broker.StateDegraded:
+	case broker.StateOK, broker.StateDegraded:
+		if yes = state == broker.StateOK && was; yes {
+			break
+		}
 		ctx, cancel := context.WithTimeout(c.base, hearing)
 		defer cancel()
 		channels := c.channels()
@@ -208,8 +239,13 @@ func (c *Cluster) forget(since clock.Instant) {
 	}
 }
 
-// say announces this node to all.
+// say announces this node to all. With a hello it asks who they are.
 func (c *Cluster) say(event string) {
+	if event == protocol.NodeHello {
+		c.mu.Lock()
+		c.unsure = time.Now()
+		c.mu.Unlock()
+	}
 	c.publish(protocol.Message{Type: protocol.TypeNodes, Event: event}, c.presence)
 }
 
@@ -286,6 +322,7 @@ func (c *Cluster) met(m protocol.Message) error {
 	c.mu.Lock()
 	p := c.peers[m.ServerID]
 	if p == nil && len(c.peers) >= maxPeers {
+		c.refused = now
 		c.mu.Unlock()
 		return fmt.Errorf("node %s is one too many", m.ServerID)
 	}

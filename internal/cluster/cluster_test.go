@@ -93,7 +93,13 @@ func (f *fickle) become(s broker.State) {
 // newNode makes node number n, with n clients, started.
 func newNode(t *testing.T, bus *memory.Bus, n int) *node {
 	t.Helper()
-	x := &node{t: t, id: id(n), clients: n, broker: &fickle{Broker: bus.Broker(), state: broker.StateOK}}
+	return startNode(t, &fickle{Broker: bus.Broker(), state: broker.StateOK}, n)
+}
+
+// startNode is newNode with a broker of its own.
+func startNode(t *testing.T, b *fickle, n int) *node {
+	t.Helper()
+	x := &node{t: t, id: id(n), clients: n, broker: b}
 	x.Cluster = cluster.New(cluster.Config{
 		ID: x.id, Name: fmt.Sprint("node ", n), Broker: x.broker, Log: slog.New(slog.DiscardHandler), Answer: x.answer,
 	})
@@ -526,5 +532,45 @@ func TestFalseAnswers(t *testing.T) {
 		if n := <-result; n != 11 {
 			t.Errorf("%d clients", n)
 		}
+	})
+}
+
+// TestStartedDeaf: a node whose channels the broker has not confirmed does not take itself for the only one.
+func TestStartedDeaf(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		newNode(t, bus, 1)
+		two := startNode(t, &fickle{Broker: bus.Broker(), state: broker.StateOK, refusal: errors.New("no answer in time")}, 2)
+		time.Sleep(time.Second)
+		begin := time.Now()
+		if n, err := two.count(t.Context()); n != 2 || !errors.Is(err, broker.ErrDown) || time.Since(begin) > 0 {
+			t.Errorf("%d, %v after %v", n, err, time.Since(begin))
+		}
+		two.broker.refuse(nil)
+		time.Sleep(6 * time.Second)
+		two.counts(3)
+	})
+}
+
+// TestTooManyNodes: a call that cannot wait for all nodes says so, until they have been silent for as long as others are.
+func TestTooManyNodes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		one := newNode(t, memory.NewBus(memory.Config{}), 1)
+		for i := range 1 + 1024 {
+			_ = one.Deliver(protocol.Message{ServerID: id(100 + i), Type: protocol.TypeNodes, Event: "hello", Data: json.RawMessage(`{"name":"x"}`)})
+		}
+		for i := range 1024 {
+			_ = one.Deliver(protocol.Message{ServerID: id(100 + i), Type: protocol.TypeNodes, Event: "bye", Data: json.RawMessage(`{"name":"x"}`)})
+		}
+		time.Sleep(time.Second)
+		n, err := one.count(t.Context())
+		var e *cluster.Error
+		if n != 1 || !errors.As(err, &e) || e.Cause == nil || len(e.Missing) > 0 {
+			t.Errorf("%d, %v", n, err)
+		}
+		time.Sleep(20 * time.Second)
+		one.counts(1)
 	})
 }

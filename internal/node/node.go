@@ -276,7 +276,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		return err
 	}
 	if n.cfg.Broker != nil {
-		r := broker.Receiver{ServerID: n.id, Deliver: n.deliver, DeliverAll: n.deliverAll, Lost: n.lost}
+		r := broker.Receiver{ServerID: n.id, Deliver: n.deliver, DeliverAll: n.deliverAll, Lost: n.brokerLost}
 		if err := n.cfg.Broker.Start(ctx, r); err != nil {
 			return fmt.Errorf("broker: %w", err)
 		}

@@ -46,6 +46,14 @@ func (n *Node) lossReaders() []*lossReader {
 	return readers
 }
 
+// brokerLost takes a report of the broker. Messages between nodes may be among what is missing.
+func (n *Node) brokerLost(l broker.Loss) {
+	if l.Channels == nil || slices.Contains(l.Channels, protocol.NodesChannel) || slices.Contains(l.Channels, protocol.NodeChannel(n.id)) {
+		n.cluster.Lost()
+	}
+	n.lost(l)
+}
+
 // lost takes a report of messages of other nodes that may be missing: from the broker, and from delivery on this node. It never
 // blocks: the readers get the report on goroutines of their own.
 func (n *Node) lost(l broker.Loss) {
