@@ -112,7 +112,8 @@ func (c *Client[M]) Join(ctx context.Context, rooms ...string) error {
 func (c *Client[M]) Leave(rooms ...string) { c.s.Leave(rooms...) }
 
 // Disconnect closes the client with a code (1000, 1001, 1007 to 1014, or 3000 to 4999 for the application's own) and a
-// reason, cut to 123 bytes, behind what has been sent to it. ErrNotConnected when it has gone.
+// reason, cut to 123 bytes, behind what has been sent to it. Messages of the client that wait for
+// Message are dropped (Stats.MessagesDiscarded). ErrNotConnected when it has gone.
 func (c *Client[M]) Disconnect(code int, reason string) error {
 	if err := protocol.CheckCloseCode(code); err != nil {
 		return fmt.Errorf("disconnect: %w", err)

@@ -52,10 +52,13 @@ func (s *Server[A, M]) Start(ctx context.Context) error {
 	return nil
 }
 
-// Shutdown ends the server: handshakes are answered with 503, clients closed with 1001 behind what was sent to them,
-// callbacks finished, the Disconnected ones included, goroutines waited for, and the broker is closed. When ctx is done before
-// that, connections are cut and the callbacks' contexts cancelled, and its error is returned. ErrNotRunning when there is
-// nothing to end. A server can't be started again.
+// Shutdown ends the server: handshakes are answered with 503, messages that have been received are
+// handled, clients are closed with 1001 behind what was sent to them, callbacks finished, the
+// Disconnected ones included, goroutines waited for, and the broker is closed. When ctx is done before
+// that, the callbacks' contexts are cancelled, messages that wait are dropped
+// (Stats.MessagesDiscarded), connections are cut, and ctx's error is returned. ErrNotRunning when
+// there is nothing to end. A server can't be started again. A callback must not wait for Shutdown,
+// which waits for the callback.
 func (s *Server[A, M]) Shutdown(ctx context.Context) error {
 	if err := s.node.Shutdown(ctx); err != nil {
 		return fmt.Errorf("shutdown: %w", err)

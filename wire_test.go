@@ -36,8 +36,11 @@ const (
 // answer is how long a test waits for what should come at once: on a machine that has a lot else to do, too.
 const answer = time.Minute
 
-const handshake = "GET /ws HTTP/1.1\r\nHost: hearth.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+const (
+	handshakeHead = "GET /ws HTTP/1.1\r\nHost: hearth.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+	handshake = handshakeHead + "\r\n"
+)
 
 // rawWire speaks frames by hand.
 type rawWire struct {
@@ -48,9 +51,14 @@ type rawWire struct {
 
 // upgrade makes the handshake, with whatever else is to follow in the same segment.
 func upgrade(conn net.Conn, early ...byte) (*rawWire, error) {
+	return upgradeWith(conn, "", early...)
+}
+
+// upgradeWith is upgrade with more header lines.
+func upgradeWith(conn net.Conn, header string, early ...byte) (*rawWire, error) {
 	wrote := make(chan error, 1)
 	go func() { // ends when the server has read, or the connection
-		_, err := conn.Write(append([]byte(handshake), early...))
+		_, err := conn.Write(append([]byte(handshakeHead+header+"\r\n"), early...))
 		wrote <- err
 	}()
 	w := &rawWire{conn: conn, in: bufio.NewReaderSize(conn, 512)}

@@ -317,9 +317,9 @@ func (n *Node) Running() bool {
 	return n.phase == running
 }
 
-// Shutdown ends the node: clients are closed with 1001, callbacks get until ctx is done, and everything is waited for
-// that can be. The error is ctx's when connections had to be cut then, or callbacks were still running. ErrNotRunning
-// when it was not.
+// Shutdown ends the node: clients are closed with 1001 once their messages are handled, callbacks get until ctx is done, and
+// everything is waited for that can be. The error is ctx's when connections had to be cut then, or callbacks were still
+// running. ErrNotRunning when it was not.
 func (n *Node) Shutdown(ctx context.Context) error {
 	if !n.move(running, draining) {
 		return ErrNotRunning
@@ -330,7 +330,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		n.cluster.Close()
 	}
 	for _, s := range n.sessions() {
-		s.Close(protocol.CloseGoingAway, protocol.ReasonGoingAway)
+		s.Shutdown()
 	}
 	err := errors.Join(n.servers.shutdown(ctx), n.drain(ctx))
 	n.env.Lobby.Close()
@@ -370,7 +370,7 @@ func (n *Node) drain(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	n.cancel()
+	n.abandon(drained)
 	if err := n.closeTransports(); err != nil {
 		return errors.Join(ctx.Err(), err)
 	}
@@ -379,6 +379,24 @@ func (n *Node) drain(ctx context.Context) error {
 		return ctx.Err()
 	case <-time.After(grace):
 		return fmt.Errorf("callbacks are still running: %w", ctx.Err())
+	}
+}
+
+// abandon cancels the callbacks, drops the messages that no callback has begun with, and closes the clients that waited for
+// those. The loops get a moment to send the close frames.
+func (n *Node) abandon(drained <-chan struct{}) {
+	n.env.Abandoned.Store(true)
+	n.cancel()
+	late := n.sessions()
+	if len(late) == 0 {
+		return
+	}
+	for _, s := range late {
+		s.Close(protocol.CloseGoingAway, protocol.ReasonGoingAway)
+	}
+	select {
+	case <-drained:
+	case <-time.After(grace):
 	}
 }
 

@@ -203,7 +203,10 @@ func (s *Session) open(c *seal.Cipher, data []byte) (protocol.Envelope, bool) {
 	return e, ok
 }
 
-// inClear closes an encrypted client that has sent in clear what it may not.
+// inClear closes an encrypted client that has sent in clear what it may not. What came behind that is
+// not handled.
 func (s *Session) inClear() {
-	s.CloseFor(&s.env.Stats.InClear, protocol.ClosePolicyViolation, reasonInClear)
+	s.end(ending{
+		code: protocol.ClosePolicyViolation, reason: reasonInClear, counter: &s.env.Stats.InClear, drop: true,
+	})
 }

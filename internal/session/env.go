@@ -66,6 +66,9 @@ type Env struct {
 	EncryptionRequired bool // close a client that the handshake gives no keys
 	EncryptedOnly      bool // close an encrypted client that sends in clear anything but heartbeats
 
+	Abandoned atomic.Bool // set when a shutdown has waited long enough: what waits is dropped
+	inflating turnstile
+
 	// Running counts the sessions that have not ended and the authentications under way: a shutdown waits for it.
 	Running sync.WaitGroup
 }
@@ -99,4 +102,6 @@ type Stats struct {
 	BrokerLost      atomic.Uint64 // messages that it is known to have missed
 	Resyncs         atomic.Uint64 // clients that were told so
 	MessagesUnheard atomic.Uint64 // there is no message callback, or the event is the system's
+
+	MessagesDiscarded atomic.Uint64 // received, and not handled because the session ended
 }

@@ -49,6 +49,8 @@ type peer struct {
 	addr netip.AddrPort
 	lane *hub.Lane
 
+	abandon func() // set by tests that need it
+
 	mu      sync.Mutex // guards the fields below
 	out     []byte
 	paused  bool
@@ -58,10 +60,13 @@ type peer struct {
 // idOf is the id of the nth session of a bench.
 func idOf(n int) hub.ID { return hub.ID{byte(n >> 8), byte(n)} }
 
-func (b *bench) open(addr string) *peer {
+func (b *bench) open(addr string) *peer { return b.openWith(addr, false) }
+
+// openWith is open of a client that has agreed on compression, or has not.
+func (b *bench) openWith(addr string, deflate bool) *peer {
 	b.ids++
 	p := &peer{addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 1), lane: b.env.Hub.Lane(0)}
-	p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: p.lane, ID: idOf(b.ids), Remote: p.addr})
+	p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: p.lane, ID: idOf(b.ids), Remote: p.addr, Deflate: deflate})
 	b.all = append(b.all, p)
 	return p
 }

@@ -1,14 +1,18 @@
 package session
 
-// rare is what a session has at its beginning, at its end, and when somebody waits for that. In between, which is nearly
-// always, it has none.
+// rare is what a session has at its beginning, at its end, when its end is awaited, and while the
+// client sends faster than it is handled. An idle authenticated session has none.
 type rare struct {
-	guest *guest        // until authenticated
-	done  chan struct{} // closed at the end; made when somebody asks
-	end   *end          // once it has ended
+	guest   *guest        // until authenticated
+	done    chan struct{} // closed at the end; made when somebody asks
+	end     *end          // once it has ended
+	rest    []byte        // read, and not parsed because the client was paused; at most one read
+	parsing bool          // a worker parses what was rest
+	ending  *ending       // how the session ends once all that has been received is handled
 }
 
-// An end is how a session did. The flags are guarded by Session.mu; the rest does not change once that has been given up.
+// An end is how a session did. The flags are guarded by Session.mu; the rest does not change once
+// that has been given up.
 type end struct {
 	code   int
 	reason string
@@ -35,7 +39,13 @@ func (s *Session) guestLocked() *guest {
 
 // welcomeLocked makes the session no guest any more.
 func (s *Session) welcomeLocked() {
-	if s.rare.guest = nil; s.rare.done == nil {
+	s.rare.guest = nil
+	s.tidyLocked()
+}
+
+// tidyLocked gives rare back if there is nothing in it.
+func (s *Session) tidyLocked() {
+	if r := s.rare; r != nil && r.guest == nil && r.done == nil && r.end == nil && r.rest == nil && !r.parsing && r.ending == nil {
 		s.rare = nil
 	}
 }

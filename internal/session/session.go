@@ -1,29 +1,28 @@
-// Package session is the state machine of one client: it authenticates, joins and leaves rooms, sends messages to the
-// application, and ends. No sockets: bytes come through Data, frames go out through the hub.
+// Package session is the state machine of one client: it authenticates, joins and leaves rooms,
+// sends messages to the application, and ends. No sockets: bytes come through Data, frames go out
+// through the hub.
 //
-// What the socket brings is cut into messages on the goroutine that reads (an event loop: it must not wait), and
-// queued. Everything else happens in the order of arrival on a goroutine of the Pool, at most one a session at a time.
-// The authenticate callback runs beside that, since a client is answered while it is being decided upon (protocol §4).
+// What the socket brings is cut into messages on the goroutine that reads (an event loop: it must
+// not wait), and queued. Everything else happens in the order of arrival on a goroutine of the
+// Pool, at most one a session at a time. The authenticate callback runs beside that, since a client
+// is answered while it is being decided upon (protocol §4).
 package session
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
 )
 
-// Session is one client, from its connection to its end. It is the connection's transport.Handler and the hub's member.
-// A server holds as many as it has clients, most of them idle: keep it within 208 bytes.
+// Session is one client, from its connection to its end. It is the connection's transport.Handler
+// and the hub's member. A server holds as many as it has clients, most of them idle: keep it within
+// 208 bytes.
 type Session struct {
 	// Set by Open, then read-only.
 	env       *Env
@@ -32,12 +31,15 @@ type Session struct {
 
 	member hub.Member // its fields have owners of their own
 
-	in ws.Endpoint // owned by the goroutine that calls Data
+	// Owned by the goroutine that calls Data; of the worker that parses the rest of a read while
+	// Data is not called.
+	in ws.Endpoint
 
 	lastRead   atomic.Int64 // a clock.Instant: any byte
 	lastActive atomic.Int64 // a clock.Instant: a message
 
-	// A protocol.State. Written with mu held; value and admitted do not change between authenticated and the end.
+	// A protocol.State. Written with mu held; value and admitted do not change between
+	// authenticated and the end.
 	state  atomic.Uint32
 	queued uint32 // what queue costs, in bytes; guarded by mu, and here because there is room
 
@@ -48,7 +50,7 @@ type Session struct {
 	holding  bool       // messages wait until the connected callback has returned
 	paused   bool       // not read from, until the queue is shorter
 	slow     bool       // has had messages dropped, and has not caught up since
-	pongs    uint8      // queued by this call of Data; owned by its goroutine, and here because there is room
+	pongs    uint8      // queued by this call of Data; owned by the owner of in, and here because there is room
 	pinged   uint8      // pings since it fell silent; owned by the sweep, and here because there is room
 	queue    queue
 	value    any   // what the authenticate callback made of it
@@ -67,7 +69,8 @@ type Opening struct {
 	Answer   []byte // to the handshake: what the client gets first; nil: nothing
 }
 
-// Open makes the session of a new connection, which Stats.Connections has counted already: its place was reserved.
+// Open makes the session of a new connection, which Stats.Connections has counted already: its
+// place was reserved.
 func Open(env *Env, o Opening) *Session {
 	now := int64(env.Clock.Now())
 	s := &Session{env: env, connected: env.Clock.Age(), looped: o.Looped}
@@ -97,33 +100,10 @@ func Open(env *Env, o Opening) *Session {
 // conn is the session's connection.
 func (s *Session) conn() transport.Conn { return s.member.Link().(transport.Conn) }
 
-// Data takes bytes from the socket. It is transport.Handler's.
-func (s *Session) Data(b []byte, now clock.Instant) {
-	s.lastRead.Store(int64(now))
-	s.pongs = 0
-	switch s.State() {
-	case protocol.StateDisconnected:
-		return // closing: what still comes is nobody's
-	case protocol.StateAuthenticated:
-		s.in.SetMessageLimit(s.env.Limits.Payload)
-	}
-	if err := s.in.Feed(b, (*inbound)(s)); err != nil {
-		s.violated(err)
-	}
-}
-
-// violated closes a client that broke the rules of the WebSocket protocol.
-func (s *Session) violated(err error) {
-	var violation *ws.CloseError
-	if errors.As(err, &violation) {
-		s.env.Stats.ProtocolErrors.Add(1)
-		s.Close(violation.Code, violation.Reason)
-	}
-}
-
-// Ended is told that the client has closed its side: what it was sent before still goes out. It is transport.Handler's.
+// Ended is told that the client has closed its side: what it was sent before still goes out. It is
+// transport.Handler's.
 func (s *Session) Ended() bool {
-	if s.finish(closeAbnormal, "", fromPeer) {
+	if s.finish(ending{code: closeAbnormal}) {
 		s.member.Finish(nil)
 	}
 	return true // whoever was first to finish it has queued the end, or is about to
@@ -134,7 +114,7 @@ func (s *Session) Drained() { s.member.Drained() }
 
 // Closed is told that the socket is gone. It is transport.Handler's.
 func (s *Session) Closed(error) {
-	s.finish(closeAbnormal, "", fromPeer)
+	s.finish(ending{code: closeAbnormal})
 	s.env.Stats.Connections.Add(-1)
 	s.mu.Lock()
 	s.rare.end.gone = true
@@ -142,80 +122,6 @@ func (s *Session) Closed(error) {
 	s.mu.Unlock()
 	if retired {
 		s.env.Running.Done()
-	}
-}
-
-// closeAbnormal stands for a close frame that never came (RFC 6455 §7.1.5).
-const closeAbnormal = 1006
-
-// inbound is a Session as the ws.Handler of its endpoint: called within Data.
-type inbound Session
-
-var heartbeat = []byte(`{"event":"heartbeat"}`)
-
-func (in *inbound) Message(_ ws.Opcode, payload []byte) {
-	s := (*Session)(in)
-	s.lastActive.Store(s.lastRead.Load())
-	s.env.Stats.MessagesIn.Add(1)
-	beat := bytes.Equal(payload, heartbeat) // the most frequent message of all has no effect but that it came
-
-	s.mu.Lock()
-	g := s.guestLocked()
-	eager := g != nil && g.messages >= s.env.Limits.UnauthenticatedCount
-	if !eager && !s.endedLocked() {
-		if g != nil {
-			g.messages++
-		}
-		if !beat {
-			s.enqueueLocked(payload)
-		}
-	}
-	s.mu.Unlock()
-	if eager {
-		s.CloseFor(&s.env.Stats.TooEager, protocol.ClosePolicyViolation, reasonTooEager)
-	}
-}
-
-func (s *Session) enqueueLocked(payload []byte) {
-	s.queue.push(bytes.Clone(payload))
-	s.queued += uint32(len(payload) + overhead)
-	if int(s.queued) > s.env.Limits.Queue && !s.paused {
-		s.paused = true
-		s.conn().Pause()
-	}
-	if s.idleLocked() {
-		s.running = true
-		if s.looped {
-			s.env.Pool.Defer(s)
-		} else {
-			s.env.Pool.Submit(s)
-		}
-	}
-}
-
-const reasonTooEager = "Too many messages before authentication"
-
-func (in *inbound) Ping(payload []byte) {
-	s := (*Session)(in)
-	// A client that does not take our pongs gets no more of them, and one that floods us with pings fewer: not every ping
-	// asks for an answer (RFC 6455 §5.5.3), and a read may hold ten thousand.
-	if s.pongs < maxPongs && s.member.Buffered() < maxPongBacklog {
-		s.pongs++
-		s.member.Control(ws.AppendFrame(nil, ws.OpPong, payload))
-	}
-}
-
-const (
-	maxPongBacklog = 4096 // bytes
-	maxPongs       = 64   // of one read
-)
-
-func (in *inbound) Pong([]byte) {}
-
-func (in *inbound) Close(code int, reason string) {
-	s := (*Session)(in)
-	if s.finish(code, reason, fromPeer) {
-		s.member.Finish(ws.AppendClose(nil, code, ""))
 	}
 }
 
@@ -237,74 +143,6 @@ func (s *Session) Refused(n int) {
 	}
 }
 
-// Close ends the session from this side, with a close frame behind what has been sent to it. It reports false when the session
-// had ended already. Messages of the client that no callback has begun with are dropped. Any goroutine; never blocks.
-func (s *Session) Close(code int, reason string) bool { return s.CloseFor(nil, code, reason) }
-
-// CloseFor is Close for what counter counts: one that ends the session is counted before the close frame can be seen.
-func (s *Session) CloseFor(counter *atomic.Uint64, code int, reason string) bool {
-	if !s.finish(code, reason, fromHere) {
-		return false
-	}
-	if counter != nil {
-		counter.Add(1)
-	}
-	s.member.Finish(ws.AppendClose(nil, code, reason))
-	return true
-}
-
-// Abort ends the session without a close frame: for a peer that is there no more. Any goroutine; never blocks.
-func (s *Session) Abort() { s.conn().Abort() }
-
-type side bool
-
-const (
-	fromHere side = false
-	fromPeer side = true
-)
-
-// finish makes the state disconnected and forgets the client everywhere, once. What an authenticated client sent before it
-// left is still handled.
-func (s *Session) finish(code int, reason string, by side) bool {
-	s.mu.Lock()
-	if s.endedLocked() {
-		s.mu.Unlock()
-		return false
-	}
-	r := s.rareLocked()
-	r.end = &end{code: code, reason: reason}
-	s.state.Store(uint32(protocol.StateDisconnected))
-	if by == fromHere || !s.admitted {
-		s.queue, s.queued = queue{}, 0
-	}
-	if r.done != nil {
-		close(r.done)
-	}
-	if s.paused {
-		s.paused = false
-		s.conn().Resume()
-	}
-	g := r.guest
-	r.guest = nil
-	// Before the disconnected callback can run: who asks there whether the user has other clients must not find this one.
-	user, rooms, member := s.env.Hub.Remove(&s.member)
-	r.end.rooms = rooms
-	if s.admitted || s.running {
-		s.scheduleLocked()
-	} else {
-		r.end.final = true // nothing has run for it, nothing will
-	}
-	s.mu.Unlock()
-
-	if g != nil {
-		s.env.Lobby.leave(g)
-	}
-	if member {
-		s.release(s.channels(user, rooms))
-	}
-	return true
-}
-
 func (s *Session) endedLocked() bool { return s.State() == protocol.StateDisconnected }
 
 // scheduleLocked gives the session to the pool, if there is something to do and nobody is at it.
@@ -315,64 +153,75 @@ func (s *Session) scheduleLocked() {
 	}
 }
 
-// idleLocked reports whether there is something to do that nobody is at.
+// idleLocked reports whether there is something to do that no worker does.
 func (s *Session) idleLocked() bool {
-	return !s.running && !s.holding && (!s.queue.empty() || s.endedLocked())
+	return !s.running && !s.holding && (!s.queue.empty() || s.endedLocked() || s.owesLocked())
 }
 
-// share is how many messages a session may have handled before others get their turn.
-const share = 64
+// owesLocked reports whether something is to be done once the queue is empty.
+func (s *Session) owesLocked() bool {
+	return s.rare != nil && (s.rare.rest != nil || s.rare.ending != nil)
+}
 
-// run handles what is queued. It is the Pool's, never runs twice at the same time, and may block in callbacks.
+const (
+	// share is how many messages a session may have handled before others get their turn,
+	// shareBytes how many bytes, inflated; a single message may be larger.
+	share      = 64
+	shareBytes = 256 << 10
+)
+
+// run handles what is queued. It is the Pool's, never runs twice at the same time, and may block in
+// callbacks.
 func (s *Session) run() {
-	for range share {
-		payload, ok := s.next()
+	for n, bytes := 0, 0; n < share && bytes < shareBytes; n++ {
+		m, ok := s.next()
 		if !ok {
 			return
 		}
-		s.handle(payload)
+		bytes += s.handle(m)
 	}
 	s.env.Pool.Submit(s)
 }
 
-// next takes the oldest message, or signs off: for good, with the disconnected callback, when the session has ended.
-func (s *Session) next() (payload []byte, ok bool) {
+// next takes the oldest message. False: there is nothing to do, and nothing runs for the session.
+func (s *Session) next() (m message, ok bool) {
 	s.mu.Lock()
-	if !s.queue.empty() && !s.holding {
-		payload = s.queue.pop()
-		s.queued -= uint32(len(payload) + overhead)
-		if s.paused && int(s.queued) <= s.env.Limits.Queue/2 {
-			now := int64(s.env.Clock.Now()) // the server has not listened meanwhile
-			s.lastRead.Store(now)
-			s.lastActive.Store(now)
-			s.paused = false
-			s.conn().Resume()
+	for !s.holding {
+		if s.env.Abandoned.Load() {
+			s.mu.Unlock()
+			s.discarded(s.drop())
+			s.mu.Lock()
 		}
-		s.mu.Unlock()
-		return payload, true
+		switch {
+		case !s.queue.empty():
+			m = s.queue.pop()
+			s.queued -= uint32(len(m.payload) + overhead)
+			behind := (s.paused || s.owesLocked()) && int(s.queued) <= s.env.Limits.Queue/2
+			s.mu.Unlock()
+			if behind {
+				s.catchUp()
+			}
+			return m, true
+		case s.rare != nil && s.rare.rest != nil:
+			s.mu.Unlock()
+			s.catchUp()
+			s.mu.Lock()
+		case s.endedLocked():
+			s.mu.Unlock()
+			s.signOff()
+			return m, false
+		case s.owesLocked():
+			e := *s.rare.ending
+			s.mu.Unlock()
+			s.end(e)
+			s.mu.Lock()
+		default:
+			s.running = false
+			s.mu.Unlock()
+			return m, false
+		}
 	}
-	if !s.endedLocked() || s.holding {
-		s.running = false
-		s.mu.Unlock()
-		return nil, false
-	}
-	e := s.rare.end
-	told := e.told
-	e.told = true
+	s.running = false
 	s.mu.Unlock()
-
-	if s.admitted && !told && s.env.Calls.Disconnected != nil {
-		s.guard("disconnected", func(ctx context.Context) error {
-			s.env.Calls.Disconnected(ctx, s, e.code, e.reason)
-			return nil
-		})
-	}
-	s.mu.Lock()
-	e.final = true // running stays set: nothing is scheduled any more
-	retired := e.gone
-	s.mu.Unlock()
-	if retired {
-		s.env.Running.Done()
-	}
-	return nil, false
+	return m, false
 }

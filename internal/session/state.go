@@ -12,8 +12,20 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// handle does what a message asks for: itself, or what is encrypted in it.
-func (s *Session) handle(payload []byte) {
+// handle does what a message asks for, inflated and decrypted. It returns how many bytes the message has.
+func (s *Session) handle(m message) (size int) {
+	payload := m.payload
+	if m.deflate != 0 {
+		var ok bool
+		if payload, ok = s.inflate(m); !ok {
+			return len(m.payload)
+		}
+	}
+	s.handlePayload(payload)
+	return len(payload)
+}
+
+func (s *Session) handlePayload(payload []byte) {
 	cipher := s.member.Cipher() // not nil only for who was admitted
 	e, ok := s.parse(payload)
 	switch {

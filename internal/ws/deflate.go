@@ -5,29 +5,37 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/flate"
 )
 
 const (
-	// flushTail is what a sender cuts from the end of each compressed message (RFC 7692 §7.2.1): the length of the empty
-	// stored block that a flush ends with.
+	// flushTail is what a sender cuts from the end of each compressed message (RFC 7692 §7.2.1):
+	// the length of the empty stored block that a flush ends with.
 	flushTail = "\x00\x00\xff\xff"
 
-	// inflateTail is what is put back to read one: the flush tail, and a final empty block for a clean end of stream.
+	// inflateTail is what is put back to read one: the flush tail, and a final empty block for a
+	// clean end of stream.
 	inflateTail = flushTail + "\x01" + flushTail
 
-	// maxStreams is how many final blocks a message may have. RFC 7692 §7.2.1 allows them anywhere, and each means to
-	// start again with a copy of the window, so that tiny ones by the thousand would cost gigabytes of copying.
+	// maxStreams is how many final blocks a message may have. RFC 7692 §7.2.1 allows them anywhere,
+	// and each means to start again with a copy of the window, so that tiny ones by the thousand
+	// would cost gigabytes of copying.
 	maxStreams = 16
 
 	window = 32 << 10
 
-	// maxPooled is the longest buffer that goes back to a pool, in bytes: more than a message of the default limit needs.
+	// inflatePiece is how much is inflated between two calls of yield, in bytes.
+	inflatePiece = 64 << 10
+
+	// maxPooled is the longest buffer that goes back to a pool, in bytes: more than a message of
+	// the default limit needs.
 	maxPooled = 256 << 10
 
-	// deflateLevel 2 is where klauspost/compress is both faster and smaller than at 1, measured on JSON events of 256 bytes
-	// to 100 KB (0.6 to 0.3 of the size, at 80 to 470 MB/s); 6 saves another 5 % for up to three times the work.
+	// deflateLevel 2 is where klauspost/compress is both faster and smaller than at 1, measured on
+	// JSON events of 256 bytes to 100 KB (0.6 to 0.3 of the size, at 80 to 470 MB/s); 6 saves
+	// another 5 % for up to three times the work.
 	deflateLevel = 2
 )
 
@@ -36,11 +44,30 @@ var (
 	errNoGain  = errors.New("compressed message is not smaller")
 )
 
-// Inflaters (about 40 KB each) and deflaters (900 KB) exist only while they work, one for each goroutine that does.
+// Inflaters (about 40 KB each) and deflaters (900 KB) exist only while they work, one for each
+// goroutine that does.
 var (
 	inflaters = sync.Pool{New: func() any { return new(inflater) }}
 	deflaters = sync.Pool{New: func() any { return new(deflater) }}
 )
+
+// InflateMessage inflates a message that DeferredHandler.Compressed was given, and checks that text
+// is UTF-8. The result is the caller's. It fails with a *CloseError: 1009 as soon as there are more
+// than limit bytes, 1007 when the payload is not DEFLATE or the text not UTF-8. yield is called
+// each time that another 64 KiB have been inflated. Any goroutine; blocks no longer than yield
+// does.
+func InflateMessage(op Opcode, payload []byte, limit int, yield func()) ([]byte, error) {
+	f := inflaters.Get().(*inflater)
+	defer f.release()
+	out, err := f.inflate(payload, limit, yield)
+	if err != nil {
+		return nil, err
+	}
+	if op == OpText && !utf8.Valid(out) {
+		return nil, errNotUTF8()
+	}
+	return bytes.Clone(out), nil
+}
 
 // An inflater inflates one message at a time. Nothing is carried from one to the next.
 type inflater struct {
@@ -48,11 +75,14 @@ type inflater struct {
 	in    bytes.Reader  // the one reader that flate reads without going through an interface for each byte
 	src   []byte        // the message and inflateTail
 	out   []byte
+	yield func() // called after each piece; nil: not called
 }
 
-// inflate returns payload inflated, valid until release. It fails with 1009 as soon as there are more than limit bytes,
-// and with 1007 when payload is not DEFLATE: the frames are sound, what is in them is not what was agreed.
-func (f *inflater) inflate(payload []byte, limit int) ([]byte, error) {
+// inflate returns payload inflated, valid until release. It fails with 1009 as soon as there are
+// more than limit bytes, and with 1007 when payload is not DEFLATE: the frames are sound, what is
+// in them is not what was agreed.
+func (f *inflater) inflate(payload []byte, limit int, yield func()) ([]byte, error) {
+	f.yield = yield
 	if len(payload) == 0 {
 		return nil, nil // strictly one zero byte (RFC 7692 §7.2.3.6), but some send none, and mean the same
 	}
@@ -60,7 +90,8 @@ func (f *inflater) inflate(payload []byte, limit int) ([]byte, error) {
 	f.in.Reset(f.src)
 	f.out = f.out[:0]
 	for range maxStreams {
-		// A stream that follows a final block may point back over it, as long as it is the same message.
+		// A stream that follows a final block may point back over it, as long as it is the same
+		// message.
 		f.reset(f.out[max(0, len(f.out)-window):])
 		if err := f.stream(limit); err != nil {
 			if errors.Is(err, errTooLong) {
@@ -68,8 +99,8 @@ func (f *inflater) inflate(payload []byte, limit int) ([]byte, error) {
 			}
 			return nil, invalidPayload("compressed data is corrupt")
 		}
-		// With all of the tail unread the message ended with a final block, without the empty block that should follow.
-		// There is nothing else that it could mean.
+		// With all of the tail unread the message ended with a final block, without the empty block
+		// that should follow. There is nothing else that it could mean.
 		if left := f.in.Len(); left == 0 || left == len(inflateTail) {
 			return f.out, nil
 		}
@@ -86,9 +117,14 @@ func (f *inflater) reset(dict []byte) {
 	_ = f.flate.(flate.Resetter).Reset(&f.in, dict)
 }
 
-// stream appends to out up to the end of a final block, and keeps out to limit bytes, and one that proves the excess.
+// stream appends to out up to the end of a final block, and keeps out to limit bytes, and one that
+// proves the excess.
 func (f *inflater) stream(limit int) error {
-	for {
+	for next := len(f.out) + inflatePiece; ; {
+		if f.yield != nil && len(f.out) >= next {
+			f.yield()
+			next = len(f.out) + inflatePiece
+		}
 		if len(f.out) == cap(f.out) {
 			size := min(max(2*cap(f.out), 4<<10), limit+1)
 			f.out = append(make([]byte, 0, size), f.out...)
@@ -116,6 +152,7 @@ func (f *inflater) release() {
 		f.out = nil
 	}
 	f.in.Reset(nil)
+	f.yield = nil
 	inflaters.Put(f)
 }
 
@@ -126,8 +163,8 @@ type deflater struct {
 	limit int
 }
 
-// deflate returns payload compressed as RFC 7692 §7.2.1 says, valid until release, or errNoGain when that is not less
-// than limit bytes.
+// deflate returns payload compressed as RFC 7692 §7.2.1 says, valid until release, or errNoGain
+// when that is not less than limit bytes.
 func (d *deflater) deflate(payload []byte, limit int) ([]byte, error) {
 	d.out, d.limit = d.out[:0], limit+len(flushTail)
 	if d.flate == nil {

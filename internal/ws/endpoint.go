@@ -5,29 +5,45 @@ import (
 	"unicode/utf8"
 )
 
-// DefaultMessageLimit is the longest message that an Endpoint takes when nothing else was said, in bytes.
+// DefaultMessageLimit is the longest message that an Endpoint takes when nothing else was said, in
+// bytes.
 const DefaultMessageLimit = 128 << 10
 
-// A Handler is told what Feed found, in order. Payloads are valid only during the call, and may be changed in place.
-// A Handler may call SetMessageLimit and Stop, and must not call Feed.
+// A Handler is told what Feed found, in order. Payloads are valid only during the call, and may be
+// changed in place. A Handler may call SetMessageLimit, Pause and Stop, and must not call Feed or
+// Parse.
 type Handler interface {
-	// Message is a complete message: unmasked, inflated, and UTF-8 when op is OpText. op is OpText or OpBinary.
+	// Message is a complete message: unmasked, inflated, and UTF-8 when op is OpText. op is OpText
+	// or OpBinary.
 	Message(op Opcode, payload []byte)
 
-	// Ping wants a pong with the same payload, of at most MaxControlPayload bytes (RFC 6455 §5.5.2).
+	// Ping wants a pong with the same payload, of at most MaxControlPayload bytes (RFC 6455
+	// §5.5.2).
 	Ping(payload []byte)
 
 	// Pong is an answer to a ping, or a sign of life that nobody asked for (RFC 6455 §5.5.3).
 	Pong(payload []byte)
 
-	// Close is a valid close frame, and the last call: what follows is ignored. code is CloseNoStatus when the frame had
-	// none.
+	// Close is a valid close frame, and the last call: what follows is ignored. code is
+	// CloseNoStatus when the frame had none.
 	Close(code int, reason string)
 }
 
-// An Endpoint is the receiving half of one connection. It keeps 16 bytes, and more only from a Feed that ends inside a
-// frame or a fragmented message until the Feed that completes it. The zero Endpoint is a server without compression
-// and with DefaultMessageLimit. It is owned by one goroutine at a time.
+// A DeferredHandler is a Handler that inflates messages itself, later and on another goroutine: a
+// few bytes may inflate to MaxPayload, and the goroutine that reads must not be held up by that.
+type DeferredHandler interface {
+	Handler
+
+	// Compressed is called instead of Message for a complete message that is compressed. payload is
+	// unmasked and not inflated; it is valid only during the call. InflateMessage gives what
+	// Message would have been given, or its error.
+	Compressed(op Opcode, payload []byte)
+}
+
+// An Endpoint is the receiving half of one connection. It keeps 16 bytes, and more only from a Feed
+// that ends inside a frame or a fragmented message until the Feed that completes it. The zero
+// Endpoint is a server without compression and with DefaultMessageLimit. It is owned by one
+// goroutine at a time.
 type Endpoint struct {
 	part  *partial // nil unless something is incomplete
 	limit uint32   // of a message, in bytes; 0 means DefaultMessageLimit
@@ -40,11 +56,12 @@ const (
 	flagClient flags = 1 << iota
 	flagDeflate
 	flagStopped // by a violation, a close frame or Stop
+	flagPaused  // by Pause
 )
 
-// NewEndpoint makes an Endpoint for one end of a connection. limit is the longest message it takes, in bytes after
-// inflating; 0 or less means DefaultMessageLimit. deflate says that permessage-deflate was agreed, without context takeover
-// by the peer (RFC 7692 §7.1.1).
+// NewEndpoint makes an Endpoint for one end of a connection. limit is the longest message it takes,
+// in bytes after inflating; 0 or less means DefaultMessageLimit. deflate says that
+// permessage-deflate was agreed, without context takeover by the peer (RFC 7692 §7.1.1).
 func NewEndpoint(role Role, limit int, deflate bool) Endpoint {
 	var e Endpoint
 	if role == Client {
@@ -57,8 +74,8 @@ func NewEndpoint(role Role, limit int, deflate bool) Endpoint {
 	return e
 }
 
-// SetMessageLimit changes the longest message that is taken, in bytes after inflating, for all frames that begin from
-// now on. 0 or less means DefaultMessageLimit; the most is 1 GiB.
+// SetMessageLimit changes the longest message that is taken, in bytes after inflating, for all
+// frames that begin from now on. 0 or less means DefaultMessageLimit; the most is 1 GiB.
 func (e *Endpoint) SetMessageLimit(n int) { e.limit = uint32(min(max(n, 0), 1<<30)) }
 
 // Stop makes the Endpoint forget what is incomplete and ignore whatever is fed to it from now on.
@@ -67,20 +84,42 @@ func (e *Endpoint) Stop() {
 	e.flags |= flagStopped
 }
 
-// Feed takes the next bytes of the connection, cut anywhere, and calls h for all that they complete. b is unmasked in
-// place and not kept. A violation comes back as a *CloseError with code 1002, 1007 or 1009, as soon as the bytes that
-// prove it are there; h has been called for what came before. After an error, a close frame or Stop, Feed does nothing
-// and returns nil.
+// Pause ends the call of Parse that is under way when h returns. For a Handler, within one of its
+// calls.
+func (e *Endpoint) Pause() { e.flags |= flagPaused }
+
+// Feed takes the next bytes of the connection, cut anywhere, and calls h for all that they
+// complete. b is unmasked in place and not kept. A violation comes back as a *CloseError with code
+// 1002, 1007 or 1009, as soon as the bytes that prove it are there; h has been called for what came
+// before. After an error, a close frame or Stop, Feed does nothing and returns nil. It ignores
+// Pause.
 func (e *Endpoint) Feed(b []byte, h Handler) error {
-	for len(b) > 0 && !e.has(flagStopped) {
-		n, err := e.step(b, h)
+	for len(b) > 0 {
+		n, err := e.Parse(b, h)
 		if err != nil {
-			e.Stop()
 			return err
 		}
 		b = b[n:]
 	}
 	return nil
+}
+
+// Parse is Feed for a Handler that calls Pause. It returns how many bytes of b it has taken: all of
+// them, unless it was paused. The next call must begin with the others, which are unchanged.
+func (e *Endpoint) Parse(b []byte, h Handler) (n int, err error) {
+	e.flags &^= flagPaused
+	for n < len(b) && !e.has(flagPaused|flagStopped) {
+		used, err := e.step(b[n:], h)
+		n += used
+		if err != nil {
+			e.Stop()
+			return len(b), err
+		}
+	}
+	if e.has(flagStopped) {
+		return len(b), nil
+	}
+	return n, nil
 }
 
 func (e *Endpoint) has(f flags) bool { return e.flags&f != 0 }
@@ -94,12 +133,12 @@ func (e *Endpoint) max() int {
 	return int(e.limit)
 }
 
-// maxFrames bounds the frames of one message, so that fragments of next to nothing cannot go on for ever: 16 bytes
-// each for the longest message, and 128 for those who write in tiny pieces.
+// maxFrames bounds the frames of one message, so that fragments of next to nothing cannot go on for
+// ever: 16 bytes each for the longest message, and 128 for those who write in tiny pieces.
 func maxFrames(limit int) int { return 128 + limit/16 }
 
-// maxCompressed bounds a message before it is inflated. DEFLATE adds 5 bytes to 64 KiB that don't compress; the
-// rest is room for senders that flush often.
+// maxCompressed bounds a message before it is inflated. DEFLATE adds 5 bytes to 64 KiB that don't
+// compress; the rest is room for senders that flush often.
 func maxCompressed(limit int) int { return limit + limit/8 + 64 }
 
 // step takes one frame, or a part of one, from the start of b, and returns how many bytes that was.
@@ -128,8 +167,8 @@ func (e *Endpoint) step(b []byte, h Handler) (int, error) {
 	return used + hd.length, err
 }
 
-// header reads a header from b, or from what is kept of one together with b. used is how much of b it took. When it
-// is incomplete all of b has been kept.
+// header reads a header from b, or from what is kept of one together with b. used is how much of b
+// it took. When it is incomplete all of b has been kept.
 func (e *Endpoint) header(b []byte, hd *header) (used int, ok bool, err error) {
 	p := e.part
 	if p == nil || p.headLen == 0 {
@@ -219,11 +258,15 @@ func (e *Endpoint) finish(p *partial, h Handler) error {
 
 // deliver hands over a message, the first checked bytes of which are known to be UTF-8.
 func (e *Endpoint) deliver(op Opcode, compressed bool, payload []byte, checked int, h Handler) error {
+	if d, ok := h.(DeferredHandler); ok && compressed {
+		d.Compressed(op, payload)
+		return nil
+	}
 	if compressed {
 		f := inflaters.Get().(*inflater)
 		defer f.release()
 		var err error
-		if payload, err = f.inflate(payload, e.max()); err != nil {
+		if payload, err = f.inflate(payload, e.max(), nil); err != nil {
 			return err
 		}
 	}

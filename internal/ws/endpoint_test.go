@@ -266,3 +266,82 @@ func TestCloseErrorText(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// pauser pauses its Endpoint at whatever it hears.
+type pauser struct {
+	recorder
+	e *ws.Endpoint
+}
+
+func (p *pauser) Message(op ws.Opcode, b []byte) { p.e.Pause(); p.recorder.Message(op, b) }
+func (p *pauser) Ping(b []byte)                  { p.e.Pause(); p.recorder.Ping(b) }
+
+// TestPause: after each call the rest of the input is untouched, and parsing goes on from there.
+func TestPause(t *testing.T) {
+	t.Parallel()
+	input := join(masked(fin|text, "a"), masked(text, "b"), masked(fin|ping, "in between"), masked(fin|cont, "c"),
+		masked(fin|rsv1|text, deflated("compressed")), masked(fin|binmsg, "d"), masked(fin|pong, ""), masked(fin|text, "e"))
+	want := fed(side{deflate: true}.endpoint(), input)
+	for cut := range input {
+		e := side{deflate: true}.endpoint()
+		p := &pauser{e: e}
+		for _, b := range [][]byte{bytes.Clone(input[:cut]), bytes.Clone(input[cut:])} {
+			for before := len(p.events); len(b) > 0; before = len(p.events) {
+				n, err := e.Parse(b, p)
+				if err != nil || n == 0 {
+					t.Fatalf("cut at %d: %d bytes taken, %v", cut, n, err)
+				}
+				if n < len(b) && len(p.events) > before+2 { // a pong does not pause it
+					t.Fatalf("cut at %d: %v, without a pause", cut, p.events[before:])
+				}
+				b = b[n:]
+			}
+		}
+		if !slices.Equal(p.events, want) {
+			t.Fatalf("cut at %d: got %v, want %v", cut, p.events, want)
+		}
+	}
+}
+
+// deferrer inflates what is compressed itself.
+type deferrer struct {
+	recorder
+	yields int
+}
+
+func (d *deferrer) Compressed(op ws.Opcode, b []byte) {
+	out, err := ws.InflateMessage(op, b, 300_000, func() { d.yields++ })
+	if err != nil {
+		d.events = append(d.events, errorEvent(err))
+		return
+	}
+	d.Message(op, out)
+}
+
+// TestDeferredHandler: a message that is inflated later is the same, and so is what is wrong with it.
+func TestDeferredHandler(t *testing.T) {
+	t.Parallel()
+	long := deflated(strings.Repeat("x", 300_000))
+	for name, frames := range map[string][]byte{
+		"short":      masked(fin|rsv1|text, deflated("hello")),
+		"empty":      masked(fin|rsv1|text, ""),
+		"fragments":  join(masked(rsv1|binmsg, long[:20]), masked(fin|ping, "p"), masked(fin|cont, long[20:])),
+		"too long":   masked(fin|rsv1|text, deflated(strings.Repeat("x", 300_001))),
+		"no UTF-8":   masked(fin|rsv1|text, deflated("\xff")),
+		"binary":     masked(fin|rsv1|binmsg, deflated("\xff")),
+		"no DEFLATE": masked(fin|rsv1|text, "\xff\xff"),
+		"plain":      masked(fin|text, "plain"),
+	} {
+		s := side{limit: 300_000, deflate: true}
+		d := &deferrer{}
+		if err := s.endpoint().Feed(bytes.Clone(frames), d); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if want := fed(s.endpoint(), frames); !slices.Equal(d.events, want) {
+			t.Errorf("%s: got %v, want %v", name, d.events, want)
+		}
+		if (d.yields > 3) != (name == "fragments" || name == "too long") {
+			t.Errorf("%s: %d pauses", name, d.yields)
+		}
+	}
+}

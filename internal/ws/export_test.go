@@ -15,6 +15,6 @@ func Held(e *Endpoint) int {
 // Inflate inflates one message to at most limit bytes, and returns how large the buffer for it became.
 func Inflate(payload []byte, limit int) (out []byte, held int, err error) {
 	f := new(inflater)
-	out, err = f.inflate(payload, limit)
+	out, err = f.inflate(payload, limit, nil)
 	return out, cap(f.out), err
 }

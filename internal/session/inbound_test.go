@@ -1,0 +1,136 @@
+package session_test
+
+import (
+	"bytes"
+	"compress/flate"
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// gated is a bench whose message callbacks wait for one element of the channel each.
+func gated() (b *bench, gate chan struct{}, handled *[]string) {
+	gate, handled = make(chan struct{}), new([]string)
+	b = newBench(session.LobbyConfig{}, session.Callbacks{
+		Message: func(_ context.Context, _ *session.Session, e protocol.Envelope) error {
+			<-gate
+			*handled = append(*handled, e.Event)
+			return nil
+		},
+	})
+	return b, gate, handled
+}
+
+func deflated(s string) []byte {
+	var b bytes.Buffer
+	w, _ := flate.NewWriter(&b, flate.BestCompression)
+	_, _ = w.Write([]byte(s))
+	_ = w.Flush()
+	return bytes.TrimSuffix(b.Bytes(), []byte("\x00\x00\xff\xff"))
+}
+
+func compressed(payload []byte) []byte {
+	return ws.AppendMaskedFrame(nil, ws.OpText, true, payload)
+}
+
+// TestDataInflatesNothing: what is compressed is looked at in its turn, on a worker. Until then the
+// loop knows nothing of it.
+func TestDataInflatesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, gate, handled := gated()
+		p := b.openWith("10.0.0.1", true)
+		p.authenticated()
+		p.say("first", 1)
+		p.Data(compressed(deflated(`{"event":"second"}`)), 0)
+		p.Data(compressed([]byte{0xff, 0xff}), 0)
+		p.say("late", 1)
+		synctest.Wait()
+		if s := p.State(); s != protocol.StateAuthenticated {
+			t.Errorf("the client is %v before its messages are handled", s)
+		}
+		close(gate)
+		synctest.Wait()
+		if s := p.State(); s != protocol.StateDisconnected || fmt.Sprint(*handled) != "[first second]" {
+			t.Errorf("the client is %v after %v", s, *handled)
+		}
+		if s := b.env.Stats; s.ProtocolErrors.Load() != 1 || s.MessagesDiscarded.Load() != 1 {
+			t.Errorf("%d protocol errors, %d messages dropped", s.ProtocolErrors.Load(), s.MessagesDiscarded.Load())
+		}
+		b.close()
+	})
+}
+
+// TestRest: what is left of a read when a client is paused is parsed later, for as long as it
+// counts.
+func TestRest(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		end     func(p *peer)
+		handled bool // all of it
+	}{
+		"goes on":       {func(*peer) {}, true},
+		"peer has gone": {func(p *peer) { p.Ended() }, true},
+		"too silent":    {func(p *peer) { p.CloseFor(nil, 4002, "") }, true},
+		"shutdown":      {func(p *peer) { p.Shutdown() }, true},
+		"closed":        {func(p *peer) { p.Close(4000, "") }, false},
+		"abandoned":     {func(p *peer) { p.Shutdown(); p.abandon() }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b, gate, handled := gated()
+				b.env.Limits.Queue = 2000
+				p := b.member()
+				p.abandon = func() { b.env.Abandoned.Store(true) }
+				const messages = 500
+				var read []byte
+				for i := range messages {
+					read = append(read, ws.AppendMaskedFrame(nil, ws.OpText, false, fmt.Appendf(nil, `{"event":"%d"}`, i))...)
+				}
+				p.Data(read, 0)
+				synctest.Wait()
+				if n := b.env.Stats.MessagesIn.Load(); n > 30 || !p.isPaused() {
+					t.Errorf("%d messages were parsed; paused %v", n, p.isPaused())
+				}
+				gate <- struct{}{}
+				tt.end(p)
+				close(gate)
+				synctest.Wait()
+				if n := len(*handled); tt.handled && n != messages || !tt.handled && n > 2 {
+					t.Errorf("%d messages handled", n)
+				}
+				for i, e := range *handled {
+					if e != fmt.Sprint(i) {
+						t.Fatalf("message %d is %s", i, e)
+					}
+				}
+				if s := b.env.Stats; s.MessagesIn.Load()-1 != uint64(len(*handled))+s.MessagesDiscarded.Load() {
+					t.Errorf("%d of %d messages handled, %d dropped", len(*handled), s.MessagesIn.Load()-1, s.MessagesDiscarded.Load())
+				}
+				if ended := p.State() == protocol.StateDisconnected; name == "shutdown" && !ended || p.isPaused() && ended {
+					t.Errorf("ended %v, paused %v", ended, p.isPaused())
+				}
+				b.close()
+			})
+		})
+	}
+}
+
+// TestEndedParsesNothing: a session that is closed while a read is parsed looks at nothing behind
+// that.
+func TestEndedParsesNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(session.LobbyConfig{}, session.Callbacks{})
+	defer b.close()
+	p := b.open("10.0.0.1")
+	p.Data(bytes.Repeat(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"heartbeat"}`)), 1028), 0)
+	if n := b.env.Stats.MessagesIn.Load(); n != 17 || p.State() != protocol.StateDisconnected {
+		t.Errorf("%d messages were parsed of a client that may send 16; it is %v", n, p.State())
+	}
+}

@@ -1,0 +1,52 @@
+package session
+
+import (
+	"runtime"
+	"sync"
+
+	"github.com/hearthws/hearth/internal/ws"
+)
+
+// A turnstile lets half of the processors inflate, at least one. Few bytes inflate to many: with
+// every processor at that, event loops would wait for one, as Go's scheduler lets a goroutine run
+// for 10 ms. Those who wait go in their order.
+type turnstile struct {
+	once   sync.Once
+	places chan struct{}
+}
+
+func (t *turnstile) enter() {
+	t.once.Do(func() { t.places = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)) })
+	t.places <- struct{}{}
+}
+
+func (t *turnstile) leave() { <-t.places }
+
+// yield lets those who wait go first.
+func (t *turnstile) yield() {
+	t.leave()
+	t.enter()
+}
+
+// inflate returns a message as it is without compression. False: it is dropped. A message against
+// the rules ends the session as it would have on arrival: what came behind it is not handled.
+func (s *Session) inflate(m message) (payload []byte, ok bool) {
+	limit := s.env.Limits.UnauthenticatedPayload
+	if s.wasAdmitted() {
+		limit = s.env.Limits.Payload
+	}
+	s.env.inflating.enter()
+	payload, err := ws.InflateMessage(m.deflate, m.payload, limit, s.env.inflating.yield)
+	s.env.inflating.leave()
+	if err == nil {
+		return payload, true
+	}
+	if e := s.violation(err); e != nil {
+		e.drop = true
+		if !s.end(*e) { // the peer has closed meanwhile
+			s.env.Stats.BadMessages.Add(1)
+			s.discarded(s.drop())
+		}
+	}
+	return nil, false
+}
