@@ -153,9 +153,19 @@ type Identity[M any] struct {
 	Metadata M      // kept with the client, see Client.Metadata
 }
 
-// Message is an event that a client has sent.
+// Message is an event that a client has sent. In JSON it is what the client sent: {"event":…,"data":…,"id":…}, without
+// what is absent.
 type Message struct {
+	// Event is never empty. A lone half of a surrogate pair, which JavaScript allows in strings, is kept as three bytes that
+	// are not valid UTF-8 (protocol.ParseString): a send with this name gives it to clients as it came.
 	Event string
-	Data  json.RawMessage // as it came, digits untouched; nil when there was none
-	ID    json.RawMessage // as it came; nil when there was none
+
+	Data json.RawMessage // as it came, digits untouched; nil when there was none
+	ID   json.RawMessage // as it came; nil when there was none
 }
+
+// MarshalJSON returns m as protocol.Envelope does.
+func (m Message) MarshalJSON() ([]byte, error) { return protocol.Envelope(m).MarshalJSON() }
+
+// UnmarshalJSON reads what a client might send. The error is that of protocol.ParseEnvelope.
+func (m *Message) UnmarshalJSON(b []byte) error { return (*protocol.Envelope)(m).UnmarshalJSON(b) }

@@ -9,6 +9,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hearthws/hearth/protocol"
@@ -165,6 +166,20 @@ func (s State) String() string {
 		return "down"
 	}
 	return "unknown"
+}
+
+// MarshalText returns the name that String returns, in JSON too.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads such a name.
+func (s *State) UnmarshalText(text []byte) error {
+	for state := StateIdle; state <= StateDown; state++ {
+		if state.String() == string(text) {
+			*s = state
+			return nil
+		}
+	}
+	return fmt.Errorf("broker: unknown state %.40q", text)
 }
 
 // Health is how a broker is, and what it has done since it was made.

@@ -130,7 +130,8 @@ func EncodeData(v any) (json.RawMessage, error) {
 }
 
 // appendString appends s as JSON.stringify writes it: short escapes where there are any, \u00xx in lower case for other
-// control characters, everything else as it is. Bytes that are not UTF-8 become U+FFFD.
+// control characters and unpaired surrogates (see ParseString), everything else as it is. Other bytes that are not UTF-8
+// become U+FFFD.
 func appendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	for {
@@ -140,9 +141,13 @@ func appendString(dst []byte, s string) []byte {
 			return append(dst, '"')
 		}
 		r, n := utf8.DecodeRuneInString(s)
-		if r < utf8.RuneSelf {
+		switch {
+		case r < utf8.RuneSelf:
 			dst = appendEscaped(dst, s[0])
-		} else {
+		case n == 1 && surrogate(s):
+			dst = append(dst, '\\', 'u', 'd', hexDigits[s[1]>>2&15], hexDigits[s[1]<<2&12|s[2]>>4&3], hexDigits[s[2]&15])
+			n = 3
+		default:
 			dst = utf8.AppendRune(dst, r)
 		}
 		s = s[n:]
@@ -159,6 +164,13 @@ func plain(s string) int {
 	return len(s)
 }
 
+// surrogate reports whether s begins with what ParseString makes of an unpaired surrogate.
+func surrogate(s string) bool {
+	return len(s) >= 3 && s[0] == 0xED && s[1]&0xE0 == 0xA0 && s[2]&0xC0 == 0x80
+}
+
+const hexDigits = "0123456789abcdef"
+
 func appendEscaped(dst []byte, c byte) []byte {
 	switch c {
 	case '"', '\\':
@@ -174,6 +186,5 @@ func appendEscaped(dst []byte, c byte) []byte {
 	case '\t':
 		return append(dst, '\\', 't')
 	}
-	const hex = "0123456789abcdef"
-	return append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+	return append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 }

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 )
@@ -16,7 +17,7 @@ var (
 
 // An Envelope is one message from a client, or to one.
 type Envelope struct {
-	// Event is never empty after ParseEnvelope.
+	// Event is never empty after ParseEnvelope. Unpaired surrogates are kept as ParseString keeps them.
 	Event string
 
 	// Data is the JSON text of the data as it was sent, digits and spaces untouched; nil when absent, which null is not.
@@ -24,6 +25,22 @@ type Envelope struct {
 
 	// ID is the JSON text of the id, of whatever type; nil when absent. The protocol gives it no meaning.
 	ID json.RawMessage
+}
+
+// MarshalJSON returns e as it goes over the wire, without what is absent.
+func (e Envelope) MarshalJSON() ([]byte, error) {
+	b := AppendEvent(nil, e.Event, e.Data)
+	if len(e.ID) > 0 {
+		b = append(append(b[:len(b)-1], `,"id":`...), e.ID...)
+		b = append(b, '}')
+	}
+	return b, nil
+}
+
+// UnmarshalJSON is ParseEnvelope of a copy.
+func (e *Envelope) UnmarshalJSON(b []byte) (err error) {
+	*e, err = ParseEnvelope(bytes.Clone(b))
+	return err
 }
 
 // ParseEnvelope reads one message. It accepts what JSON.parse accepts, up to MaxDepth: of equal keys the last counts,

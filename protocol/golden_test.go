@@ -22,13 +22,13 @@ type (
 		Text    string
 		Base64  []byte // instead of Text, for what is no text
 		Outcome string // "syntax", "no event", or empty for an envelope
-		Event   string
+		Event   text
 		Data    *string
 		ID      *string
 	}
 	outgoingVector struct {
 		Name      string
-		Event     string
+		Event     text
 		Data      *string
 		Connected *struct {
 			ID, UserID            string
@@ -46,13 +46,18 @@ type (
 		Canonical bool // writing the message gives Text again
 		Channel   string
 		Message   *struct {
-			ServerID, Type, Target, Event string
-			Data                          *string
-			Exclude                       []string
+			ServerID, Type string
+			Target, Event  text
+			Data           *string
+			Exclude        []string
 		}
 	}
 	roomVectors struct {
-		Names    []struct{ Name, Room, Refused string }
+		Names []struct {
+			Name    string
+			Room    text
+			Refused string
+		}
 		Requests []struct {
 			Name, Data string
 			Rooms      []string
@@ -67,6 +72,18 @@ type (
 		Close   int
 	}
 )
+
+// text is a string that may have unpaired surrogates, as those of JavaScript.
+type text string
+
+func (t *text) UnmarshalJSON(b []byte) error {
+	s, ok := protocol.ParseString(b)
+	if !ok {
+		return errors.New("not a string")
+	}
+	*t = text(s)
+	return nil
+}
 
 func golden[T any](t testing.TB, file string) (v T) {
 	t.Helper()
@@ -104,7 +121,7 @@ func TestEnvelopes(t *testing.T) {
 			if want, ok := outcomes[v.Outcome]; !ok || err != want {
 				t.Fatalf("error %v, want outcome %q", err, v.Outcome)
 			}
-			want := protocol.Envelope{Event: v.Event, Data: raw(v.Data), ID: raw(v.ID)}
+			want := protocol.Envelope{Event: string(v.Event), Data: raw(v.Data), ID: raw(v.ID)}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -128,7 +145,7 @@ func TestOutgoing(t *testing.T) {
 			case v.Error != "":
 				got = protocol.AppendError(got, &protocol.Error{Message: v.Error})
 			default:
-				got = protocol.AppendEvent(got, v.Event, raw(v.Data))
+				got = protocol.AppendEvent(got, string(v.Event), raw(v.Data))
 			}
 			if diff := cmp.Diff("before"+v.Wire, string(got)); diff != "" {
 				t.Error(diff)
@@ -153,7 +170,7 @@ func TestMessages(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := protocol.Message{ServerID: w.ServerID, Type: got.Type, Target: w.Target, Event: w.Event, Data: raw(w.Data), Exclude: w.Exclude}
+			want := protocol.Message{ServerID: w.ServerID, Type: got.Type, Target: string(w.Target), Event: string(w.Event), Data: raw(w.Data), Exclude: w.Exclude}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -170,10 +187,10 @@ func TestMessages(t *testing.T) {
 func TestRooms(t *testing.T) {
 	t.Parallel()
 	vectors := golden[roomVectors](t, "rooms.json")
-	refusals := map[string]error{"": nil, "empty": protocol.ErrRoomEmpty, "too long": protocol.ErrRoomTooLong, "reserved": protocol.ErrRoomReserved}
+	refusals := map[string]error{"": nil, "empty": protocol.ErrRoomEmpty, "too long": protocol.ErrRoomTooLong, "reserved": protocol.ErrRoomReserved, "not valid": protocol.ErrRoomInvalid}
 	for _, v := range vectors.Names {
-		if want, ok := refusals[v.Refused]; !ok || protocol.CheckRoom(v.Room) != want {
-			t.Errorf("%s: %v, want %q", v.Name, protocol.CheckRoom(v.Room), v.Refused)
+		if want, ok := refusals[v.Refused]; !ok || protocol.CheckRoom(string(v.Room)) != want {
+			t.Errorf("%s: %v, want %q", v.Name, protocol.CheckRoom(string(v.Room)), v.Refused)
 		}
 	}
 	for _, v := range vectors.Requests {

@@ -74,7 +74,24 @@ func shortText(raw []byte) []byte {
 	return appendUnescaped(nil, inner)
 }
 
-// unquote is the text of a valid JSON string, which raw is with its quotes. Unpaired surrogates become U+FFFD.
+// ParseString returns the text of raw, which must be a JSON string. Strings of JavaScript may hold halves of surrogate
+// pairs, which JSON writes as escapes and UTF-8 cannot express. Each becomes the three bytes that UTF-8 would need for it
+// (WTF-8), so that different strings stay different. Such a text is not valid UTF-8. This package writes those bytes as
+// the same escape again.
+func ParseString(raw []byte) (text string, ok bool) {
+	s := scanner{text: raw}
+	if s.token() != '"' {
+		return "", false
+	}
+	start := s.at
+	if !s.value(MaxDepth) {
+		return "", false
+	}
+	end := s.at
+	return unquote(raw[start:end]), s.finished()
+}
+
+// unquote is ParseString of what is known to be a JSON string, which raw is with its quotes.
 func unquote(raw []byte) string {
 	inner := raw[1 : len(raw)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {
@@ -101,13 +118,17 @@ func appendUnescaped(dst, inner []byte) []byte {
 		}
 		dst = append(dst, inner[:i]...)
 		r, n := unescape(inner[i:])
-		dst = utf8.AppendRune(dst, r)
+		if utf16.IsSurrogate(r) {
+			dst = append(dst, 0xE0|byte(r>>12), 0x80|byte(r>>6)&0x3F, 0x80|byte(r)&0x3F)
+		} else {
+			dst = utf8.AppendRune(dst, r)
+		}
 		inner = inner[i+n:]
 	}
 }
 
 // unescape is the character that the escape sequence at the start of b stands for, and the sequence's length: two
-// sequences, if they are the halves of a surrogate pair.
+// sequences, if they are the halves of a surrogate pair. A half alone is itself.
 func unescape(b []byte) (r rune, n int) {
 	switch b[1] {
 	case 'b':
@@ -126,10 +147,10 @@ func unescape(b []byte) (r rune, n int) {
 			return r, 6
 		}
 		low, _ := hex4(b[6:])
-		if r = utf16.DecodeRune(r, low); r == utf8.RuneError {
-			return r, 6
+		if pair := utf16.DecodeRune(r, low); pair != utf8.RuneError {
+			return pair, 12
 		}
-		return r, 12
+		return r, 6
 	}
 	return rune(b[1]), 2 // quote, backslash, slash
 }

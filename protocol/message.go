@@ -94,6 +94,19 @@ func (t MessageType) String() string {
 	return "unknown"
 }
 
+// MarshalText returns the type's name on the wire, in JSON too.
+func (t MessageType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText reads a name. The error wraps ErrMessage.
+func (t *MessageType) UnmarshalText(text []byte) error {
+	named := typeNamed(text)
+	if named == 0 {
+		return fmt.Errorf("%w: unknown type", ErrMessage)
+	}
+	*t = named
+	return nil
+}
+
 // ErrMessage is wrapped by every error about a message between nodes that breaks the contract. Such a message is
 // dropped and logged.
 var ErrMessage = errors.New("protocol: bad message")
@@ -198,6 +211,20 @@ func AppendMessage(dst []byte, m Message) []byte {
 		dst = append(dst, ']')
 	}
 	return append(dst, '}')
+}
+
+// MarshalJSON returns m as AppendMessage writes it. It fails if m does not pass Check.
+func (m Message) MarshalJSON() ([]byte, error) {
+	if err := m.Check(); err != nil {
+		return nil, err
+	}
+	return AppendMessage(nil, m), nil
+}
+
+// UnmarshalJSON is ParseMessage of a copy.
+func (m *Message) UnmarshalJSON(b []byte) (err error) {
+	*m, err = ParseMessage(bytes.Clone(b))
+	return err
 }
 
 // ParseMessage reads a message between nodes, in whatever order its fields come. It accepts the JSON that ParseEnvelope

@@ -5,7 +5,10 @@
 // implementation. Nothing here does I/O, keeps state or knows of sockets.
 package protocol
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Events with a meaning of their own, from clients (authenticate, join, leave, heartbeat) and to them (connected, error).
 // All other names are the application's.
@@ -59,6 +62,20 @@ func (s State) String() string {
 		return "disconnected"
 	}
 	return "unknown"
+}
+
+// MarshalText returns the state's public name, in JSON too.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads a public name.
+func (s *State) UnmarshalText(text []byte) error {
+	for state := StateUnauthorized; state <= StateDisconnected; state++ {
+		if state.String() == string(text) {
+			*s = state
+			return nil
+		}
+	}
+	return fmt.Errorf("protocol: unknown state %.40q", text)
 }
 
 // What a server does when its configuration does not say otherwise.

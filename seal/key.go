@@ -85,6 +85,9 @@ func (k *PublicKey) String() string {
 	return base64.StdEncoding.EncodeToString(k.key.Bytes())
 }
 
+// MarshalText returns what String returns, in JSON too.
+func (k *PublicKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
 // A Salt makes the keys of two exchanges differ even if both key pairs are the same. It is not secret.
 type Salt [SaltSize]byte
 
@@ -108,3 +111,6 @@ func ParseSalt(s string) (Salt, error) {
 func (s Salt) String() string {
 	return base64.StdEncoding.EncodeToString(s[:])
 }
+
+// MarshalText returns what String returns, in JSON too.
+func (s Salt) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

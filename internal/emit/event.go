@@ -181,7 +181,13 @@ func (ev *Event) target(name string, raw json.RawMessage, to any) error {
 
 // value reads a value that must not be null, nor of another type.
 func value(name string, raw json.RawMessage, to any) error {
-	if string(raw) == "null" || json.Unmarshal(raw, to) != nil {
+	ok := string(raw) != "null"
+	if text, isString := to.(*string); isString {
+		*text, ok = protocol.ParseString(raw)
+	} else {
+		ok = ok && json.Unmarshal(raw, to) == nil
+	}
+	if !ok {
 		want := map[string]string{ToAll: "true", "exclude": "a list of client ids"}[name]
 		if want == "" {
 			want = "a string"
