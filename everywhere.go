@@ -28,7 +28,8 @@ var ErrTooManyCalls = cluster.ErrTooManyCalls
 // Of all calls to all nodes (CountEverywhere, DisconnectEverywhere, JoinUser, LeaveUser): they block until every Hearth
 // node that is known has answered, or ctx is done; without a deadline in ctx, for two seconds at most. Without a broker, or alone,
 // they answer at once. A *ClusterError comes with a result that is right for the nodes that have answered; a node that was
-// killed is such an error until it is forgotten, some 20 seconds later. Servers of other implementations on the same
+// killed is such an error until it is forgotten, some 20 seconds later. A count that has waited for a node in vain is the
+// last one to do so: the next ones return the error at once, until the node is heard again. Servers of other implementations on the same
 // Redis do not take part. ErrNotRunning before Start and from Shutdown on. Any goroutine; within a callback they hold up that client.
 func (s *Server[A, M]) CountEverywhere(ctx context.Context, t Target) (int, error) {
 	return s.everywhere(ctx, "count", node.Call(protocol.CallCount, t.t))

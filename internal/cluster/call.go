@@ -16,12 +16,18 @@ const (
 	// callTimeout is how long a call waits for answers when its context has no deadline.
 	callTimeout = 2 * time.Second
 
+	// patience is how long a count must have waited for a node before the next one no longer waits for it.
+	patience = 750 * time.Millisecond
+
 	// maxCalls is how many calls of this node may be under way.
 	maxCalls = 1024
 )
 
 // ErrTooManyCalls is returned when as many calls are under way as a node makes at a time.
 var ErrTooManyCalls = errors.New("cluster: too many calls at a time")
+
+// errSilent is the cause when a count did not wait for nodes that have been silent since they left another one unanswered.
+var errSilent = errors.New("cluster: not waited for: did not answer before")
 
 // An Error says what is missing from the result of a call, which is right for all other nodes.
 type Error struct {
@@ -31,7 +37,8 @@ type Error struct {
 	// Failed are the nodes, this one perhaps among them, that could not do it for all of their clients, in the order of their ids.
 	Failed []Failure
 
-	// Cause is why answers are missing: the context's error, or the broker's. Nil if none is.
+	// Cause is why answers are missing: the context's error, the broker's, or that nodes are not waited for that did not
+	// answer before. Nil if none is.
 	Cause error
 }
 
@@ -72,8 +79,9 @@ func (e *Error) Unwrap() []error {
 
 // A call is one of this node's that others are to answer. Guarded by Cluster.mu.
 type call struct {
-	missing map[string]bool // have not answered; false: have
-	unheard int             // how many have not
+	began   time.Time       // read-only
+	missing map[string]wait // by node
+	unheard int             // how many are awaited
 	done    chan struct{}   // closed when the last has answered, or the call has failed
 	over    bool            // done is closed
 	early   bool            // made before this node knows all: done is not closed until it does
@@ -83,20 +91,32 @@ type call struct {
 	cause   error
 }
 
+// A wait is how a call stands with one node.
+type wait uint8
+
+const (
+	answered wait = iota
+	awaited
+	doubted // has not answered, and is not waited for
+)
+
 func (x *call) expectLocked(id string) {
 	if _, known := x.missing[id]; !known && !x.over && len(x.missing) < maxPeers {
-		x.missing[id] = true
+		x.missing[id] = awaited
 		x.unheard++
 	}
 }
 
 // dismissLocked reports whether id was still expected.
 func (x *call) dismissLocked(id string) bool {
-	if !x.missing[id] {
+	was := x.missing[id]
+	if was == answered {
 		return false
 	}
-	x.missing[id] = false
-	x.unheard--
+	x.missing[id] = answered
+	if was == awaited {
+		x.unheard--
+	}
 	x.checkLocked()
 	return true
 }
@@ -136,7 +156,7 @@ func (cl *Cluster) Call(ctx context.Context, c protocol.Call) (clients int, err 
 	cl.ask(ctx, x, c)
 	n, own := cl.cfg.Answer(ctx, c)
 	cl.await(ctx, x, young)
-	return cl.end(ctx, c.ID, x, n, own)
+	return cl.end(ctx, c, x, n, own)
 }
 
 // begin notes a call and whom it waits for. young is how long this node has to wait until it knows all.
@@ -152,9 +172,13 @@ func (cl *Cluster) begin(c *protocol.Call) (x *call, young time.Duration, err er
 	cl.last++
 	c.ID = cl.last
 	young = settle - time.Since(cl.unsure)
-	x = &call{missing: make(map[string]bool, len(cl.peers)), done: make(chan struct{}), early: young > 0}
-	for id := range cl.peers {
-		x.expectLocked(id)
+	x = &call{began: time.Now(), missing: make(map[string]wait, len(cl.peers)), done: make(chan struct{}), early: young > 0}
+	for id, p := range cl.peers {
+		if p.doubted && c.Event == protocol.CallCount {
+			x.missing[id] = doubted
+		} else {
+			x.expectLocked(id)
+		}
 	}
 	x.checkLocked()
 	cl.calls[c.ID] = x
@@ -211,23 +235,30 @@ func (cl *Cluster) await(ctx context.Context, x *call, young time.Duration) {
 }
 
 // end forgets the call, and adds up: n and own are this node's result.
-func (cl *Cluster) end(ctx context.Context, id uint64, x *call, n int, own error) (clients int, err error) {
+func (cl *Cluster) end(ctx context.Context, c protocol.Call, x *call, n int, own error) (clients int, err error) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	delete(cl.calls, id)
+	delete(cl.calls, c.ID)
 	if own != nil {
 		x.failed = append(x.failed, Failure{cl.cfg.ID, own})
 	}
 	e := &Error{Failed: x.failed, Cause: x.cause}
-	for id, missing := range x.missing {
-		if missing {
-			e.Missing = append(e.Missing, id)
+	for id, w := range x.missing {
+		if w == answered {
+			continue
+		}
+		e.Missing = append(e.Missing, id)
+		if c.Event == protocol.CallCount && x.cause == nil && time.Since(x.began) >= patience {
+			cl.doubtLocked(id, x.began)
 		}
 	}
 	slices.Sort(e.Missing)
 	slices.SortFunc(e.Failed, func(a, b Failure) int { return strings.Compare(a.Node, b.Node) })
 	if e.Cause == nil && (x.early || len(e.Missing) > 0) {
 		e.Cause = ctx.Err()
+	}
+	if e.Cause == nil && len(e.Missing) > 0 {
+		e.Cause = errSilent
 	}
 	if e.Cause == nil && !cl.refused.IsZero() && time.Since(cl.refused) < silence {
 		e.Cause = errTooManyNodes
@@ -236,6 +267,14 @@ func (cl *Cluster) end(ctx context.Context, id uint64, x *call, n int, own error
 		return n + x.clients, nil
 	}
 	return n + x.clients, e
+}
+
+// doubtLocked notes that a node has left a count unanswered that began then. A count is answered at once by a node that is
+// there. What is heard of the node ends the doubt.
+func (cl *Cluster) doubtLocked(id string, began time.Time) {
+	if p := cl.peers[id]; p != nil && p.Seen.Before(began) {
+		p.doubted = true
+	}
 }
 
 // answered takes another node's answer. One that nobody waits for is no error: it came too late.

@@ -92,6 +92,7 @@ type peer struct {
 	Node
 	answered time.Time     // its hello
 	silent   clock.Instant // since when; later than Seen if this node could not have heard it
+	doubted  bool          // it has been silent since it left a count unanswered: the next one does not wait for it
 }
 
 // New makes a cluster of which this node knows only itself.
@@ -293,7 +294,7 @@ func (c *Cluster) Deliver(m protocol.Message) error {
 	m = m.Clone() // some of it is kept
 	c.mu.Lock()
 	if p := c.peers[m.ServerID]; p != nil {
-		p.Seen = time.Now()
+		p.Seen, p.doubted = time.Now(), false
 		p.silent = c.cfg.Clock.Now()
 	}
 	running := c.running

@@ -574,3 +574,37 @@ func TestTooManyNodes(t *testing.T) {
 		one.counts(1)
 	})
 }
+
+// TestCountsDoNotWaitAgain: a node that has left a count unanswered is missing from the next ones at once, until it is heard
+// again. Other calls still wait for it.
+func TestCountsDoNotWaitAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		one, two, three := newNode(t, bus, 1), newNode(t, bus, 2), newNode(t, bus, 3)
+		time.Sleep(time.Second)
+		one.counts(6)
+		two.broker.refuse(errors.New("stands still"))
+		two.broker.become(broker.StateDown)
+		incomplete := func(what string, call func(context.Context) (int, error), patience, wait time.Duration) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			begin := time.Now()
+			n, err := call(ctx)
+			if n != 4 || !slices.Equal(missing(err), []string{two.id}) || time.Since(begin) != wait {
+				t.Errorf("%s: %d, %v after %v", what, n, err, time.Since(begin))
+			}
+		}
+		incomplete("a count without patience", one.count, 50*time.Millisecond, 50*time.Millisecond)
+		incomplete("the first count", one.count, time.Second, time.Second)
+		incomplete("the next", one.count, time.Second, 0)
+		incomplete("a disconnect", one.disconnect, time.Second, time.Second)
+		incomplete("a count of another node", three.count, time.Second, time.Second)
+		two.broker.refuse(nil)
+		two.broker.become(broker.StateOK)
+		time.Sleep(6 * time.Second)
+		one.counts(6)
+		three.counts(6)
+	})
+}
