@@ -35,6 +35,12 @@ type Config struct {
 	// DB is the database to select. Pub/Sub knows no databases: whoever shares the server shares the channels.
 	DB int
 
+	// Prefix is put before the name of every channel, so that several applications can share one Redis without hearing each
+	// other: with "shop:" the channel of broadcasts is shop:ws:broadcast. All servers and emitters of an application must have
+	// the same. It takes up to 64 letters, digits and : . _ - / and must not start as the channels themselves do; the
+	// reference implementation knows none. Default empty: no prefix.
+	Prefix string
+
 	// ClientName is what CLIENT LIST calls the connections. Default "hearth".
 	ClientName string
 
@@ -219,6 +225,9 @@ func (c Config) validate() error {
 		return errors.New("redis: Config.Sentinel.Password is required with a Username")
 	case strings.ContainsAny(c.ClientName, " \r\n"):
 		return errors.New("redis: Config.ClientName: Redis takes no spaces in it")
+	}
+	if err := CheckPrefix(c.Prefix); err != nil {
+		return fmt.Errorf("redis: Config.Prefix: %w", err)
 	}
 	for _, f := range []struct {
 		name  string

@@ -5,7 +5,8 @@
 //	srv, err := hearth.New(hearth.Config[C, M]{Broker: b, …})
 //
 // Redis 6 or later, or what speaks like it. A user that is limited by ACLs needs the channels ws:* and hearth:*, and
-// with Config.Patterns also ws:room:*, ws:client:* and ws:user:*, since Redis compares patterns word for word.
+// with Config.Patterns also ws:room:*, ws:client:* and ws:user:*, since Redis compares patterns word for word. Config.Prefix
+// stands before each of these.
 //
 // # Where Redis is
 //

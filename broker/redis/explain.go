@@ -53,7 +53,7 @@ func (e *cleanedError) Error() string { return e.text }
 var hints = []struct{ prefix, hint string }{
 	{"WRONGPASS", "check Username and Password"},
 	{"NOAUTH", "this Redis wants a Password"},
-	{"NOPERM", "the user needs +publish, +subscribe, +psubscribe, +unsubscribe, +punsubscribe, +ping, +hello, +cluster, +select if a DB is given, the channels ws:* and hearth:*, and with Patterns ws:room:*, ws:client:* and ws:user:* word for word"},
+	{"NOPERM", "the user needs +publish, +subscribe, +psubscribe, +unsubscribe, +punsubscribe, +ping, +hello, +cluster, +select if a DB is given, the channels ws:* and hearth:*, and with Patterns ws:room:*, ws:client:* and ws:user:* word for word, all behind Prefix if there is one"},
 	{"DB index is out of range", "there is no such DB"},
 	{"SELECT is not allowed in cluster mode", "a Cluster has database 0 only"},
 }

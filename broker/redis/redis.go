@@ -179,7 +179,7 @@ func (b *Broker) Publish(ctx context.Context, m protocol.Message) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
-	return b.outbox.put(m.Channel(), line)
+	return b.outbox.put(b.config.channel(m.Channel()), line)
 }
 
 // PublishAll implements broker.Confirmer.
@@ -195,7 +195,7 @@ func (b *Broker) PublishAll(ctx context.Context, ms []protocol.Message) []error 
 			b.outbox.refuse(c, i, err)
 			continue
 		}
-		messages[i] = outgoing{channel: m.Channel(), payload: line}
+		messages[i] = outgoing{channel: b.config.channel(m.Channel()), payload: line}
 	}
 	errs := b.outbox.putAll(ctx, c, messages)
 	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {

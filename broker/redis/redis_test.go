@@ -53,6 +53,7 @@ func TestSuite(t *testing.T) {
 	for name, change := range map[string]func(*redis.Config){
 		"exact":    func(*redis.Config) {},
 		"patterns": func(c *redis.Config) { c.Patterns = true },
+		"prefix":   func(c *redis.Config) { c.Prefix = "shop:" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			brokertest.Run(t, brokertest.Suite{
@@ -62,7 +63,7 @@ func TestSuite(t *testing.T) {
 					change(&c)
 					return func() broker.Broker { return newBroker(t, c) }
 				},
-				Selective: name == "exact",
+				Selective: name != "patterns",
 				Overflow:  30_000,
 				Patience:  patience,
 			})

@@ -80,7 +80,7 @@ type round struct {
 func newSubscription(b *Broker, serverID string) *subscription {
 	s := &subscription{
 		config: b.config, dialer: b.dialer, outbox: b.outbox, inbox: b.inbox, health: &b.health, bad: b.bad,
-		probe:    "hearth:probe:" + serverID,
+		probe:    b.config.channel("hearth:probe:" + serverID),
 		refusals: newReasoned(b.config.Logger, "Redis refuses channels"),
 		begun:    time.Now(),
 		wake:     make(chan struct{}, 1), endLinger: func() {},
@@ -189,7 +189,7 @@ func (s *subscription) held(channels []string, err error) error {
 	if err == nil && len(s.holds.refused) > 0 {
 		for _, channel := range channels {
 			if _, no := s.holds.refused[channel]; no {
-				err = fmt.Errorf("redis refuses %q", clip(channel))
+				err = fmt.Errorf("redis refuses %q", clip(s.config.channel(channel)))
 				break
 			}
 		}
@@ -251,9 +251,9 @@ func (s *subscription) open(ctx context.Context) (*wire, error) {
 		return nil, fmt.Errorf("redis: connect to subscribe: %w", err)
 	}
 	w.demoted = demoted
-	commands := []rueidis.Completed{w.redis.B().Subscribe().Channel(protocol.BroadcastChannel, s.probe).Build()}
+	commands := []rueidis.Completed{w.redis.B().Subscribe().Channel(s.config.channel(protocol.BroadcastChannel), s.probe).Build()}
 	if s.config.Patterns {
-		commands = append(commands, w.redis.B().Psubscribe().Pattern(patterns...).Build())
+		commands = append(commands, w.redis.B().Psubscribe().Pattern(s.config.channels(patterns...)...).Build())
 	}
 	if err := s.exchange(ctx, w, commands); err != nil {
 		w.close()

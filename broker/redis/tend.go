@@ -296,7 +296,7 @@ func (s *subscription) round(ctx context.Context, w *wire, n int) error {
 	}
 	s.settle(r, ask, no)
 	stuck, err := s.send(ctx, w, give, commandChannels, func(channels []string) rueidis.Completed {
-		return w.redis.B().Unsubscribe().Channel(channels...).Build()
+		return w.redis.B().Unsubscribe().Channel(s.config.channels(channels...)...).Build()
 	})
 	s.note(stuck)
 	if err != nil {
@@ -344,7 +344,7 @@ func (s *subscription) note(refusals []refusal) {
 	for _, r := range refusals {
 		s.refusal = r.err
 		s.health.failed(r.err)
-		s.refusals.log(r.err, "channel", clip(r.channels[0]))
+		s.refusals.log(r.err, "channel", clip(s.config.channel(r.channels[0])))
 	}
 }
 
@@ -352,7 +352,7 @@ func (s *subscription) note(refusals []refusal) {
 // a refused one are asked for one by one.
 func (s *subscription) subscribe(ctx context.Context, w *wire, channels []string) (no []string, err error) {
 	command := func(channels []string) rueidis.Completed {
-		return w.redis.B().Subscribe().Channel(channels...).Build()
+		return w.redis.B().Subscribe().Channel(s.config.channels(channels...)...).Build()
 	}
 	doubtful, err := s.send(ctx, w, channels, commandChannels, command)
 	if err != nil || len(doubtful) == 0 {

@@ -135,7 +135,7 @@ func (o *outbox) tell(ctx context.Context, w *wire, r *report) error {
 		return err
 	}
 	line := protocol.AppendMessage(nil, m)
-	publish := w.redis.B().Publish().Channel(m.Channel()).Message(asString(line)).Build()
+	publish := w.redis.B().Publish().Channel(o.config.channel(m.Channel())).Message(asString(line)).Build()
 	result := w.do(ctx, publish)
 	if err := result.NonRedisError(); err != nil {
 		return err

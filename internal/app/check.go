@@ -50,6 +50,9 @@ func check(c Config, settings []Setting) []error {
 		if c.RedisPatterns {
 			wrong("redis-patterns", alone)
 		}
+		if c.RedisPrefix != "" {
+			wrong("redis-prefix", alone)
+		}
 	}
 	if c.Transport == "epoll" && runtime.GOOS != "linux" {
 		wrong("transport", "epoll exists on Linux only: use auto or netconn")
@@ -124,6 +127,13 @@ func parseRedis(s string) (string, error) {
 		if password, _ := u.User.Password(); password == hidden || u.Query().Get("sentinel_password") == hidden {
 			return "", fmt.Errorf("its password reads %s, which is what --print-config shows of any: give the password itself", hidden)
 		}
+	}
+	return s, nil
+}
+
+func parseRedisPrefix(s string) (string, error) {
+	if err := redis.CheckPrefix(s); err != nil {
+		return "", fmt.Errorf(`takes the start of channels' names, as in "shop:": %w`, err)
 	}
 	return s, nil
 }

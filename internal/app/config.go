@@ -37,6 +37,7 @@ type Config struct {
 
 	Redis         string `json:"-"` // a URL, perhaps with a password; empty: none
 	RedisTimeout  time.Duration
+	RedisPrefix   string
 	RedisPatterns bool
 	Resync        bool
 

@@ -146,6 +146,8 @@ func TestLoadErrors(t *testing.T) {
 		{"certificate without key", "", "", map[string][]string{"tls-cert": {"c.pem"}}, []string{`--tls-cert="c.pem"`, "--tls-key"}},
 		{"key without certificate", "", "", map[string][]string{"tls-key": {"k.pem"}}, []string{`--tls-key="k.pem"`, "--tls-cert"}},
 		{"resync of one server", "", "", map[string][]string{"resync": {"true"}}, []string{"--resync", "--redis redis://"}},
+		{"prefix of nothing", "", "", map[string][]string{"redis-prefix": {"shop:"}}, []string{"--redis-prefix", "--redis redis://"}},
+		{"prefix", "", "", map[string][]string{"redis": {"redis://h"}, "redis-prefix": {"shop*"}}, []string{"--redis-prefix", `"*"`}},
 		{"patterns of nothing", "", "", map[string][]string{"redis-patterns": {"true"}}, []string{"--redis-patterns", "--redis redis://"}},
 		{"no such certificate", "", "", map[string][]string{"tls-cert": {"nowhere.pem"}, "tls-key": {"nowhere.pem"}}, []string{"--tls-cert", "nowhere.pem"}},
 	} {

@@ -83,6 +83,9 @@ func nodeOptions() []Option {
 	return []Option{
 		redis,
 		wait,
+		text("redis-prefix", groupNodes, "prefix", "", "what the names of all channels in Redis begin with, as in shop: so that applications can "+
+			"share a Redis; the same for all servers and emitters of one (default: none)",
+			func(c *Config) *string { return &c.RedisPrefix }, parseRedisPrefix),
 		boolean("redis-patterns", groupNodes, "subscribe to all rooms, clients and users rather than to those that are here",
 			func(c *Config) *bool { return &c.RedisPatterns }),
 		boolean("resync", groupNodes, "tell clients by the event resync when messages of other servers may be missing",

@@ -62,7 +62,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		s.tls = &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	}
 	if cfg.Redis != "" {
-		b, err := redis.New(redis.Config{URL: cfg.Redis, ConnectTimeout: cfg.RedisTimeout, Patterns: cfg.RedisPatterns, Logger: log})
+		b, err := redis.New(redis.Config{URL: cfg.Redis, ConnectTimeout: cfg.RedisTimeout, Prefix: cfg.RedisPrefix, Patterns: cfg.RedisPatterns, Logger: log})
 		if err != nil {
 			return nil, fmt.Errorf("configure Redis: %w", err)
 		}

@@ -64,6 +64,7 @@ const emitTimeout = 10 * time.Second
 // emitFlags are what follows hearth emit.
 type emitFlags struct {
 	redis     string
+	prefix    string
 	exclude   []string
 	file      string
 	lines     bool
@@ -80,10 +81,14 @@ func newEmit(environ []string) *cobra.Command {
 			if !cmd.Flags().Changed("redis") {
 				f.redis = variable(environ, "HEARTH_REDIS")
 			}
+			if !cmd.Flags().Changed("redis-prefix") {
+				f.prefix = variable(environ, "HEARTH_REDIS_PREFIX")
+			}
 			return runEmit(cmd, f, args)
 		},
 	}
 	cmd.Flags().StringVar(&f.redis, "redis", "", "")
+	cmd.Flags().StringVar(&f.prefix, "redis-prefix", "", "")
 	cmd.Flags().StringArrayVar(&f.exclude, "exclude", nil, "")
 	cmd.Flags().StringVar(&f.file, "file", "", "")
 	cmd.Flags().BoolVar(&f.lines, "lines", false, "")
@@ -106,6 +111,8 @@ func emitHelp() string {
 	fmt.Fprintf(&b, "\nExamples:\n%s\n\nOptions:\n", emitExamples)
 	writeOption(&b, "--redis url", "where the servers' Redis is: redis://user:password@host:6379, rediss:// for TLS, "+
 		"unix:///path/to/socket; without it the variable HEARTH_REDIS counts, which ps does not show", "")
+	writeOption(&b, "--redis-prefix prefix", "the servers' redis-prefix, if they have one; without it the variable "+
+		"HEARTH_REDIS_PREFIX counts", "")
 	writeOption(&b, "--exclude id", "a client that does not get it, of a room or of all; may be repeated", "")
 	writeOption(&b, "--file file", "take the data from a file; - is standard input", "")
 	writeOption(&b, "--lines", "one event a line, from FILE or standard input", "")
@@ -146,7 +153,7 @@ func runEmit(cmd *cobra.Command, f emitFlags, args []string) error {
 	if err != nil {
 		return errUsage{err}
 	}
-	sender, err := emit.Open(f.redis)
+	sender, err := emit.Open(f.redis, f.prefix)
 	if err != nil {
 		return errUsage{fmt.Errorf("--redis, or HEARTH_REDIS, takes a URL, as in redis://:password@host:6379: %w", err)}
 	}
@@ -167,6 +174,9 @@ func (f emitFlags) check() error {
 		return errors.New("which Redis? --redis redis://localhost:6379, or set HEARTH_REDIS: the one of the servers")
 	case f.timeout < time.Millisecond:
 		return fmt.Errorf("--timeout=%v: takes at least 1ms", f.timeout)
+	}
+	if err := emit.CheckPrefix(f.prefix); err != nil {
+		return fmt.Errorf("--redis-prefix, or HEARTH_REDIS_PREFIX, is %q: %w", f.prefix, err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ package cli_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,6 +51,7 @@ func TestEmitUsage(t *testing.T) {
 		{"client", []string{"--redis", nobody, "client", "ada", "e", "1"}, nil, "no client has the id \"ada\""},
 		{"bad url", []string{"--redis", "localhost:6379", "room", "r", "e", "1"}, nil, "takes a URL"},
 		{"bad variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS=http://x"}, "HEARTH_REDIS"},
+		{"bad prefix", []string{"--redis", nobody, "--redis-prefix", "a*", "room", "r", "e", "1"}, nil, "--redis-prefix"},
 		{"unknown target", []string{"rooms", "r", "e", "1"}, nil, "there are room, user, client and all"},
 		{"no name", []string{"room"}, nil, "which room?"},
 		{"no event", []string{"room", "r"}, nil, "which event?"},
@@ -264,6 +267,41 @@ func TestEmitToServe(t *testing.T) {
 			t.Fatal(err)
 		}
 		got = string(b)
+	}
+}
+
+// TestEmitWithPrefix checks that events reach the servers with the same prefix, by flag or variable, and no others.
+func TestEmitWithPrefix(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	store := redistest.Start(t)
+	c := start(t, "--redis", store.URL(), "--redis-prefix", "shop:").connect(ctx)
+	send := func(env []string, event string, more ...string) {
+		args := append([]string{"emit", "all", event, "1", "--redis", store.URL()}, more...)
+		if code, _, stderr := run(env, args...); code != cli.ExitOK || stderr != "" {
+			t.Fatalf("%s: exit code %d, stderr %q", event, code, stderr)
+		}
+	}
+	send(nil, "to others")
+	send(nil, "to others", "--redis-prefix", "sho")
+	send([]string{"HEARTH_REDIS_PREFIX=shop:"}, "to others", "--redis-prefix", "")
+	send([]string{"HEARTH_REDIS_PREFIX=shop:"}, "by variable")
+	send(nil, "by flag", "--redis-prefix", "shop:")
+	var got []string
+	for !slices.Contains(got, "by flag") {
+		_, b, err := c.Read(ctx)
+		if err != nil {
+			t.Fatalf("%v, after %q", err, got)
+		}
+		var m struct{ Event string }
+		if err := json.Unmarshal(b, &m); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, m.Event)
+	}
+	if slices.Contains(got, "to others") || !slices.Contains(got, "by variable") {
+		t.Errorf("got %q", got)
 	}
 }
 

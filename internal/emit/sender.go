@@ -12,9 +12,13 @@ var ErrDown = broker.ErrDown
 // A Sender sends what is read. Its methods are for one goroutine, and Close for the same.
 type Sender struct{ emitter *emitter.Emitter }
 
-// Open makes a sender for the Redis at url. It does not connect yet: an error is about the URL.
-func Open(url string) (*Sender, error) {
-	b, err := redis.New(redis.Config{URL: url, ClientName: "hearth-emit"})
+// CheckPrefix reports why a prefix can't be one of channels.
+func CheckPrefix(prefix string) error { return redis.CheckPrefix(prefix) }
+
+// Open makes a sender for the Redis at url, to channels with a prefix that CheckPrefix accepts. It does not connect yet: an
+// error is about the URL.
+func Open(url, prefix string) (*Sender, error) {
+	b, err := redis.New(redis.Config{URL: url, Prefix: prefix, ClientName: "hearth-emit"})
 	if err != nil {
 		return nil, err
 	}
