@@ -1,7 +1,7 @@
 # Hearth. `make help` lists what there is; the work itself is in scripts/, the same for CI and for you.
 
 .DEFAULT_GOAL := all
-.PHONY: all help setup fmt lint test short build run bench benchmarks cross check ci clean
+.PHONY: all help setup fmt lint test short build run bench attack benchmarks cross check ci clean
 
 all: fmt lint test build ## fmt, lint, test, build
 
@@ -31,6 +31,9 @@ run: ## the server, on http://localhost:8080
 
 bench: ## Hearth beside the reference and a bare C limit (docs/benchmarks.md); ARGS="-rounds 3" and so on
 	cd bench && go run . $(ARGS)
+
+attack: ## attack the server from outside and measure it (docs/benchmarks.md); ARGS="-run flood" and so on
+	cd bench && go run ./attack $(ARGS)
 
 benchmarks: ## the small benchmarks beside the code; PKG=./internal/hub for one package
 	go test -run '^$$' -bench . -benchmem $(or $(PKG),./...)

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"strconv"
 	"time"
+
+	"github.com/hearthws/hearth/bench/internal/process"
 )
 
 // An entrant is a server in one round of one measure: its processes, the load generator that drives them, and what comes
@@ -20,7 +22,7 @@ type entrant struct {
 	source  int // of the loopback addresses that its clients come from: other ones than those of others at the same time
 	check   bool
 
-	nodes      []*process
+	nodes      []*process.Process
 	generator  *generator // nil until it is started
 	transcript string     // the file of what encrypted clients get; empty where nobody wants to know
 	connected  reading    // of the connecting, where turns are taken
@@ -53,8 +55,8 @@ func (e *entrant) attempt(what func() error) {
 	}
 	const grace = time.Second // for a server that is just ending: what it said last tells most
 	for _, p := range e.nodes {
-		if p.endsWithin(grace) {
-			err = fmt.Errorf("%w\nthe server has ended: %v\n%s", err, p.err, p.stderr)
+		if p.EndsWithin(grace) {
+			err = fmt.Errorf("%w\nthe server has ended: %v\n%s", err, p.Err(), p.Stderr)
 		}
 	}
 	e.result.Error = errors.Join(err, e.stop()).Error()
@@ -64,7 +66,9 @@ func (e *entrant) attempt(what func() error) {
 // when all clients are there.
 func (e *entrant) start(ctx context.Context) error {
 	for range max(1, e.measure.nodes) {
-		p, err := startProcess(ctx, e.env.command(e.result.Server, e.measure), e.env.dir[e.result.Server], serverReady)
+		p, err := process.Start(ctx, process.Command{
+			Args: e.env.command(e.result.Server, e.measure), Dir: e.env.dir[e.result.Server], Ready: serverReady,
+		})
 		if err != nil {
 			return err
 		}
@@ -105,16 +109,16 @@ func (e *entrant) makeTranscript() error {
 func (e *entrant) command() ([]string, error) {
 	command := []string{e.env.load, "-source", strconv.Itoa(e.source)}
 	for i, p := range e.nodes {
-		address, err := netip.ParseAddrPort(p.ready)
+		address, err := netip.ParseAddrPort(p.Ready)
 		if err != nil {
 			return nil, fmt.Errorf("the server's address: %w", err)
 		}
 		suffix := [2]string{"", "2"}[i]
-		command = append(command, "-port"+suffix, strconv.Itoa(int(address.Port())), "-pid"+suffix, strconv.Itoa(p.pid()))
+		command = append(command, "-port"+suffix, strconv.Itoa(int(address.Port())), "-pid"+suffix, strconv.Itoa(p.PID()))
 	}
 	if e.measure.redis {
 		redis := e.env.redis
-		command = append(command, "-redis-port", strconv.Itoa(redis.port), "-redis-pid", strconv.Itoa(redis.process.pid()))
+		command = append(command, "-redis-port", strconv.Itoa(redis.Port), "-redis-pid", strconv.Itoa(redis.Process.PID()))
 	}
 	if e.load.sealed > 0 {
 		command = append(command, "-sealed", strconv.Itoa(e.load.sealed), "-key", e.env.key.PublicKey().String())
@@ -231,7 +235,7 @@ func (e *entrant) stop() error {
 	}
 	var errs []error
 	for _, p := range e.nodes {
-		errs = append(errs, p.stop())
+		errs = append(errs, p.Stop())
 	}
 	return errors.Join(errs...)
 }

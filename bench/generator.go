@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"sync"
 	"time"
+
+	"github.com/hearthws/hearth/bench/internal/process"
 )
 
 // A generator is a load generator at work on one server. Not safe for use by several goroutines.
@@ -15,7 +17,7 @@ type generator struct {
 	kill   context.CancelFunc
 	orders io.WriteCloser // a line asks for a turn
 	lines  *bufio.Reader
-	stderr tail
+	stderr process.Tail
 	wait   func() error // until it has ended; again and again, if need be
 }
 
@@ -25,7 +27,7 @@ func startGenerator(ctx context.Context, command []string) (*generator, error) {
 	g := &generator{kill: kill}
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stderr = &g.stderr
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = process.DieWithParent()
 	g.wait = sync.OnceValue(cmd.Wait)
 	stdout, err := cmd.StdoutPipe()
 	if err == nil {
@@ -66,7 +68,7 @@ func (g *generator) read(limit time.Duration) (reading, error) {
 // end tells it that there are no more turns, and waits until it has ended.
 func (g *generator) end() error {
 	_ = g.orders.Close() // it may have ended already
-	timer := time.AfterFunc(stopTimeout, g.kill)
+	timer := time.AfterFunc(process.StopTimeout, g.kill)
 	defer timer.Stop()
 	if err := g.wait(); err != nil {
 		return g.gaveUp(err)

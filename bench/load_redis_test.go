@@ -11,19 +11,21 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/hearthws/hearth/bench/internal/redis"
 )
 
 // startRedisOrSkip starts the Redis of a test.
-func startRedisOrSkip(t *testing.T) *redisServer {
+func startRedisOrSkip(t *testing.T) *redis.Server {
 	t.Helper()
 	if _, err := exec.LookPath(redisTool.name); err != nil {
 		t.Skipf("SKIPPED: %v", missing(redisTool))
 	}
-	r, err := startRedis(t.Context())
+	r, err := redis.Start(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.stop)
+	t.Cleanup(r.Stop)
 	return r
 }
 
@@ -56,11 +58,11 @@ func TestLoadNoticesFaultsBehindRedis(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			redis := startRedisOrSkip(t) // of its own: everything on it is relayed
+			server := startRedisOrSkip(t) // of its own: everything on it is relayed
 			s := startFaulty(t, tc.fault)
-			s.relayFrom(t, redis, tc.relay)
+			s.relayFrom(t, server, tc.relay)
 			port := strconv.Itoa(s.port())
-			args := append([]string{"-redis-port", strconv.Itoa(redis.port), "-redis-pid", strconv.Itoa(redis.process.pid())}, tc.args...)
+			args := append([]string{"-redis-port", strconv.Itoa(server.Port), "-redis-pid", strconv.Itoa(server.Process.PID())}, tc.args...)
 			if tc.args[1] == "rate" {
 				args = append(args, "-port2", port, "-pid2", strconv.Itoa(os.Getpid()))
 			}
@@ -90,9 +92,9 @@ func exceptFor(times, number int) func(int) int {
 }
 
 // relayFrom passes on what is published in Redis, as often as relay says for each number.
-func (s *faulty) relayFrom(t *testing.T, redis *redisServer, relay func(number int) int) {
+func (s *faulty) relayFrom(t *testing.T, server *redis.Server, relay func(number int) int) {
 	t.Helper()
-	nc, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(redis.port)))
+	nc, err := net.Dial("tcp", server.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/hearthws/hearth/bench/internal/process"
 )
 
 // compileC builds one of the C programs, or skips the test where there is no compiler.
@@ -69,20 +71,20 @@ func TestLoadAgainstLimit(t *testing.T) {
 			if name == "sealed" {
 				argv = append(argv, "sealed")
 			}
-			p, err := startProcess(t.Context(), argv, "", serverReady)
+			p, err := process.Start(t.Context(), process.Command{Args: argv, Ready: serverReady})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() {
-				if err := p.stop(); err != nil {
+				if err := p.Stop(); err != nil {
 					t.Error(err)
 				}
 			}()
-			port, err := strconv.Atoi(strings.TrimPrefix(p.ready, "127.0.0.1:"))
+			port, err := strconv.Atoi(strings.TrimPrefix(p.Ready, "127.0.0.1:"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := drive(t, loader, port, p.pid(), tc.args...)
+			r, err := drive(t, loader, port, p.PID(), tc.args...)
 			if err != nil {
 				t.Fatal(err)
 			}

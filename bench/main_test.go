@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/hearthws/hearth/bench/internal/process"
 )
 
 func TestOptionsThatAreRefused(t *testing.T) {
@@ -124,7 +126,7 @@ func TestMeasuresOfTheReferenceAloneGoWithIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	var said bytes.Buffer
-	skipReference(&opts, &said, errNotReady)
+	skipReference(&opts, &said, process.ErrNotReady)
 	if len(opts.measures) != 1 || opts.measures[0].name != "echo" || len(opts.servers) != 1 {
 		t.Errorf("left are %d measures of %q, want echo of limit", len(opts.measures), opts.servers)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +12,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
 
+	"github.com/hearthws/hearth/bench/internal/process"
+	"github.com/hearthws/hearth/bench/internal/redis"
 	"github.com/hearthws/hearth/internal/test/reference"
 	"github.com/hearthws/hearth/seal"
 )
@@ -25,7 +24,7 @@ type environment struct {
 	source string // this module's folder
 	cache  string
 	load   string           // the load generator
-	redis  *redisServer     // nil where nothing needs it
+	redis  *redis.Server    // nil where nothing needs it
 	key    *seal.PrivateKey // of all encrypted clients
 	argv   map[string][]string
 	dir    map[string]string // where to run a server, if not here
@@ -34,7 +33,7 @@ type environment struct {
 // close ends what prepare started.
 func (e *environment) close() {
 	if e.redis != nil {
-		e.redis.stop()
+		e.redis.Stop()
 	}
 }
 
@@ -44,13 +43,13 @@ func (e *environment) command(server string, m measure) []string {
 	switch server {
 	case serverHearth, serverHearthRaw:
 		if m.redis {
-			argv = append(argv, "-redis", "redis://127.0.0.1:"+strconv.Itoa(e.redis.port))
+			argv = append(argv, "-redis", "redis://127.0.0.1:"+strconv.Itoa(e.redis.Port))
 		}
 		if m.sealed {
 			argv = append(argv, "-encryption")
 		}
 	case serverRef:
-		argv = append(argv, strconv.Itoa(e.redis.port)) // it does not start without one
+		argv = append(argv, strconv.Itoa(e.redis.Port)) // it does not start without one
 		if m.sealed {
 			argv = append(argv, "sealed")
 		}
@@ -104,7 +103,7 @@ func prepare(ctx context.Context, opts *options, stderr io.Writer) (*environment
 		return nil, err
 	}
 	if opts.needRedis() {
-		if env.redis, err = startRedis(ctx); err != nil {
+		if env.redis, err = redis.Start(ctx, nil); err != nil {
 			return nil, fmt.Errorf("start redis: %w", err)
 		}
 	}
@@ -189,18 +188,14 @@ func missing(tools ...tool) error {
 // they are enough: each side holds one for every client.
 func raiseFileLimit(opts options) error {
 	const spare = 100
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("read the limit of open files: %w", err)
-	}
-	limit.Cur = limit.Max
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("raise the limit of open files to %d: %w", limit.Max, err)
+	limit, err := process.RaiseFileLimit()
+	if err != nil {
+		return err
 	}
 	for _, m := range opts.measures {
-		if need := uint64(m.size(opts.check).clients + spare); need > limit.Max {
+		if need := uint64(m.size(opts.check).clients + spare); need > limit {
 			return fmt.Errorf("%s needs %d open files a process, the hard limit is %d: raise it (ulimit -Hn), or leave %s out with -measures",
-				m.name, need, limit.Max, m.name)
+				m.name, need, limit, m.name)
 		}
 	}
 	return nil
@@ -208,7 +203,7 @@ func raiseFileLimit(opts options) error {
 
 // moduleDir finds the sources of this module.
 func moduleDir(ctx context.Context) (string, error) {
-	out, err := output(ctx, "", "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}")
+	out, err := process.Output(ctx, "", "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}")
 	path, dir, found := strings.Cut(strings.TrimSpace(out), " ")
 	if err == nil && (!found || path != "github.com/hearthws/hearth/bench") {
 		err = fmt.Errorf("this is module %q", path)
@@ -235,7 +230,7 @@ func (e *environment) build(ctx context.Context, opts *options) error {
 			e.argv[server] = []string{binary, "0"}
 		case serverHearth, serverHearthRaw:
 			binary := filepath.Join(e.cache, "hearth-server")
-			if _, err := output(ctx, e.source, "go", "build", "-o", binary, "./server"); err != nil {
+			if _, err := process.Output(ctx, e.source, "go", "build", "-o", binary, "./server"); err != nil {
 				return fmt.Errorf("build Hearth's server: %w", err)
 			}
 			e.argv[server] = []string{binary, "-loops", fmt.Sprint(opts.loops), fmt.Sprintf("-raw=%t", server == serverHearthRaw)}
@@ -249,7 +244,7 @@ var cFlags = []string{"-O2", "-Wall", "-Wextra", "-Wno-sign-compare"}
 
 func (e *environment) compile(ctx context.Context, source, binary string) error {
 	args := append(slices.Clone(cFlags), "-o", binary, filepath.Join(e.source, "c", source))
-	if _, err := output(ctx, "", compiler.name, args...); err != nil {
+	if _, err := process.Output(ctx, "", compiler.name, args...); err != nil {
 		return fmt.Errorf("compile %s: %w", source, err)
 	}
 	return nil
@@ -286,17 +281,5 @@ func (e *environment) installReference(ctx context.Context, dir string) error {
 	return installed.Link(dir)
 }
 
-// output runs a command to its end and returns its standard output. The error has the end of what it said on standard
-// error.
-func output(ctx context.Context, dir, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	cmd.WaitDelay = 5 * time.Second // npm's children may hold its pipes
-	var stdout bytes.Buffer
-	var stderr tail
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("%s: %w\n%s", strings.Join(append([]string{name}, args...), " "), err, stderr.String())
-	}
-	return stdout.String(), nil
-}
+// serverReady picks out the address that every server of the benchmark says when it listens.
+func serverReady(line string) (string, bool) { return strings.CutPrefix(line, "READY ") }

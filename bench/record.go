@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,6 +10,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/hearthws/hearth/bench/internal/machine"
 )
 
 // A recorder writes one JSON object a line: first an about, then the results, last a line for each row of
@@ -41,33 +42,25 @@ type about struct {
 	Loops    int               `json:"loops"`
 	Commit   string            `json:"commit"`
 	Modified bool              `json:"modified"` // the work tree differs from the commit
-	Machine  machine           `json:"machine"`
+	Machine  machine.Machine   `json:"machine"`
 	Versions map[string]string `json:"versions"`
-}
-
-type machine struct {
-	CPU    string `json:"cpu"`
-	Cores  int    `json:"cores"`
-	Memory string `json:"memory"`
-	Kernel string `json:"kernel"`
 }
 
 func describe(ctx context.Context, env *environment, opts options, args []string) about {
 	a := about{
 		Kind: "about", Date: time.Now().UTC().Truncate(time.Second), Command: append([]string{"bench"}, args...),
 		Check: opts.check, Rounds: opts.rounds, Turns: turnsOf(opts), Loops: opts.loops,
-		Machine:  describeMachine(),
+		Machine:  machine.Describe(),
 		Versions: map[string]string{"go": runtime.Version()},
 	}
-	a.Commit = firstLine(ctx, env.source, "git", "rev-parse", "HEAD")
-	a.Modified = firstLine(ctx, env.source, "git", "status", "--porcelain", "--untracked-files=no") != ""
-	a.Versions["gcc"] = firstLine(ctx, "", compiler.name, "-dumpfullversion")
+	a.Commit, a.Modified = machine.Commit(ctx, env.source)
+	a.Versions["gcc"] = machine.FirstLine(ctx, "", compiler.name, "-dumpfullversion")
 	if dir := env.dir[serverRef]; dir != "" {
-		a.Versions["bun"] = firstLine(ctx, dir, filepath.Join(dir, "node_modules", ".bin", "bun"), "--version")
+		a.Versions["bun"] = machine.FirstLine(ctx, dir, filepath.Join(dir, "node_modules", ".bin", "bun"), "--version")
 		a.Versions["@venizia/ignis-helpers"] = packageVersion(filepath.Join(dir, "node_modules", "@venizia", "ignis-helpers"))
 	}
 	if env.redis != nil {
-		a.Versions["redis"] = firstLine(ctx, "", "redis-server", "--version")
+		a.Versions["redis"] = machine.FirstLine(ctx, "", "redis-server", "--version")
 	}
 	return a
 }
@@ -96,35 +89,6 @@ func (a about) turnsLine() string {
 	return "turns of each server in a round: " + strings.Join(parts, ", ") + "\n"
 }
 
-func describeMachine() machine {
-	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		kernel = []byte("unknown")
-	}
-	return machine{
-		CPU:    procValue("/proc/cpuinfo", "model name"),
-		Cores:  runtime.NumCPU(),
-		Memory: procValue("/proc/meminfo", "MemTotal"),
-		Kernel: strings.TrimSpace(string(kernel)),
-	}
-}
-
-// procValue finds the first "key : value" line of a file.
-func procValue(path, key string) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return "unknown"
-	}
-	defer file.Close()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		name, value, found := strings.Cut(lines.Text(), ":")
-		if found && strings.TrimSpace(name) == key {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown"
-}
-
 // packageVersion reads the version of an installed npm package.
 func packageVersion(dir string) string {
 	var manifest struct {
@@ -135,14 +99,4 @@ func packageVersion(dir string) string {
 		return "unknown"
 	}
 	return manifest.Version
-}
-
-// firstLine runs a command for what it says of itself; what cannot be had is "unknown".
-func firstLine(ctx context.Context, dir, name string, args ...string) string {
-	out, err := output(ctx, dir, name, args...)
-	if err != nil {
-		return "unknown"
-	}
-	line, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
-	return line
 }

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A bad is bytes that a server has to answer by closing the connection.
+type bad struct {
+	name  string
+	bytes []byte
+}
+
+func violations() []bad {
+	return []bad{
+		{"an unknown opcode", frame(final|0x3, nil)},
+		{"text that is not UTF-8", frame(final|opText, []byte("\xff"))},
+		{"a message that is too long", frame(final|opText, bytes.Repeat([]byte("x"), 200<<10))},
+		{"a frame that is not masked", []byte{final | opText, 1, '{'}},
+	}
+}
+
+// violation measures how many of the messages before a violation are handled: each one publishes an event to another client.
+func violation(ctx context.Context, l *lab) ([]figure, error) {
+	const messages = 100
+	s, err := l.serve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fewest, note := float64(messages), "in each of four ways"
+	for _, bad := range violations() {
+		n, err := handledBefore(ctx, s, messages, bad)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", bad.name, err)
+		}
+		if float64(n) < fewest {
+			fewest, note = float64(n), "before "+bad.name
+		}
+	}
+	owed, err := owedReplies(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return []figure{
+		{name: "handled of 100 messages before a violation", value: fewest, target: atLeast(messages), note: note},
+		{name: `"Not authenticated" of 16 before 1008`, value: float64(owed), target: atLeast(16)},
+	}, nil
+}
+
+func handledBefore(ctx context.Context, s *server, messages int, bad bad) (int, error) {
+	witness, err := connect(ctx, honest, s.addr)
+	if err != nil {
+		return 0, err
+	}
+	defer witness.close()
+	c, err := connect(ctx, attacker, s.addr)
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	var seen atomic.Int64
+	counted := start(ctx, 1, func(context.Context, int) { witness.collect(countSeen(&seen)) })
+	if err := c.write(append(bytes.Repeat(seenBy(witness.id), messages), bad.bytes...)); err != nil {
+		return 0, err
+	}
+	if err := c.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	_, _ = io.Copy(io.Discard, c.in) // until the server closes it
+	err = sleep(ctx, 300*time.Millisecond)
+	witness.close()
+	counted.stop()
+	return int(seen.Load()), err
+}
+
+// seenBy is a message whose callback sends an event to a client.
+func seenBy(id string) []byte {
+	return frame(final|opText, []byte(`{"event":"seen","data":{"id":"1","to":"`+id+`"}}`))
+}
+
+func countSeen(n *atomic.Int64) func(envelope) {
+	return func(e envelope) {
+		if e.Event == "seen" {
+			n.Add(1)
+		}
+	}
+}
+
+// owedReplies counts the replies to a client that sends too much before it has authenticated.
+func owedReplies(ctx context.Context, s *server) (int, error) {
+	c, err := dial(ctx, attacker, s.addr)
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	if err := c.write(bytes.Repeat(frame(final|opText, []byte(`{"event":"say"}`)), 20)); err != nil {
+		return 0, err
+	}
+	if err := c.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	n := 0
+	c.collect(func(e envelope) {
+		if e.Event == "error" && strings.Contains(string(e.Data), "Not authenticated") {
+			n++
+		}
+	})
+	return n, nil
+}
+
+// droppedMessages sums up what the log says of messages of clients that were received and then dropped.
+func (l *logCounter) droppedMessages() int {
+	return l.sum([]string{"not handled", "discarded", "dropped"}, []string{"messages", "discarded", "unhandled"})
+}
+
+// shutdown measures what becomes of messages that have arrived when the server is told to end. Each one publishes an event to a
+// client of another node.
+func shutdown(ctx context.Context, l *lab) ([]figure, error) {
+	const (
+		senders  = 80
+		messages = 1000 // of each: as many as the server accepts from one client at once
+	)
+	r, err := l.redis(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := l.nodes(ctx, 2, r.URL())
+	if err != nil {
+		return nil, err
+	}
+	leaving, staying := nodes[0], nodes[1]
+	witness, err := connect(ctx, honest, staying.addr)
+	if err != nil {
+		return nil, err
+	}
+	var seen atomic.Int64
+	counted := start(ctx, 1, func(context.Context, int) { witness.collect(countSeen(&seen)) })
+	var clients []*client
+	for range senders {
+		c, err := connect(ctx, attacker, leaving.addr)
+		if err != nil {
+			return nil, err
+		}
+		clients = append(clients, c)
+	}
+	burst := bytes.Repeat(seenBy(witness.id), messages)
+	var sent atomic.Int64
+	sw := start(ctx, senders, func(ctx context.Context, number int) {
+		c := clients[number]
+		if c.write(burst) == nil {
+			sent.Add(messages)
+		}
+		c.ignore()
+	})
+	defer sw.stop()
+	for end := time.Now().Add(patience); sent.Load() < senders*messages; {
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("only %d messages could be sent", sent.Load())
+		}
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+	unread, err := leaving.awaitRead(ctx, senders*len(burst)/100, 2*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	already := seen.Load()
+	if err := leaving.Signal(syscall.SIGTERM); err != nil {
+		return nil, err
+	}
+	if !leaving.EndsWithin(20 * time.Second) {
+		return nil, fmt.Errorf("the server did not end")
+	}
+	if err := settled(ctx, &seen); err != nil {
+		return nil, err
+	}
+	witness.close()
+	counted.stop()
+	received := senders*messages - unread/len(seenBy(witness.id)) // what is in its sockets it has not received
+	reported := leaving.log.droppedMessages()
+	exit := "exit code 0"
+	if err := leaving.Err(); err != nil {
+		exit = err.Error()
+	}
+	return []figure{{
+		name: "received - handled - reported", value: float64(max(0, received-int(seen.Load())-reported)), target: atMost(0),
+		note: fmt.Sprintf("received %d, handled %d (%d before the signal), reported %d; %s", received, seen.Load(), already, reported, exit),
+	}}, nil
+}
+
+// awaitRead waits until the server has read all but a few of the bytes that have come, and returns how many it has not.
+func (s *server) awaitRead(ctx context.Context, few int, longest time.Duration) (int, error) {
+	for end := time.Now().Add(longest); ; {
+		n, err := s.unread()
+		if err != nil || n <= few || time.Now().After(end) {
+			return n, err
+		}
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return n, err
+		}
+	}
+}
+
+// settled waits until a counter has not changed for half a second.
+func settled(ctx context.Context, n *atomic.Int64) error {
+	for last := int64(-1); n.Load() != last; {
+		last = n.Load()
+		if err := sleep(ctx, 500*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eventOf reads a number that stands in an event's data.
+func eventOf(e envelope, event string) (int, bool) {
+	var data struct{ N int }
+	if e.Event != event || json.Unmarshal(e.Data, &data) != nil {
+		return 0, false
+	}
+	return data.N, true
+}
