@@ -32,6 +32,9 @@ var (
 	// ErrStarted is returned by a second Start, also after Shutdown: a server is started once.
 	ErrStarted = node.ErrStarted
 
+	// ErrInCallback is returned by Shutdown when a callback of Config, or a handler of Serve, has called it.
+	ErrInCallback = node.ErrInCallback
+
 	// ErrServerClosed is returned by Serve after Shutdown.
 	ErrServerClosed = http.ErrServerClosed
 )

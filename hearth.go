@@ -57,8 +57,15 @@ func (s *Server[A, M]) Start(ctx context.Context) error {
 // Disconnected ones included, goroutines waited for, and the broker is closed. When ctx is done before
 // that, the callbacks' contexts are cancelled, messages that wait are dropped
 // (Stats.MessagesDiscarded), connections are cut, and ctx's error is returned. ErrNotRunning when
-// there is nothing to end. A server can't be started again. A callback must not wait for Shutdown,
-// which waits for the callback.
+// there is nothing to end. A server can't be started again.
+//
+// Shutdown waits for callbacks and for the requests of Serve. It fails at once with ErrInCallback when
+// one of those, of this or another server, has called it. Such a function must start another goroutine
+// for it, and not wait for that:
+//
+//	go srv.Shutdown(context.Background())
+//
+// The callback's own context is not for that: it may end with the client.
 func (s *Server[A, M]) Shutdown(ctx context.Context) error {
 	if err := s.node.Shutdown(ctx); err != nil {
 		return fmt.Errorf("shutdown: %w", err)

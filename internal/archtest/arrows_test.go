@@ -24,6 +24,7 @@ var arrows = []rule{
 	{folder: "seal", open: true},
 	{folder: "broker", open: true, imports: []string{"protocol"}},
 	{folder: "internal/ws", open: true, libraries: []string{"github.com/klauspost/compress"}},
+	{folder: "internal/callback"},
 	{folder: "internal/clock", open: true},
 	{folder: "internal/fifo"},
 	{folder: "internal/ratelog"},
@@ -49,10 +50,10 @@ var arrows = []rule{
 	// Clients, and who is where. No sockets: a hub writes to links, a session is fed bytes.
 	{folder: "internal/hub", imports: []string{"internal/ws", "seal"}},
 	{folder: "internal/cluster", imports: []string{"broker", "internal/clock", "protocol"}},
-	{folder: "internal/session", imports: []string{"internal/clock", "internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
+	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
-	{folder: "internal/node", imports: []string{"broker", "internal/clock", "internal/cluster", "internal/hub", "internal/session", "internal/ratelog",
+	{folder: "internal/node", imports: []string{"broker", "internal/callback", "internal/clock", "internal/cluster", "internal/hub", "internal/session", "internal/ratelog",
 		"internal/transport", "internal/transport/epoll", "internal/transport/netconn", "internal/ws", "protocol"},
 		libraries: []string{"github.com/google/uuid"}},
 

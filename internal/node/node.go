@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/cluster"
 	"github.com/hearthws/hearth/internal/hub"
@@ -77,6 +78,7 @@ type Config struct {
 var (
 	ErrNotRunning = errors.New("server is not running")
 	ErrStarted    = errors.New("server was already started")
+	ErrInCallback = errors.New("called by a callback, which it would wait for: call it on another goroutine")
 )
 
 type phase uint8
@@ -319,8 +321,11 @@ func (n *Node) Running() bool {
 
 // Shutdown ends the node: clients are closed with 1001 once their messages are handled, callbacks get until ctx is done, and
 // everything is waited for that can be. The error is ctx's when connections had to be cut then, or callbacks were still
-// running. ErrNotRunning when it was not.
+// running. ErrNotRunning when it was not running, ErrInCallback when a function that it waits for has called it.
 func (n *Node) Shutdown(ctx context.Context) error {
+	if callback.Within() {
+		return ErrInCallback
+	}
 	if !n.move(running, draining) {
 		return ErrNotRunning
 	}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/hearthws/hearth/internal/callback"
 )
 
 const (
@@ -34,7 +36,10 @@ func (n *Node) Serve(ln net.Listener, h http.Handler) error {
 				n.ServeHTTP(w, r)
 				return
 			}
-			h.ServeHTTP(w, r)
+			_ = callback.Call(func() error { // Shutdown waits for requests that are under way
+				h.ServeHTTP(w, r)
+				return nil
+			})
 		}),
 		ReadHeaderTimeout: headTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: headMax,
 		ErrorLog: slog.NewLogLogger(n.cfg.Log.Handler(), slog.LevelDebug),

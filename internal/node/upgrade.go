@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/ws"
@@ -73,15 +74,19 @@ func (n *Node) admit(r *http.Request) (accepted ws.Accepted, seen netip.Addr, er
 
 // consult asks the application's callbacks about a request that is a handshake. They may block.
 func (n *Node) consult(r *http.Request, a *ws.Accepted) (seen netip.Addr, err error) {
-	if !n.cfg.CheckOrigin(r) {
-		return seen, &ws.HandshakeError{Status: http.StatusForbidden, Message: "origin not allowed"}
-	}
-	if n.cfg.Subprotocol != nil && len(a.Offered) > 0 {
-		if a.Protocol, err = n.selectProtocol(r, a.Offered); err != nil {
-			return seen, err
+	err = callback.Call(func() (err error) {
+		if !n.cfg.CheckOrigin(r) {
+			return &ws.HandshakeError{Status: http.StatusForbidden, Message: "origin not allowed"}
 		}
-	}
-	return n.seen(r), nil
+		if n.cfg.Subprotocol != nil && len(a.Offered) > 0 {
+			if a.Protocol, err = n.selectProtocol(r, a.Offered); err != nil {
+				return err
+			}
+		}
+		seen = n.seen(r)
+		return nil
+	})
+	return seen, err
 }
 
 // selectProtocol asks the application which of the subprotocols to use.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 
+	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
@@ -167,7 +168,7 @@ func safely(f func() error, failed func(error)) (ok bool) {
 			failed(errExit)
 		}
 	}()
-	err := f()
+	err := callback.Call(f)
 	returned = true
 	if err != nil {
 		failed(err)

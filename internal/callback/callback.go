@@ -1,0 +1,32 @@
+// Package callback marks calls of the application's functions, so that what waits for them to return can refuse to be
+// called by one of them.
+package callback
+
+import (
+	"reflect"
+	"runtime"
+)
+
+// Call calls f, a function of the application that a shutdown waits for.
+//
+//go:noinline
+func Call(f func() error) error { return f() }
+
+// Within reports whether a Call is under way on this goroutine. It walks the stack: not for frequent use.
+func Within() bool {
+	entry := reflect.ValueOf(Call).Pointer()
+	pcs := make([]uintptr, 64)
+	for skip := 2; ; skip += len(pcs) {
+		n := runtime.Callers(skip, pcs)
+		if n == 0 {
+			return false
+		}
+		frames := runtime.CallersFrames(pcs[:n])
+		for more := true; more; {
+			var frame runtime.Frame
+			if frame, more = frames.Next(); frame.Entry == entry {
+				return true
+			}
+		}
+	}
+}
