@@ -26,7 +26,7 @@ type Client[M any] struct {
 	user     string
 }
 
-// ID is the client's id, a random UUID: one connection, not one user.
+// ID is the client's id, a random UUID with a checksum (protocol §4): one connection, not one user.
 func (c *Client[M]) ID() string { return c.s.ID() }
 
 // UserID is the id that Authenticate gave it; empty for an anonymous client.
