@@ -189,12 +189,17 @@ type Config[A, M any] struct {
 
 // Limits protect a server from its clients. A zero field takes its default.
 type Limits struct {
-	// MaxConnections are answered with 503 beyond it. Default 100,000; Unlimited for none.
+	// MaxConnections is how many sockets of clients may be open. With one more, the client that has waited longest without
+	// sending `authenticate` is closed with 4001. If there is none, the handshake is answered with 503. Default 100,000;
+	// Unlimited for none.
 	MaxConnections int
 
-	// MaxUnauthenticated clients may be connected without having authenticated, MaxUnauthenticatedPerAddr of them from one
-	// address (IPv6: one /64). One more, and the one that has waited longest is closed with 4001. Defaults 10,000 and
-	// 256; Unlimited for none. Behind a proxy all clients have one address, unless Config.ClientAddr tells them apart.
+	// MaxUnauthenticated is how many clients may be connected without having authenticated, MaxUnauthenticatedPerAddr how
+	// many of them from one address (IPv6: one /64). With one more, the one that has waited longest is closed with 4001:
+	// one that has not sent `authenticate`, if there is any. A quarter of either, and 16, may keep their sockets open for
+	// CloseTimeout after they were closed. Defaults 10,000 and 256; Unlimited for none. Behind a proxy all clients have one
+	// address, unless Config.ClientAddr tells them apart. With Serve, MaxUnauthenticatedPerAddr and 16 more connections of
+	// one address may wait for a plain HTTP request, too.
 	MaxUnauthenticated        int
 	MaxUnauthenticatedPerAddr int
 

@@ -215,8 +215,7 @@ func TestMaxConnections(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		r := start(t, config{Transport: transport, Limits: hearth.Limits{MaxConnections: 2}})
-		first := r.member("first")
-		second := r.peer()
+		first, second := r.member("first"), r.member("second")
 		resp := r.knock("/ws", nil)
 		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 			t.Errorf("the third: %s %v", resp.Status, resp.Header)
@@ -226,7 +225,7 @@ func TestMaxConnections(t *testing.T) {
 		first.wantsEnd()
 		for r.knock("/ws", nil).StatusCode != 101 { // as soon as the server has noticed
 		}
-		second.login("second")
+		second.say("heartbeat", "")
 	})
 }
 

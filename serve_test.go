@@ -492,7 +492,7 @@ func TestServeCallbackOutlived(t *testing.T) {
 	})
 }
 
-// TestMaxConnectionsExact: however many knock at the same time.
+// TestMaxConnectionsExact: however many knock at the same time, when all places are taken by authenticated clients.
 func TestMaxConnectionsExact(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -505,32 +505,41 @@ func TestMaxConnectionsExact(t *testing.T) {
 			} else {
 				r = start(t, cfg)
 			}
-			var in, refused atomic.Int32
-			var all sync.WaitGroup
-			for range knocks {
-				conn, br := r.tcp()
-				all.Go(func() { // ends with the answer
-					_, _ = io.WriteString(conn, handshake)
-					resp, err := http.ReadResponse(br, nil)
-					switch {
-					case err != nil:
-						t.Error(err)
-					case resp.StatusCode == 101:
-						in.Add(1)
-					case resp.StatusCode == 503:
-						refused.Add(1)
-					}
-				})
+			for range limit {
+				r.member("u")
 			}
-			all.Wait()
-			if in.Load() != limit || refused.Load() != knocks-limit {
-				t.Errorf("own listener %v: %d are in, %d refused", own, in.Load(), refused.Load())
+			if in, refused, cut := r.knockAll(knocks); in != 0 || refused != knocks || cut != 0 {
+				t.Errorf("own listener %v: %d are in, %d refused, %d cut off", own, in, refused, cut)
 			}
-			if s := r.Stats(); s.Connections != limit || s.HandshakeRefused != knocks-limit {
+			if s := r.Stats(); s.Connections != limit || s.HandshakeRefused != knocks {
 				t.Errorf("stats %+v", s)
 			}
 		}
 	})
+}
+
+// knockAll makes n handshakes at the same time, and counts how they are answered.
+func (r *rig) knockAll(n int) (in, refused, cut int32) {
+	r.t.Helper()
+	var status [3]atomic.Int32
+	var all sync.WaitGroup
+	for range n {
+		conn, br := r.tcp()
+		all.Go(func() { // ends with the answer
+			_, _ = io.WriteString(conn, handshake)
+			resp, err := http.ReadResponse(br, nil)
+			switch {
+			case err != nil:
+				status[2].Add(1)
+			case resp.StatusCode == 101:
+				status[0].Add(1)
+			case resp.StatusCode == 503:
+				status[1].Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return status[0].Load(), status[1].Load(), status[2].Load()
 }
 
 // TestServeShutdownHalf: a request that is incomplete when the server ends is not waited for.

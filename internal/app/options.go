@@ -120,7 +120,7 @@ func limitOptions() []Option {
 			func(c *Config) *int { return &c.BackpressureLimit }),
 		boolean("close-on-backpressure", groupLimits, "past that limit, close with 1013 rather than drop messages",
 			func(c *Config) *bool { return &c.CloseOnBackpressure }),
-		number("max-connections", groupLimits, 100_000, "connections at a time, further ones get 503; 0: any number",
+		number("max-connections", groupLimits, 100_000, "open connections; further ones take the place of unauthenticated clients or get 503; 0: any number",
 			func(c *Config) *int { return &c.MaxConnections }, 0, mostNumber),
 		number("max-unauthenticated", groupLimits, 10_000, "of those, how many may not have authenticated yet; 0: any number",
 			func(c *Config) *int { return &c.MaxUnauthenticated }, 0, mostNumber),

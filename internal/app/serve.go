@@ -27,10 +27,6 @@ const (
 	readyPath  = "/readyz"
 
 	waitingPause = 3 * time.Second // between two lines that say what the start waits for
-
-	readHeaderTimeout = 10 * time.Second
-	keepAliveTimeout  = time.Minute
-	maxHeaderBytes    = 16 << 10
 )
 
 // A Server is one running instance. Make it with New, then call Listen, then Run, each once.
@@ -201,18 +197,21 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		return err
 	}
-	serve, stop := s.serving()
+	ln := s.ln
+	if s.tls != nil {
+		ln = tls.NewListener(ln, s.tls)
+	}
 	ended := make(chan error, 1)
-	// Ends when stop has closed the listener, or serving failed; drain waits for it.
-	go func() { ended <- serve() }()
+	// Ends with the engine's Shutdown, or when serving failed; drain waits for it.
+	go func() { ended <- s.hearth.Serve(ln, s.handler) }()
 	s.announce()
 
 	select {
 	case <-ctx.Done():
-		return s.drain(background, stop, ended)
+		return s.drain(background, ended)
 	case err := <-ended:
 		ended <- nil
-		return errors.Join(fmt.Errorf("serve on %v: %w", s.ln.Addr(), err), s.drain(background, stop, ended))
+		return errors.Join(fmt.Errorf("serve on %v: %w", s.ln.Addr(), err), s.drain(background, ended))
 	}
 }
 
@@ -238,28 +237,6 @@ func (s *Server) start(ctx context.Context) error {
 	}
 }
 
-// serving returns what serves the listener, and what ends that. Plain TCP is the engine's own; TLS goes through net/http.
-func (s *Server) serving() (serve func() error, stop func(context.Context) error) {
-	if s.tls == nil {
-		return func() error { return s.hearth.Serve(s.ln, s.handler) }, s.hearth.Shutdown
-	}
-	mux := http.NewServeMux()
-	mux.Handle(s.cfg.Path, s.hearth)
-	mux.Handle("/", s.handler)
-	hs := &http.Server{
-		Handler:           mux,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       keepAliveTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // what strangers send is no news
-	}
-	serve = func() error { return hs.Serve(tls.NewListener(s.ln, s.tls)) }
-	stop = func(ctx context.Context) error {
-		return errors.Join(hs.Shutdown(ctx), s.hearth.Shutdown(ctx))
-	}
-	return serve, stop
-}
-
 // announce says what runs, and how open it is.
 func (s *Server) announce() {
 	if s.cfg.Auth == AuthDevelopment {
@@ -277,7 +254,7 @@ func (s *Server) announce() {
 	s.log.Info("open the url in two tabs, under two names; Ctrl-C to end")
 }
 
-func (s *Server) drain(ctx context.Context, stop func(context.Context) error, ended <-chan error) error {
+func (s *Server) drain(ctx context.Context, ended <-chan error) error {
 	s.draining.Store(true)
 	start := time.Now()
 	if s.cfg.DrainDelay > 0 {
@@ -287,8 +264,8 @@ func (s *Server) drain(ctx context.Context, stop func(context.Context) error, en
 	s.log.Info("draining: no new connections; closing all; once more to end at once", "clients", s.hearth.Count(hearth.ToAll()), "timeout", s.cfg.ShutdownTimeout)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()
-	err := stop(ctx)
-	s.ln.Close() // already closed by then, unless stop gave up
+	err := s.hearth.Shutdown(ctx)
+	s.ln.Close() // already closed by then, unless Shutdown gave up
 	<-ended
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("%w after %v (option shutdown-timeout)", ErrCutShort, s.cfg.ShutdownTimeout)

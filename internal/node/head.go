@@ -3,7 +3,6 @@ package node
 import (
 	"bufio"
 	"bytes"
-	"container/list"
 	"context"
 	"errors"
 	"net"
@@ -30,7 +29,7 @@ func (n *Node) engineListens(ln net.Listener) bool {
 
 func (n *Node) serveEngine(ln *net.TCPListener, srv *http.Server) error {
 	rest := &handover{addr: ln.Addr(), conns: make(chan net.Conn, handoverQueue), done: make(chan struct{})}
-	h := &heads{n: n, rest: rest, limit: n.cfg.Lobby.Max}
+	h := &heads{n: n, rest: rest, waiting: arrivals[*head]{max: n.cfg.Lobby.Max, perAddr: perAddr(n.cfg.Lobby)}}
 	defer h.close()
 	engine := n.carriers[0].Transport.(*epoll.Transport)
 	stop, err := engine.Listen(ln, h.open)
@@ -47,14 +46,13 @@ func (n *Node) serveEngine(ln *net.TCPListener, srv *http.Server) error {
 // heads are the connections whose request is not complete yet: they cost little, not for long, and not too many do.
 type heads struct {
 	// Set when made, then read-only.
-	n     *Node
-	rest  *handover
-	limit int // 0: none
+	n    *Node
+	rest *handover
 
 	readers sync.Pool // of *bufio.Reader
 
-	mu      sync.Mutex // guards the fields below
-	waiting list.List  // of *head, oldest first: all have equally long
+	mu      sync.Mutex      // guards the fields below
+	waiting arrivals[*head] // all have equally long
 	timer   *time.Timer
 	closed  bool
 }
@@ -64,8 +62,8 @@ type head struct {
 	heads *heads
 	conn  epoll.RawConn
 
-	deadline clock.Instant // set by open, then read-only
-	place    *list.Element // guarded by heads.mu; nil: no longer waiting
+	deadline clock.Instant   // set by open, then read-only
+	place    *arrival[*head] // set by open, then read-only; what it points to is guarded by heads.mu
 
 	// Owned by the loop.
 	buf    []byte             // the part that has come
@@ -76,11 +74,11 @@ func (h *heads) open(c epoll.RawConn) transport.Handler {
 	x := &head{heads: h, conn: c, deadline: h.n.env.Clock.Now().Add(headTimeout)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	x.place = h.waiting.PushBack(x)
-	if h.limit > 0 && h.waiting.Len() > h.limit {
-		h.cutLocked(h.waiting.Front())
+	var excess *arrival[*head]
+	if x.place, excess = h.waiting.add(x, c.RemoteAddr().Addr()); excess != nil {
+		excess.value.conn.Abort()
 	}
-	if h.waiting.Len() == 1 && !h.closed {
+	if h.waiting.len() == 1 && !h.closed {
 		if h.timer == nil {
 			h.timer = time.AfterFunc(headTimeout, h.expire)
 		} else {
@@ -90,10 +88,9 @@ func (h *heads) open(c epoll.RawConn) transport.Handler {
 	return x
 }
 
-func (h *heads) cutLocked(e *list.Element) {
-	x := h.waiting.Remove(e).(*head)
-	x.place = nil
-	x.conn.Abort()
+func (h *heads) cutLocked(x *arrival[*head]) {
+	h.waiting.remove(x)
+	x.value.conn.Abort()
 }
 
 // expire cuts the connections whose time is up.
@@ -101,14 +98,14 @@ func (h *heads) expire() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.n.env.Clock.Now()
-	for e := h.waiting.Front(); e != nil; e = h.waiting.Front() {
-		if d := e.Value.(*head).deadline; d > now {
+	for x := h.waiting.oldest(); x != nil; x = h.waiting.oldest() {
+		if d := x.value.deadline; d > now {
 			if !h.closed {
 				h.timer.Reset(d.Sub(now))
 			}
 			return
 		}
-		h.cutLocked(e)
+		h.cutLocked(x)
 	}
 }
 
@@ -116,10 +113,15 @@ func (h *heads) expire() {
 func (h *heads) leave(x *head) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if x.place != nil {
-		h.waiting.Remove(x.place)
-		x.place = nil
-	}
+	h.waiting.remove(x.place)
+}
+
+// asking is told that x's request is complete, and the application is deciding about it. From then on x does not have
+// to make room for others of its address: how long callbacks take is not its fault, and behind a proxy all come from one.
+func (h *heads) asking(x *head) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waiting.forget(x.place)
 }
 
 // close cuts all connections whose request is not complete.
@@ -130,8 +132,8 @@ func (h *heads) close() {
 	if h.timer != nil {
 		h.timer.Stop()
 	}
-	for e := h.waiting.Front(); e != nil; e = h.waiting.Front() {
-		h.cutLocked(e)
+	for x := h.waiting.oldest(); x != nil; x = h.waiting.oldest() {
+		h.cutLocked(x)
 	}
 }
 
@@ -206,6 +208,7 @@ func (x *head) ask(q question) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	x.cancel = cancel
+	x.heads.asking(x)
 	q.r = q.r.WithContext(ctx)
 	go func() { // ends with the callbacks, whose context ends with the connection; Env.Running waits for it
 		defer n.env.Running.Done()

@@ -54,7 +54,7 @@ func newHeads(t *testing.T, limit int) *heads {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &heads{n: n, limit: limit, rest: &handover{conns: make(chan net.Conn, handoverQueue), done: make(chan struct{})}}
+	h := &heads{n: n, waiting: arrivals[*head]{max: limit}, rest: &handover{conns: make(chan net.Conn, handoverQueue), done: make(chan struct{})}}
 	t.Cleanup(h.close)
 	return h
 }

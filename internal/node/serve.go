@@ -40,9 +40,13 @@ func (n *Node) Serve(ln net.Listener, h http.Handler) error {
 				h.ServeHTTP(w, r)
 				return nil
 			})
+			if r.Body != http.NoBody { // net/http reads the rest, which may never come
+				_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headTimeout))
+			}
 		}),
 		ReadHeaderTimeout: headTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: headMax,
-		ErrorLog: slog.NewLogLogger(n.cfg.Log.Handler(), slog.LevelDebug),
+		ConnState: newIdleConns(perAddr(n.cfg.Lobby)).changed,
+		ErrorLog:  slog.NewLogLogger(n.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	if !n.servers.add(srv) {
 		return http.ErrServerClosed

@@ -125,18 +125,17 @@ func (n *Node) asks(a ws.Accepted) bool {
 	return n.cfg.OriginMayBlock || n.cfg.ClientAddr != nil || n.cfg.Subprotocol != nil && len(a.Offered) > 0
 }
 
-// reserve takes a place among the connections, which the session's end gives back; before there is one, release does.
+// reserve takes a place among the connections, which the session's end gives back; before there is one, release does. When
+// all places are taken, a client that has not sent `authenticate` gives up its own. Until its socket is closed there is one
+// connection too many.
 func (n *Node) reserve() bool {
-	count, limit := &n.env.Stats.Connections, int64(n.cfg.MaxConnections)
-	for {
-		now := count.Load()
-		if limit > 0 && now >= limit {
-			return false
-		}
-		if count.CompareAndSwap(now, now+1) {
-			return true
-		}
+	limit := int64(n.cfg.MaxConnections)
+	count := n.env.Stats.Connections.Add(1)
+	if limit > 0 && count > limit && !n.env.Lobby.MakeRoom(int(count-limit)) {
+		n.release()
+		return false
 	}
+	return true
 }
 
 func (n *Node) release() { n.env.Stats.Connections.Add(-1) }

@@ -84,7 +84,7 @@ func (s *Session) finish(e ending) bool {
 		return false
 	}
 	r := s.rareLocked()
-	r.end = &end{code: e.code, reason: e.reason}
+	r.end = &end{code: e.code, reason: e.reason, guest: r.guest}
 	s.state.Store(uint32(protocol.StateDisconnected))
 	dropped := 0
 	if e.drop || !s.admitted { // the messages of others can only be answered, and there is nobody to answer
@@ -111,7 +111,7 @@ func (s *Session) finish(e ending) bool {
 	s.mu.Unlock()
 
 	if g != nil {
-		s.env.Lobby.leave(g)
+		s.env.Lobby.close(g)
 	}
 	if member {
 		s.release(s.channels(user, rooms))

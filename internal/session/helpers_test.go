@@ -115,6 +115,12 @@ func (c *conn) set(field *bool, v bool) {
 	*field = v
 }
 
+func (p *peer) isAborted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.aborted
+}
+
 func (p *peer) isPaused() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

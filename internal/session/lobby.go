@@ -2,7 +2,6 @@ package session
 
 import (
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -18,103 +17,182 @@ type LobbyConfig struct {
 	Clock   *clock.Clock  // measures Timeout
 }
 
-// The Lobby holds the clients that have not authenticated yet, in the order of their deadlines: it closes those whose
+// The Lobby holds the clients that have not authenticated yet, in the order of their deadlines. It closes those whose
 // time is up, and those that have waited longest when there are too many. One timer serves all.
+//
+// It also holds those of them that were closed, until their sockets are: a peer that does not answer the close frame has
+// its socket for Env.CloseTimeout, unless there are too many such peers. Then the oldest is cut off.
 type Lobby struct {
 	cfg LobbyConfig
 
-	mu       sync.Mutex // guards the fields below and all guests; taken with no other lock held
-	silent   guests     // no `authenticate` yet
-	deciding guests     // the callbacks are at work
-	passing  guests     // being admitted: no longer guests, but Sessions tells of them until the hub does
-	count    int
-	byAddr   map[netip.Prefix][]*guest // oldest first; only if addresses are bounded
-	timer    *time.Timer
-	fires    clock.Instant // when timer does; 0: it is not set
-	closed   bool
+	mu     sync.Mutex // guards the fields below and all guests; taken with no other lock held
+	stages [left]guests
+	byAddr map[netip.Prefix]*address // only if addresses are bounded
+	cut    int                       // guests that were cut off, and whose sockets are not gone yet
+	timer  *time.Timer
+	fires  clock.Instant // when timer does; 0: it is not set
+	closed bool
 }
 
-// A guest is one unauthenticated session. All its state that a session needs only until then is here.
+// A stage is how far a guest has come.
+type stage uint8
+
+const (
+	silent   stage = iota // has not sent `authenticate`
+	deciding              // the callbacks are running
+	closing               // closed, but the socket is still open
+	passing               // being admitted: no longer counted, but listed by Sessions until the hub lists it
+	left                  // not in the lobby
+)
+
+// A guest is one unauthenticated session, with the state that a session needs only until it is authenticated.
 type guest struct {
-	session    *Session
-	protocol   string // that Session.Subprotocol returns
-	messages   int    // guarded by session.mu
-	addr       netip.Prefix
-	deadline   clock.Instant
-	list       *guests // nil: no longer in the lobby
-	prev, next *guest
+	session  *Session
+	protocol string // that Session.Subprotocol returns
+	messages int    // guarded by session.mu
+	network  netip.Prefix
+	deadline clock.Instant
+	stage    stage
+	cut      bool    // counted in Lobby.cut
+	links    [2]link // in the lists of the lobby, and of the address
 }
 
-// guests is a list in the order of deadlines, which is that of arrival, since all have equally long.
-type guests struct{ first, last *guest }
+type link struct{ prev, next *guest }
+
+// guests is a list of guests, oldest first.
+type guests struct {
+	first, last *guest
+	count       int
+	by          int // which of a guest's links are used
+}
+
+// An address holds the guests of one network.
+type address struct{ stages [passing]guests }
+
+// active is how many guests count for the limit.
+func (a *address) active() int { return a.stages[silent].count + a.stages[deciding].count }
+
+func (a *address) empty() bool { return a.active()+a.stages[closing].count == 0 }
 
 func (l *guests) push(g *guest) {
-	g.list, g.prev, g.next = l, l.last, nil
+	g.links[l.by] = link{prev: l.last}
 	if l.last != nil {
-		l.last.next = g
+		l.last.links[l.by].next = g
 	} else {
 		l.first = g
 	}
 	l.last = g
+	l.count++
 }
 
 func (l *guests) remove(g *guest) {
-	if g.prev != nil {
-		g.prev.next = g.next
+	at := &g.links[l.by]
+	if at.prev != nil {
+		at.prev.links[l.by].next = at.next
 	} else {
-		l.first = g.next
+		l.first = at.next
 	}
-	if g.next != nil {
-		g.next.prev = g.prev
+	if at.next != nil {
+		at.next.links[l.by].prev = at.prev
 	} else {
-		l.last = g.prev
+		l.last = at.prev
 	}
-	g.list, g.prev, g.next = nil, nil, nil
+	*at = link{}
+	l.count--
 }
 
 // NewLobby makes an empty lobby.
 func NewLobby(cfg LobbyConfig) *Lobby {
-	return &Lobby{cfg: cfg, byAddr: make(map[netip.Prefix][]*guest)}
+	return &Lobby{cfg: cfg, byAddr: make(map[netip.Prefix]*address)}
 }
 
-// enter adds g, and returns the session that has to go for it, if any: the oldest of the same address when that has
-// too many, otherwise the oldest of all when those are too many.
-func (l *Lobby) enter(g *guest, addr netip.Addr) (evicted *Session) {
+// maxClosing is how many guests may be closing where so many may wait.
+func maxClosing(limit int) int { return limit/4 + 16 }
+
+// enter adds g, and closes a client to make room, if there are too many: the oldest of the same address if that has too
+// many, otherwise the oldest of all. Those that have not sent `authenticate` go first.
+func (l *Lobby) enter(g *guest, addr netip.Addr) {
+	g.network = Network(addr)
 	g.deadline = l.cfg.Clock.Now().Add(l.cfg.Timeout)
+	g.stage = left
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.silent.push(g)
-	l.count++
+	l.moveLocked(g, silent)
 	l.armLocked()
 	var oldest *guest
-	if l.cfg.Max > 0 && l.count > l.cfg.Max {
-		if oldest = l.silent.first; oldest == g && l.deciding.first != nil {
-			oldest = l.deciding.first
-		}
+	if l.cfg.Max > 0 && l.countLocked() > l.cfg.Max {
+		oldest = oldestOf(l.stages[:], g)
 	}
-	if l.cfg.PerAddr > 0 {
-		g.addr = network(addr)
-		l.byAddr[g.addr] = append(l.byAddr[g.addr], g)
-		if same := l.byAddr[g.addr]; len(same) > l.cfg.PerAddr {
-			oldest = same[0]
-		}
+	if same := l.byAddr[g.network]; same != nil && same.active() > l.cfg.PerAddr {
+		oldest = oldestOf(same.stages[:], g)
 	}
-	if oldest == nil {
-		return nil
+	var cut []*Session
+	if oldest != nil {
+		cut = l.closeLocked(oldest)
 	}
-	l.removeLocked(oldest)
-	return oldest.session
+	l.mu.Unlock()
+	if oldest != nil {
+		oldest.session.evict()
+	}
+	abort(cut)
 }
 
-// network is what counts as one address.
-func network(a netip.Addr) netip.Prefix {
+// oldestOf is the guest to close for newest.
+func oldestOf(stages []guests, newest *guest) *guest {
+	if g := stages[silent].first; g != newest {
+		return g
+	}
+	if g := stages[deciding].first; g != nil {
+		return g
+	}
+	return newest
+}
+
+// evict closes a client to make room for another.
+func (s *Session) evict() {
+	s.CloseFor(&s.env.Stats.Evicted, protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
+}
+
+func abort(sessions []*Session) {
+	for _, s := range sessions {
+		s.Abort()
+	}
+}
+
+// MakeRoom closes clients so that one more connection may be opened, where excess connections more than allowed would
+// then be open. It cuts off those that are closing, and closes those that have waited longest without `authenticate`. It
+// reports false if there are too few of both.
+func (l *Lobby) MakeRoom(excess int) bool {
+	l.mu.Lock()
+	excess -= l.cut // their sockets are about to be closed
+	var cut []*Session
+	for excess > 0 && l.stages[closing].first != nil {
+		cut = append(cut, l.cutLocked(l.stages[closing].first))
+		excess--
+	}
+	var evicted []*Session
+	for excess > 0 && l.stages[silent].first != nil {
+		oldest := l.stages[silent].first
+		evicted = append(evicted, oldest.session)
+		cut = append(cut, l.closeLocked(oldest)...)
+		excess--
+	}
+	l.mu.Unlock()
+	for _, s := range evicted {
+		s.evict()
+	}
+	abort(cut)
+	return excess <= 0
+}
+
+// Network is what counts as one address: of IPv6 the /64. The zero Prefix stands for no address, as a Unix socket has.
+func Network(a netip.Addr) netip.Prefix {
 	bits := a.BitLen()
 	if a.Is6() && !a.Is4In6() {
 		bits = 64
 	}
 	p, err := a.Unmap().Prefix(min(bits, a.Unmap().BitLen()))
 	if err != nil {
-		return netip.Prefix{} // no address: a pipe, a Unix socket
+		return netip.Prefix{}
 	}
 	return p
 }
@@ -123,73 +201,120 @@ func network(a netip.Addr) netip.Prefix {
 func (l *Lobby) decide(g *guest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if g.list == nil {
+	if g.stage != silent {
 		return
 	}
-	g.list.remove(g)
 	g.deadline = l.cfg.Clock.Now().Add(3 * l.cfg.Timeout)
-	l.deciding.push(g)
+	l.moveLocked(g, deciding)
 	l.armLocked()
 }
 
-// pass has g count no more, for nobody and nothing: it is to be told that it is connected, and must then not be closed to make
-// room or for a deadline. False: it is about to be, or has ended.
+// pass ends the time of g as one that counts, has a deadline and may be closed to make room: it is about to be told that it is
+// connected. False: it is about to be closed, or was.
 func (l *Lobby) pass(g *guest) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if g.list == nil {
+	if g.stage >= closing {
 		return false
 	}
-	l.removeLocked(g)
-	l.passing.push(g)
+	l.moveLocked(g, passing)
 	return true
 }
 
-// leave takes g out.
+// leave takes g out: it is authenticated.
 func (l *Lobby) leave(g *guest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.removeLocked(g)
+	l.moveLocked(g, left)
 }
 
-func (l *Lobby) removeLocked(g *guest) {
-	list := g.list
-	if list == nil {
-		return
+// close is told that g's session has ended. Its socket may still be open.
+func (l *Lobby) close(g *guest) {
+	l.mu.Lock()
+	var cut []*Session
+	if g.stage < closing || g.stage == passing {
+		cut = l.closeLocked(g)
 	}
-	list.remove(g)
-	if list == &l.passing { // not counted
-		return
-	}
-	l.count--
-	same, bounded := l.byAddr[g.addr]
-	if !bounded {
-		return
-	}
-	if i := slices.Index(same, g); i >= 0 { // near the front: those who come first leave first
-		same = slices.Delete(same, i, i+1)
-	}
-	if len(same) == 0 {
-		delete(l.byAddr, g.addr)
-	} else {
-		l.byAddr[g.addr] = same
+	l.mu.Unlock()
+	abort(cut)
+}
+
+// gone is told that the socket of g is closed.
+func (l *Lobby) gone(g *guest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.moveLocked(g, left)
+	if g.cut {
+		g.cut = false
+		l.cut--
 	}
 }
 
-// Count is the number of unauthenticated clients.
+// closeLocked makes g one of those that are closing. It returns the sessions to cut off, if there are too many of those.
+func (l *Lobby) closeLocked(g *guest) (cut []*Session) {
+	l.moveLocked(g, closing)
+	if a := l.byAddr[g.network]; a != nil && a.stages[closing].count > maxClosing(l.cfg.PerAddr) {
+		cut = append(cut, l.cutLocked(a.stages[closing].first))
+	}
+	if l.cfg.Max > 0 && l.stages[closing].count > maxClosing(l.cfg.Max) {
+		cut = append(cut, l.cutLocked(l.stages[closing].first))
+	}
+	return cut
+}
+
+// cutLocked takes g out. The caller cuts off its session, once the lobby is unlocked.
+func (l *Lobby) cutLocked(g *guest) *Session {
+	l.moveLocked(g, left)
+	g.cut = true
+	l.cut++
+	return g.session
+}
+
+// moveLocked moves g to another stage.
+func (l *Lobby) moveLocked(g *guest, to stage) {
+	a := l.byAddr[g.network]
+	if g.stage != left {
+		l.stages[g.stage].remove(g)
+		if a != nil && g.stage < passing {
+			a.stages[g.stage].remove(g)
+		}
+	}
+	g.stage = to
+	if to != left {
+		l.stages[to].push(g)
+	}
+	switch {
+	case l.cfg.PerAddr > 0 && to < passing:
+		if a == nil {
+			a = &address{}
+			for i := range a.stages {
+				a.stages[i].by = 1
+			}
+			l.byAddr[g.network] = a
+		}
+		a.stages[to].push(g)
+	case a != nil && a.empty():
+		delete(l.byAddr, g.network)
+	}
+}
+
+// countLocked is the number of clients that count for the limit.
+func (l *Lobby) countLocked() int { return l.stages[silent].count + l.stages[deciding].count }
+
+// Count is the number of unauthenticated clients, without those that were closed.
 func (l *Lobby) Count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.count
+	return l.countLocked()
 }
 
 // Sessions are the unauthenticated clients, those without `authenticate` first, and those that are being admitted last.
 func (l *Lobby) Sessions() []*Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := make([]*Session, 0, l.count)
-	for _, list := range []*guests{&l.silent, &l.deciding, &l.passing} {
-		for g := list.first; g != nil; g = g.next {
+	all := make([]*Session, 0, l.countLocked())
+	for _, at := range []stage{silent, deciding, passing} {
+		for g := l.stages[at].first; g != nil; g = g.links[0].next {
 			all = append(all, g.session)
 		}
 	}
@@ -199,7 +324,7 @@ func (l *Lobby) Sessions() []*Session {
 // armLocked sets the timer to the next deadline, unless it fires before that anyway: then it finds nothing, and is set anew.
 func (l *Lobby) armLocked() {
 	var next clock.Instant
-	for _, g := range []*guest{l.silent.first, l.deciding.first} {
+	for _, g := range []*guest{l.stages[silent].first, l.stages[deciding].first} {
 		if g != nil && (next == 0 || g.deadline < next) {
 			next = g.deadline
 		}
@@ -219,21 +344,21 @@ func (l *Lobby) armLocked() {
 // expire closes the sessions whose time is up.
 func (l *Lobby) expire() {
 	now := l.cfg.Clock.Now()
-	var late []*Session
+	var late, cut []*Session
 	l.mu.Lock()
-	for _, list := range []*guests{&l.silent, &l.deciding} {
-		for g := list.first; g != nil && g.deadline <= now; g = list.first {
-			l.removeLocked(g)
+	for _, at := range []stage{silent, deciding} {
+		for g := l.stages[at].first; g != nil && g.deadline <= now; g = l.stages[at].first {
 			late = append(late, g.session)
+			cut = append(cut, l.closeLocked(g)...)
 		}
 	}
 	l.fires = 0
 	l.armLocked()
 	l.mu.Unlock()
 	for _, s := range late {
-		s.env.Stats.AuthTimeouts.Add(1)
-		s.Close(protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
+		s.CloseFor(&s.env.Stats.AuthTimeouts, protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
 	}
+	abort(cut)
 }
 
 // Close stops the timer.

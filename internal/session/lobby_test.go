@@ -55,6 +55,7 @@ type guest struct {
 	network  string
 	deadline time.Time
 	asked    bool
+	turn     int // the step at which it asked
 	decide   chan error
 	here     bool // in the lobby
 	ended    bool
@@ -94,7 +95,7 @@ func playLobby(script []step) error {
 		case !g.here:
 			continue
 		case st.what == "ask" && !g.asked:
-			g.asked, g.deadline = true, time.Now().Add(3*lobbyTimeout)
+			g.asked, g.turn, g.deadline = true, i, time.Now().Add(3*lobbyTimeout)
 			g.p.say("authenticate", nil)
 		case st.what == "accept" && g.asked:
 			g.here = false
@@ -119,33 +120,40 @@ func playLobby(script []step) error {
 	return nil
 }
 
-// evict makes room for the newest: the one of its address that came first, if those are too many; if all are, the first
-// of those that have not asked, or, when all others have, the first who did.
+// evict makes room for the newest: among those of its address, if they are too many, otherwise among all. The first of
+// those that have not asked goes, or, when all others have, the first who did.
 func evict(all []*guest, newest *guest) {
-	var same, silent, asked []*guest
-	count := 0
+	var here, same []*guest
 	for _, g := range all {
-		if !g.here {
-			continue
-		}
-		count++
-		if g.network == newest.network {
-			same = append(same, g)
-		}
-		if g.asked {
-			asked = append(asked, g)
-		} else if g != newest {
-			silent = append(silent, g)
+		if g.here {
+			here = append(here, g)
+			if g.network == newest.network {
+				same = append(same, g)
+			}
 		}
 	}
-	slices.SortStableFunc(asked, func(a, b *guest) int { return a.deadline.Compare(b.deadline) })
+	first := func(among []*guest) *guest {
+		var silent, asked []*guest
+		for _, g := range among {
+			if g.asked {
+				asked = append(asked, g)
+			} else if g != newest {
+				silent = append(silent, g)
+			}
+		}
+		slices.SortFunc(asked, func(a, b *guest) int { return a.turn - b.turn })
+		return append(silent, asked...)[0]
+	}
+	var out *guest
 	switch {
 	case len(same) > lobbyPerAddr:
-		same[0].here, same[0].ended = false, true
-	case count > lobbyMax:
-		out := append(silent, asked...)[0]
-		out.here, out.ended = false, true
+		out = first(same)
+	case len(here) > lobbyMax:
+		out = first(here)
+	default:
+		return
 	}
+	out.here, out.ended = false, true
 }
 
 func compare(b *bench, all []*guest) error {
@@ -189,5 +197,86 @@ func TestEvictedGuestsAreForgotten(t *testing.T) {
 			t.Errorf("%d left", n)
 		}
 		b.close()
+	})
+}
+
+// TestClosingGuestsAreBounded: a crowd that keeps its sockets open after it was closed is cut off, oldest first.
+func TestClosingGuestsAreBounded(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name       string
+		cfg        session.LobbyConfig
+		addresses  int
+		open, here int // of 1000 sockets, at the end
+	}{
+		{"one address", session.LobbyConfig{Max: 500, PerAddr: 8}, 1, 8 + 18, 8},
+		{"all", session.LobbyConfig{Max: 40, PerAddr: 8}, 250, 40 + 26, 40},
+		{"no bound for addresses", session.LobbyConfig{Max: 40}, 1, 40 + 26, 40},
+		{"no bound", session.LobbyConfig{}, 1, 1000, 1000},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(c.cfg, session.Callbacks{})
+			defer b.close()
+			for i := range 1000 {
+				b.open(fmt.Sprintf("10.0.0.%d", i%c.addresses))
+			}
+			open, here := 0, 0
+			for _, p := range b.all {
+				if !p.isAborted() {
+					open++
+				}
+				if p.State() != protocol.StateDisconnected {
+					here++
+				}
+			}
+			if open != c.open || here != c.here {
+				t.Errorf("%d sockets, %d clients; want %d, %d", open, here, c.open, c.here)
+			}
+		})
+	}
+}
+
+// TestMakeRoom: those that are closing go first, then one that is silent, and nobody who is being decided upon.
+func TestMakeRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(session.LobbyConfig{Max: 100}, session.Callbacks{
+			Authenticate: func(ctx context.Context, _ *session.Session, _ []byte) (session.Identity, error) {
+				<-ctx.Done()
+				return session.Identity{}, ctx.Err()
+			},
+		})
+		defer b.close()
+		asking, old, young, ended := b.open("10.0.0.1"), b.open("10.0.0.1"), b.open("10.0.0.2"), b.open("10.0.0.3")
+		asking.say("authenticate", nil)
+		ended.Close(1000, "")
+		synctest.Wait()
+		want := func(step string, excess int, ok bool, aborted ...bool) {
+			t.Helper()
+			if got := b.env.Lobby.MakeRoom(excess); got != ok {
+				t.Errorf("%s: %v", step, got)
+			}
+			for i, p := range []*peer{asking, old, young, ended} {
+				if p.isAborted() != aborted[i] {
+					t.Errorf("%s: client %d is cut off: %v", step, i, !aborted[i])
+				}
+			}
+		}
+		want("one is closing", 1, true, false, false, false, true)
+		want("its socket is not gone yet", 1, true, false, false, false, true)
+		want("the oldest is closed", 2, true, false, false, false, true)
+		if old.State() != protocol.StateDisconnected || young.State() == protocol.StateDisconnected {
+			t.Error("not the oldest")
+		}
+		ended.Closed(nil)
+		want("and cut off, and the next one closed", 2, true, false, true, false, true)
+		old.Closed(nil)
+		want("and the next", 1, true, false, true, true, true)
+		want("nobody is left", 2, false, false, true, true, true)
+		if n := b.env.Stats.Evicted.Load(); n != 2 || asking.State() != protocol.StateAuthenticating {
+			t.Errorf("%d evicted", n)
+		}
+		b.all = []*peer{asking, young}
 	})
 }

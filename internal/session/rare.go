@@ -17,6 +17,7 @@ type end struct {
 	code   int
 	reason string
 	rooms  []string // that it was in
+	guest  *guest   // of a client that was never authenticated: in the lobby until the socket is closed
 	gone   bool     // the socket is
 	told   bool     // the disconnected callback has begun
 	final  bool     // nothing will run for it any more

@@ -90,10 +90,7 @@ func Open(env *Env, o Opening) *Session {
 	if o.Answer != nil {
 		s.member.Control(o.Answer) // in the lobby, anyone may close it
 	}
-	if evicted := env.Lobby.enter(g, o.Remote.Addr()); evicted != nil {
-		env.Stats.Evicted.Add(1)
-		evicted.Close(protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
-	}
+	env.Lobby.enter(g, o.Remote.Addr())
 	return s
 }
 
@@ -115,11 +112,15 @@ func (s *Session) Drained() { s.member.Drained() }
 // Closed is told that the socket is gone. It is transport.Handler's.
 func (s *Session) Closed(error) {
 	s.finish(ending{code: closeAbnormal})
-	s.env.Stats.Connections.Add(-1)
 	s.mu.Lock()
 	s.rare.end.gone = true
 	retired := s.rare.end.final
+	g := s.rare.end.guest
 	s.mu.Unlock()
+	if g != nil {
+		s.env.Lobby.gone(g) // before its place is free: MakeRoom counts on those that it has cut off
+	}
+	s.env.Stats.Connections.Add(-1)
 	if retired {
 		s.env.Running.Done()
 	}

@@ -1,0 +1,94 @@
+package node
+
+import (
+	"container/list"
+	"net/netip"
+
+	"github.com/hearthws/hearth/internal/session"
+)
+
+// arrivals holds what has come in, oldest first, bounded in number: in all, and for each address (of IPv6: each /64).
+// Not for concurrent use.
+type arrivals[T any] struct {
+	max, perAddr int // 0: no bound
+
+	all    list.List // of *arrival[T]
+	byAddr map[netip.Prefix]*list.List
+}
+
+// perAddr is how many connections of one address may wait for a request. A few more than its clients: a small limit of those
+// must not keep them from connecting at the same time.
+func perAddr(l session.LobbyConfig) int {
+	if l.PerAddr <= 0 {
+		return 0
+	}
+	return l.PerAddr + 16
+}
+
+// An arrival is a place in arrivals.
+type arrival[T any] struct {
+	value   T
+	network netip.Prefix
+	at      *list.Element // in arrivals.all; nil: removed
+	same    *list.Element // in the list of its address; nil: counts for none
+}
+
+// add appends v. It returns, removed, the arrival that is too much then: the oldest of the same address or of all; nil if
+// there is none.
+func (a *arrivals[T]) add(v T, addr netip.Addr) (added, excess *arrival[T]) {
+	added = &arrival[T]{value: v, network: session.Network(addr)}
+	added.at = a.all.PushBack(added)
+	if a.perAddr > 0 {
+		same := a.byAddr[added.network]
+		if same == nil {
+			if a.byAddr == nil {
+				a.byAddr = make(map[netip.Prefix]*list.List)
+			}
+			same = list.New()
+			a.byAddr[added.network] = same
+		}
+		added.same = same.PushBack(added)
+		if same.Len() > a.perAddr {
+			excess = same.Front().Value.(*arrival[T])
+		}
+	}
+	if excess == nil && a.max > 0 && a.all.Len() > a.max {
+		excess = a.oldest()
+	}
+	if excess != nil {
+		a.remove(excess)
+	}
+	return added, excess
+}
+
+// remove takes x out, if it has not been already.
+func (a *arrivals[T]) remove(x *arrival[T]) {
+	if x.at != nil {
+		a.all.Remove(x.at)
+		x.at = nil
+	}
+	a.forget(x)
+}
+
+// forget keeps x, but not for its address.
+func (a *arrivals[T]) forget(x *arrival[T]) {
+	if x.same == nil {
+		return
+	}
+	same := a.byAddr[x.network]
+	same.Remove(x.same)
+	x.same = nil
+	if same.Len() == 0 {
+		delete(a.byAddr, x.network)
+	}
+}
+
+// oldest is nil if there is none.
+func (a *arrivals[T]) oldest() *arrival[T] {
+	if e := a.all.Front(); e != nil {
+		return e.Value.(*arrival[T])
+	}
+	return nil
+}
+
+func (a *arrivals[T]) len() int { return a.all.Len() }
