@@ -175,6 +175,22 @@ func TestLogCounterCountsLinesInAnyPieces(t *testing.T) {
 	}
 }
 
+func TestFailedCallbacksAreCountedWithThoseLeftOut(t *testing.T) {
+	t.Parallel()
+	l := newLogCounter()
+	for range 150 { // more than are kept
+		if _, err := l.Write([]byte(`{"msg":"callback failed"}` + "\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.Write([]byte(`{"msg":"message callback failed","suppressed":50}` + "\n")); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.failedCallbacks(); got != 201 {
+		t.Errorf("%d, want 201", got)
+	}
+}
+
 func TestServing(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{

@@ -260,6 +260,19 @@ func (l *logCounter) lines() int {
 	return l.total
 }
 
+// linesWith is how many had a phrase in their message.
+func (l *logCounter) linesWith(phrase string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	total := 0
+	for message, n := range l.counts {
+		if strings.Contains(message, phrase) {
+			total += n
+		}
+	}
+	return total
+}
+
 // most returns the message of most lines, and of how many.
 func (l *logCounter) most() (message string, lines int) {
 	l.mu.Lock()
