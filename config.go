@@ -211,6 +211,10 @@ type Limits struct {
 	// MaxRooms is how many rooms one client may be in, besides its own. Default 1024; Unlimited for none.
 	MaxRooms int
 
+	// RoomNames is how many bytes the names of those rooms may have in all. A name may take 768 bytes, and is kept several
+	// times: here, for the broker, and by the broker. Default 64 KiB, 64 bytes for each of 1024 rooms; Unlimited for none.
+	RoomNames int
+
 	// ClientQueue is how many bytes of a client's messages may wait for callbacks; past it the client is not read from
 	// until half of that is done. Default 256 KiB.
 	ClientQueue int
@@ -249,6 +253,7 @@ func (c Config[A, M]) withDefaults() Config[A, M] {
 	def(&l.UnauthenticatedMessages, 16)
 	def(&l.UnauthenticatedPayload, min(16<<10, c.MaxPayload))
 	def(&l.MaxRooms, 1024)
+	def(&l.RoomNames, 64<<10)
 	def(&l.ClientQueue, 256<<10)
 	def(&l.SendQueue, 64<<20)
 	return c
@@ -339,6 +344,7 @@ func (c Config[A, M]) validateSizes() error {
 		{"Limits.UnauthenticatedMessages", l.UnauthenticatedMessages, 1, false},
 		{"Limits.UnauthenticatedPayload", l.UnauthenticatedPayload, 1, false},
 		{"Limits.MaxRooms", l.MaxRooms, 1, true},
+		{"Limits.RoomNames", l.RoomNames, 1, true},
 		{"Limits.ClientQueue", l.ClientQueue, 1024, false},
 		{"Limits.SendQueue", l.SendQueue, 64 << 10, false},
 	} {
@@ -370,7 +376,7 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 		Name: c.Identifier, Path: c.Path, Transport: c.Transport, Loops: c.Loops, Backpressure: c.BackpressureLimit, CloseTimeout: c.CloseTimeout,
 		Compression: c.Compression, CheckOrigin: check, OriginMayBlock: c.CheckOrigin != nil, ClientAddr: c.ClientAddr,
 		Subprotocol:    c.Subprotocol,
-		MaxConnections: max(0, l.MaxConnections), MaxRooms: max(0, l.MaxRooms), SendQueue: l.SendQueue,
+		MaxConnections: max(0, l.MaxConnections), MaxRooms: max(0, l.MaxRooms), RoomNames: max(0, l.RoomNames), SendQueue: l.SendQueue,
 		Lobby: session.LobbyConfig{
 			Timeout: c.AuthTimeout, Max: max(0, l.MaxUnauthenticated), PerAddr: max(0, l.MaxUnauthenticatedPerAddr),
 		},

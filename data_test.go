@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -185,6 +186,45 @@ func TestServerJoins(t *testing.T) {
 	must(t, c.Join(t.Context(), "again"))
 	if n := len(c.Rooms()); n != 4 {
 		t.Errorf("rooms: %q", c.Rooms())
+	}
+}
+
+// TestRoomNames checks that a client can't have the server keep ever longer names of rooms: the bytes of all its rooms' names are
+// bounded, and those of rooms that it has left are free again.
+func TestRoomNames(t *testing.T) {
+	t.Parallel()
+	r := start(t, config{ValidateRooms: func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil }})
+	p := r.member("u")
+	c := r.client(p)
+	bytes := func() (n int) {
+		for _, name := range c.Rooms() {
+			n += len(name)
+		}
+		return n
+	}
+	for i := range 10 {
+		var names []string
+		for j := range 100 {
+			names = append(names, fmt.Sprintf("%03d%03d", i, j)+repeat("\u20ac", 250)) // 756 bytes
+		}
+		data, err := json.Marshal(map[string]any{"rooms": names})
+		must(t, err)
+		p.say("join", string(data))
+	}
+	p.text("{") // answered when what came before it has been done
+	p.wantsError("Invalid message format")
+	const most = 64 << 10
+	if n := bytes(); n > most+len(p.id) || n < most-2000 {
+		t.Errorf("%d rooms, whose names have %d bytes", len(c.Rooms()), n)
+	}
+	long := repeat("\u20ac", 256)
+	if err := c.Join(t.Context(), long); !errors.Is(err, hearth.ErrTooManyRooms) || !strings.Contains(err.Error(), "bytes") {
+		t.Errorf("join: %v", err)
+	}
+	c.Leave(c.Rooms()...)
+	for range 3 {
+		must(t, c.Join(t.Context(), long))
+		c.Leave(long)
 	}
 }
 

@@ -22,7 +22,8 @@ var (
 	// ErrEncrypted is returned by EnableEncryption for a client that is encrypted already.
 	ErrEncrypted = hub.ErrEncrypted
 
-	// ErrTooManyRooms is returned when a client is in Limits.MaxRooms rooms.
+	// ErrTooManyRooms is returned, perhaps wrapped, when a client is in Limits.MaxRooms rooms, or the names of its rooms would
+	// have more than Limits.RoomNames bytes.
 	ErrTooManyRooms = hub.ErrTooManyRooms
 
 	// ErrNotRunning is returned, wrapped, by sends and by calls to all nodes before Start and after Shutdown, and by

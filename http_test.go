@@ -261,6 +261,7 @@ func TestConfig(t *testing.T) {
 			func(c *config) { c.Limits.UnauthenticatedPayload = hearth.Unlimited },
 			func(c *config) { c.MaxPayload, c.Limits.UnauthenticatedPayload = 100, 101 },
 		},
+		"Limits.RoomNames":   {func(c *config) { c.Limits.RoomNames = -2 }},
 		"Limits.MaxRooms":    {func(c *config) { c.Limits.MaxRooms = -2 }},
 		"Limits.ClientQueue": {func(c *config) { c.Limits.ClientQueue = 1 }},
 		"Limits.SendQueue":   {func(c *config) { c.Limits.SendQueue = 1 }},
@@ -281,7 +282,7 @@ func TestConfig(t *testing.T) {
 		"unlimited": func(c *config) {
 			c.Limits = hearth.Limits{
 				MaxConnections: hearth.Unlimited, MaxUnauthenticated: hearth.Unlimited,
-				MaxUnauthenticatedPerAddr: hearth.Unlimited, MaxRooms: hearth.Unlimited,
+				MaxUnauthenticatedPerAddr: hearth.Unlimited, MaxRooms: hearth.Unlimited, RoomNames: hearth.Unlimited,
 			}
 		},
 		"disabled": func(c *config) { c.HeartbeatInterval, c.IdleTimeout = hearth.Disabled, hearth.Disabled },

@@ -58,6 +58,7 @@ type Config struct {
 	UnauthenticatedMessages   int
 	UnauthenticatedPayload    int
 	MaxRooms                  int
+	RoomNames                 int
 	ClientQueue               int
 	SendQueue                 int
 

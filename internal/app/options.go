@@ -132,6 +132,8 @@ func limitOptions() []Option {
 			func(c *Config) *int { return &c.UnauthenticatedPayload }),
 		number("max-rooms", groupLimits, 1024, "rooms that one client may be in, besides its own; 0: any number",
 			func(c *Config) *int { return &c.MaxRooms }, 0, mostNumber),
+		size("room-names", "64KiB", 0, "bytes of the names of these rooms in all; 0: any number",
+			func(c *Config) *int { return &c.RoomNames }),
 		size("client-queue", "256KiB", 1024, "how much of one client's input may wait to be handled before it is read no further",
 			func(c *Config) *int { return &c.ClientQueue }),
 		size("send-queue", "64MiB", 64<<10, "how much may wait for an event loop before sends fail",

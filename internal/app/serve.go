@@ -123,6 +123,7 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 			UnauthenticatedMessages:   c.UnauthenticatedMessages,
 			UnauthenticatedPayload:    min(c.UnauthenticatedPayload, c.MaxPayload),
 			MaxRooms:                  zeroIs(hearth.Unlimited, c.MaxRooms),
+			RoomNames:                 zeroIs(hearth.Unlimited, c.RoomNames),
 			ClientQueue:               c.ClientQueue,
 			SendQueue:                 c.SendQueue,
 		},

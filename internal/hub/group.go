@@ -26,6 +26,9 @@ type set struct{ members []*Member }
 type place struct {
 	group *group
 	at    int32 // index in the set of the member's lane
+
+	// In a member's first place, which is that among everyone: the bytes of the names of its rooms. It costs nothing here.
+	names uint32
 }
 
 func newGroup(k kind, name string, lanes int) *group {
@@ -38,15 +41,21 @@ func (g *group) add(m *Member) {
 	if m.places == nil {
 		m.places = make([]place, 0, 3) // everyone and the two default rooms; append grows it for others
 	}
-	m.places = append(m.places, place{g, int32(len(s.members))})
+	m.places = append(m.places, place{group: g, at: int32(len(s.members))})
 	s.members = append(s.members, m)
 	g.size++
+	if g.kind == room {
+		m.places[0].names += uint32(len(g.name))
+	}
 }
 
 // remove ends the membership at m.places[i]. The last of each list takes the place that falls free.
 func (g *group) remove(m *Member, i int) {
 	s := &g.sets[m.lane.index]
 	at := m.places[i].at
+	if g.kind == room {
+		m.places[0].names -= uint32(len(g.name))
+	}
 
 	last := len(s.members) - 1
 	if moved := s.members[last]; moved != m {

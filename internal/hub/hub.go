@@ -10,6 +10,7 @@ package hub
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -22,7 +23,8 @@ import (
 // Nothing was queued for any lane that was full; lanes with room were served.
 var ErrQueueFull = errors.New("send queue is full")
 
-// ErrTooManyRooms is returned by Join when the member is in Config.MaxRooms rooms.
+// ErrTooManyRooms is returned, perhaps wrapped, by Join when the member is in Config.MaxRooms rooms, or the names of its
+// rooms would have more than Config.RoomNames bytes.
 var ErrTooManyRooms = errors.New("client is in too many rooms")
 
 // ErrNotMember is returned by Join for a member that has left the hub or never was in it.
@@ -39,6 +41,9 @@ type Config struct {
 	Backlogged func(lane int) bool
 	// MaxRooms bounds the rooms of one member, its own not counted. 0: no bound.
 	MaxRooms int
+
+	// RoomNames bounds the bytes of the names of one member's rooms, its own not counted. 0: no bound.
+	RoomNames int
 	// Queue bounds the bytes of messages that wait in one lane. 0: 64 MiB.
 	Queue int
 	// Backpressure bounds the bytes that wait for one encrypted member, what its connection holds included. 0: 1 MiB.
@@ -52,6 +57,7 @@ type Hub struct {
 	// Set by New, then read-only.
 	lanes        []*Lane
 	maxRooms     int
+	roomNames    int
 	backpressure int
 	backlogged   func(lane int) bool
 
@@ -88,7 +94,7 @@ func New(cfg Config) *Hub {
 	if cfg.Backlogged == nil {
 		cfg.Backlogged = func(int) bool { return true }
 	}
-	h := &Hub{maxRooms: cfg.MaxRooms, backpressure: cfg.Backpressure, backlogged: cfg.Backlogged}
+	h := &Hub{maxRooms: cfg.MaxRooms, roomNames: cfg.RoomNames, backpressure: cfg.Backpressure, backlogged: cfg.Backlogged}
 	h.press.most = min(runtime.GOMAXPROCS(0), cfg.BatchLimit)
 	h.transformers.limit = cfg.BatchLimit
 	h.waiters.changed = make(chan struct{})
@@ -183,6 +189,9 @@ func (h *Hub) Join(m *Member, name string) (joined bool, err error) {
 	}
 	if h.maxRooms > 0 && m.countRoomsLocked() >= h.maxRooms {
 		return false, ErrTooManyRooms
+	}
+	if h.roomNames > 0 && int(m.places[0].names)+len(name) > h.roomNames {
+		return false, fmt.Errorf("%w: their names would have more than %d bytes", ErrTooManyRooms, h.roomNames)
 	}
 	g := h.group(&h.rooms, room, name)
 	g.add(m)

@@ -36,3 +36,31 @@ func TestMaxRoomsWhileTheyChange(t *testing.T) {
 		}
 	}
 }
+
+// TestRoomNamesWhileTheyChange checks that the bound on the bytes of names counts those of the rooms that a member is in, whatever
+// it joined and left before, and in whichever order.
+func TestRoomNamesWhileTheyChange(t *testing.T) {
+	t.Parallel()
+	for _, user := range []string{"", "a user of a long name"} {
+		h := hub.New(hub.Config{Lanes: 1, Wake: func(int) {}, RoomNames: 10})
+		m := &hub.Member{}
+		m.Init(idOf("m"), nil, h.Lane(0), nil)
+		h.Admit(m, hub.Admission{User: user, Rooms: []string{"ab"}})
+		for i := range 10 {
+			for _, name := range []string{"cdef", "ghij"} {
+				if _, err := h.Join(m, name); err != nil {
+					t.Fatalf("user %q, round %d, %s: %v", user, i, name, err)
+				}
+			}
+			if _, err := h.Join(m, "k"); !errors.Is(err, hub.ErrTooManyRooms) {
+				t.Fatalf("user %q, round %d: %v", user, i, err)
+			}
+			if _, err := h.Join(m, m.ID()); err != nil { // does not count
+				t.Fatal(err)
+			}
+			h.Leave(m, []string{"cdef", "ghij"}[i%2])
+			h.Leave(m, []string{"ghij", "cdef"}[i%2])
+			h.Leave(m, "not in it")
+		}
+	}
+}

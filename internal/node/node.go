@@ -52,6 +52,7 @@ type Config struct {
 	Subprotocol    func(r *http.Request, offered []string) (selected string, ok bool) // nil: the first offered
 	MaxConnections int                                                                // 0: no bound
 	MaxRooms       int
+	RoomNames      int
 	SendQueue      int
 	Lobby          session.LobbyConfig
 	Limits         session.Limits
@@ -145,7 +146,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Transport != NetConn && epoll.Supported {
 		n.loops = cfg.Loops
 	}
-	n.hub = hub.New(hub.Config{Lanes: n.loops + 1, Wake: n.wake, Backlogged: n.backlogged, MaxRooms: cfg.MaxRooms, Queue: cfg.SendQueue,
+	n.hub = hub.New(hub.Config{Lanes: n.loops + 1, Wake: n.wake, Backlogged: n.backlogged, MaxRooms: cfg.MaxRooms, RoomNames: cfg.RoomNames, Queue: cfg.SendQueue,
 		Backpressure: cfg.Backpressure, BatchLimit: cfg.EncryptedBatch})
 	base, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
