@@ -105,6 +105,16 @@ func New(cfg Config) *Hub {
 	return h
 }
 
+// Release resumes all that Hold has held, once the loops have ended. Nobody is held from then on.
+func (h *Hub) Release() {
+	for _, l := range h.lanes {
+		l.mu.Lock()
+		l.over = true
+		l.mu.Unlock()
+		l.resume()
+	}
+}
+
 // Lane returns the lane of loop i.
 func (h *Hub) Lane(i int) *Lane { return h.lanes[i] }
 

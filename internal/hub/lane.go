@@ -15,6 +15,9 @@ const (
 	turnMax = 256 << 10
 	// crowdMin is how many members make a crowd, for which a message waits for others (patience).
 	crowdMin = 128
+	// crowded is how many items a loop may have waiting before those who produce them as answers wait
+	// for its next turn.
+	crowded = 256
 	// ahead is how many members are fetched at a time.
 	ahead = 16
 )
@@ -34,6 +37,8 @@ type Lane struct {
 	inbox  []item
 	pushed uint64            // items, ever
 	busy   bool              // items were taken from the inbox and not yet carried
+	held   []Resumer         // to be resumed at the end of the turn
+	over   bool              // the loop has ended: nobody is held any more
 	moves  map[*group][]move // changed with Hub.mu held too, or by the loop: the loop reads it under either
 
 	// Owned by the loop.
@@ -95,6 +100,38 @@ func (l *Lane) push(it item) bool {
 	return true
 }
 
+// A Resumer waits for a lane's next turn.
+type Resumer interface {
+	// Resume is called on the loop, or by Hub.Release: must not block.
+	Resume()
+}
+
+// Hold has r resumed at the end of the loop's next turn, if so much waits for the loop that it is
+// better to wait with further answers: input must not be handled faster than the loop sends what comes
+// of it, or its queue would grow without bound. False: it is not, and r is not resumed. Any goroutine;
+// never blocks.
+func (m *Member) Hold(r Resumer) bool {
+	l := m.lane
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over || len(l.inbox) < crowded { // else a turn is certain to follow
+		return false
+	}
+	l.held = append(l.held, r)
+	return true
+}
+
+// resume lets those go on that were held.
+func (l *Lane) resume() {
+	l.mu.Lock()
+	held := l.held
+	l.held = nil
+	l.mu.Unlock()
+	for _, r := range held {
+		r.Resume()
+	}
+}
+
 // Notice queues a message for m, admitted or not: an error. Any goroutine; never blocks.
 func (m *Member) Notice(msg *ws.Message) {
 	m.lane.push(item{kind: notice, member: m, msg: msg})
@@ -127,6 +164,7 @@ func (m *Member) Buffered() int {
 // Tick hands what is queued to the connections. It is the loop's, once a turn; more says that there is work left for
 // the next turn, which should come at once.
 func (l *Lane) Tick() (more bool) {
+	defer l.resume()
 	if len(l.work) == 0 {
 		l.gather()
 		l.mu.Lock()
@@ -230,6 +268,8 @@ func (l *Lane) carry(run []item, size int, alone bool) {
 			l.accept(m, &parcels{run: run, few: true})
 		} else if m.link.Write(it.msg.Frame()) {
 			l.hub.delivered.Add(1)
+		} else {
+			l.refuse(m, 1)
 		}
 	case control:
 		m.link.Write(it.raw)

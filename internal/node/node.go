@@ -192,6 +192,7 @@ func (n *Node) closeTransports() error {
 		}
 	}
 	n.env.Pool.Attend()
+	n.hub.Release()
 	if n.unwatch != nil {
 		close(n.unwatch)
 		n.unwatch = nil

@@ -134,3 +134,60 @@ func TestEndedParsesNothing(t *testing.T) {
 		t.Errorf("%d messages were parsed of a client that may send 16; it is %v", n, p.State())
 	}
 }
+
+// TestAnswersWaitForTheLoop: messages are handled no faster than the loop sends the answers, so a flood
+// of messages that are answered cannot fill the memory.
+func TestAnswersWaitForTheLoop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, _, _ := gated()
+		p := b.open("10.0.0.1")
+		p.authenticated()
+		bad := ws.AppendMaskedFrame(nil, ws.OpText, false, []byte("{"))
+		const reads, each = 100, 100
+		sent, handled := 0, func() int { return int(b.env.Stats.BadMessages.Load()) }
+		for ; sent < reads && !p.isPaused(); sent++ {
+			p.Data(bytes.Repeat(bad, each), 0)
+			synctest.Wait()
+		}
+		if n := handled(); n < 256 || n > 320 {
+			t.Errorf("%d messages were handled, and the loop has sent no answer", n)
+		}
+		for ; handled() < reads*each; p.lane.Tick() {
+			before := handled()
+			synctest.Wait()
+			if n := handled() - before; n > 320 {
+				t.Fatalf("%d messages were handled in one turn", n)
+			}
+			if sent < reads && !p.isPaused() {
+				p.Data(bytes.Repeat(bad, each), 0)
+				sent++
+			}
+		}
+		p.lane.Tick()
+		if n := bytes.Count(p.out, []byte("Invalid message format")); n != reads*each {
+			t.Errorf("%d answers to %d messages", n, reads*each)
+		}
+		b.close()
+	})
+}
+
+// TestHeldAtTheEnd: a session that waits for a loop which has ended goes on.
+func TestHeldAtTheEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, _, _ := gated()
+		p := b.open("10.0.0.1")
+		p.authenticated()
+		bad := ws.AppendMaskedFrame(nil, ws.OpText, false, []byte("{"))
+		const messages = 1000
+		p.Data(bytes.Repeat(bad, messages), 0)
+		synctest.Wait()
+		b.env.Hub.Release()
+		synctest.Wait()
+		if n := b.env.Stats.BadMessages.Load(); n != messages {
+			t.Errorf("%d of %d messages handled", n, messages)
+		}
+		b.close()
+	})
+}

@@ -10,6 +10,7 @@ package session
 
 import (
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -181,8 +182,14 @@ func (s *Session) run() {
 		}
 		bytes += s.handle(m)
 	}
-	s.env.Pool.Submit(s)
+	if !s.member.Hold(s) {
+		s.Resume()
+	}
+	runtime.Gosched() // Go would let a worker run for 10 ms, and event loops wait for as long
 }
+
+// Resume goes on with what run has left. It is hub.Resumer's.
+func (s *Session) Resume() { s.env.Pool.Submit(s) }
 
 // next takes the oldest message. False: there is nothing to do, and nothing runs for the session.
 func (s *Session) next() (m message, ok bool) {
