@@ -219,6 +219,14 @@ type Limits struct {
 	// until half of that is done. Default 256 KiB.
 	ClientQueue int
 
+	// MessageRate is how many messages a client may send in a second, pings and pongs included, and
+	// ByteRate how many bytes of messages, inflated, on average. Ten seconds' worth may come at once,
+	// and one message of MaxPayload in any case. A client that sends more is closed with 1008 and the
+	// reason "Rate limit exceeded", once its messages from before are handled (Stats.RateLimited). Time in
+	// which the server does not read from the client counts for it. Default 0: any number.
+	MessageRate int
+	ByteRate    int
+
 	// SendQueue is how many bytes of messages may wait for an event loop; past it sends return ErrQueueFull. A
 	// larger message waits alone. Default 64 MiB.
 	SendQueue int
@@ -347,6 +355,8 @@ func (c Config[A, M]) validateSizes() error {
 		{"Limits.RoomNames", l.RoomNames, 1, true},
 		{"Limits.ClientQueue", l.ClientQueue, 1024, false},
 		{"Limits.SendQueue", l.SendQueue, 64 << 10, false},
+		{"Limits.MessageRate", l.MessageRate, 0, true},
+		{"Limits.ByteRate", l.ByteRate, 0, true},
 	} {
 		if s.off && s.n == Unlimited {
 			continue
@@ -383,6 +393,7 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 		Limits: session.Limits{
 			Payload: c.MaxPayload, Queue: l.ClientQueue,
 			UnauthenticatedPayload: l.UnauthenticatedPayload, UnauthenticatedCount: l.UnauthenticatedMessages,
+			MessageRate: max(0, l.MessageRate), ByteRate: max(0, l.ByteRate),
 		},
 		HeartbeatInterval: max(0, c.HeartbeatInterval), HeartbeatTimeout: c.HeartbeatTimeout, IdleTimeout: max(0, c.IdleTimeout),
 		EncryptionRequired: c.Encryption == EncryptionRequired, EncryptedOnly: c.EncryptedOnly, EncryptedBatch: c.EncryptedBatchLimit,

@@ -265,6 +265,8 @@ func TestConfig(t *testing.T) {
 		"Limits.MaxRooms":    {func(c *config) { c.Limits.MaxRooms = -2 }},
 		"Limits.ClientQueue": {func(c *config) { c.Limits.ClientQueue = 1 }},
 		"Limits.SendQueue":   {func(c *config) { c.Limits.SendQueue = 1 }},
+		"Limits.MessageRate": {func(c *config) { c.Limits.MessageRate = -2 }},
+		"Limits.ByteRate":    {func(c *config) { c.Limits.ByteRate = -2 }},
 	} {
 		for i, f := range change {
 			cfg := ok

@@ -45,6 +45,8 @@ type Stats struct {
 	BrokerLost     uint64 // messages of other nodes that are known to have been missed, where they can be counted
 	Resyncs        uint64 // clients that were told of that: Config.Resync
 
+	RateLimited uint64 // 1008: Limits.MessageRate and ByteRate
+
 	// MessagesDiscarded were received from clients and not handled, because the client was closed or a
 	// shutdown had no time left.
 	MessagesDiscarded uint64
@@ -65,8 +67,8 @@ func (s *Server[A, M]) Stats() Stats {
 		IdleTimeouts: st.IdleTimeouts.Load(), ProtocolErrors: st.ProtocolErrors.Load(), SlowClosed: st.SlowClosed.Load(),
 
 		MessagesIn: st.MessagesIn.Load(), BadMessages: st.BadMessages.Load(), MessagesUnheard: st.MessagesUnheard.Load(),
-		MessagesDiscarded: st.MessagesDiscarded.Load(),
-		RoomsRefused:      st.RoomsRefused.Load(), CallbackErrors: st.CallbackErrors.Load(),
+		RateLimited: st.RateLimited.Load(), MessagesDiscarded: st.MessagesDiscarded.Load(),
+		RoomsRefused: st.RoomsRefused.Load(), CallbackErrors: st.CallbackErrors.Load(),
 		Delivered: hub.Delivered(), Dropped: hub.Refused(),
 		DeliveriesLost: st.DeliveriesLost.Load(), BrokerLosses: st.BrokerLosses.Load(),
 		BrokerLost: st.BrokerLost.Load(), Resyncs: st.Resyncs.Load(),

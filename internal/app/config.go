@@ -61,6 +61,8 @@ type Config struct {
 	RoomNames                 int
 	ClientQueue               int
 	SendQueue                 int
+	MessageRate               int
+	ByteRate                  int
 
 	Transport   string
 	Loops       int

@@ -136,6 +136,10 @@ func limitOptions() []Option {
 			func(c *Config) *int { return &c.RoomNames }),
 		size("client-queue", "256KiB", 1024, "how much of one client's input may wait to be handled before it is read no further",
 			func(c *Config) *int { return &c.ClientQueue }),
+		number("message-rate", groupLimits, 0, "messages that a client may send in a second, ten seconds' worth at once; more is close 1008; 0: any number",
+			func(c *Config) *int { return &c.MessageRate }, 0, mostNumber),
+		size("byte-rate", "0", 0, "the same for bytes, inflated; 0: any number",
+			func(c *Config) *int { return &c.ByteRate }),
 		size("send-queue", "64MiB", 64<<10, "how much may wait for an event loop before sends fail",
 			func(c *Config) *int { return &c.SendQueue }),
 	}

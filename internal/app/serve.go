@@ -126,6 +126,8 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 			RoomNames:                 zeroIs(hearth.Unlimited, c.RoomNames),
 			ClientQueue:               c.ClientQueue,
 			SendQueue:                 c.SendQueue,
+			MessageRate:               c.MessageRate,
+			ByteRate:                  c.ByteRate,
 		},
 		CheckOrigin: (&originPolicy{log: d.log, listed: c.Origins}).allowed,
 		Logger:      log,

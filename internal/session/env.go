@@ -45,6 +45,8 @@ type Limits struct {
 	Queue                  int // bytes of messages that wait for the callbacks; past it nothing more is read
 	UnauthenticatedPayload int
 	UnauthenticatedCount   int // messages
+	MessageRate            int // messages in a second, pings and pongs included; 0: any number
+	ByteRate               int // bytes of messages in a second, inflated; 0: any number
 }
 
 // Env is what all sessions of a node share. Set before the first session, then read-only.
@@ -103,5 +105,6 @@ type Stats struct {
 	Resyncs         atomic.Uint64 // clients that were told so
 	MessagesUnheard atomic.Uint64 // there is no message callback, or the event is the system's
 
+	RateLimited       atomic.Uint64 // clients that sent more than their rates allow
 	MessagesDiscarded atomic.Uint64 // received, and not handled because the session ended
 }

@@ -91,6 +91,10 @@ func (s *Session) resumeLocked() {
 	s.lastActive.Store(now)
 	s.paused = false
 	s.conn().Resume()
+	if r := s.rare; r != nil && r.rates != nil {
+		r.rates.messages.resume(r.rates.paused)
+		r.rates.bytes.resume(r.rates.paused)
+	}
 }
 
 // violated ends a client that broke the rules of the WebSocket protocol, behind the messages that
@@ -133,6 +137,11 @@ func (s *Session) accept(payload []byte, deflate ws.Opcode, done bool) {
 		return
 	}
 	s.env.Stats.MessagesIn.Add(1)
+	if !s.withinRatesLocked(clock.Instant(s.lastRead.Load()), 1, len(payload)) {
+		s.mu.Unlock()
+		s.stop(s.tooFast())
+		return
+	}
 	if g := s.guestLocked(); g != nil {
 		if g.messages >= s.env.Limits.UnauthenticatedCount {
 			s.mu.Unlock()
@@ -176,13 +185,33 @@ func (s *Session) pauseLocked() {
 	if !s.paused && !s.endedLocked() {
 		s.paused = true
 		s.conn().Pause()
+		if r := s.rare; r != nil && r.rates != nil {
+			r.rates.paused = clock.Instant(s.lastRead.Load())
+		}
 	}
+}
+
+// acceptControl counts a ping or a pong against the client's rates. False: it is not to be answered.
+func (s *Session) acceptControl(payload []byte) bool {
+	if s.State() == protocol.StateDisconnected {
+		s.in.Stop()
+		return false
+	}
+	if s.env.Limits.MessageRate <= 0 && s.env.Limits.ByteRate <= 0 { // needs no lock
+		return true
+	}
+	s.mu.Lock()
+	ok := s.withinRatesLocked(clock.Instant(s.lastRead.Load()), 1, len(payload))
+	s.mu.Unlock()
+	if !ok {
+		s.stop(s.tooFast())
+	}
+	return ok
 }
 
 func (in *inbound) Ping(payload []byte) {
 	s := (*Session)(in)
-	if s.State() == protocol.StateDisconnected {
-		s.in.Stop()
+	if !s.acceptControl(payload) {
 		return
 	}
 	// A client that does not take our pongs gets no more of them, and one that floods us with pings
@@ -198,7 +227,7 @@ const (
 	maxPongs       = 64   // of one read
 )
 
-func (in *inbound) Pong([]byte) {}
+func (in *inbound) Pong(payload []byte) { (*Session)(in).acceptControl(payload) }
 
 func (in *inbound) Close(code int, reason string) {
 	s := (*Session)(in)

@@ -39,6 +39,16 @@ func (s *Session) inflate(m message) (payload []byte, ok bool) {
 	payload, err := ws.InflateMessage(m.deflate, m.payload, limit, s.env.inflating.yield)
 	s.env.inflating.leave()
 	if err == nil {
+		s.mu.Lock()
+		ok = s.withinRatesLocked(s.env.Clock.Now(), 0, max(0, len(payload)-len(m.payload)))
+		s.mu.Unlock()
+		if e := s.tooFast(); !ok {
+			e.drop = true
+			if s.end(e) {
+				s.discarded(1)
+				return nil, false
+			}
+		}
 		return payload, true
 	}
 	if e := s.violation(err); e != nil {

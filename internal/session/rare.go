@@ -8,6 +8,7 @@ type rare struct {
 	end     *end          // once it has ended
 	rest    []byte        // read, and not parsed because the client was paused; at most one read
 	parsing bool          // a worker parses what was rest
+	rates   *rates        // where rates are limited
 	ending  *ending       // how the session ends once all that has been received is handled
 }
 
@@ -46,7 +47,7 @@ func (s *Session) welcomeLocked() {
 
 // tidyLocked gives rare back if there is nothing in it.
 func (s *Session) tidyLocked() {
-	if r := s.rare; r != nil && r.guest == nil && r.done == nil && r.end == nil && r.rest == nil && !r.parsing && r.ending == nil {
+	if r := s.rare; r != nil && r.guest == nil && r.done == nil && r.end == nil && r.rest == nil && !r.parsing && r.ending == nil && r.rates == nil {
 		s.rare = nil
 	}
 }
