@@ -12,6 +12,7 @@ import (
 
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/node"
+	"github.com/hearthws/hearth/internal/origin"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/protocol"
 )
@@ -110,9 +111,10 @@ type Config[A, M any] struct {
 	Transport Transport
 	Loops     int
 
-	// Origins are those that a browser's page may come from, such as "https://example.com"; {"*"} allows any. Default:
-	// the host that the request names. Requests without an Origin header, which are not a browser's, always pass.
-	// CheckOrigin decides instead, if it is set. It may block, for as long as a handshake may take.
+	// Origins are the origins of web pages that may connect, beside those of the host that the request was sent to: a
+	// scheme and a host, such as "https://example.com". "https://*.example.com" is all hosts below example.com, {"*"} any
+	// origin. Default: none beside the own host. Requests without an Origin header, which are not a browser's, always
+	// pass. CheckOrigin decides instead, if it is set. It may block, for as long as a handshake may take.
 	Origins     []string
 	CheckOrigin func(r *http.Request) bool
 
@@ -306,8 +308,8 @@ func (c Config[A, M]) validate() error {
 		return invalid("Encryption", "is %q; it can be empty, %q or %q", c.Encryption, EncryptionOptional, EncryptionRequired)
 	}
 	if c.CheckOrigin == nil {
-		if _, err := originPolicy(c.Origins); err != nil {
-			return invalid("Origins", "%w", err)
+		if _, err := origin.New(c.Origins); err != nil {
+			return invalid("Origins", "has %w", err)
 		}
 	}
 	return errors.Join(c.validateTimes(), c.validateSizes())
@@ -379,7 +381,8 @@ func invalid(field, format string, args ...any) error {
 func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 	check := c.CheckOrigin
 	if check == nil {
-		check, _ = originPolicy(c.Origins) // validate has seen that it can be
+		policy, _ := origin.New(c.Origins) // validate has seen that there is no error
+		check = policy.Allows
 	}
 	l := c.Limits
 	return node.Config{

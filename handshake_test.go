@@ -175,3 +175,47 @@ func TestResponseHeaders(t *testing.T) {
 		}
 	}
 }
+
+// TestDefaultPorts: an origin and a host are the same with the scheme's own port and without.
+func TestDefaultPorts(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		r := start(t, config{Transport: transport, Origins: []string{"https://app.test:443"}})
+		for _, c := range []struct {
+			host, origin string
+			status       int
+		}{
+			{"example.com:443", "https://example.com", 101},
+			{"example.com:80", "http://example.com", 101},
+			{"example.com", "https://app.test", 101},
+			{"example.com:443", "http://example.com", 403},
+			{"example.com:8443", "https://example.com", 403},
+		} {
+			if resp := r.knock("/ws", map[string]string{"Host": c.host, "Origin": c.origin}); resp.StatusCode != c.status {
+				t.Errorf("host %s, origin %s: %s", c.host, c.origin, resp.Status)
+			}
+		}
+	})
+}
+
+// TestRefusalsAreLogged: with the setting that would allow the handshake.
+func TestRefusalsAreLogged(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		book := newLogbook()
+		r := start(t, config{Transport: transport, Logger: slog.New(book), Limits: hearth.Limits{MaxConnections: 1}})
+		r.knock("/ws", map[string]string{"Origin": "https://evil.test"})
+		if got := book.attr("handshake refused: origin not allowed", "setting"); got != "Config.Origins" {
+			t.Errorf("origin: logged %v", book.last)
+		}
+		r.knock("/ws", map[string]string{"Upgrade": ""})
+		if got := book.attr("handshake refused", "status"); got != "426" {
+			t.Errorf("no upgrade: logged %v", book.last)
+		}
+		r.member("u")
+		r.knock("/ws", nil)
+		if got := book.attr("handshake refused: too many connections", "setting"); got != "Limits.MaxConnections" {
+			t.Errorf("too many: logged %v", book.last)
+		}
+	})
+}

@@ -117,12 +117,12 @@ func TestOrigins(t *testing.T) {
 			config{}, " http://hearth.test https://hearth.test HTTPS://Hearth.TEST",
 			"https://evil.test https://hearth.test.evil.test https://hearth.test:8443 null https://evil.test/hearth.test hearth.test file:// https://a.hearth.test",
 		},
-		"none": {config{Origins: []string{}}, "", "https://hearth.test null"},
-		"any":  {config{Origins: []string{"*"}}, " https://evil.test null", ""},
+		"an empty list": {config{Origins: []string{}}, " https://hearth.test", "https://evil.test null"},
+		"any":           {config{Origins: []string{"*"}}, " https://evil.test null", ""},
 		"a list": {
-			config{Origins: []string{"https://app.test", "http://localhost:3000"}},
-			" https://app.test https://APP.test http://localhost:3000",
-			"http://app.test https://hearth.test http://localhost http://localhost:3001 https://app.test:444 null",
+			config{Origins: []string{"https://app.test:443", "http://localhost:3000", "https://*.wild.test"}},
+			" https://app.test https://APP.test http://localhost:3000 https://hearth.test https://a.wild.test",
+			"http://app.test http://localhost http://localhost:3001 https://app.test:444 null https://wild.test https://app.test/ https://me@app.test",
 		},
 		"a function": {
 			config{Origins: []string{"not looked at"}, CheckOrigin: func(r *http.Request) bool { return r.Header.Get("Origin") == "x" }},
@@ -251,7 +251,8 @@ func TestConfig(t *testing.T) {
 		"Origins": {
 			func(c *config) { c.Origins = []string{"example.com"} }, func(c *config) { c.Origins = []string{"https://example.com/"} },
 			func(c *config) { c.Origins = []string{"*", "https://example.com"} }, func(c *config) { c.Origins = []string{""} },
-			func(c *config) { c.Origins = []string{"https://me@example.com"} }, func(c *config) { c.Origins = []string{"https://*.example.com"} },
+			func(c *config) { c.Origins = []string{"https://me@example.com"} }, func(c *config) { c.Origins = []string{"https://a.*.example.com"} },
+			func(c *config) { c.Origins = []string{"wss://example.com"} }, func(c *config) { c.Origins = []string{"https://bücher.example"} },
 		},
 		"Limits.MaxConnections":            {func(c *config) { c.Limits.MaxConnections = -2 }},
 		"Limits.MaxUnauthenticated":        {func(c *config) { c.Limits.MaxUnauthenticated = -2 }},

@@ -329,6 +329,7 @@ func TestDropsAreLoggedSparsely(t *testing.T) {
 		for r.Stats().DeliveriesLost < 1000 {
 			leaky.receiver.Deliver(m)
 		}
+		synctest.Wait() // what reports the loss logs, too
 		if n := strings.Count(log.String(), "message of another node dropped"); n != 1 {
 			t.Errorf("%d lines", n)
 		}

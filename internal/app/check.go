@@ -102,19 +102,6 @@ func parsePath(s string) (string, error) {
 	return s, nil
 }
 
-// parseOrigin accepts what browsers send in the Origin header, and "*" for any.
-func parseOrigin(s string) (string, error) {
-	const want = `takes scheme://host[:port] without a path, as in https://example.com, or "*" for any origin`
-	if s == "*" {
-		return s, nil
-	}
-	scheme, host, ok := strings.Cut(s, "://")
-	if !ok || scheme == "" || host == "" || strings.ContainsAny(host, "/?#@ *") {
-		return "", errors.New(want)
-	}
-	return strings.ToLower(s), nil
-}
-
 // parseRedis leaves it to the broker to say what is wrong: it never quotes what may be a password.
 func parseRedis(s string) (string, error) {
 	if s == "" {

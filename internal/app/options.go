@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/hearthws/hearth/internal/origin"
 )
 
 // An Option is one thing that can be configured. Its name is the same everywhere: the flag --max-payload, the variable
@@ -52,7 +54,7 @@ func listenOptions() []Option {
 			func(c *Config) *string { return &c.Listen }, parseListen),
 		text("path", groupListen, "path", "/ws", "where WebSocket clients connect",
 			func(c *Config) *string { return &c.Path }, parsePath),
-		list("origins", groupListen, "origin", "", "pages of which other origins may connect; \"*\" for any (default: same origin only)",
+		list("origins", groupListen, "origin", "", "pages of which other origins may connect, as https://example.com or https://*.example.com; \"*\" for any (default: none)",
 			func(c *Config, v []string) { c.Origins = v }, parseOrigins),
 		text("tls-cert", groupListen, "file", "", "certificate chain in PEM; serves https and wss; read again when the file changes",
 			func(c *Config) *string { return &c.TLSCert }, anyText),
@@ -331,18 +333,13 @@ func each[T any](parse func(string) (T, error)) func([]string) ([]T, error) {
 	}
 }
 
-// parseOrigins makes the empty list nil, which stands for the same origin.
+// parseOrigins makes the empty list nil.
 func parseOrigins(values []string) ([]string, error) {
-	out, err := each(parseOrigin)(values)
-	if len(out) == 0 {
-		return nil, err
+	if len(values) == 0 {
+		return nil, nil
 	}
-	for _, o := range out {
-		if o == "*" && len(out) > 1 {
-			return nil, errors.New(`"*" is any origin: give it alone`)
-		}
-	}
-	return out, err
+	_, err := origin.New(values)
+	return values, err
 }
 
 // yamlValue writes a setting's value so that YAML reads it back as the same text.

@@ -12,7 +12,8 @@ import (
 
 func TestForwardedFor(t *testing.T) {
 	t.Parallel()
-	of := forwardedFor([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")})
+	var log bytes.Buffer
+	of := forwardedFor([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}, slog.New(slog.NewTextHandler(&log, nil)))
 	for _, tt := range []struct {
 		name, peer string
 		header     []string
@@ -30,15 +31,32 @@ func TestForwardedFor(t *testing.T) {
 		{"nonsense further on", "10.0.0.1:5", []string{"unknown, 198.51.100.9"}, "198.51.100.9"},
 		{"mapped addresses are the same ones", "[::ffff:10.0.0.1]:5", []string{"::ffff:198.51.100.9"}, "198.51.100.9"},
 		{"no address at all", "@", nil, "invalid IP"},
+		{"with a port", "10.0.0.1:5", []string{"203.0.113.7:51234"}, "203.0.113.7"},
+		{"IPv6 with a port", "10.0.0.1:5", []string{"[2001:db8::1]:443"}, "2001:db8::1"},
+		{"IPv6 in brackets", "10.0.0.1:5", []string{"[2001:db8::1]"}, "2001:db8::1"},
+		{"IPv6", "10.0.0.1:5", []string{"2001:db8::1"}, "2001:db8::1"},
+		{"quoted", "10.0.0.1:5", []string{`"[2001:db8::1]:443"`}, "2001:db8::1"},
+		{"quoted, IPv4", "10.0.0.1:5", []string{`"203.0.113.7"`}, "203.0.113.7"},
+		{"mapped, with a port", "10.0.0.1:5", []string{"[::ffff:203.0.113.7]:80"}, "203.0.113.7"},
+		{"a zone is the proxy's own", "10.0.0.1:5", []string{"fe80::1%eth0"}, "fe80::1"},
+		{"proxies with ports", "10.0.0.1:5", []string{"203.0.113.7:51234, 10.0.0.2:80,[::1]:90"}, "203.0.113.7"},
+		{"half a quote", "10.0.0.1:5", []string{`"203.0.113.7`}, "10.0.0.1"},
+		{"IPv4 in brackets", "10.0.0.1:5", []string{"[203.0.113.7]"}, "10.0.0.1"},
+		{"half a bracket", "10.0.0.1:5", []string{"[2001:db8::1"}, "10.0.0.1"},
+		{"a port that is none", "10.0.0.1:5", []string{"203.0.113.7:x"}, "10.0.0.1"},
+		{"nothing behind the comma", "10.0.0.1:5", []string{"203.0.113.7, ,"}, "203.0.113.7"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
+			log.Reset()
 			r := &http.Request{RemoteAddr: tt.peer, Header: http.Header{}}
 			for _, h := range tt.header {
 				r.Header.Add("X-Forwarded-For", h)
 			}
 			if got := of(r).String(); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
+			}
+			if unread := len(tt.header) > 0 && tt.want == "10.0.0.1"; unread != (log.Len() > 0) {
+				t.Errorf("logged %q", log.String())
 			}
 		})
 	}
@@ -60,16 +78,22 @@ func TestOriginPolicy(t *testing.T) {
 		{"a name made to resolve to this machine", "http://evil.example:8080", "evil.example:8080", false},
 		{"sandboxed page", "null", "localhost:8080", false},
 		{"nonsense", "http://[", "localhost:8080", false},
+		{"a path", "http://localhost:8080/x", "localhost:8080", false},
+		{"userinfo", "http://me@localhost:8080", "localhost:8080", false},
+		{"default port of the host", "http://localhost", "localhost:80", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var b bytes.Buffer
-			p := &originPolicy{log: slog.New(slog.NewTextHandler(&b, nil))}
+			allowed, err := checkOrigin(nil, slog.New(slog.NewTextHandler(&b, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
 			r := &http.Request{Host: tt.host, Header: http.Header{}}
 			if tt.origin != "" {
 				r.Header.Set("Origin", tt.origin)
 			}
-			if got := p.allowed(r); got != tt.want {
+			if got := allowed(r); got != tt.want {
 				t.Errorf("got %v", got)
 			}
 			if tt.want == strings.Contains(b.String(), "--origins") {

@@ -66,6 +66,10 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	demo := newDemo(slog.New(s.logs))
 	hc := hearthConfig(cfg, log, demo)
+	var err error
+	if hc.CheckOrigin, err = checkOrigin(cfg.Origins, demo.log); err != nil {
+		return nil, fmt.Errorf("configure the origins: %w", err)
+	}
 	if s.redis != nil {
 		hc.Broker = s.redis
 	}
@@ -129,8 +133,7 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 			MessageRate:               c.MessageRate,
 			ByteRate:                  c.ByteRate,
 		},
-		CheckOrigin: (&originPolicy{log: d.log, listed: c.Origins}).allowed,
-		Logger:      log,
+		Logger: log,
 
 		Authenticate:  d.authenticate,
 		ValidateRooms: d.validateRooms,
@@ -139,7 +142,7 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 		Message:       d.message,
 	}
 	if len(c.TrustedProxies) > 0 {
-		hc.ClientAddr = forwardedFor(c.TrustedProxies)
+		hc.ClientAddr = forwardedFor(c.TrustedProxies, d.log)
 	}
 	return hc
 }

@@ -28,12 +28,13 @@ var arrows = []rule{
 	{folder: "internal/clock", open: true},
 	{folder: "internal/fifo"},
 	{folder: "internal/ratelog"},
+	{folder: "internal/origin"},
 
 	// What carries messages to other nodes: none of it knows of the others, or of what uses it.
 	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, open: true,
 		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
 	{folder: "broker/memory", open: true, imports: []string{"broker", "internal/fifo", "protocol"}},
-	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/ratelog", "protocol"}, libraries: []string{
+	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{
 		"github.com/redis/rueidis", "golang.org/x/sys"}},
 
 	// For programs that send and serve nobody: no more than a broker's, whichever it is.
@@ -58,10 +59,10 @@ var arrows = []rule{
 		libraries: []string{"github.com/google/uuid"}},
 
 	// The library: whoever imports it compiles what is above this line, and no more.
-	{folder: ".", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/node", "internal/session", "protocol", "seal"}},
+	{folder: ".", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/node", "internal/origin", "internal/session", "protocol", "seal"}},
 
 	// The server binary is a user of the library like any other: public packages, and leaves that know nothing of it.
-	{folder: "internal/app", imports: []string{".", "broker", "broker/redis", "internal/ratelog", "protocol"}, libraries: []string{
+	{folder: "internal/app", imports: []string{".", "broker", "broker/redis", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{
 		"github.com/knadh/koanf", "golang.org/x/term"}},
 	{folder: "internal/emit", imports: []string{"broker", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/cli", imports: []string{"internal/app", "internal/emit"}, libraries: []string{"github.com/spf13/cobra",

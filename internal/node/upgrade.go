@@ -26,7 +26,9 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 { // net/http would wait for the whole body before it answers
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
 		}
-		refusal(err).Respond(w)
+		h := refusal(err)
+		n.logRefusal(r, h)
+		h.Respond(w)
 		return
 	}
 	nc, rw, err := http.NewResponseController(w).Hijack()
@@ -57,6 +59,32 @@ func refusal(err error) *ws.HandshakeError {
 	return &ws.HandshakeError{Status: http.StatusInternalServerError, Message: "internal error"}
 }
 
+// logRefusal logs why a handshake is refused, and which setting would allow it.
+func (n *Node) logRefusal(r *http.Request, h *ws.HandshakeError) {
+	const message = "handshake refused: "
+	switch {
+	case h.Status == http.StatusForbidden && !n.cfg.OriginMayBlock:
+		n.cfg.Log.Warn(message+h.Message, "setting", "Config.Origins", "origin", clip(r.Header.Get("Origin")), "host", clip(r.Host), "address", r.RemoteAddr)
+	case h.Message == tooManyConnections:
+		n.cfg.Log.Warn(message+h.Message, "setting", "Limits.MaxConnections", "limit", n.cfg.MaxConnections, "address", r.RemoteAddr)
+	case h.Status == http.StatusNotFound:
+		n.cfg.Log.Info(message+h.Message, "setting", "Config.Path", "path", clip(r.URL.Path), "address", r.RemoteAddr)
+	default: // the client is wrong, or the application has refused it
+		n.cfg.Log.Info("handshake refused", "status", h.Status, "reason", h.Message, "address", r.RemoteAddr)
+	}
+}
+
+// clip keeps what a client wrote from filling a log line.
+func clip(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
+}
+
+const tooManyConnections = "too many connections"
+
 // admit decides whether a request becomes a WebSocket, and reserves a place among the connections. A caller that then opens
 // no session must release it. seen is the result of ClientAddr.
 func (n *Node) admit(r *http.Request) (accepted ws.Accepted, seen netip.Addr, err error) {
@@ -67,7 +95,7 @@ func (n *Node) admit(r *http.Request) (accepted ws.Accepted, seen netip.Addr, er
 		return accepted, seen, err
 	}
 	if !n.reserve() {
-		return accepted, seen, unavailable("too many connections")
+		return accepted, seen, unavailable(tooManyConnections)
 	}
 	return accepted, seen, nil
 }
