@@ -26,30 +26,29 @@ func TestTwoServers(t *testing.T) {
 		one := start(t, config{Transport: transport, Broker: bus.Broker()})
 		two := start(t, config{Transport: transport, Broker: bus.Broker()})
 		a, b := one.member("u"), two.member("u")
-		must(t, one.JoinRoom(t.Context(), a.id, "r"))
-		must(t, two.JoinRoom(t.Context(), b.id, "r"))
+		must(t, joinRoom(t.Context(), one, a.id, "r"))
+		must(t, joinRoom(t.Context(), two, b.id, "r"))
 		ctx := t.Context()
 		for i, c := range []struct {
 			publish func(event string) error
 			to      []*peer
 		}{
-			{func(e string) error { return one.Publish(ctx, hearth.ToAll(), e, 1) }, []*peer{a, b}},
-			{func(e string) error { return two.Publish(ctx, hearth.ToAll(), e, 1) }, []*peer{a, b}},
-			{func(e string) error { return one.Publish(ctx, hearth.ToRoom("r"), e, 1) }, []*peer{a, b}},
-			{func(e string) error { return one.Publish(ctx, hearth.ToUser("u"), e, 1) }, []*peer{a, b}},
-			{func(e string) error { return one.Publish(ctx, hearth.ToClient(b.id), e, 1) }, []*peer{b}},
-			{func(e string) error { return one.Publish(ctx, hearth.ToRoom(b.id), e, 1) }, []*peer{b}},
-			{func(e string) error { return one.Publish(ctx, hearth.ToAll(), e, 1, a.id) }, []*peer{b}},
-			{func(e string) error { return one.Publish(ctx, hearth.ToAll(), e, 1, b.id) }, []*peer{a}},
-			{func(e string) error { return one.Publish(ctx, hearth.ToRoom("r"), e, 1, b.id, a.id) }, nil},
-			{func(e string) error { return one.Publish(ctx, hearth.ToUser("u"), e, 1, b.id) }, []*peer{a, b}}, // not for users
-			{func(e string) error { return one.Send(ctx, "", e, 1) }, []*peer{a, b}},
-			{func(e string) error { return one.Send(ctx, "r", e, 1) }, []*peer{a, b}},
-			{func(e string) error { return one.Send(ctx, a.id, e, 1) }, []*peer{a}},
-			{func(e string) error { return one.Send(ctx, b.id, e, 1) }, []*peer{b}}, // not here: as its room
-			{func(e string) error { return one.Publish(ctx, hearth.ToAll(), e, nil) }, nil},
-			{func(e string) error { return one.SendToUser("u", e, 1) }, []*peer{a}}, // here only
-			{func(e string) error { return two.Broadcast(e, 1) }, []*peer{b}},
+			{func(e string) error { return one.Send(ctx, hearth.ToAll(), e, 1) }, []*peer{a, b}},
+			{func(e string) error { return two.Send(ctx, hearth.ToAll(), e, 1) }, []*peer{a, b}},
+			{func(e string) error { return one.Send(ctx, hearth.ToRoom("r"), e, 1) }, []*peer{a, b}},
+			{func(e string) error { return one.Send(ctx, hearth.ToUser("u"), e, 1) }, []*peer{a, b}},
+			{func(e string) error { return one.Send(ctx, hearth.ToClient(b.id), e, 1) }, []*peer{b}},
+			{func(e string) error { return one.Send(ctx, hearth.ToRoom(b.id), e, 1) }, []*peer{b}},
+			{func(e string) error { return one.Send(ctx, hearth.ToAll().Except(a.id), e, 1) }, []*peer{b}},
+			{func(e string) error { return one.Send(ctx, hearth.ToAll().Except(b.id), e, 1) }, []*peer{a}},
+			{func(e string) error { return one.Send(ctx, hearth.ToRoom("r").Except(b.id, a.id), e, 1) }, nil},
+			{func(e string) error { return one.Send(ctx, hearth.ToUser("u"), e, 1) }, []*peer{a, b}},
+			{func(e string) error { return one.Send(ctx, one.Destination(""), e, 1) }, []*peer{a, b}},
+			{func(e string) error { return one.Send(ctx, one.Destination("r"), e, 1) }, []*peer{a, b}},
+			{func(e string) error { return one.Send(ctx, one.Destination(a.id), e, 1) }, []*peer{a}},
+			{func(e string) error { return one.Send(ctx, one.Destination(b.id), e, 1) }, []*peer{b}},              // not here: as its room
+			{func(e string) error { return one.Local().Send(t.Context(), hearth.ToUser("u"), e, 1) }, []*peer{a}}, // here only
+			{func(e string) error { return two.Local().Send(t.Context(), hearth.ToAll(), e, 1) }, []*peer{b}},
 		} {
 			event := fmt.Sprint("m", i)
 			must(t, c.publish(event))
@@ -57,7 +56,7 @@ func TestTwoServers(t *testing.T) {
 				p.wants(`{"event":"` + event + `","data":1}`)
 			}
 		}
-		must(t, one.Publish(ctx, hearth.ToAll(), "last", 1))
+		must(t, one.Send(ctx, hearth.ToAll(), "last", 1))
 		a.wants(`{"event":"last","data":1}`)
 		b.wants(`{"event":"last","data":1}`)
 		if h := one.Health(); h.State != broker.StateOK || h.Published == 0 {
@@ -67,7 +66,7 @@ func TestTwoServers(t *testing.T) {
 		if h := two.Health(); h.State != broker.StateIdle {
 			t.Errorf("health after Shutdown: %v", h.State)
 		}
-		if err := two.Publish(ctx, hearth.ToAll(), "late", 1); !errors.Is(err, broker.ErrClosed) {
+		if err := two.Send(ctx, hearth.ToAll(), "late", 1); !errors.Is(err, broker.ErrClosed) {
 			t.Errorf("publish after Shutdown: %v", err)
 		}
 	})
@@ -82,7 +81,7 @@ func TestPublishedDataIsTheCallersOwn(t *testing.T) {
 	data, exclude := json.RawMessage(`1`), []string{"nobody"}
 	for range 500 {
 		data[0], exclude[0] = '1', "nobody"
-		must(t, one.Publish(t.Context(), hearth.ToAll(), "m", data, exclude...))
+		must(t, one.Send(t.Context(), hearth.ToAll().Except(exclude...), "m", data))
 		data[0], exclude[0] = '2', p.id
 	}
 	for range 500 {
@@ -164,9 +163,9 @@ func TestInterest(t *testing.T) {
 	gone := make(chan struct{}, 10)
 	r := start(t, config{Broker: b, Disconnected: func(context.Context, *client, int, string) { gone <- struct{}{} }})
 	p, other := r.member("u"), r.member("u")
-	must(t, r.JoinRoom(t.Context(), p.id, "x", "y", "x"))
-	must(t, r.JoinRoom(t.Context(), p.id, "x", p.id))
-	must(t, r.LeaveRoom(p.id, "y", "y", "ws-default", p.id))
+	must(t, joinRoom(t.Context(), r, p.id, "x", "y", "x"))
+	must(t, joinRoom(t.Context(), r, p.id, "x", p.id))
+	must(t, leaveRoom(r, p.id, "y", "y", "ws-default", p.id))
 	for channel, want := range map[string]int{
 		protocol.RoomChannel("x"): 1, protocol.RoomChannel("y"): 0, protocol.RoomChannel("ws-default"): 1,
 		protocol.RoomChannel("ws-notification"): 2, protocol.UserChannel("u"): 2, protocol.ClientChannel(p.id): 1,
@@ -175,7 +174,7 @@ func TestInterest(t *testing.T) {
 			t.Errorf("%s is held %d times, want %d", channel, got, want)
 		}
 	}
-	if err := r.JoinRoom(t.Context(), p.id, "z", "ws:no"); err == nil || b.count(protocol.RoomChannel("z")) != 0 {
+	if err := joinRoom(t.Context(), r, p.id, "z", "ws:no"); err == nil || b.count(protocol.RoomChannel("z")) != 0 {
 		t.Errorf("a join that failed: %v", err)
 	}
 	p.bye(1000, "")
@@ -193,15 +192,15 @@ func TestInterestOfABrokerThatFails(t *testing.T) {
 	gone := make(chan struct{}, 10)
 	r := start(t, config{Broker: b, Disconnected: func(context.Context, *client, int, string) { gone <- struct{}{} }})
 	before := r.member("u")
-	must(t, r.JoinRoom(t.Context(), before.id, "x", "y"))
+	must(t, joinRoom(t.Context(), r, before.id, "x", "y"))
 	b.failing(true)
 	during := r.member("u")
-	must(t, r.JoinRoom(t.Context(), during.id, "x", "y"))
-	must(t, r.SendToRoom("x", "here", 1))
+	must(t, joinRoom(t.Context(), r, during.id, "x", "y"))
+	must(t, r.Local().Send(t.Context(), hearth.ToRoom("x"), "here", 1))
 	during.wants(`{"event":"here","data":1}`)
 	b.failing(false)
-	must(t, r.LeaveRoom(during.id, "x"))
-	must(t, r.JoinRoom(t.Context(), during.id, "z"))
+	must(t, leaveRoom(r, during.id, "x"))
+	must(t, joinRoom(t.Context(), r, during.id, "z"))
 	during.bye(1000, "")
 	<-gone
 	b.settle(map[string]int{
@@ -301,7 +300,7 @@ func TestLost(t *testing.T) {
 	p := two.member("u")
 	// The nodes' own messages may fill the queue as well: the first message may be lost.
 	for i, came := 0, false; !came || two.Stats().BrokerLosses == 0; i++ {
-		if err := one.Publish(t.Context(), hearth.ToAll(), "m", i); err != nil && !errors.Is(err, broker.ErrQueueFull) {
+		if err := one.Send(t.Context(), hearth.ToAll(), "m", i); err != nil && !errors.Is(err, broker.ErrQueueFull) {
 			t.Fatal(err)
 		}
 		if m, ok := p.in.take(0); ok {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/hearthws/hearth/internal/node"
@@ -13,155 +14,243 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// State is how far a client has come: protocol.StateAuthenticated for those that the application meets, and
-// protocol.StateDisconnected after they went.
+// State is how far a client has come: protocol.StateAuthenticated for the clients that an application sees, and
+// protocol.StateDisconnected after they have gone.
 type State = protocol.State
 
-// Client is the application's view of one authenticated connection. It may be kept; after the client has gone it tells
-// what it last was, but for its rooms, and sends fail with ErrNotConnected. All methods may be called from any
-// goroutine, and do not block but where it is said.
+// Client is one authenticated connection. The server makes it; callbacks and Local.Client return it. It may be kept: after
+// the client has gone, it still returns what it last was, and sends return ErrNotConnected. The zero Client is one that has
+// gone.
+//
+// All methods may be called from any goroutine, and do not block unless that is documented.
 type Client[M any] struct {
-	metadata M // first: behind the others an empty M would take eight bytes
-	s        *session.Session
-	user     string
+	// Set when the client is authenticated, then read-only.
+	initial M
+	s       *session.Session // nil: the zero Client
+	user    string
+
+	metadata atomic.Pointer[M] // &initial at first
 }
 
-// ID is the client's id, a random UUID with a checksum (protocol §4): one connection, not one user.
-func (c *Client[M]) ID() string { return c.s.ID() }
+func newClient[M any](s *session.Session, id Identity[M]) *Client[M] {
+	c := &Client[M]{initial: id.Metadata, s: s, user: id.UserID}
+	c.metadata.Store(&c.initial)
+	return c
+}
 
-// UserID is the id that Authenticate gave it; empty for an anonymous client.
+// ID returns the client's id, a random UUID with a checksum (docs/protocol.md §4). It names one connection, not one user.
+func (c *Client[M]) ID() string {
+	if c.s == nil {
+		return ""
+	}
+	return c.s.ID()
+}
+
+// UserID returns the user id that Authenticate gave the client; empty for an anonymous client.
 func (c *Client[M]) UserID() string { return c.user }
 
-// Metadata is what Authenticate returned.
-func (c *Client[M]) Metadata() M { return c.metadata }
-
-// State is how far the client has come.
-func (c *Client[M]) State() State { return c.s.State() }
-
-// Rooms are the names of the rooms that the client is in, its own first; after it has gone, those that it was in then. So
-// Disconnected can tell them, and a Message that was sent right before the end is judged as one of a member. The slice is
-// the caller's.
-func (c *Client[M]) Rooms() []string { return c.s.Rooms() }
-
-// In reports whether the client is in that room, by the same rules as Rooms.
-func (c *Client[M]) In(room string) bool { return c.s.In(room) }
-
-// Encrypted reports whether everything that is sent to the client is encrypted (protocol §10). Once true it stays so.
-func (c *Client[M]) Encrypted() bool { return c.s.Encrypted() }
-
-// Backpressured reports whether messages were dropped for the client because it takes them too slowly, and it has not
-// caught up since.
-func (c *Client[M]) Backpressured() bool { return c.s.Backpressured() }
-
-// ConnectedAt is when the connection was opened. The time has a monotonic reading: differences to time.Now are exact even
-// if the wall clock was set meanwhile, and its wall reading is by the clock as it is set now.
-func (c *Client[M]) ConnectedAt() time.Time { return c.s.ConnectedAt() }
-
-// LastActivity is when the client's last message came, with a monotonic reading as ConnectedAt. If the whole process has
-// stood still since (stopped, or in a paused virtual machine), it is later by that time.
-func (c *Client[M]) LastActivity() time.Time { return c.s.LastActivity() }
-
-// RemoteAddr is the client's address; its port is 0 where Config.ClientAddr told the address.
-func (c *Client[M]) RemoteAddr() netip.AddrPort { return c.s.RemoteAddr() }
-
-// Send queues an event for this client; see Server.SendToClient for data. ErrNotConnected when it has gone.
-func (c *Client[M]) Send(event string, data any) error {
-	raw, skip, err := encode(event, data)
-	if skip || err != nil {
-		return err
+// Metadata returns what Authenticate or the last SetMetadata gave the client.
+func (c *Client[M]) Metadata() M {
+	if m := c.metadata.Load(); m != nil {
+		return *m
 	}
-	return c.s.Send(node.Encode(event, raw))
+	return c.initial
 }
 
-// EnableEncryption makes this client an encrypted one for good, after an exchange of keys of your own: by cipher, or nil if
-// Config.Transform does all. The event, if it is not empty, is sent in clear, as the last message that is: it tells the client, and
-// may carry what it needs.
-//
-// The moment is a turn of the client's event loop, for which it waits, at most until ctx is done. When it returns nil, what
-// was sent before and has not begun to go out has been taken back, to follow encrypted behind the event; nothing that is sent
-// leaves in clear. (To an operating system or a TLS library it has gone out when it was given to them: of the goroutine transport up
-// to 64 KiB.) With another error than ErrNotConnected and ErrEncrypted the client may be encrypted or not:
-// disconnect it. With Config.EncryptedOnly the client must be silent from when it offers its keys until it gets the event: what it has sent in
-// clear meanwhile closes it.
-func (c *Client[M]) EnableEncryption(ctx context.Context, cipher *seal.Cipher, event string, data any) error {
-	raw, skip, err := encode(event, data)
-	if err != nil {
-		return err
+// SetMetadata replaces the client's metadata, atomically: Metadata returns the old value or the new one.
+func (c *Client[M]) SetMetadata(m M) { c.metadata.Store(&m) }
+
+// State returns how far the client has come.
+func (c *Client[M]) State() State {
+	if c.s == nil {
+		return protocol.StateDisconnected
 	}
-	if skip {
-		err = c.s.Encrypt(ctx, cipher, nil)
-	} else {
+	return c.s.State()
+}
+
+// Rooms returns the names of the rooms that the client is in, the room of its own id first. After the client has gone they
+// are the rooms that it was in at the end, so that Disconnected, and a Message that was sent just before the end, find them.
+// The slice is the caller's.
+func (c *Client[M]) Rooms() []string {
+	if c.s == nil {
+		return nil
+	}
+	return c.s.Rooms()
+}
+
+// In reports whether Rooms has that room.
+func (c *Client[M]) In(room string) bool { return c.s != nil && c.s.In(room) }
+
+// Encrypted reports whether everything that is sent to the client is encrypted (docs/protocol.md §10). Once true it stays
+// true.
+func (c *Client[M]) Encrypted() bool { return c.s != nil && c.s.Encrypted() }
+
+// Backpressured reports whether the client reads too slowly, so that messages for it were dropped, and has not caught up
+// since.
+func (c *Client[M]) Backpressured() bool { return c.s != nil && c.s.Backpressured() }
+
+// ConnectedAt returns when the connection was opened. The time has a monotonic reading: differences to time.Now are exact
+// even if the wall clock was set meanwhile, and its wall reading is by the clock as it is set now.
+func (c *Client[M]) ConnectedAt() time.Time {
+	if c.s == nil {
+		return time.Time{}
+	}
+	return c.s.ConnectedAt()
+}
+
+// LastActivity returns when the client's last message came, with a monotonic reading as for ConnectedAt. If the whole
+// process has stood still since (stopped, or in a paused virtual machine), it is later by that time.
+func (c *Client[M]) LastActivity() time.Time {
+	if c.s == nil {
+		return time.Time{}
+	}
+	return c.s.LastActivity()
+}
+
+// RemoteAddr returns the client's address. Its port is 0 if the address comes from Config.ClientAddr.
+func (c *Client[M]) RemoteAddr() netip.AddrPort {
+	if c.s == nil {
+		return netip.AddrPort{}
+	}
+	return c.s.RemoteAddr()
+}
+
+// Send queues an event for this client; see Sender for event and data. ErrNotConnected if the client has gone,
+// ErrQueueFull if the send queue has no room. It does not block.
+func (c *Client[M]) Send(event string, data any) error {
+	err := protocol.CheckEvent(event)
+	var raw json.RawMessage
+	if err == nil {
+		raw, err = protocol.EncodeData(data)
+	}
+	switch {
+	case err != nil:
+	case c.s == nil:
+		err = ErrNotConnected
+	default:
+		err = c.s.Send(node.Encode(event, raw))
+	}
+	if err != nil {
+		return fmt.Errorf("hearth: send %q to client: %w", event, err)
+	}
+	return nil
+}
+
+// Reply queues the reply to a message of this client: an event of the same name and with the same id, so that the client
+// can tell which request it answers. See Send for data and errors; ErrNoID if the message has no id.
+func (c *Client[M]) Reply(m Message, data any) error {
+	raw, err := protocol.EncodeData(data)
+	switch {
+	case err != nil:
+	case m.ID == nil:
+		err = ErrNoID
+	case c.s == nil:
+		err = ErrNotConnected
+	default:
+		err = c.s.Send(node.EncodeReply(m.Event, raw, m.ID))
+	}
+	if err != nil {
+		return fmt.Errorf("hearth: reply to %q: %w", m.Event, err)
+	}
+	return nil
+}
+
+// EnableEncryption encrypts everything that is sent to this client from now on, for good, after a key exchange of the
+// application's own. It encrypts with cipher; if that is nil, Config.Transform does all. The event, unless it is empty, is
+// the last message that goes out unencrypted: it may tell the client what it needs.
+//
+// It waits for a turn of the client's event loop, until ctx is done at the latest. The results:
+//
+//   - nil: what was sent before and had not begun to go out follows the event, encrypted. Nothing more leaves unencrypted.
+//     What was handed to the operating system or to a TLS library has gone out; with TransportNetConn that can be 64 KiB.
+//   - ErrNotConnected, ErrEncrypted: nothing has changed.
+//   - any other error: the client may be encrypted or not. Disconnect it.
+//
+// With EncryptionConfig.Only, a client must send nothing between the offer of its keys and the event: an unencrypted
+// message in that time closes it.
+func (c *Client[M]) EnableEncryption(ctx context.Context, cipher *seal.Cipher, event string, data any) error {
+	if c.s == nil {
+		return fmt.Errorf("hearth: enable encryption: %w", ErrNotConnected)
+	}
+	if event == "" {
+		return wrap("enable encryption", c.s.Encrypt(ctx, cipher, nil))
+	}
+	raw, err := protocol.EncodeData(data)
+	if err == nil {
 		err = c.s.Encrypt(ctx, cipher, node.Encode(event, raw))
 	}
-	if err != nil {
-		return fmt.Errorf("enable encryption: %w", err)
-	}
-	return nil
+	return wrap("enable encryption", err)
 }
 
-// Join makes the client a member of the rooms without asking ValidateRooms: what is sent to them once it has returned
-// reaches the client. It stops with an error at the first that is not possible, and may wait for the broker until ctx is done.
+// Join makes the client a member of the rooms without asking ValidateRooms. When it returns nil, what is sent to the rooms
+// from then on, on any server, reaches the client. It stops at the first room that fails: ErrTooManyRooms,
+// ErrNotConnected, or an invalid name. It may wait for the broker, until ctx is done.
 func (c *Client[M]) Join(ctx context.Context, rooms ...string) error {
-	if err := c.s.Join(ctx, rooms...); err != nil {
-		return fmt.Errorf("join: %w", err)
+	if c.s == nil {
+		return fmt.Errorf("hearth: join: %w", ErrNotConnected)
 	}
-	return nil
+	return wrap("join", c.s.Join(ctx, rooms...))
 }
 
-// Leave takes the client out of those of the rooms that it is in.
-func (c *Client[M]) Leave(rooms ...string) { c.s.Leave(rooms...) }
+// Leave removes the client from the rooms. Rooms that it is not in are ignored.
+func (c *Client[M]) Leave(rooms ...string) {
+	if c.s != nil {
+		c.s.Leave(rooms...)
+	}
+}
 
-// Disconnect closes the client with a code (1000, 1001, 1007 to 1014, or 3000 to 4999 for the application's own) and a
-// reason, cut to 123 bytes, behind what has been sent to it. Messages of the client that wait for
-// Message are dropped (Stats.MessagesDiscarded). ErrNotConnected when it has gone.
+// Disconnect closes the client after what was sent to it has gone out. The code must be 1000, 1001, 1007 to 1014, or one
+// of the application's own, 3000 to 4999. The reason is cut to 123 bytes. Messages of the client that wait for their
+// handlers are dropped (Stats.MessagesDiscarded). ErrNotConnected if the client has gone.
 func (c *Client[M]) Disconnect(code int, reason string) error {
-	if err := protocol.CheckCloseCode(code); err != nil {
-		return fmt.Errorf("disconnect: %w", err)
+	err := protocol.CheckCloseCode(code)
+	if err == nil && (c.s == nil || !c.s.Close(code, reason)) {
+		err = ErrNotConnected
 	}
-	if !c.s.Close(code, reason) {
-		return ErrNotConnected
-	}
-	return nil
+	return wrap("disconnect", err)
 }
 
-// AuthRequest is what a client that wants to be authenticated is known by.
+// AuthRequest is what Config.Authenticate knows about a client.
 type AuthRequest[A any] struct {
-	ClientID    string
-	RemoteAddr  netip.AddrPort
-	Subprotocol string          // that was agreed on in the handshake; empty if none
-	Credentials A               // the event's data, decoded
-	Raw         json.RawMessage // the same as it came; {} if there was none. Not to be changed
-}
+	// ClientID is the id of the new client.
+	ClientID string
 
-// HandshakeRequest is what Config.Handshake agrees on keys with: a client that has been accepted.
-type HandshakeRequest[M any] struct {
-	ClientID   string
+	// RemoteAddr is the client's address, as Client.RemoteAddr returns it.
 	RemoteAddr netip.AddrPort
-	UserID     string // of its Identity
-	Metadata   M
-	Raw        json.RawMessage // the data of `authenticate` as it came; {} if there was none. Not to be changed
+
+	// Subprotocol is the subprotocol that was selected in the opening handshake; empty if none.
+	Subprotocol string
+
+	// Credentials are the data of the client's `authenticate`, decoded.
+	Credentials A
+
+	// Raw is the same data as it was sent; {} if there was none. It must not be changed.
+	Raw json.RawMessage
 }
 
-// Keys are what Config.Handshake has agreed on with a client: ServerPublicKey and Salt go into `connected`, Cipher seals
-// and opens its messages. Without a Cipher it is for Config.Transform to encrypt, and what the client sends encrypted is
-// dropped.
-type Keys = session.Keys
+// HandshakeRequest is what EncryptionConfig.Handshake knows about a client, which Authenticate has accepted.
+type HandshakeRequest[M any] struct {
+	// ClientID is the client's id.
+	ClientID string
 
-// Identity is what an accepted client is.
+	// RemoteAddr is the client's address, as Client.RemoteAddr returns it.
+	RemoteAddr netip.AddrPort
+
+	// UserID and Metadata are those of the Identity that Authenticate returned.
+	UserID   string
+	Metadata M
+
+	// Raw is the data of `authenticate` as it was sent; {} if there was none. It must not be changed.
+	Raw json.RawMessage
+}
+
+// Identity is what Config.Authenticate returns for a client that it accepts.
 type Identity[M any] struct {
-	UserID   string // its sessions are reached by SendToUser. Empty: anonymous
-	Metadata M      // kept with the client, see Client.Metadata
-}
+	// UserID is the id by which ToUser finds the client, together with the user's other clients. Empty: anonymous.
+	UserID string
 
-// Message is an event that a client has sent. In JSON it is what the client sent: {"event":…,"data":…,"id":…}, without
-// what is absent.
-type Message struct {
-	// Event is never empty. A lone half of a surrogate pair, which JavaScript allows in strings, is kept as three bytes that
-	// are not valid UTF-8 (protocol.ParseString): a send with this name gives it to clients as it came.
-	Event string
-
-	Data json.RawMessage // as it came, digits untouched; nil when there was none
-	ID   json.RawMessage // as it came; nil when there was none
+	// Metadata is kept with the client: see Client.Metadata.
+	Metadata M
 }
 
 // MarshalJSON returns m as protocol.Envelope does.

@@ -15,18 +15,21 @@ import (
 	"github.com/hearthws/hearth/internal/origin"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/protocol"
+	"github.com/hearthws/hearth/seal"
 )
 
-// Transport chooses what serves the connections.
-type Transport = node.Transport
+// Transport says what serves the connections.
+type Transport string
 
 const (
-	// TransportAuto serves plain TCP connections on Linux with event loops, everything else with goroutines.
-	TransportAuto = node.Auto
-	// TransportEpoll is the same, but New fails on systems that have no epoll.
-	TransportEpoll = node.Epoll
+	// TransportAuto serves plain TCP connections on Linux with event loops, and all others with a goroutine each.
+	TransportAuto Transport = ""
+
+	// TransportEpoll is the same, but New fails on systems without epoll.
+	TransportEpoll Transport = "epoll"
+
 	// TransportNetConn serves every connection with a goroutine, as net/http does.
-	TransportNetConn = node.NetConn
+	TransportNetConn Transport = "netconn"
 )
 
 // EncryptionMode says which clients have their messages encrypted (protocol §10).
@@ -56,7 +59,8 @@ type Config[A, M any] struct {
 	// Identifier names the server in its logs, and to other servers (NodeInfo.Name). Default "hearth".
 	Identifier string
 
-	// Path is the only one on which ServeHTTP answers handshakes. Default "/ws".
+	// Path is the path on which Serve takes handshakes. It has no effect on ServeHTTP, which serves wherever it is mounted.
+	// Default "/ws".
 	Path string
 
 	// DefaultRooms are joined by every client when it is authenticated. Default ws-default and ws-notification; an
@@ -159,7 +163,7 @@ type Config[A, M any] struct {
 	// Handshake takes the place of the built-in one, if Encryption is not EncryptionOff: it agrees on keys with a client that
 	// Authenticate has accepted, within the same time and by the same data. No keys and no error mean that the client gets no
 	// encryption, which EncryptionRequired refuses. An error, and a panic, close the client with 4004.
-	Handshake func(ctx context.Context, r HandshakeRequest[M]) (*Keys, error)
+	Handshake func(ctx context.Context, r HandshakeRequest[M]) (*seal.Keys, error)
 
 	// Transform sees every message that goes to an encrypted client, the protocol's own included but for `connected`, and
 	// returns what takes its place, or nil for the message itself. If the client has a cipher, that seals what comes of it;
@@ -254,7 +258,7 @@ func (c Config[A, M]) withDefaults() Config[A, M] {
 		c.DefaultRooms = protocol.DefaultRooms()
 	}
 	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+		c.Logger = slog.Default()
 	}
 	l := &c.Limits
 	def(&l.MaxConnections, 100_000)
@@ -386,7 +390,7 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 	}
 	l := c.Limits
 	return node.Config{
-		Name: c.Identifier, Path: c.Path, Transport: c.Transport, Loops: c.Loops, Backpressure: c.BackpressureLimit, CloseTimeout: c.CloseTimeout,
+		Name: c.Identifier, Path: c.Path, Transport: node.Transport(c.Transport), Loops: c.Loops, Backpressure: c.BackpressureLimit, CloseTimeout: c.CloseTimeout,
 		Compression: c.Compression, CheckOrigin: check, OriginMayBlock: c.CheckOrigin != nil, ClientAddr: c.ClientAddr,
 		Subprotocol:    c.Subprotocol,
 		MaxConnections: max(0, l.MaxConnections), MaxRooms: max(0, l.MaxRooms), RoomNames: max(0, l.RoomNames), SendQueue: l.SendQueue,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/protocol"
 )
 
 // TestData: what is sent is encoded as JSON.stringify would, and raw JSON is not touched.
@@ -40,19 +41,38 @@ func TestData(t *testing.T) {
 		{json.RawMessage(` { "a" : 1.0e+2 } `), ` { "a" : 1.0e+2 } `},
 		{json.RawMessage(`12345678901234567890`), `12345678901234567890`},
 	} {
-		must(t, r.Broadcast("m", c.data))
+		must(t, r.Local().Send(t.Context(), hearth.ToAll(), "m", c.data))
 		p.wants(`{"event":"m","data":` + c.want + `}`)
 	}
-	for _, nothing := range []any{nil, json.RawMessage(nil), json.RawMessage{}} {
-		for _, err := range everySend(r, p, "nothing", nothing) {
+	for _, null := range []any{nil, json.RawMessage(nil)} {
+		for _, err := range everySend(r, p, "null", null) {
 			must(t, err)
+			p.wants(`{"event":"null","data":null}`)
 		}
 	}
-	for _, err := range everySend(r, p, "", 1) {
+	for _, err := range everySend(r, p, "none", hearth.NoData{}) {
 		must(t, err)
+		p.wants(`{"event":"none"}`)
+	}
+	for _, event := range []string{"", "connected", "error", "join", "heartbeat", "encrypted", "resync", "\xff"} {
+		for i, err := range everySend(r, p, event, 1) {
+			if !errors.Is(err, protocol.ErrEvent) {
+				t.Errorf("send %d of event %q: %v", i, event, err)
+			}
+		}
+	}
+	for _, target := range []hearth.Target{
+		{}, hearth.ToClient(""), hearth.ToUser(""), hearth.ToRoom(""), hearth.ToRoom("ws:x"), hearth.ToUser("u").Except("x"),
+		hearth.ToClient(p.id).Except(p.id), hearth.ToUser("\xff"), hearth.ToAll().Except(make([]string, protocol.MaxExclude+1)...),
+	} {
+		for i, err := range []error{r.Send(t.Context(), target, "m", 1), r.Local().Send(t.Context(), target, "m", 1)} {
+			if !errors.Is(err, protocol.ErrTarget) {
+				t.Errorf("send %d to %v: %v", i, target, err)
+			}
+		}
 	}
 	for _, bad := range []any{
-		make(chan int), math.NaN(), func() {}, json.RawMessage(`{`), json.RawMessage(`{} {}`), json.RawMessage("\"\xff\""), json.RawMessage(` `),
+		make(chan int), math.NaN(), func() {}, json.RawMessage(`{`), json.RawMessage(`{} {}`), json.RawMessage("\"\xff\""), json.RawMessage(` `), json.RawMessage{},
 	} {
 		for i, err := range everySend(r, p, "bad", bad) {
 			if err == nil {
@@ -60,7 +80,7 @@ func TestData(t *testing.T) {
 			}
 		}
 	}
-	must(t, r.Broadcast("last", 1))
+	must(t, r.Local().Send(t.Context(), hearth.ToAll(), "last", 1))
 	p.wants(`{"event":"last","data":1}`)
 }
 
@@ -68,8 +88,9 @@ func TestData(t *testing.T) {
 func everySend(r *rig, p *peer, event string, data any) []error {
 	ctx := r.t.Context()
 	return []error{
-		r.Broadcast(event, data), r.SendToClient(p.id, event, data), r.SendToUser(p.user, event, data),
-		r.SendToRoom("ws-default", event, data), r.Send(ctx, p.id, event, data), r.Publish(ctx, hearth.ToAll(), event, data),
+		r.Local().Send(ctx, hearth.ToAll(), event, data), r.Local().Send(ctx, hearth.ToClient(p.id), event, data),
+		r.Local().Send(ctx, hearth.ToUser(p.user), event, data), r.Local().Send(ctx, hearth.ToRoom("ws-default"), event, data),
+		r.Send(ctx, hearth.ToClient(p.id), event, data), r.Send(ctx, hearth.ToAll(), event, data),
 		r.client(p).Send(event, data),
 	}
 }
@@ -83,37 +104,38 @@ func TestQueries(t *testing.T) {
 	}
 	a, b, c := r.member("u"), r.member("u"), r.member("v")
 	r.peer() // not authenticated: nobody
-	must(t, r.JoinRoom(t.Context(), a.id, "x", "y"))
-	must(t, r.JoinRoom(t.Context(), a.id, "x"))
-	must(t, r.JoinRoom(t.Context(), c.id, "x"))
+	must(t, joinRoom(t.Context(), r, a.id, "x", "y"))
+	must(t, joinRoom(t.Context(), r, a.id, "x"))
+	must(t, joinRoom(t.Context(), r, c.id, "x"))
 
-	for target, want := range map[hearth.Target]int{
-		hearth.ToAll(): 3, {}: 3, hearth.ToUser("u"): 2, hearth.ToUser(""): 0, hearth.ToRoom("x"): 2, hearth.ToRoom("nowhere"): 0,
-		hearth.ToClient(a.id): 1, hearth.ToRoom(b.id): 1, hearth.ToClient("nobody"): 0, hearth.ToRoom("ws-default"): 3,
+	for _, tt := range []struct {
+		target hearth.Target
+		want   int
+	}{
+		{hearth.ToAll(), 3}, {hearth.Target{}, 0}, {hearth.ToUser("u"), 2}, {hearth.ToUser(""), 0}, {hearth.ToRoom("x"), 2},
+		{hearth.ToRoom("nowhere"), 0}, {hearth.ToClient(a.id), 1}, {hearth.ToRoom(b.id), 1}, {hearth.ToClient("nobody"), 0},
+		{hearth.ToRoom("ws-default"), 3}, {hearth.ToAll().Except(a.id), 3},
 	} {
-		if got := r.Count(target); got != want {
-			t.Errorf("Count(%v) = %d, want %d", target, got, want)
+		if got := r.Local().Count(tt.target); got != tt.want {
+			t.Errorf("Count(%v) = %d, want %d", tt.target, got, tt.want)
 		}
 	}
 	seen := make(map[string]bool)
-	for cl := range r.Clients() {
+	for _, cl := range r.Local().Clients(hearth.ToAll()) {
 		seen[cl.ID()] = true
 		_ = cl.Rooms() // the body may do anything
-		must(t, r.JoinRoom(t.Context(), cl.ID(), "seen"))
-	}
-	for range r.Clients() {
-		break
+		must(t, joinRoom(t.Context(), r, cl.ID(), "seen"))
 	}
 	if len(seen) != 3 || !seen[a.id] || !seen[b.id] || !seen[c.id] {
 		t.Errorf("clients: %v", seen)
 	}
-	in := r.ClientsIn("x")
+	in := r.Local().Clients(hearth.ToRoom("x"))
 	rooms := r.client(a).Rooms()
-	if len(in) != 2 || len(r.ClientsOf("u")) != 2 || !slices.Equal(rooms, []string{a.id, "ws-default", "ws-notification", "x", "y", "seen"}) {
+	if len(in) != 2 || len(r.Local().Clients(hearth.ToUser("u"))) != 2 || !slices.Equal(rooms, []string{a.id, "ws-default", "ws-notification", "x", "y", "seen"}) {
 		t.Errorf("in x: %v; rooms of a: %q", in, rooms)
 	}
 	in[0], in[1], rooms[0] = nil, nil, "changed" // copies
-	if r.ClientsIn("x")[0] == nil || r.client(a).Rooms()[0] != a.id {
+	if r.Local().Clients(hearth.ToRoom("x"))[0] == nil || r.client(a).Rooms()[0] != a.id {
 		t.Error("a query's result is not the caller's own")
 	}
 
@@ -143,7 +165,7 @@ func testGone(t *testing.T, r *rig, a *peer, ca *client) {
 	}
 	must(t, ca.Disconnect(3000, repeat("ü", 100)))
 	a.wantsClose(3000, repeat("ü", 61)) // 123 bytes at most, no half character
-	if _, ok := r.Client(a.id); ok || r.Count(hearth.ToUser("u")) != 1 || ca.State().String() != "disconnected" {
+	if _, ok := r.Local().Client(a.id); ok || r.Local().Count(hearth.ToUser("u")) != 1 || ca.State().String() != "disconnected" {
 		t.Errorf("still there: %v, %v", ok, ca.State())
 	}
 	if rooms := ca.Rooms(); len(rooms) != len(was) || rooms[0] != a.id || !ca.In(was[1]) || ca.In("elsewhere") {
@@ -155,14 +177,14 @@ func testGone(t *testing.T, r *rig, a *peer, ca *client) {
 	ctx := t.Context()
 	for name, err := range map[string]error{
 		"Send": ca.Send("m", 1), "Join": ca.Join(ctx, "x"), "Disconnect": ca.Disconnect(1000, ""),
-		"JoinRoom": r.JoinRoom(ctx, a.id, "x"), "LeaveRoom": r.LeaveRoom(a.id, "x"), "Server.Disconnect": r.Disconnect(a.id, 1000, ""),
+		"JoinRoom": joinRoom(ctx, r, a.id, "x"), "LeaveRoom": leaveRoom(r, a.id, "x"), "Server.Disconnect": disconnect(r, a.id, 1000, ""),
 	} {
 		if !errors.Is(err, hearth.ErrNotConnected) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	ca.Leave("x")
-	must(t, r.SendToClient(a.id, "m", 1))
+	must(t, r.Local().Send(t.Context(), hearth.ToClient(a.id), "m", 1))
 }
 
 // TestServerJoins: they skip the validator, not the rules.
@@ -172,7 +194,7 @@ func TestServerJoins(t *testing.T) {
 	p := r.member("u")
 	c := r.client(p)
 	for _, bad := range []string{"", "ws:x", repeat("x", 257), repeat("😀", 129), "\xff"} {
-		if err := c.Join(t.Context(), "good", bad); err == nil || r.Count(hearth.ToRoom("good")) != 0 {
+		if err := c.Join(t.Context(), "good", bad); err == nil || r.Local().Count(hearth.ToRoom("good")) != 0 {
 			t.Errorf("joined %.20q: %v", bad, err)
 		}
 	}
@@ -248,12 +270,12 @@ func TestCompression(t *testing.T) {
 			text := repeat(fmt.Sprint("message ", i, " "), i*3)
 			switch i % 3 {
 			case 0:
-				must(t, r.Broadcast("m", text))
+				must(t, r.Local().Send(t.Context(), hearth.ToAll(), "m", text))
 			case 1:
-				must(t, r.SendToRoom("ws-default", "m", text))
+				must(t, r.Local().Send(t.Context(), hearth.ToRoom("ws-default"), "m", text))
 			case 2:
 				for _, p := range peers {
-					must(t, r.SendToClient(p.id, "m", text))
+					must(t, r.Local().Send(t.Context(), hearth.ToClient(p.id), "m", text))
 				}
 			}
 		}

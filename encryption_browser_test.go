@@ -67,8 +67,8 @@ func TestWebCrypto(t *testing.T) {
 	relay() // connected
 	id := r.only(heard, ctx)
 	for i, text := range []string{`"1"`, `{"ü":"世界 🦊"}`, `"` + repeat("long ", 10_000) + `"`} {
-		must(t, r.SendToClient(id, "ask", raw(text)))
-		must(t, r.Broadcast("noise", i))
+		must(t, r.Local().Send(t.Context(), hearth.ToClient(id), "ask", raw(text)))
+		must(t, r.Local().Send(t.Context(), hearth.ToAll(), "noise", i))
 		relay()
 		relay()
 		hear("answer", text)
@@ -81,7 +81,7 @@ func (r *rig) only(heard <-chan hearth.Message, ctx context.Context) string {
 	r.t.Helper()
 	select {
 	case m := <-heard:
-		users := r.ClientsOf("browser")
+		users := r.Local().Clients(hearth.ToUser("browser"))
 		if len(users) != 1 || m.Event != "hello" || string(m.Data) != `"`+users[0].ID()+`"` {
 			r.t.Fatalf("heard %s %s of %d clients", m.Event, m.Data, len(users))
 		}

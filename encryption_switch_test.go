@@ -53,15 +53,15 @@ func TestSwitchUnderLoad(t *testing.T) {
 		}
 		ctx, padding := t.Context(), repeat("x", 300)
 		paths := map[string]func(s *secret, v any) error{
-			"client": func(s *secret, v any) error { return r.SendToClient(s.id, "client", v) },
-			"own":    func(s *secret, v any) error { return r.SendToRoom(s.id, "own", v) },
-			"far":    func(s *secret, v any) error { return far.Publish(ctx, hearth.ToClient(s.id), "far", v) },
+			"client": func(s *secret, v any) error { return r.Local().Send(t.Context(), hearth.ToClient(s.id), "client", v) },
+			"own":    func(s *secret, v any) error { return r.Local().Send(t.Context(), hearth.ToRoom(s.id), "own", v) },
+			"far":    func(s *secret, v any) error { return far.Send(ctx, hearth.ToClient(s.id), "far", v) },
 		}
 		shared := map[string]func(v any) error{
-			"all":   func(v any) error { return r.Broadcast("all", v) },
-			"user":  func(v any) error { return r.SendToUser("u", "user", v) },
-			"room":  func(v any) error { return r.SendToRoom("ws-default", "room", v) },
-			"apart": func(v any) error { return far.Publish(ctx, hearth.ToRoom("ws-default"), "apart", v) },
+			"all":   func(v any) error { return r.Local().Send(t.Context(), hearth.ToAll(), "all", v) },
+			"user":  func(v any) error { return r.Local().Send(t.Context(), hearth.ToUser("u"), "user", v) },
+			"room":  func(v any) error { return r.Local().Send(t.Context(), hearth.ToRoom("ws-default"), "room", v) },
+			"apart": func(v any) error { return far.Send(ctx, hearth.ToRoom("ws-default"), "apart", v) },
 		}
 		var publishers sync.WaitGroup // each ends after its messages
 		for _, send := range shared {
@@ -146,11 +146,11 @@ func TestSwitchWithBacklog(t *testing.T) {
 		var err error
 		s.key, err = seal.GenerateKey()
 		must(t, err)
-		c, padding, sent := r.ClientsOf("slow")[0], repeat("x", 8000), 0
-		waiting := func() int { return r.Pending(hearth.ToUser("slow")) }
+		c, padding, sent := r.Local().Clients(hearth.ToUser("slow"))[0], repeat("x", 8000), 0
+		waiting := func() int { return r.Local().Pending(hearth.ToUser("slow")) }
 		for ; waiting() < 1<<20; sent++ { // until the kernel takes no more
 			must(t, c.Send("m", numbered{sent, padding}))
-			must(t, r.WaitPending(t.Context(), hearth.ToUser("slow"), 2<<20))
+			must(t, r.Local().WaitPending(t.Context(), hearth.ToUser("slow"), 2<<20))
 			if sent > 100_000 {
 				t.Fatal("a client that does not read takes everything")
 			}
@@ -204,7 +204,7 @@ func TestSwitchWithBacklog(t *testing.T) {
 func TestSwitchAtOnce(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		var keys *hearth.Keys
+		var keys *seal.Keys
 		secretKey, err := seal.GenerateKey()
 		must(t, err)
 		keys, err = agreed(json.RawMessage(fmt.Sprintf(`{"publicKey":%q}`, secretKey.PublicKey())))

@@ -103,13 +103,13 @@ func TestEncryptedPaths(t *testing.T) {
 		if st := r.Stats(); st.Encrypted != 1 || st.KeysAgreed != 1 {
 			t.Errorf("stats: %+v", st)
 		}
-		must(t, r.Broadcast("all", 1))
-		must(t, r.SendToRoom("ws-default", "room", 2))
-		must(t, r.SendToRoom(s.id, "own", 3))
-		must(t, r.SendToUser("ada", "user", 4))
-		must(t, r.SendToClient(s.id, "client", 5))
-		must(t, r.Publish(t.Context(), hearth.ToAll(), "published", 6, p.id))
-		must(t, r.Send(t.Context(), s.id, "sent", repeat("x", 70_000)))
+		must(t, r.Local().Send(t.Context(), hearth.ToAll(), "all", 1))
+		must(t, r.Local().Send(t.Context(), hearth.ToRoom("ws-default"), "room", 2))
+		must(t, r.Local().Send(t.Context(), hearth.ToRoom(s.id), "own", 3))
+		must(t, r.Local().Send(t.Context(), hearth.ToUser("ada"), "user", 4))
+		must(t, r.Local().Send(t.Context(), hearth.ToClient(s.id), "client", 5))
+		must(t, r.Send(t.Context(), hearth.ToAll().Except(p.id), "published", 6))
+		must(t, r.Send(t.Context(), hearth.ToClient(s.id), "sent", repeat("x", 70_000)))
 		s.whisper(`{"event":"echo","data":{"n":1.50}}`)
 		for i, event := range []string{"all", "room", "own", "user", "client", "published"} {
 			s.opens(fmt.Sprintf(`{"event":%q,"data":%d}`, event, i+1))
@@ -129,8 +129,8 @@ func TestEncryptedPaths(t *testing.T) {
 		s.opens(`{"event":"error","data":{"message":"Already authenticated"}}`)
 		s.whisper(`{"event":"heartbeat"}`)
 		s.text(`{"event":"clear"}`) // allowed, unless the server is configured not to
-		must(t, r.SendToClient(s.id, "last", 1))
-		must(t, r.Disconnect(s.id, 4321, "bye"))
+		must(t, r.Local().Send(t.Context(), hearth.ToClient(s.id), "last", 1))
+		must(t, disconnect(r, s.id, 4321, "bye"))
 		for event := ""; event != `{"event":"last","data":1}`; event = s.opened() {
 		}
 		s.wantsClose(4321, "bye")
@@ -219,7 +219,7 @@ func TestUndecryptable(t *testing.T) {
 		must(t, err)
 		s.text(string(sealed[:len(sealed)-10]) + `"}}`)
 		s.wantsClose(1008, "Message does not decrypt")
-		must(t, r.SendToClient(other.id, "still", 1))
+		must(t, r.Local().Send(t.Context(), hearth.ToClient(other.id), "still", 1))
 		other.opens(`{"event":"still","data":1}`)
 		if st := r.Stats(); int(st.Undecrypted) != len(bad)+1 {
 			t.Errorf("stats: %+v", st)
@@ -291,7 +291,7 @@ func testOwnHandshake(t *testing.T) {
 	cancelled := make(chan error, 1)
 	r := startPiped(t, config{
 		Encryption: hearth.EncryptionOptional,
-		Handshake: func(ctx context.Context, q hearth.HandshakeRequest[profile]) (*hearth.Keys, error) {
+		Handshake: func(ctx context.Context, q hearth.HandshakeRequest[profile]) (*seal.Keys, error) {
 			switch q.Metadata.Name {
 			case "clear":
 				return nil, nil
@@ -302,7 +302,7 @@ func testOwnHandshake(t *testing.T) {
 			case "panic":
 				panic("handshake")
 			case "nothing":
-				return &hearth.Keys{}, nil
+				return &seal.Keys{}, nil
 			case "slow":
 				<-ctx.Done()
 				cancelled <- ctx.Err()
@@ -318,14 +318,14 @@ func testOwnHandshake(t *testing.T) {
 			}
 			salt := seal.NewSalt()
 			c, err := serverKey.Derive(public, salt)
-			return &hearth.Keys{ServerPublicKey: serverKey.PublicKey().String(), Salt: salt.String(), Cipher: c}, err
+			return &seal.Keys{ServerPublicKey: serverKey.PublicKey().String(), Salt: salt.String(), Cipher: c}, err
 		},
 	})
 	s := r.secret()
 	public := s.key.PublicKey().String()
 	s.say("authenticate", fmt.Sprintf(`{"as":%q,"publicKey":%q}`, public[:4], public))
 	s.agree()
-	must(t, r.SendToClient(s.id, "secret", 1))
+	must(t, r.Local().Send(t.Context(), hearth.ToClient(s.id), "secret", 1))
 	s.opens(`{"event":"secret","data":1}`)
 
 	r.member("clear").wantsNothingOdd()
@@ -361,10 +361,10 @@ func TestTransform(t *testing.T) {
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		r := start(t, config{
 			Transport: transport, Encryption: hearth.EncryptionOptional,
-			Handshake: func(_ context.Context, q hearth.HandshakeRequest[profile]) (*hearth.Keys, error) {
+			Handshake: func(_ context.Context, q hearth.HandshakeRequest[profile]) (*seal.Keys, error) {
 				switch q.UserID {
 				case "own":
-					return &hearth.Keys{ServerPublicKey: "key", Salt: "salt"}, nil
+					return &seal.Keys{ServerPublicKey: "key", Salt: "salt"}, nil
 				case "both":
 					return agreed(q.Raw)
 				}
@@ -393,7 +393,7 @@ func TestTransform(t *testing.T) {
 		p.welcome()
 		s := r.confidant("both")
 		for i, event := range []string{"a", "fail", "same", "panic", "exit", "broken", "nameless", "b"} {
-			must(t, r.Broadcast(event, i))
+			must(t, r.Local().Send(t.Context(), hearth.ToAll(), event, i))
 		}
 		p.text("not JSON")
 		p.wants(`{"event":"for own","data":0}`)
@@ -414,7 +414,7 @@ func TestTransform(t *testing.T) {
 }
 
 // agreed makes keys of what a client sent, as the built-in handshake does.
-func agreed(raw json.RawMessage) (*hearth.Keys, error) {
+func agreed(raw json.RawMessage) (*seal.Keys, error) {
 	var data struct{ PublicKey string }
 	if err := json.Unmarshal(raw, &data); err != nil {
 		return nil, err
@@ -429,7 +429,7 @@ func agreed(raw json.RawMessage) (*hearth.Keys, error) {
 	}
 	salt := seal.NewSalt()
 	c, err := own.Derive(public, salt)
-	return &hearth.Keys{ServerPublicKey: own.PublicKey().String(), Salt: salt.String(), Cipher: c}, err
+	return &seal.Keys{ServerPublicKey: own.PublicKey().String(), Salt: salt.String(), Cipher: c}, err
 }
 
 // TestTransformersBlock: those of one fan-out work at most so many at a time, and hold up nobody else.
@@ -440,11 +440,11 @@ func TestTransformersBlock(t *testing.T) {
 	entered, release := make(chan struct{}, members), make(chan struct{})
 	r := start(t, config{
 		Encryption: hearth.EncryptionOptional, EncryptedBatchLimit: limit, Loops: 2,
-		Handshake: func(_ context.Context, q hearth.HandshakeRequest[profile]) (*hearth.Keys, error) {
+		Handshake: func(_ context.Context, q hearth.HandshakeRequest[profile]) (*seal.Keys, error) {
 			if q.UserID == "clear" {
 				return nil, nil
 			}
-			return &hearth.Keys{}, nil
+			return &seal.Keys{}, nil
 		},
 		Transform: func(_ context.Context, c *client, m hearth.Message) (*hearth.Message, error) {
 			if m.Event == "slow" {
@@ -465,9 +465,9 @@ func TestTransformersBlock(t *testing.T) {
 		peers = append(peers, p)
 	}
 	other, clear := r.member("other"), r.member("clear")
-	must(t, r.SendToRoom("slow", "slow", 1))
-	must(t, r.SendToRoom("slow", "quick", 2))
-	must(t, r.Broadcast("all", 3))
+	must(t, r.Local().Send(t.Context(), hearth.ToRoom("slow"), "slow", 1))
+	must(t, r.Local().Send(t.Context(), hearth.ToRoom("slow"), "quick", 2))
+	must(t, r.Local().Send(t.Context(), hearth.ToAll(), "all", 3))
 	other.wants(`{"event":"all","data":3}`)
 	clear.wants(`{"event":"all","data":3}`)
 	for range limit { // as many as may are at work, before one of them ends

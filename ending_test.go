@@ -101,7 +101,7 @@ func halfClosed(t *testing.T, cfg config, until chan struct{}, sealed, frame boo
 	}
 	must(t, w.half())
 	within(t, gone, "the end")
-	if err := r.SendToClient(s.id, "too late", 1); err != nil { // to nobody
+	if err := r.Local().Send(t.Context(), hearth.ToClient(s.id), "too late", 1); err != nil { // to nobody
 		t.Error(err)
 	}
 	close(until)
@@ -142,7 +142,7 @@ func TestHalfClosedForLong(t *testing.T) {
 		r := start(t, cfg)
 		s, w := r.reluctant(sealed)
 		for range 100 {
-			must(t, r.SendToClient(s.id, "m", repeat("x", 80_000)))
+			must(t, r.Local().Send(t.Context(), hearth.ToClient(s.id), "m", repeat("x", 80_000)))
 		}
 		must(t, w.half())
 		for end := time.After(answer); r.Stats().Connections > 0; {

@@ -49,7 +49,7 @@ func TestEverywhere(t *testing.T) {
 		count := func(target hearth.Target, want int) {
 			t.Helper()
 			for i, s := range h.servers {
-				if n, err := s.CountEverywhere(ctx, target); n != want || err != nil {
+				if n, err := s.Count(ctx, target); n != want || err != nil {
 					t.Errorf("server %d counts %d, %v; want %d", i, n, err, want)
 				}
 			}
@@ -60,33 +60,33 @@ func TestEverywhere(t *testing.T) {
 		count(hearth.ToClient(h.us[2].id), 1)
 		count(hearth.ToRoom(h.us[1].id), 1)
 
-		if n, err := one.JoinUser(ctx, "u", "a", "b"); n != 3 || err != nil {
+		if n, err := one.Join(ctx, hearth.ToUser("u"), "a", "b"); n != 3 || err != nil {
 			t.Errorf("join: %d, %v", n, err)
 		}
 		count(hearth.ToRoom("a"), 3)
-		must(t, one.Publish(ctx, hearth.ToRoom("b"), "m", 1))
+		must(t, one.Send(ctx, hearth.ToRoom("b"), "m", 1))
 		for _, p := range h.us {
 			p.wants(`{"event":"m","data":1}`)
 		}
-		if n, err := one.LeaveUser(ctx, "u", "a", "x"); n != 3 || err != nil {
+		if n, err := one.Leave(ctx, hearth.ToUser("u"), "a", "x"); n != 3 || err != nil {
 			t.Errorf("leave: %d, %v", n, err)
 		}
 		count(hearth.ToRoom("a"), 0)
 
-		must(t, h.servers[1].JoinRoom(ctx, h.us[1].id, "full"))
-		n, err := one.JoinUser(ctx, "u", "c")
+		must(t, joinRoom(ctx, h.servers[1], h.us[1].id, "full"))
+		n, err := one.Join(ctx, hearth.ToUser("u"), "c")
 		var e *hearth.ClusterError
-		if n != 2 || !errors.As(err, &e) || len(e.Failed) != 1 || e.Failed[0].Node != h.servers[1].ID() || e.Cause != nil {
+		if n != 2 || !errors.As(err, &e) || len(e.Failed) != 1 || e.Failed[0].NodeID != h.servers[1].ID() || e.Cause != nil {
 			t.Errorf("join of one that is in too many: %d, %v", n, err)
 		}
 
-		if n, err := one.DisconnectEverywhere(ctx, hearth.ToUser("u"), 4100, "elsewhere"); n != 3 || err != nil {
+		if n, err := one.Disconnect(ctx, hearth.ToUser("u"), 4100, "elsewhere"); n != 3 || err != nil {
 			t.Errorf("disconnect: %d, %v", n, err)
 		}
 		for _, p := range h.us {
 			p.wantsClose(4100, "elsewhere")
 		}
-		if n, err := one.DisconnectEverywhere(ctx, hearth.ToClient(h.others[2].id), 1000, ""); n != 1 || err != nil {
+		if n, err := one.Disconnect(ctx, hearth.ToClient(h.others[2].id), 1000, ""); n != 1 || err != nil {
 			t.Errorf("disconnect: %d, %v", n, err)
 		}
 		h.others[2].wantsClose(1000, "")
@@ -104,28 +104,28 @@ func TestEverywhereRefuses(t *testing.T) {
 			p := r.member("u")
 			ctx := t.Context()
 			for what, f := range map[string]func() (int, error){
-				"room":      func() (int, error) { return r.DisconnectEverywhere(ctx, hearth.ToRoom("r"), 4000, "") },
-				"everyone":  func() (int, error) { return r.DisconnectEverywhere(ctx, hearth.ToAll(), 4000, "") },
-				"code":      func() (int, error) { return r.DisconnectEverywhere(ctx, hearth.ToUser("u"), 1005, "") },
-				"room name": func() (int, error) { return r.JoinUser(ctx, "u", "ws:x") },
-				"no user":   func() (int, error) { return r.JoinUser(ctx, "", "x") },
-				"too many":  func() (int, error) { return r.LeaveUser(ctx, "u", make([]string, 129)...) },
+				"room":      func() (int, error) { return r.Disconnect(ctx, hearth.ToRoom("r"), 4000, "") },
+				"everyone":  func() (int, error) { return r.Disconnect(ctx, hearth.ToAll(), 4000, "") },
+				"code":      func() (int, error) { return r.Disconnect(ctx, hearth.ToUser("u"), 1005, "") },
+				"room name": func() (int, error) { return r.Join(ctx, hearth.ToUser("u"), "ws:x") },
+				"no user":   func() (int, error) { return r.Join(ctx, hearth.ToUser(""), "x") },
+				"too many":  func() (int, error) { return r.Leave(ctx, hearth.ToUser("u"), make([]string, 129)...) },
 			} {
 				if n, err := f(); n != 0 || err == nil {
 					t.Errorf("%s: %d, %v", what, n, err)
 				}
 			}
-			if n, err := r.JoinUser(ctx, "u", "x"); n != 1 || err != nil || !r.client(p).In("x") {
+			if n, err := r.Join(ctx, hearth.ToUser("u"), "x"); n != 1 || err != nil || !r.client(p).In("x") {
 				t.Errorf("join: %d, %v", n, err)
 			}
-			if n, err := r.CountEverywhere(ctx, hearth.ToRoom("x")); n != 1 || err != nil {
+			if n, err := r.Count(ctx, hearth.ToRoom("x")); n != 1 || err != nil {
 				t.Errorf("count: %d, %v", n, err)
 			}
 			if nodes := r.Nodes(); len(nodes) != 1 || nodes[0].ID != r.ID() || nodes[0].Name != "hearth" || r.Stats().Nodes != 1 {
 				t.Errorf("nodes: %+v", nodes)
 			}
 			must(t, r.Shutdown(ctx))
-			if _, err := r.CountEverywhere(ctx, hearth.ToAll()); !errors.Is(err, hearth.ErrNotRunning) {
+			if _, err := r.Count(ctx, hearth.ToAll()); !errors.Is(err, hearth.ErrNotRunning) {
 				t.Errorf("after Shutdown: %v", err)
 			}
 		})
@@ -138,25 +138,25 @@ func TestEverywhereWithoutOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, 3)
 		one, ctx := h.servers[0], t.Context()
-		if n, err := one.CountEverywhere(ctx, hearth.ToUser("u")); n != 3 || err != nil {
+		if n, err := one.Count(ctx, hearth.ToUser("u")); n != 3 || err != nil {
 			t.Fatalf("%d, %v", n, err)
 		}
 		must(t, h.servers[1].Shutdown(ctx))
 		begin := time.Now()
-		if n, err := one.CountEverywhere(ctx, hearth.ToUser("u")); n != 2 || err != nil || time.Since(begin) > 0 {
+		if n, err := one.Count(ctx, hearth.ToUser("u")); n != 2 || err != nil || time.Since(begin) > 0 {
 			t.Errorf("%d, %v after %v", n, err, time.Since(begin))
 		}
 		must(t, h.brokers[2].Close())
-		n, err := one.CountEverywhere(ctx, hearth.ToUser("u"))
+		n, err := one.Count(ctx, hearth.ToUser("u"))
 		var e *hearth.ClusterError
 		if n != 1 || !errors.As(err, &e) || !slices.Equal(e.Missing, []string{h.servers[2].ID()}) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%d, %v", n, err)
 		}
 		time.Sleep(25 * time.Second)
-		if n, err := one.CountEverywhere(ctx, hearth.ToUser("u")); n != 1 || err != nil || one.Stats().Nodes != 1 {
+		if n, err := one.Count(ctx, hearth.ToUser("u")); n != 1 || err != nil || one.Stats().Nodes != 1 {
 			t.Errorf("forgotten: %d, %v, %d nodes", n, err, one.Stats().Nodes)
 		}
-		if _, err := h.servers[2].CountEverywhere(ctx, hearth.ToAll()); !errors.Is(err, broker.ErrClosed) {
+		if _, err := h.servers[2].Count(ctx, hearth.ToAll()); !errors.Is(err, broker.ErrClosed) {
 			t.Errorf("the one that is cut off: %v", err)
 		}
 	})
@@ -172,7 +172,7 @@ func testLetterBoxes(t *testing.T) {
 	one, two := startPiped(t, config{Broker: bus.Broker(), ValidateRooms: anything}), startPiped(t, config{Broker: bus.Broker(), ValidateRooms: anything})
 	alone := startPiped(t, config{ValidateRooms: anything})
 	a, b, c, d := one.member("a"), one.member("b"), two.member("c"), alone.member("d")
-	must(t, one.LeaveRoom(a.id, a.id))
+	must(t, leaveRoom(one, a.id, a.id))
 	lookalike := uuid.NewString()
 	join := func(r *rig, p *peer, rooms ...string) *client {
 		r.t.Helper()
@@ -180,7 +180,7 @@ func testLetterBoxes(t *testing.T) {
 		list, err := json.Marshal(append(rooms, last))
 		must(t, err)
 		p.say("join", fmt.Sprintf(`{"rooms":%s}`, list))
-		for r.Count(hearth.ToRoom(last)) == 0 {
+		for r.Local().Count(hearth.ToRoom(last)) == 0 {
 			pass(time.Millisecond)
 		}
 		return r.client(p)
@@ -276,7 +276,7 @@ func TestEverywhereAfterLoss(t *testing.T) {
 		startPiped(t, config{Broker: bus.Broker()}).member("u") // its hello is lost
 		lossy.cut.Store(false)
 		lossy.receiver.Lost(broker.Loss{Since: time.Now(), Until: time.Now(), Cause: errCut})
-		if n, err := one.CountEverywhere(t.Context(), hearth.ToUser("u")); n != 2 || err != nil {
+		if n, err := one.Count(t.Context(), hearth.ToUser("u")); n != 2 || err != nil {
 			t.Errorf("%d, %v", n, err)
 		}
 	})

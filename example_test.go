@@ -45,7 +45,7 @@ func Example() {
 
 	alice := connect(web.URL, "token-of-alice")
 	defer alice.CloseNow()
-	if err := srv.Publish(ctx, hearth.ToAll(), "news", map[string]int{"answer": 42}); err != nil {
+	if err := srv.Send(ctx, hearth.ToAll(), "news", map[string]int{"answer": 42}); err != nil {
 		panic(err)
 	}
 	fmt.Println(receive(alice))
@@ -63,7 +63,7 @@ func ExampleConfig_rooms() {
 			return rooms, nil
 		},
 		Message: func(ctx context.Context, c *hearth.Client[User], m hearth.Message) error {
-			return srv.Publish(ctx, hearth.ToRoom("lobby"), "said", []any{c.Metadata().Name, m.Data})
+			return srv.Send(ctx, hearth.ToRoom("lobby"), "said", []any{c.Metadata().Name, m.Data})
 		},
 	})
 	if err != nil {
@@ -85,7 +85,7 @@ func ExampleConfig_rooms() {
 	// {"event":"said","data":["bob","hello"]}
 }
 
-func ExampleServer_SendToUser() {
+func ExampleLocal_Send() {
 	ctx := context.Background()
 	srv, err := hearth.New(hearth.Config[Login, User]{Authenticate: authenticate})
 	if err != nil {
@@ -102,7 +102,7 @@ func ExampleServer_SendToUser() {
 	defer phone.CloseNow()
 	defer laptop.CloseNow()
 	// Raw JSON passes through untouched.
-	if err := srv.SendToUser("carol", "price", json.RawMessage(`19.90`)); err != nil {
+	if err := srv.Local().Send(ctx, hearth.ToUser("carol"), "price", json.RawMessage(`19.90`)); err != nil {
 		panic(err)
 	}
 	fmt.Println(receive(phone))

@@ -52,11 +52,11 @@ func testGoneIsNotSlow(t *testing.T, transport hearth.Transport, closes bool) {
 					return
 				default:
 				}
-				if err := r.Broadcast("n", 1); err != nil {
+				if err := r.Local().Send(t.Context(), hearth.ToAll(), "n", 1); err != nil {
 					t.Errorf("broadcast: %v", err)
 					return
 				}
-				if err := r.WaitPending(t.Context(), hearth.ToAll(), 32<<10); err != nil {
+				if err := r.Local().WaitPending(t.Context(), hearth.ToAll(), 32<<10); err != nil {
 					t.Errorf("wait: %v", err)
 					return
 				}

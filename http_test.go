@@ -2,6 +2,7 @@ package hearth_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coder/websocket"
 	"github.com/hearthws/hearth"
 )
 
@@ -75,7 +77,7 @@ func TestHandshake(t *testing.T) {
 			if resp.StatusCode != c.status || (c.header != "" && resp.Header.Get(c.header) == "") {
 				t.Errorf("%s: %s %v", c.name, resp.Status, resp.Header)
 			}
-			elsewhere := c.status == 404 && transport == hearth.TransportAuto // Serve: another handler's
+			elsewhere := c.status == 404 // another handler's
 			if c.status != 101 && !elsewhere {
 				refused++
 			}
@@ -84,6 +86,31 @@ func TestHandshake(t *testing.T) {
 			t.Errorf("%d handshakes refused, want %d", s.HandshakeRefused, refused)
 		}
 	})
+}
+
+// TestMounting: the handler serves on whatever path it is mounted; Config.Path is for Serve.
+func TestMounting(t *testing.T) {
+	t.Parallel()
+	srv, err := hearth.New(config{Authenticate: accept, Path: "/elsewhere"})
+	must(t, err)
+	must(t, srv.Start(t.Context()))
+	mux := http.NewServeMux()
+	mux.Handle("/realtime", srv)
+	mux.Handle("/tenants/", http.StripPrefix("/tenants", srv))
+	web := httptest.NewServer(mux)
+	t.Cleanup(func() {
+		must(t, srv.Shutdown(context.Background()))
+		web.Close()
+	})
+	for path, want := range map[string]int{"/realtime": 101, "/tenants/7/ws": 101, "/realtime?x=1": 101, "/elsewhere": 404, "/ws": 404} {
+		conn, resp, err := websocket.Dial(t.Context(), web.URL+path, nil)
+		if err == nil {
+			conn.CloseNow()
+		}
+		if resp == nil || resp.StatusCode != want {
+			t.Errorf("%s: %v, %v, want %d", path, resp, err, want)
+		}
+	}
 }
 
 // TestEarlyData: what comes in the same segment as the handshake is not lost.
@@ -185,10 +212,10 @@ func TestLifeCycle(t *testing.T) {
 	if err := srv.Shutdown(t.Context()); !errors.Is(err, hearth.ErrNotRunning) {
 		t.Errorf("Shutdown before Start: %v", err)
 	}
-	if err := srv.Broadcast("nobody", 1); !errors.Is(err, hearth.ErrNotRunning) {
+	if err := srv.Local().Send(t.Context(), hearth.ToAll(), "nobody", 1); !errors.Is(err, hearth.ErrNotRunning) {
 		t.Errorf("Broadcast before Start: %v", err)
 	}
-	must(t, srv.WaitPending(t.Context(), hearth.ToAll(), 0))
+	must(t, srv.Local().WaitPending(t.Context(), hearth.ToAll(), 0))
 	must(t, srv.Start(t.Context()))
 	if err := srv.Start(t.Context()); !errors.Is(err, hearth.ErrStarted) {
 		t.Errorf("second Start: %v", err)
@@ -206,7 +233,7 @@ func TestLifeCycle(t *testing.T) {
 	if err := srv.Start(t.Context()); err == nil {
 		t.Error("a server was started again")
 	}
-	if err := srv.Broadcast("nobody", 1); !errors.Is(err, hearth.ErrNotRunning) {
+	if err := srv.Local().Send(t.Context(), hearth.ToAll(), "nobody", 1); !errors.Is(err, hearth.ErrNotRunning) {
 		t.Errorf("Broadcast after Shutdown: %v", err)
 	}
 }

@@ -98,8 +98,8 @@ func TestResync(t *testing.T) {
 				leaky := &leakyBroker{Broker: memory.New()}
 				r := startPiped(t, config{Broker: leaky, Resync: true})
 				a, b, c := r.member("u"), r.member("v"), r.member("")
-				must(t, r.JoinRoom(t.Context(), a.id, "x", "r"))
-				must(t, r.JoinRoom(t.Context(), b.id, "r"))
+				must(t, joinRoom(t.Context(), r, a.id, "x", "r"))
+				must(t, joinRoom(t.Context(), r, b.id, "r"))
 				leaky.lose(broker.Loss{Channels: tt.channels(a)})
 				told := uint64(0)
 				for p, want := range map[*peer]string{a: tt.a, b: tt.b, c: tt.c} {
@@ -265,7 +265,7 @@ func TestOverflowIsReported(t *testing.T) {
 					},
 				})
 				a, b := r.member("u"), r.member("v")
-				must(t, r.JoinRoom(t.Context(), a.id, "r"))
+				must(t, joinRoom(t.Context(), r, a.id, "r"))
 				m := protocol.Message{ServerID: "other", Type: tt.typ, Target: tt.target(a), Event: "e", Data: json.RawMessage(`"` + repeat("x", 4<<10) + `"`)}
 				published := 0
 				for ; r.Stats().DeliveriesLost < 1000; published += tt.together {
@@ -361,7 +361,7 @@ func TestUnconfirmedIsNotAFlood(t *testing.T) {
 				r.member("u").say("join", `{"rooms":["r"]}`)
 			}
 			synctest.Wait()
-			if n := r.Count(hearth.ToRoom("r")); n != 20 {
+			if n := r.Local().Count(hearth.ToRoom("r")); n != 20 {
 				t.Errorf("%v: %d clients are in the room", err, n)
 			}
 			if lines := strings.Count(log.String(), "has not confirmed channels of clients"); lines != most {

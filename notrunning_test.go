@@ -12,9 +12,9 @@ import (
 // sends are all ways to send.
 func sends(ctx context.Context, s *server) map[string]error {
 	return map[string]error{
-		"SendToClient": s.SendToClient("c", "e", 1), "SendToUser": s.SendToUser("u", "e", 1), "SendToRoom": s.SendToRoom("r", "e", 1),
-		"Broadcast": s.Broadcast("e", 1), "Publish": s.Publish(ctx, hearth.ToAll(), "e", 1),
-		"Send to all": s.Send(ctx, "", "e", 1), "Send to a room": s.Send(ctx, "r", "e", 1),
+		"local client": s.Local().Send(ctx, hearth.ToClient("c"), "e", 1), "local user": s.Local().Send(ctx, hearth.ToUser("u"), "e", 1),
+		"local room": s.Local().Send(ctx, hearth.ToRoom("r"), "e", 1), "local all": s.Local().Send(ctx, hearth.ToAll(), "e", 1),
+		"all": s.Send(ctx, hearth.ToAll(), "e", 1), "room": s.Send(ctx, hearth.ToRoom("r"), "e", 1), "user": s.Send(ctx, hearth.ToUser("u"), "e", 1),
 	}
 }
 
@@ -49,9 +49,6 @@ func TestSendsOfServerThatIsNotRunning(t *testing.T) {
 			check("running", nil)
 			must(t, s.Shutdown(ctx))
 			check("after Shutdown", hearth.ErrNotRunning)
-			if err := s.Broadcast("", nil); err != nil {
-				t.Errorf("a send that does nothing: %v", err)
-			}
 		})
 	}
 }
@@ -64,7 +61,7 @@ func TestDisconnectedMaySend(t *testing.T) {
 	p := other.member("there")
 	var one *rig
 	one = start(t, config{Broker: bus.Broker(), Disconnected: func(ctx context.Context, c *client, _ int, _ string) {
-		if err := one.Publish(ctx, hearth.ToAll(), "left", c.UserID()); err != nil {
+		if err := one.Send(ctx, hearth.ToAll(), "left", c.UserID()); err != nil {
 			t.Errorf("publish: %v", err)
 		}
 	}})

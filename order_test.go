@@ -31,11 +31,11 @@ func TestConnectedComesFirst(t *testing.T) {
 		var last atomic.Value
 		last.Store("nobody")
 		sends := []func() error{
-			func() error { return r.Broadcast("noise", 1) },
-			func() error { return r.SendToUser("u", "noise", 2) },
-			func() error { return r.SendToRoom("ws-default", "noise", 3) },
-			func() error { return r.SendToClient(last.Load().(string), "noise", 4) },
-			func() error { return r.SendToRoom(last.Load().(string), "noise", 5) },
+			func() error { return r.Local().Send(t.Context(), hearth.ToAll(), "noise", 1) },
+			func() error { return r.Local().Send(t.Context(), hearth.ToUser("u"), "noise", 2) },
+			func() error { return r.Local().Send(t.Context(), hearth.ToRoom("ws-default"), "noise", 3) },
+			func() error { return r.Local().Send(t.Context(), hearth.ToClient(last.Load().(string)), "noise", 4) },
+			func() error { return r.Local().Send(t.Context(), hearth.ToRoom(last.Load().(string)), "noise", 5) },
 		}
 		for range 2 {
 			noise.Go(func() { // ends with stop
@@ -50,18 +50,20 @@ func TestConnectedComesFirst(t *testing.T) {
 					if err := sends[i%len(sends)](); err != nil {
 						t.Error(err)
 					}
-					_ = r.WaitPending(t.Context(), hearth.ToAll(), 4<<10)
+					_ = r.Local().WaitPending(t.Context(), hearth.ToAll(), 4<<10)
 				}
 			})
 		}
 		for i := range 20 {
 			p := r.member("u") // fails when something precedes connected
 			for path, send := range []func(event string) error{
-				func(event string) error { return r.SendToClient(p.id, event, i) },
-				func(event string) error { return r.SendToRoom(p.id, event, i) },
-				func(event string) error { return r.SendToUser("u", event, i) },
-				func(event string) error { return r.SendToRoom("ws-notification", event, i) },
-				func(event string) error { return r.Broadcast(event, i) },
+				func(event string) error { return r.Local().Send(t.Context(), hearth.ToClient(p.id), event, i) },
+				func(event string) error { return r.Local().Send(t.Context(), hearth.ToRoom(p.id), event, i) },
+				func(event string) error { return r.Local().Send(t.Context(), hearth.ToUser("u"), event, i) },
+				func(event string) error {
+					return r.Local().Send(t.Context(), hearth.ToRoom("ws-notification"), event, i)
+				},
+				func(event string) error { return r.Local().Send(t.Context(), hearth.ToAll(), event, i) },
 			} {
 				must(t, send(fmt.Sprint("mine", path)))
 			}
@@ -88,7 +90,7 @@ func TestOrderAcrossPaths(t *testing.T) {
 		r := start(t, config{Transport: transport, BackpressureLimit: 64 << 20})
 		peers := []*peer{r.member("u"), r.member("u"), r.member("u")}
 		for _, p := range peers {
-			must(t, r.JoinRoom(t.Context(), p.id, "r"))
+			must(t, joinRoom(t.Context(), r, p.id, "r"))
 		}
 		var sending sync.WaitGroup
 		for g := range senders {
@@ -98,18 +100,18 @@ func TestOrderAcrossPaths(t *testing.T) {
 					var err error
 					switch i % 5 {
 					case 0:
-						err = r.Broadcast("m", data)
+						err = r.Local().Send(t.Context(), hearth.ToAll(), "m", data)
 					case 1:
-						err = r.SendToUser("u", "m", data)
+						err = r.Local().Send(t.Context(), hearth.ToUser("u"), "m", data)
 					case 2:
-						err = r.SendToRoom("r", "m", data, "nobody")
+						err = r.Local().Send(t.Context(), hearth.ToRoom("r").Except("nobody"), "m", data)
 					case 3:
 						for _, p := range peers {
-							err = r.Send(t.Context(), p.id, "m", data)
+							err = r.Send(t.Context(), hearth.ToClient(p.id), "m", data)
 						}
 					case 4:
 						for _, p := range peers {
-							err = r.SendToRoom(p.id, "m", data)
+							err = r.Local().Send(t.Context(), hearth.ToRoom(p.id), "m", data)
 						}
 					}
 					if err != nil {
@@ -260,13 +262,13 @@ func TestMessageBeforeTheEnd(t *testing.T) {
 		r := start(t, config{Transport: transport})
 		for range 50 {
 			p := r.member("u")
-			must(t, r.Broadcast("all", 1))
-			must(t, r.SendToRoom("ws-default", "room", 2))
-			must(t, r.LeaveRoom(p.id, "ws-default"))
-			must(t, r.SendToRoom("ws-default", "not for it", 3))
-			must(t, r.SendToUser("u", "user", 4))
-			must(t, r.Disconnect(p.id, 4000, "bye"))
-			must(t, r.Broadcast("not for it", 5))
+			must(t, r.Local().Send(t.Context(), hearth.ToAll(), "all", 1))
+			must(t, r.Local().Send(t.Context(), hearth.ToRoom("ws-default"), "room", 2))
+			must(t, leaveRoom(r, p.id, "ws-default"))
+			must(t, r.Local().Send(t.Context(), hearth.ToRoom("ws-default"), "not for it", 3))
+			must(t, r.Local().Send(t.Context(), hearth.ToUser("u"), "user", 4))
+			must(t, disconnect(r, p.id, 4000, "bye"))
+			must(t, r.Local().Send(t.Context(), hearth.ToAll(), "not for it", 5))
 			p.wants(`{"event":"all","data":1}`)
 			p.wants(`{"event":"room","data":2}`)
 			p.wants(`{"event":"user","data":4}`)
@@ -286,7 +288,7 @@ func TestDisconnectedSeesNoTrace(t *testing.T) {
 			Transport: transport,
 			Disconnected: func(_ context.Context, c *client, _ int, _ string) {
 				<-started // r is set
-				if _, ok := r.Client(c.ID()); ok || r.Count(hearth.ToUser(c.UserID())) != 0 || !c.In("ws-default") {
+				if _, ok := r.Local().Client(c.ID()); ok || r.Local().Count(hearth.ToUser(c.UserID())) != 0 || !c.In("ws-default") {
 					t.Errorf("client %s is still there", c.UserID())
 				}
 				gone.Done()
@@ -302,7 +304,7 @@ func TestDisconnectedSeesNoTrace(t *testing.T) {
 			case 1:
 				p.hangUp()
 			case 2:
-				must(t, r.Disconnect(p.id, 1000, ""))
+				must(t, disconnect(r, p.id, 1000, ""))
 			}
 		}
 		gone.Wait()

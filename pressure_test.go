@@ -37,8 +37,8 @@ func (r *rig) flood(quick *peer, enough func(sent int) bool) int {
 	r.t.Helper()
 	n := 0
 	for padding := repeat("x", 1000); !enough(n); n++ {
-		must(r.t, r.Broadcast("m", numbered{n, padding}))
-		must(r.t, r.WaitPending(r.t.Context(), hearth.ToClient(quick.id), 32<<10))
+		must(r.t, r.Local().Send(r.t.Context(), hearth.ToAll(), "m", numbered{n, padding}))
+		must(r.t, r.Local().WaitPending(r.t.Context(), hearth.ToClient(quick.id), 32<<10))
 		if n > 100_000 {
 			r.t.Fatal("a client that does not read takes everything")
 		}
@@ -64,10 +64,10 @@ func TestBackpressure(t *testing.T) {
 		r := start(t, config{Transport: transport, BackpressureLimit: 256 << 10})
 		quick := r.member("quick")
 		w := r.slowPeer("slow")
-		slow := r.ClientsOf("slow")[0]
+		slow := r.Local().Clients(hearth.ToUser("slow"))[0]
 		most := 0
 		total := r.flood(quick, func(int) bool { // the kernel takes some now and then, but not for ever
-			waiting := r.Pending(hearth.ToAll())
+			waiting := r.Local().Pending(hearth.ToAll())
 			most = max(most, waiting)
 			return r.Stats().Dropped >= 50 && slow.Backpressured() && waiting > 200<<10
 		})
@@ -91,7 +91,7 @@ func TestBackpressure(t *testing.T) {
 			}
 			last = m.N
 		}
-		must(t, r.WaitPending(t.Context(), hearth.ToAll(), 0))
+		must(t, r.Local().WaitPending(t.Context(), hearth.ToAll(), 0))
 		if slow.Backpressured() {
 			t.Error("still marked after it has caught up")
 		}
@@ -117,7 +117,7 @@ func TestCloseOnBackpressure(t *testing.T) {
 		})
 		quick := r.member("quick")
 		w := r.slowPeer("slow")
-		total := r.flood(quick, func(int) bool { return r.Count(hearth.ToUser("slow")) == 0 })
+		total := r.flood(quick, func(int) bool { return r.Local().Count(hearth.ToUser("slow")) == 0 })
 		if e := <-gone; e != (end{1013, "Slow consumer"}) {
 			t.Errorf("disconnected with %v", e)
 		}
@@ -169,9 +169,9 @@ func TestPacing(t *testing.T) {
 			done <- nil
 		}()
 		for i := range messages {
-			must(t, r.Broadcast("m", numbered{i, repeat("x", 2000)}))
-			must(t, r.WaitPending(t.Context(), hearth.ToAll(), limit/4))
-			if n := r.Pending(hearth.ToAll()); n > 2*limit/4 { // what is just being handed over may count twice
+			must(t, r.Local().Send(t.Context(), hearth.ToAll(), "m", numbered{i, repeat("x", 2000)}))
+			must(t, r.Local().WaitPending(t.Context(), hearth.ToAll(), limit/4))
+			if n := r.Local().Pending(hearth.ToAll()); n > 2*limit/4 { // what is just being handed over may count twice
 				t.Fatalf("%d bytes pending", n)
 			}
 		}
@@ -191,16 +191,16 @@ func TestWaitPendingTooLong(t *testing.T) {
 		must(t, w.send(opText, []byte(`{"event":"authenticate","data":{"as":"slow"}}`)))
 		_, _, err := w.recv() // connected, and nothing from then on
 		must(t, err)
-		must(t, r.SendToUser("slow", "m", 1))
+		must(t, r.Local().Send(t.Context(), hearth.ToUser("slow"), "m", 1))
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		began := time.Now()
-		if err := r.WaitPending(ctx, hearth.ToUser("slow"), 0); !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.Local().WaitPending(ctx, hearth.ToUser("slow"), 0); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a context that ends: %v", err)
 		}
 		wantsAfter(t, began, 10*time.Millisecond)
 		waiting := make(chan error, 1)
-		go func() { waiting <- r.WaitPending(t.Context(), hearth.ToUser("slow"), 0) }() // ends when the client is gone
+		go func() { waiting <- r.Local().WaitPending(t.Context(), hearth.ToUser("slow"), 0) }() // ends when the client is gone
 		w.close()
 		must(t, <-waiting)
 	})
@@ -213,7 +213,7 @@ func TestWaitPendingEnds(t *testing.T) {
 	w := r.slowPeer("slow")
 	r.flood(quick, func(int) bool { return r.Stats().Dropped > 0 })
 	waiting := make(chan error, 1)
-	go func() { waiting <- r.WaitPending(t.Context(), hearth.ToUser("slow"), -1) }() // ends when the client is gone
+	go func() { waiting <- r.Local().WaitPending(t.Context(), hearth.ToUser("slow"), -1) }() // ends when the client is gone
 	w.close()
 	must(t, <-waiting)
 }
@@ -226,7 +226,7 @@ func TestSendQueue(t *testing.T) {
 	padding := repeat("x", 32<<10)
 	sent, full := 0, 0
 	for full == 0 {
-		switch err := r.Broadcast("m", numbered{sent, padding}); {
+		switch err := r.Local().Send(t.Context(), hearth.ToAll(), "m", numbered{sent, padding}); {
 		case err == nil:
 			sent++
 		case errors.Is(err, hearth.ErrQueueFull):

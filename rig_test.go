@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"runtime"
@@ -87,6 +88,9 @@ func unhurried(cfg config) config {
 	if cfg.AuthTimeout == 0 {
 		cfg.AuthTimeout = answer
 	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	return cfg
 }
 
@@ -95,6 +99,9 @@ func startOn(t testing.TB, cfg config, ln net.Listener, dial func() (net.Conn, e
 	if cfg.Authenticate == nil {
 		cfg.Authenticate = accept
 	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	srv, err := hearth.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +109,13 @@ func startOn(t testing.TB, cfg config, ln net.Listener, dial func() (net.Conn, e
 	if err := srv.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	web := &http.Server{Handler: srv}
+	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // what Serve does for Config.Path
+		if r.URL.Path != "/ws" {
+			http.NotFound(w, r)
+			return
+		}
+		srv.ServeHTTP(w, r)
+	})}
 	var serving sync.WaitGroup
 	serving.Go(func() { // ends with Shutdown, or web.Close
 		if cfg.Transport != hearth.TransportAuto {
@@ -174,7 +187,7 @@ func (r *rig) counts(ok func(hearth.Stats) bool) {
 // client is the server's view of p.
 func (r *rig) client(p *peer) *client {
 	r.t.Helper()
-	c, ok := r.Client(p.id)
+	c, ok := r.Local().Client(p.id)
 	if !ok {
 		r.t.Fatalf("client %s is not on the server", p.id)
 	}
@@ -229,4 +242,37 @@ func raw(text string) any {
 		return nil
 	}
 	return json.RawMessage(text)
+}
+
+// A local is a server, or what has the same clients.
+type local interface {
+	Local() hearth.Local[credentials, profile]
+}
+
+// joinRoom makes a client of s a member of rooms.
+func joinRoom(ctx context.Context, s local, clientID string, rooms ...string) error {
+	c, ok := s.Local().Client(clientID)
+	if !ok {
+		return hearth.ErrNotConnected
+	}
+	return c.Join(ctx, rooms...)
+}
+
+// leaveRoom removes a client of s from rooms.
+func leaveRoom(s local, clientID string, rooms ...string) error {
+	c, ok := s.Local().Client(clientID)
+	if !ok {
+		return hearth.ErrNotConnected
+	}
+	c.Leave(rooms...)
+	return nil
+}
+
+// disconnect closes a client of s.
+func disconnect(s local, clientID string, code int, reason string) error {
+	c, ok := s.Local().Client(clientID)
+	if !ok {
+		return hearth.ErrNotConnected
+	}
+	return c.Disconnect(code, reason)
 }

@@ -188,34 +188,39 @@ func (a *actor) serve(verb string, args []string) error {
 		return ""
 	}
 	rest := args[min(3, len(args)):]
-	switch data := []byte(arg(2)); verb {
+	switch verb {
+	case "refuses":
+		if err := a.serve(args[0], args[1:]); err == nil {
+			return errors.New("it was not refused")
+		}
+		return nil
 	case "broadcast":
-		return s.Broadcast(arg(0), raw(arg(1)), args[min(2, len(args)):]...)
+		return s.Local().Send(ctx, hearth.ToAll().Except(args[min(2, len(args)):]...), arg(0), payload(arg(1)))
 	case "room":
-		return s.SendToRoom(arg(0), arg(1), raw(string(data)), rest...)
+		return s.Local().Send(ctx, hearth.ToRoom(arg(0)).Except(rest...), arg(1), payload(arg(2)))
 	case "user":
-		return s.SendToUser(arg(0), arg(1), raw(string(data)))
+		return s.Local().Send(ctx, hearth.ToUser(arg(0)), arg(1), payload(arg(2)))
 	case "client":
-		return s.SendToClient(arg(0), arg(1), raw(string(data)))
+		return s.Local().Send(ctx, hearth.ToClient(arg(0)), arg(1), payload(arg(2)))
 	case "send":
-		return s.Send(ctx, arg(0), arg(1), raw(string(data)))
+		return s.Send(ctx, s.Destination(arg(0)), arg(1), payload(arg(2)))
 	case "join":
-		return s.JoinRoom(ctx, arg(0), args[1:]...)
+		return joinRoom(ctx, s, arg(0), args[1:]...)
 	case "leave":
-		return s.LeaveRoom(arg(0), args[1:]...)
+		return leaveRoom(s, arg(0), args[1:]...)
 	case "disconnect":
 		code, _ := strconv.Atoi(arg(1))
-		return s.Disconnect(arg(0), code, strings.Join(args[2:], " "))
+		return disconnect(s, arg(0), code, strings.Join(args[2:], " "))
 	case "release":
 		a.stage.release <- struct{}{}
 		return nil
 	case "count":
-		if got := strconv.Itoa(s.Count(hearth.ToRoom(arg(0)))); got != arg(1) {
+		if got := strconv.Itoa(s.Local().Count(hearth.ToRoom(arg(0)))); got != arg(1) {
 			return fmt.Errorf("the room has %s members", got)
 		}
 		return nil
 	case "rooms":
-		got, want := a.rig.Rooms(), strings.Split(arg(0), ",")
+		got, want := s.Local().Rooms(), strings.Split(arg(0), ",")
 		slices.Sort(got)
 		if !slices.Equal(got, want) {
 			return fmt.Errorf("rooms: %q", got)
@@ -223,6 +228,14 @@ func (a *actor) serve(verb string, args []string) error {
 		return nil
 	}
 	return errors.New("the server does not know how to do that")
+}
+
+// payload is the data of an event: none if the text is empty.
+func payload(text string) any {
+	if text == "" {
+		return hearth.NoData{}
+	}
+	return raw(text)
 }
 
 // stage is an application that writes down what its callbacks are called with.

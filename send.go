@@ -5,101 +5,93 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/protocol"
 )
 
-// Target is where a message goes. Make one with ToClient, ToUser, ToRoom or ToAll; the zero Target is ToAll.
-type Target struct{ t hub.Target }
+// Target says which clients a message is for. Make one with ToClient, ToUser, ToRoom or ToAll; ToRoom and ToAll may
+// exclude clients: ToRoom("tea").Except(c.ID()). The zero Target is invalid. Servers and emitters share this type.
+type Target = protocol.Target
+
+// NoData is the data of an event that has none. (A nil in its place is JSON null.)
+type NoData = protocol.NoData
 
 // ToClient is the client with that id.
-func ToClient(id string) Target { return Target{hub.Target{Kind: hub.Client, Name: id}} }
+func ToClient(id string) Target { return protocol.ToClient(id) }
 
 // ToUser is every client of that user.
-func ToUser(id string) Target { return Target{hub.Target{Kind: hub.User, Name: id}} }
+func ToUser(id string) Target { return protocol.ToUser(id) }
 
 // ToRoom is every member of that room.
-func ToRoom(name string) Target { return Target{hub.Target{Kind: hub.Room, Name: name}} }
+func ToRoom(name string) Target { return protocol.ToRoom(name) }
 
 // ToAll is every authenticated client.
-func ToAll() Target { return Target{} }
+func ToAll() Target { return protocol.ToAll() }
 
-// encode makes raw JSON of data. An empty event and absent data make a send do nothing (protocol §6).
-func encode(event string, data any) (raw json.RawMessage, skip bool, err error) {
-	if event == "" || data == nil {
-		return nil, true, nil
-	}
-	raw, err = protocol.EncodeData(data)
-	if err != nil {
-		return nil, false, fmt.Errorf("send %q: %w", event, err)
-	}
-	return raw, raw == nil, nil // an empty json.RawMessage is no data either
-}
-
-// SendToClient queues an event for the client with that id on this node.
+// A Sender sends events to clients. Server, Local and emitter.Emitter are Senders, so a function that takes one works in
+// a server and in a worker alike.
 //
-// Of all sends: data is anything that encoding/json can encode, or a json.RawMessage, which is passed through
-// untouched, digits and spaces and all. An empty event, and data that is nil, make the send do nothing; null is
-// json.RawMessage("null"). A target that is not there is no error. The error is that of encoding, ErrQueueFull, or
-// ErrNotRunning before Start and after Shutdown; Disconnected callbacks of a shutdown may send.
-// Sends never block, may be called from any goroutine and any callback, and what one goroutine sends to one client
-// arrives in that order, whatever the targets were.
-func (s *Server[A, M]) SendToClient(clientID, event string, data any) error {
-	return s.sendHere(ToClient(clientID), event, data, nil)
+// Send sends an event to the target's clients. The data may be anything that encoding/json can encode. A
+// json.RawMessage passes through unchanged, digits and spaces included. A nil is null; NoData{} sends the event without
+// data. It is an error if the event is empty or has a name of the protocol (protocol.CheckEvent), if the target is
+// invalid (Target.Check), or if the data cannot be encoded. A target without clients is not an error.
+//
+// Messages that one goroutine sends arrive at each client in that order, whatever their targets are. Delivery is at most
+// once. Safe for concurrent use.
+type Sender interface {
+	Send(ctx context.Context, t Target, event string, data any) error
 }
 
-// SendToUser queues an event for all clients of that user on this node.
-func (s *Server[A, M]) SendToUser(userID, event string, data any) error {
-	return s.sendHere(ToUser(userID), event, data, nil)
-}
-
-// SendToRoom queues an event for the members of that room on this node, but for the clients whose ids are excluded.
-func (s *Server[A, M]) SendToRoom(room, event string, data any, exclude ...string) error {
-	return s.sendHere(ToRoom(room), event, data, exclude)
-}
-
-// Broadcast queues an event for every authenticated client on this node, but for those whose ids are excluded.
-func (s *Server[A, M]) Broadcast(event string, data any, exclude ...string) error {
-	return s.sendHere(ToAll(), event, data, exclude)
-}
-
-func (s *Server[A, M]) sendHere(t Target, event string, data any, exclude []string) error {
-	raw, skip, err := encode(event, data)
-	if skip || err != nil {
-		return err
+// Send sends an event to the target's clients on all servers; see Sender for its arguments.
+//
+// It queues the event for the clients of this server and passes it to the broker for those of others. It does not block
+// and does not wait for delivery, so it may be called from any callback. A failure on one of the two ways does not
+// prevent the other. Errors: ErrQueueFull (clients of this server missed it), broker.ErrQueueFull or another error of
+// the broker (clients of others missed it), ErrNotRunning before Start and after Shutdown.
+func (s *Server[A, M]) Send(ctx context.Context, t Target, event string, data any) error {
+	raw, err := encode(t, event, data)
+	if err == nil {
+		err = s.node.Publish(ctx, t, event, raw)
 	}
-	return s.node.SendHere(t.t, event, raw, exclude)
+	return sendError(event, t, err)
 }
 
-// Publish queues an event for the target's clients on this node, then hands it to the broker for those on others.
-// Exclusions count for rooms and everyone. It does not wait for other nodes; the error says what was not queued here
-// (see SendToClient), or not accepted by the broker (broker.ErrQueueFull, broker.ErrClosed).
-func (s *Server[A, M]) Publish(ctx context.Context, t Target, event string, data any, exclude ...string) error {
-	raw, skip, err := encode(event, data)
-	if skip || err != nil {
-		return err
+// Send sends an event to the target's clients on this server only; see Sender for its arguments. It does not block; it
+// ignores ctx. Errors: ErrQueueFull, and ErrNotRunning before Start and after Shutdown.
+func (l Local[A, M]) Send(_ context.Context, t Target, event string, data any) error {
+	raw, err := encode(t, event, data)
+	if err == nil {
+		err = l.s.node.SendHere(t, event, raw)
 	}
-	return s.node.Publish(ctx, t.t, event, raw, exclude)
+	return sendError(event, t, err)
 }
 
-// Send is Publish by destination (protocol §6): "" is everyone, the id of a client on this node is that client,
-// anything else is a room, here and on other nodes.
-func (s *Server[A, M]) Send(ctx context.Context, destination, event string, data any) error {
-	raw, skip, err := encode(event, data)
-	if skip || err != nil {
-		return err
+// Destination returns the target that the Ignis helper's `send` chooses for a destination, for code that is ported from it:
+// all clients for an empty one, the client with that id if it is connected to this server, and the room of that name
+// otherwise. Prefer the explicit targets: an empty destination by mistake is a broadcast.
+func (s *Server[A, M]) Destination(name string) Target {
+	if name == "" {
+		return ToAll()
 	}
-	return s.node.Send(ctx, destination, event, raw)
+	if _, ok := s.Local().Client(name); ok {
+		return ToClient(name)
+	}
+	return ToRoom(name)
 }
 
-// Pending is how many bytes the slowest of the target's clients on this node has not taken yet, those included that no
-// event loop has got round to. It is never less than that; what an event loop is just handing to its clients' connections
-// may count twice. A client past Config.BackpressureLimit loses messages.
-func (s *Server[A, M]) Pending(t Target) int { return s.node.Hub().Pending(t.t) }
+// encode checks what is to be sent, and returns the data as JSON: nil for none.
+func encode(t Target, event string, data any) (json.RawMessage, error) {
+	if err := t.Check(); err != nil {
+		return nil, err
+	}
+	if err := protocol.CheckEvent(event); err != nil {
+		return nil, err
+	}
+	return protocol.EncodeData(data)
+}
 
-// WaitPending blocks until Pending(t) is at most limit: so a publisher that wants to lose nothing paces itself. A limit of
-// a quarter of Config.BackpressureLimit keeps clients busy and loses nothing. It returns ctx's error when ctx is done
-// first. A negative limit counts as 0.
-func (s *Server[A, M]) WaitPending(ctx context.Context, t Target, limit int) error {
-	return s.node.Hub().WaitPending(ctx, t.t, max(0, limit))
+func sendError(event string, t Target, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("hearth: send %q to %v: %w", event, t, err)
 }

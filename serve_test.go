@@ -106,7 +106,7 @@ func TestServeClients(t *testing.T) {
 			p.say("echo", `"x"`)
 			p.wants(`{"event":"echo","data":"x"}`)
 		}
-		must(t, r.Broadcast("all", 1))
+		must(t, r.Local().Send(t.Context(), hearth.ToAll(), "all", 1))
 		for _, p := range all {
 			p.wants(`{"event":"all","data":1}`)
 		}
@@ -316,7 +316,7 @@ func TestServeLifecycle(t *testing.T) {
 	early := r.member("early")
 	second := r.listen(hello)
 	late := r.member("late")
-	must(t, srv.Broadcast("x", 1))
+	must(t, srv.Local().Send(t.Context(), hearth.ToAll(), "x", 1))
 	early.wants(`{"event":"x","data":1}`)
 	late.wants(`{"event":"x","data":1}`)
 	must(t, srv.Shutdown(context.Background()))

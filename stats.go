@@ -57,7 +57,7 @@ func (s *Server[A, M]) Stats() Stats {
 	st, hub := s.node.Stats(), s.node.Hub()
 	return Stats{
 		Connections: int(st.Connections.Load()), Unauthenticated: s.node.Unauthenticated(),
-		Clients: hub.Count(ToAll().t), Rooms: hub.CountRooms(), Encrypted: hub.Encrypted(), Nodes: s.node.CountNodes(),
+		Clients: s.Local().Count(ToAll()), Rooms: hub.CountRooms(), Encrypted: hub.Encrypted(), Nodes: s.node.CountNodes(),
 
 		Opened: st.Opened.Load(), HandshakeRefused: st.Refused.Load(), Authenticated: st.Authenticated.Load(),
 		KeysAgreed: st.KeysAgreed.Load(), KeysRejected: st.KeysRejected.Load(), KeysFailed: st.KeysFailed.Load(),

@@ -227,10 +227,10 @@ func encryptedStorm(t *testing.T, cfg config) {
 	}
 	all.Go(func() { // ends with ctx
 		for n := 0; ctx.Err() == nil; n++ {
-			_ = r.Broadcast("number", n)
+			_ = r.Local().Send(t.Context(), hearth.ToAll(), "number", n)
 			if n%10 == 0 {
-				_ = r.SendToUser(fmt.Sprint("u", n%5), "x", repeat("x", rand.IntN(40_000)))
-				_ = r.WaitPending(ctx, hearth.ToAll(), 32<<10)
+				_ = r.Local().Send(t.Context(), hearth.ToUser(fmt.Sprint("u", n%5)), "x", repeat("x", rand.IntN(40_000)))
+				_ = r.Local().WaitPending(ctx, hearth.ToAll(), 32<<10)
 			}
 		}
 	})

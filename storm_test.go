@@ -53,38 +53,38 @@ func (s *storm) act(rnd *rand.Rand, c *client) error {
 	var err error
 	switch rnd.IntN(18) {
 	case 0:
-		err = s.SendToClient(any(), "x", 1)
+		err = s.Local().Send(s.ctx, hearth.ToClient(any()), "x", 1)
 	case 1:
-		err = s.SendToUser(user, "x", repeat("x", rnd.IntN(3000)))
+		err = s.Local().Send(s.ctx, hearth.ToUser(user), "x", repeat("x", rnd.IntN(3000)))
 	case 2:
-		err = s.SendToRoom(room, "x", 1, any(), any())
+		err = s.Local().Send(s.ctx, hearth.ToRoom(room).Except(any(), any()), "x", 1)
 	case 3:
-		err = s.Broadcast("x", rnd.IntN(9), any())
+		err = s.Local().Send(s.ctx, hearth.ToAll().Except(any()), "x", rnd.IntN(9))
 	case 4:
-		err = s.Publish(soon, hearth.ToRoom(room), "x", nil, any())
+		err = s.Send(soon, hearth.ToRoom(room).Except(any()), "x", nil)
 	case 5:
-		err = s.Send(soon, any(), "x", 2)
+		err = s.Send(soon, s.Destination(any()), "x", 2)
 	case 6, 7:
-		err = s.JoinRoom(soon, any(), room, "all")
+		err = joinRoom(soon, s, any(), room, "all")
 	case 8:
-		err = s.LeaveRoom(any(), room)
+		err = leaveRoom(s, any(), room)
 	case 9:
 		if rnd.IntN(10) == 0 {
-			err = s.Disconnect(any(), 4321, "storm")
+			err = disconnect(s, any(), 4321, "storm")
 		}
 	case 10:
-		_ = s.WaitPending(soon, hearth.ToRoom(room), rnd.IntN(1000))
+		_ = s.Local().WaitPending(soon, hearth.ToRoom(room), rnd.IntN(1000))
 	case 11:
-		for c := range s.Clients() {
+		for _, c := range s.Local().Clients(hearth.ToAll()) {
 			_, _, _, _ = c.Rooms(), c.State(), c.Backpressured(), c.Metadata()
 			if rnd.IntN(4) == 0 {
 				break
 			}
 		}
 	case 12:
-		_, _, _ = s.Stats(), s.Rooms(), s.Count(hearth.ToUser(user))
+		_, _, _ = s.Stats(), s.Local().Rooms(), s.Local().Count(hearth.ToUser(user))
 	case 13:
-		for _, c := range s.ClientsIn(room) {
+		for _, c := range s.Local().Clients(hearth.ToRoom(room)) {
 			_ = c.Send("x", 3)
 		}
 	case 14:
@@ -272,8 +272,8 @@ func TestStorm(t *testing.T) {
 		}
 		all.Go(func() { // ends with ctx
 			for n := 0; ctx.Err() == nil; n++ {
-				_ = s.Broadcast("number", n)
-				_ = s.WaitPending(ctx, hearth.ToUser("witness"), 8<<10)
+				_ = s.Local().Send(t.Context(), hearth.ToAll(), "number", n)
+				_ = s.Local().WaitPending(ctx, hearth.ToUser("witness"), 8<<10)
 			}
 		})
 		<-ctx.Done()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/seal"
 )
 
 // bubble runs f with a clock of its own, which only moves when everybody waits.
@@ -95,7 +96,7 @@ func TestAuthCallbackTimeout(t *testing.T) {
 			t.Errorf("context cancelled after %v", d)
 		}
 		synctest.Wait()
-		if n := r.Count(hearth.ToUser("u")); n != 0 || r.Stats().Authenticated != 0 {
+		if n := r.Local().Count(hearth.ToUser("u")); n != 0 || r.Stats().Authenticated != 0 {
 			t.Error("a client that has been closed is indexed")
 		}
 	})
@@ -145,7 +146,7 @@ func TestDeadlines(t *testing.T) {
 				t.Errorf("got %v at %v, want close 4001 at %v", got, got.at, at)
 			}
 		}
-		if n := r.Count(hearth.ToUser("u")); n != 10 {
+		if n := r.Local().Count(hearth.ToUser("u")); n != 10 {
 			t.Errorf("%d authenticated clients are left", n)
 		}
 		if s := r.Stats(); s.AuthTimeouts != 20 || s.Unauthenticated != 0 {
@@ -313,7 +314,7 @@ func TestCloseTimeout(t *testing.T) {
 		p := r.member("u")
 		p.mute.Store(true)
 		began := time.Now()
-		must(t, r.Disconnect(p.id, 4567, "enough"))
+		must(t, disconnect(r, p.id, 4567, "enough"))
 		p.wantsClose(4567, "enough")
 		p.text(`{"event":"ignored"}`) // what comes after the close is nobody's
 		if at := <-gone; at != began {
@@ -350,7 +351,7 @@ func TestShutdown(t *testing.T) {
 		guest, idle, busy := r.peer(), r.member("idle"), r.member("busy")
 		busy.say("work", "1")
 		synctest.Wait()
-		must(t, r.Broadcast("last", 1))
+		must(t, r.Local().Send(t.Context(), hearth.ToAll(), "last", 1))
 		began := time.Now()
 		must(t, r.Shutdown(t.Context()))
 		wantsAfter(t, began, 3*time.Second)
@@ -423,8 +424,8 @@ func TestShutdownWithStuckTransformer(t *testing.T) {
 				release, ended := make(chan struct{}), make(chan struct{})
 				r := startPiped(t, config{
 					Encryption: hearth.EncryptionOptional,
-					Handshake: func(context.Context, hearth.HandshakeRequest[profile]) (*hearth.Keys, error) {
-						return &hearth.Keys{}, nil
+					Handshake: func(context.Context, hearth.HandshakeRequest[profile]) (*seal.Keys, error) {
+						return &seal.Keys{}, nil
 					},
 					Transform: func(ctx context.Context, _ *client, _ hearth.Message) (*hearth.Message, error) {
 						defer close(ended)
@@ -437,7 +438,7 @@ func TestShutdownWithStuckTransformer(t *testing.T) {
 					},
 				})
 				p := r.member("u")
-				must(t, r.SendToUser("u", "work", 1))
+				must(t, r.Local().Send(t.Context(), hearth.ToUser("u"), "work", 1))
 				synctest.Wait()
 				p.hangUp()
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

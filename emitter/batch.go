@@ -17,47 +17,30 @@ type Batch struct {
 	n        int                // how many were added
 	messages []protocol.Message // those of them that can be sent
 	places   []int              // of each of messages among all that were added
+	targets  []Target           // of each of messages
 	errs     []error            // of all that were added; nil while there are none
 }
 
 // Batch makes an empty batch.
 func (e *Emitter) Batch() *Batch { return &Batch{emitter: e} }
 
-// ToClient adds an event for the client with that id.
-func (b *Batch) ToClient(clientID, event string, data any) {
-	b.add(protocol.Message{Type: protocol.TypeClient, Target: clientID, Event: event}, data)
-}
-
-// ToUser adds an event for every client of that user.
-func (b *Batch) ToUser(userID, event string, data any) {
-	b.add(protocol.Message{Type: protocol.TypeUser, Target: userID, Event: event}, data)
-}
-
-// ToRoom adds an event for the members of that room, but for the clients whose ids are excluded.
-func (b *Batch) ToRoom(room, event string, data any, exclude ...string) {
-	b.add(protocol.Message{Type: protocol.TypeRoom, Target: room, Event: event, Exclude: exclude}, data)
-}
-
-// Broadcast adds an event for every authenticated client, but for those whose ids are excluded.
-func (b *Batch) Broadcast(event string, data any, exclude ...string) {
-	b.add(protocol.Message{Type: protocol.TypeBroadcast, Event: event, Exclude: exclude}, data)
-}
-
-// Len is how many events were added since the last Send, those included that cannot be sent or say nothing.
-func (b *Batch) Len() int { return b.n }
-
-func (b *Batch) add(m protocol.Message, data any) {
+// Add adds an event for the target's clients; see Emitter for the arguments. Data that is not a json.RawMessage is encoded
+// at once.
+func (b *Batch) Add(t Target, event string, data any) {
 	place := b.n
 	b.n++
-	skip, err := complete(&m, data)
-	switch {
-	case err != nil:
-		b.fail(place, wrong(m, err))
-	case !skip:
-		b.messages = append(b.messages, m)
-		b.places = append(b.places, place)
+	m, err := message(t, event, data)
+	if err != nil {
+		b.fail(place, sendError(event, t, err))
+		return
 	}
+	b.messages = append(b.messages, m)
+	b.places = append(b.places, place)
+	b.targets = append(b.targets, t)
 }
+
+// Len is how many events were added since the last Send, including those that cannot be sent.
+func (b *Batch) Len() int { return b.n }
 
 // fail notes what became of the event that was added in that place.
 func (b *Batch) fail(place int, err error) {
@@ -100,14 +83,14 @@ func (b *Batch) send(ctx context.Context) {
 	if e.confirmer != nil {
 		for i, err := range e.confirmer.PublishAll(ctx, b.messages) {
 			if err != nil {
-				b.fail(b.places[i], wrong(b.messages[i], err))
+				b.fail(b.places[i], sendError(b.messages[i].Event, b.targets[i], err))
 			}
 		}
 		return
 	}
 	for i, m := range b.messages {
 		if err := e.publish(ctx, m); err != nil {
-			b.fail(b.places[i], wrong(m, err))
+			b.fail(b.places[i], sendError(m.Event, b.targets[i], err))
 		}
 	}
 }
@@ -116,7 +99,7 @@ func (b *Batch) send(ctx context.Context) {
 func (b *Batch) failAll(err error) {
 	for place := range b.n {
 		if place >= len(b.errs) || b.errs[place] == nil {
-			b.fail(place, fmt.Errorf("emit a batch: %w", err))
+			b.fail(place, fmt.Errorf("emitter: send a batch: %w", err))
 		}
 	}
 }

@@ -7,9 +7,9 @@
 //	e, err := emitter.New(b)
 //	…
 //	defer e.Close()
-//	err = e.ToUser(ctx, "ada", "mail", map[string]int{"unread": 3})
+//	err = e.Send(ctx, emitter.ToUser("ada"), "mail", map[string]int{"unread": 3})
 //
-// A program that serves clients itself uses Publish of its hearth.Server instead: that reaches them, too.
+// A program that serves clients itself uses Send of its hearth.Server instead, which reaches those clients, too.
 package emitter
 
 import (
@@ -29,10 +29,11 @@ import (
 
 // An Emitter sends events to clients of all servers on its broker. Safe for concurrent use.
 //
-// Of all sends: data is anything that encoding/json can encode, or a json.RawMessage, which is passed through
-// untouched, digits and spaces and all, if it is valid JSON. An empty event, and data that is nil, make the send do
-// nothing; null is json.RawMessage("null"). A target that nobody is, or that is not there, is no error: nobody can know
-// that here. Data and exclusions are copied: they are the caller's to change afterwards.
+// Send sends an event to the target's clients on all servers. The data may be anything that encoding/json can encode. A
+// json.RawMessage passes through unchanged, digits and spaces included. A nil is null; NoData{} sends the event without
+// data. Data and exclusions are copied: the caller may change them afterwards. It is an error if the event is empty or has
+// a name of the protocol (protocol.CheckEvent), if the target is invalid (Target.Check), or if the data cannot be
+// encoded. A target without clients is not an error: an emitter cannot know.
 //
 // With a broker.Confirmer, as the one for Redis is, a send returns when its message has been taken by what carries it,
 // or the error says why not; sends of several goroutines share the way, none waits for the others' answers. With any
@@ -42,9 +43,11 @@ import (
 // What one goroutine sends arrives in that order. Many messages at once are for a Batch: one after the other they would
 // each wait for an answer of their own.
 //
-// Errors wrap those of package broker: ErrDown without a connection, ErrClosed after Close, the context's own. Those
-// about what was to be sent (JSON that is not valid, an empty target, too many exclusions) wrap protocol.ErrSyntax,
-// protocol.ErrMessage or what encoding/json says, and come before anything is sent.
+// Errors of the broker are those of package broker: ErrDown without a connection, ErrClosed after Close, and the error of
+// ctx. Errors about the arguments wrap protocol.ErrEvent, protocol.ErrTarget, protocol.ErrSyntax or what encoding/json
+// returns; then nothing has been sent.
+//
+// A *hearth.Server has the same Send, so code that sends can take either: see hearth.Sender.
 type Emitter struct {
 	// Set by New, then read-only.
 	publisher broker.Publisher
@@ -73,24 +76,27 @@ func New(p broker.Publisher) (*Emitter, error) {
 	return e, nil
 }
 
-// ToClient sends an event to the client with that id.
-func (e *Emitter) ToClient(ctx context.Context, clientID, event string, data any) error {
-	return e.send(ctx, protocol.Message{Type: protocol.TypeClient, Target: clientID, Event: event}, data)
-}
+// Target says which clients a message is for. Servers and emitters share this type.
+type Target = protocol.Target
 
-// ToUser sends an event to every client of that user.
-func (e *Emitter) ToUser(ctx context.Context, userID, event string, data any) error {
-	return e.send(ctx, protocol.Message{Type: protocol.TypeUser, Target: userID, Event: event}, data)
-}
+// NoData is the data of an event that has none. (A nil in its place is JSON null.)
+type NoData = protocol.NoData
 
-// ToRoom sends an event to the members of that room, but for the clients whose ids are excluded.
-func (e *Emitter) ToRoom(ctx context.Context, room, event string, data any, exclude ...string) error {
-	return e.send(ctx, protocol.Message{Type: protocol.TypeRoom, Target: room, Event: event, Exclude: exclude}, data)
-}
+// ToClient is the client with that id.
+func ToClient(id string) Target { return protocol.ToClient(id) }
 
-// Broadcast sends an event to every authenticated client, but for those whose ids are excluded.
-func (e *Emitter) Broadcast(ctx context.Context, event string, data any, exclude ...string) error {
-	return e.send(ctx, protocol.Message{Type: protocol.TypeBroadcast, Event: event, Exclude: exclude}, data)
+// ToUser is every client of that user.
+func ToUser(id string) Target { return protocol.ToUser(id) }
+
+// ToRoom is every member of that room.
+func ToRoom(name string) Target { return protocol.ToRoom(name) }
+
+// ToAll is every authenticated client.
+func ToAll() Target { return protocol.ToAll() }
+
+// Send sends an event to the target's clients; see Emitter for its arguments, errors and blocking.
+func (e *Emitter) Send(ctx context.Context, t Target, event string, data any) error {
+	return sendError(event, t, e.send(ctx, t, event, data))
 }
 
 // Close waits for the sends under way, each of which ends with its context at the latest, then closes the publisher if
@@ -123,20 +129,20 @@ func (e *Emitter) begin() error {
 	return nil
 }
 
-func (e *Emitter) send(ctx context.Context, m protocol.Message, data any) error {
+func (e *Emitter) send(ctx context.Context, t Target, event string, data any) error {
 	if err := e.begin(); err != nil {
-		return wrong(m, err)
+		return err
 	}
 	defer e.calls.Done()
-	skip, err := complete(&m, data)
-	if skip || err != nil {
-		return wrong(m, err)
+	m, err := message(t, event, data)
+	if err != nil {
+		return err
 	}
 	if e.confirmer == nil {
-		return wrong(m, e.publish(ctx, m))
+		return e.publish(ctx, m)
 	}
 	if errs := e.confirmer.PublishAll(ctx, []protocol.Message{m}); errs != nil {
-		return wrong(m, errs[0])
+		return errs[0]
 	}
 	return nil
 }
@@ -166,30 +172,31 @@ func (e *Emitter) publish(ctx context.Context, m protocol.Message) error {
 // longestPause is how long publish waits at most before it asks again.
 const longestPause = 64 * time.Millisecond
 
-// complete makes of m a message that may be published and shares nothing with the caller. skip says that there is
-// nothing to send (protocol §6).
-func complete(m *protocol.Message, data any) (skip bool, err error) {
-	if m.Event == "" {
-		return true, nil
+// message returns what is to be published. It shares nothing with the caller.
+func message(t Target, event string, data any) (protocol.Message, error) {
+	if err := t.Check(); err != nil {
+		return protocol.Message{}, err
+	}
+	if err := protocol.CheckEvent(event); err != nil {
+		return protocol.Message{}, err
 	}
 	raw, err := protocol.EncodeData(data)
-	if raw == nil || err != nil {
-		return err == nil, err
+	if err != nil {
+		return protocol.Message{}, err
 	}
-	if _, theirs := data.(json.RawMessage); theirs {
+	if _, callers := data.(json.RawMessage); callers {
 		raw = bytes.Clone(raw)
 	}
-	m.ServerID, m.Data, m.Exclude = protocol.EmitterID, raw, slices.Clone(m.Exclude)
-	return false, m.Check()
+	m := protocol.Message{
+		ServerID: protocol.EmitterID, Type: t.Type(), Target: t.Name(), Event: event, Data: raw, Exclude: slices.Clone(t.Excluded()),
+	}
+	return m, m.Check()
 }
 
-// wrong says what was being done when err came up; nil stays nil.
-func wrong(m protocol.Message, err error) error {
-	switch {
-	case err == nil:
+// sendError says what was being sent when err came up; nil stays nil.
+func sendError(event string, t Target, err error) error {
+	if err == nil {
 		return nil
-	case m.Type == protocol.TypeBroadcast:
-		return fmt.Errorf("emit %q to all: %w", m.Event, err)
 	}
-	return fmt.Errorf("emit %q to %v %q: %w", m.Event, m.Type, m.Target, err)
+	return fmt.Errorf("emitter: send %q to %v: %w", event, t, err)
 }

@@ -125,14 +125,14 @@ func forPublishers(t *testing.T, f func(t *testing.T, p broker.Publisher, l *lin
 // everySend sends an event in all ways, one after the other and as a batch, and returns what became of each.
 func everySend(ctx context.Context, e *emitter.Emitter, target, event string, data any, exclude ...string) []error {
 	errs := []error{
-		e.ToClient(ctx, target, event, data), e.ToUser(ctx, target, event, data),
-		e.ToRoom(ctx, target, event, data, exclude...), e.Broadcast(ctx, event, data, exclude...),
+		e.Send(ctx, emitter.ToClient(target), event, data), e.Send(ctx, emitter.ToUser(target), event, data),
+		e.Send(ctx, emitter.ToRoom(target).Except(exclude...), event, data), e.Send(ctx, emitter.ToAll().Except(exclude...), event, data),
 	}
 	b := e.Batch()
-	b.ToClient(target, event, data)
-	b.ToUser(target, event, data)
-	b.ToRoom(target, event, data, exclude...)
-	b.Broadcast(event, data, exclude...)
+	b.Add(emitter.ToClient(target), event, data)
+	b.Add(emitter.ToUser(target), event, data)
+	b.Add(emitter.ToRoom(target).Except(exclude...), event, data)
+	b.Add(emitter.ToAll().Except(exclude...), event, data)
 	if n := b.Len(); n != 4 {
 		errs = append(errs, fmt.Errorf("the batch has %d events", n))
 	}
@@ -189,6 +189,9 @@ func TestData(t *testing.T) {
 			{"<b>&'é😀", `"<b>&'é😀"`},
 			{"", `""`},
 			{int64(math.MaxInt64), `9223372036854775807`},
+			{nil, `null`},
+			{json.RawMessage(nil), `null`},
+			{emitter.NoData{}, ``},
 			{(*int)(nil), `null`},
 			{[]string(nil), `null`},
 			{json.RawMessage(`null`), `null`},
@@ -210,24 +213,19 @@ func TestData(t *testing.T) {
 			}
 		}
 		n := len(l.got())
-		for _, nothing := range []any{nil, json.RawMessage(nil), json.RawMessage{}} {
-			for i, err := range everySend(ctx, e, "t", "nothing", nothing) {
-				if err != nil {
-					t.Errorf("send %d of nothing: %v", i, err)
+		for _, event := range []string{"", "connected", "heartbeat", "resync", "\xff"} {
+			for i, err := range everySend(ctx, e, "t", event, 1) {
+				if !errors.Is(err, protocol.ErrEvent) {
+					t.Errorf("send %d of event %q: %v", i, event, err)
 				}
-			}
-		}
-		for i, err := range everySend(ctx, e, "t", "", 1) {
-			if err != nil {
-				t.Errorf("send %d without an event: %v", i, err)
 			}
 		}
 		for _, bad := range []any{
 			make(chan int), math.NaN(), func() {}, json.RawMessage(`{`), json.RawMessage(`{} {}`), json.RawMessage(`hello`),
-			json.RawMessage("\"\xff\""), json.RawMessage(` `), []any{json.RawMessage("\"\xff\"")},
+			json.RawMessage("\"\xff\""), json.RawMessage(` `), json.RawMessage{}, []any{json.RawMessage("\"\xff\"")},
 		} {
 			for i, err := range everySend(ctx, e, "t", "bad", bad) {
-				if err == nil || !strings.Contains(err.Error(), `emit "bad" to `) {
+				if err == nil || !strings.Contains(err.Error(), `send "bad" to `) {
 					t.Errorf("send %d of %T: %v", i, bad, err)
 				}
 			}
@@ -243,12 +241,12 @@ func TestBadTargets(t *testing.T) {
 	forPublishers(t, func(t *testing.T, p broker.Publisher, l *line) {
 		e := open(t, p)
 		for i, err := range everySend(t.Context(), e, "", "m", 1) {
-			if toAll := i%4 == 3; toAll != (err == nil) || !toAll && !errors.Is(err, protocol.ErrMessage) {
+			if toAll := i%4 == 3; toAll != (err == nil) || !toAll && !errors.Is(err, protocol.ErrTarget) {
 				t.Errorf("send %d without a target: %v", i, err)
 			}
 		}
 		for i, err := range everySend(t.Context(), e, "t", "m", 1, make([]string, protocol.MaxExclude+1)...) {
-			if excludes := i%4 >= 2; excludes == (err == nil) || excludes && !errors.Is(err, protocol.ErrMessage) {
+			if excludes := i%4 >= 2; excludes == (err == nil) || excludes && !errors.Is(err, protocol.ErrTarget) {
 				t.Errorf("send %d with too many exclusions: %v", i, err)
 			}
 		}
@@ -265,8 +263,8 @@ func TestWhatWasSentIsTheCallers(t *testing.T) {
 		e := open(t, p)
 		data, exclude := json.RawMessage(`1`), []string{"x"}
 		b := e.Batch()
-		b.Broadcast("m", data, exclude...)
-		if err := e.Broadcast(t.Context(), "m", data, exclude...); err != nil {
+		b.Add(emitter.ToAll().Except(exclude...), "m", data)
+		if err := e.Send(t.Context(), emitter.ToAll().Except(exclude...), "m", data); err != nil {
 			t.Error(err)
 		}
 		data[0], exclude[0] = '2', "y"
@@ -290,7 +288,7 @@ func TestConfirmed(t *testing.T) {
 	returned := make(chan error, callers)
 	for range callers {
 		// Ends when the line confirms; returned is read below.
-		go func() { returned <- e.Broadcast(t.Context(), "m", 1) }()
+		go func() { returned <- e.Send(t.Context(), emitter.ToAll(), "m", 1) }()
 	}
 	for range callers {
 		<-l.entered // all at the same time
@@ -316,12 +314,12 @@ func TestContextEndsTheWaiting(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		start := time.Now()
-		if err := e.Broadcast(ctx, "m", 1); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Hour {
+		if err := e.Send(ctx, emitter.ToAll(), "m", 1); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Hour {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 		b := e.Batch()
-		b.Broadcast("a", 1)
-		b.Broadcast("b", 1)
+		b.Add(emitter.ToAll(), "a", 1)
+		b.Add(emitter.ToAll(), "b", 1)
 		if errs := b.Send(ctx); len(errs) != 2 || !errors.Is(errs[0], context.DeadlineExceeded) || !errors.Is(errs[1], context.DeadlineExceeded) {
 			t.Errorf("batch: %v", errs)
 		}
@@ -336,7 +334,7 @@ func TestFullQueue(t *testing.T) {
 		e := open(t, l)
 		b := e.Batch()
 		for i := range 3 {
-			b.Broadcast(fmt.Sprint(i), i)
+			b.Add(emitter.ToAll(), fmt.Sprint(i), i)
 		}
 		start := time.Now()
 		if errs := b.Send(t.Context()); errs != nil {
@@ -352,17 +350,17 @@ func TestFullQueue(t *testing.T) {
 		l.full = math.MaxInt
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		if err := e.Broadcast(ctx, "m", 1); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, broker.ErrQueueFull) {
+		if err := e.Send(ctx, emitter.ToAll(), "m", 1); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, broker.ErrQueueFull) {
 			t.Errorf("at the end of the context: %v", err)
 		}
 		waits := make(chan error, 1)
 		// Ends by Close; read below.
-		go func() { waits <- e.ToRoom(t.Context(), "r", "m", 1) }()
+		go func() { waits <- e.Send(t.Context(), emitter.ToRoom("r"), "m", 1) }()
 		synctest.Wait()
 		if err := e.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := <-waits; !errors.Is(err, broker.ErrClosed) || err.Error() != `emit "m" to room "r": broker: closed` {
+		if err := <-waits; !errors.Is(err, broker.ErrClosed) || err.Error() != `emitter: send "m" to room "r": broker: closed` {
 			t.Errorf("at Close: %v", err)
 		}
 	})
@@ -375,7 +373,7 @@ func TestClose(t *testing.T) {
 		e := open(t, l)
 		sent := make(chan error, 1)
 		// Ends when the line confirms; read below.
-		go func() { sent <- e.Broadcast(t.Context(), "m", 1) }()
+		go func() { sent <- e.Send(t.Context(), emitter.ToAll(), "m", 1) }()
 		synctest.Wait()
 		closed := make(chan error, 1)
 		go func() { closed <- e.Close() }() // ends after the send; read below
@@ -385,7 +383,7 @@ func TestClose(t *testing.T) {
 				t.Errorf("send %d after Close: %v", i, err)
 			}
 		}
-		if err := e.Broadcast(t.Context(), "", nil); !errors.Is(err, broker.ErrClosed) {
+		if err := e.Send(t.Context(), emitter.ToAll(), "", nil); !errors.Is(err, broker.ErrClosed) {
 			t.Errorf("nothing, after Close: %v", err)
 		}
 		if len(closed) > 0 || l.closed > 0 {
@@ -440,30 +438,30 @@ func TestBatch(t *testing.T) {
 	if errs := b.Send(t.Context()); errs != nil || b.Len() != 0 {
 		t.Errorf("an empty batch: %v", errs)
 	}
-	b.Broadcast("one", 1)
-	b.Broadcast("nothing", nil)
-	b.Broadcast("bad", json.RawMessage(`{`))
-	b.ToUser("", "two", 1)
-	b.ToUser("u", "refused", 1)
-	b.ToRoom("r", "three", 1)
-	b.Broadcast("", 1)
+	b.Add(emitter.ToAll(), "one", 1)
+	b.Add(emitter.ToAll(), "null", nil)
+	b.Add(emitter.ToAll(), "bad", json.RawMessage(`{`))
+	b.Add(emitter.ToUser(""), "two", 1)
+	b.Add(emitter.ToUser("u"), "refused", 1)
+	b.Add(emitter.ToRoom("r"), "three", 1)
+	b.Add(emitter.ToAll(), "", 1)
 	errs := b.Send(t.Context())
 	if len(errs) != 7 {
 		t.Fatalf("errors: %v", errs)
 	}
-	for i, want := range []error{nil, nil, protocol.ErrSyntax, protocol.ErrMessage, broker.ErrDown, nil, nil} {
+	for i, want := range []error{nil, nil, protocol.ErrSyntax, protocol.ErrTarget, broker.ErrDown, nil, protocol.ErrEvent} {
 		if !errors.Is(errs[i], want) {
 			t.Errorf("event %d: %v, want %v", i, errs[i], want)
 		}
 	}
-	if got := l.got(); len(got) != 2 || got[0].Event != "one" || got[1].Event != "three" {
+	if got := l.got(); len(got) != 3 || got[0].Event != "one" || got[1].Event != "null" || got[2].Event != "three" {
 		t.Errorf("got %+v", got)
 	}
-	if errs := b.Send(t.Context()); errs != nil || b.Len() != 0 || len(l.got()) != 2 {
+	if errs := b.Send(t.Context()); errs != nil || b.Len() != 0 || len(l.got()) != 3 {
 		t.Errorf("sent again: %v", errs)
 	}
-	b.Broadcast("four", 1)
-	if errs := b.Send(t.Context()); errs != nil || len(l.got()) != 3 {
+	b.Add(emitter.ToAll(), "four", 1)
+	if errs := b.Send(t.Context()); errs != nil || len(l.got()) != 4 {
 		t.Errorf("used again: %v", errs)
 	}
 }
@@ -495,7 +493,7 @@ func TestManyAtOnce(t *testing.T) {
 		sending.Go(func() { // ends when all is sent
 			b := e.Batch()
 			for i := range each {
-				if b.Broadcast("m", [2]int{caller, i}); b.Len() == 7 || i == each-1 {
+				if b.Add(emitter.ToAll(), "m", [2]int{caller, i}); b.Len() == 7 || i == each-1 {
 					if errs := b.Send(t.Context()); errs != nil {
 						t.Error(errs)
 					}

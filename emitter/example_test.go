@@ -35,14 +35,14 @@ func Example() {
 	defer e.Close()
 
 	ctx := context.Background()
-	if err := e.ToUser(ctx, "ada", "mail", map[string]int{"unread": 3}); err != nil {
+	if err := e.Send(ctx, emitter.ToUser("ada"), "mail", map[string]int{"unread": 3}); err != nil {
 		panic(err)
 	}
 	// Raw JSON passes through untouched. The client with that id does not get it.
-	if err := e.ToRoom(ctx, "lobby", "price", json.RawMessage(`19.90`), "2f1b7c1e"); err != nil {
+	if err := e.Send(ctx, emitter.ToRoom("lobby").Except("2f1b7c1e"), "price", json.RawMessage(`19.90`)); err != nil {
 		panic(err)
 	}
-	if err := e.Broadcast(ctx, "maintenance", "in five minutes"); err != nil {
+	if err := e.Send(ctx, emitter.ToAll(), "maintenance", "in five minutes"); err != nil {
 		panic(err)
 	}
 	fmt.Print(<-said, <-said, <-said)
@@ -64,7 +64,7 @@ func ExampleBatch() {
 
 	batch := e.Batch()
 	for i, name := range []string{"ada", "", "grace"} {
-		batch.ToUser(name, "number", i)
+		batch.Add(emitter.ToUser(name), "number", i)
 	}
 	for i, err := range batch.Send(context.Background()) {
 		if err != nil {
@@ -73,7 +73,7 @@ func ExampleBatch() {
 	}
 	fmt.Print(<-said, <-said)
 	// Output:
-	// 1 emit "number" to user "": protocol: bad message: user without a target
+	// 1 emitter: send "number" to user "": invalid target: the id of the user is empty
 	// user ada number 0 []
 	// user grace number 2 []
 }

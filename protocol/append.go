@@ -27,6 +27,35 @@ func AppendError(dst []byte, e *Error) []byte {
 	return append(dst, `}}`...)
 }
 
+// AppendReply appends the reply to a message of that event and id: {"event":…,"data":…,"id":…}. data and id are JSON
+// text and copied as they are; without data (nil) the member is left out.
+func AppendReply(dst []byte, event string, data, id []byte) []byte {
+	dst = AppendEvent(dst, event, data)
+	return appendID(dst, id)
+}
+
+// AppendClientError appends the error event by which an application tells a client of e. The id, JSON text, is that of
+// the message that caused it; nil for none.
+func AppendClientError(dst []byte, e ClientError, id []byte) []byte {
+	dst = append(dst, `{"event":"error","data":{"message":`...)
+	dst = appendString(dst, e.Message)
+	if e.Code != "" {
+		dst = append(dst, `,"code":`...)
+		dst = appendString(dst, e.Code)
+	}
+	return appendID(append(dst, `}}`...), id)
+}
+
+// appendID adds a member to the object at the end of dst.
+func appendID(dst, id []byte) []byte {
+	if len(id) == 0 {
+		return dst
+	}
+	dst = append(dst[:len(dst)-1], `,"id":`...)
+	dst = append(dst, id...)
+	return append(dst, '}')
+}
+
 // AppendConnected appends the message that ends authentication. An empty userID, an anonymous client's, is left out.
 func AppendConnected(dst []byte, id, userID string, t time.Time) []byte {
 	return append(appendConnected(dst, id, userID, t), `}}`...)
@@ -100,16 +129,19 @@ func AppendResync(dst []byte, r Resync) []byte {
 	return append(dst, `}}`...)
 }
 
-// EncodeData turns v into the data of a message, as JSON.stringify would: no escaping for HTML. A json.RawMessage is
-// returned as it is, not copied. A nil v, and an empty json.RawMessage, mean no data and give nil; null is
-// json.RawMessage("null"). What ParseEnvelope would not take as data is ErrSyntax, wrapped, wherever it comes from.
+// EncodeData returns v as the data of a message, encoded as by encoding/json without escaping for HTML. A
+// json.RawMessage is returned as it is, not copied. A nil v, and a nil json.RawMessage, are null. NoData is no data
+// and gives nil. Data that ParseEnvelope would not accept is an error that wraps ErrSyntax, an empty json.RawMessage
+// that is not nil included.
 func EncodeData(v any) (json.RawMessage, error) {
 	switch v := v.(type) {
 	case nil:
+		return json.RawMessage("null"), nil
+	case NoData:
 		return nil, nil
 	case json.RawMessage:
-		if len(v) == 0 {
-			return nil, nil
+		if v == nil {
+			return json.RawMessage("null"), nil
 		}
 		if !validData(v) {
 			return nil, fmt.Errorf("encode data: %w", ErrSyntax)

@@ -73,6 +73,12 @@ type Error struct {
 
 func (e *Error) Error() string { return "protocol: " + e.Message }
 
+// A ClientError is an application's own error for a client.
+type ClientError struct {
+	Code    string // for programs; empty: left out
+	Message string // for people
+}
+
 // The errors that a client may be told. Never changed after start.
 var (
 	ErrInvalidFormat        = &Error{Message: "Invalid message format"}

@@ -35,9 +35,11 @@ type (
 			Time                  time.Time
 			ServerPublicKey, Salt string
 		}
-		Resync *protocol.Resync
-		Error  string
-		Wire   string
+		Resync      *protocol.Resync
+		Error       string
+		ClientError *protocol.ClientError
+		ID          *string // of a reply, or of the message that caused a ClientError
+		Wire        string
 	}
 	messageVector struct {
 		Name      string
@@ -142,6 +144,10 @@ func TestOutgoing(t *testing.T) {
 				got = protocol.AppendConnected(got, c.ID, c.UserID, c.Time.In(time.FixedZone("", 3600)))
 			case v.Resync != nil:
 				got = protocol.AppendResync(got, *v.Resync)
+			case v.ClientError != nil:
+				got = protocol.AppendClientError(got, *v.ClientError, raw(v.ID))
+			case v.ID != nil:
+				got = protocol.AppendReply(got, string(v.Event), raw(v.Data), raw(v.ID))
 			case v.Error != "":
 				got = protocol.AppendError(got, &protocol.Error{Message: v.Error})
 			default:

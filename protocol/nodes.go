@@ -21,8 +21,8 @@ const (
 	// the same event, with the data of a Reply.
 	CallCount      = "count"      // how many clients has the target?
 	CallDisconnect = "disconnect" // close the clients of a client or user target
-	CallJoin       = "join"       // make the clients of a user members of rooms
-	CallLeave      = "leave"      // take the clients of a user out of rooms
+	CallJoin       = "join"       // make the clients of a client or user target members of rooms
+	CallLeave      = "leave"      // remove the clients of a client or user target from rooms
 )
 
 const (
@@ -177,8 +177,8 @@ func (c Call) Check() error {
 		}
 		return nil
 	case CallJoin, CallLeave:
-		if c.Type != TypeUser {
-			return fmt.Errorf("%w: %s of a %v; it can be of a user", ErrMessage, c.Event, c.Type)
+		if c.Type != TypeClient && c.Type != TypeUser {
+			return fmt.Errorf("%w: %s of a %v; it can be of a client or a user", ErrMessage, c.Event, c.Type)
 		}
 		return checkCallRooms(c.Rooms)
 	}

@@ -69,7 +69,7 @@ func TestCallCheck(t *testing.T) {
 		"count":      `{"call":1,"type":"broadcast","target":""}`,
 		"disconnect": `{"type":"client","target":"c","code":1000}`,
 		"join":       `{"type":"user","target":"u","rooms":["a"],"within":99999999999}`,
-		"leave":      `{"type":"user","target":"u"}`,
+		"leave":      `{"type":"client","target":"c"}`,
 	}
 	for event, data := range good {
 		c, err := protocol.ParseCall(event, json.RawMessage(data))
@@ -80,7 +80,7 @@ func TestCallCheck(t *testing.T) {
 	for event, datas := range map[string][]string{
 		"count":      {"", "null", "7", `{"type":"nodes"}`, `{"type":"room"}`, `{"type":"user","target":7}`, `{"call":-1,"type":"broadcast"}`, `{"call":1.5,"type":"broadcast"}`},
 		"disconnect": {`{"type":"room","target":"r","code":4000}`, `{"type":"broadcast","code":4000}`, `{"type":"user","target":"u","code":1006}`, `{"type":"user","target":"u"}`},
-		"join":       {`{"type":"client","target":"c","rooms":["a"]}`, `{"type":"user","target":"u","rooms":["ws:a"]}`, `{"type":"user","target":"u","rooms":"a"}`, `{"type":"user","target":"u","rooms":[` + strings.Repeat(`"a",`, 128) + `"a"]}`},
+		"join":       {`{"type":"room","target":"c","rooms":["a"]}`, `{"type":"broadcast","rooms":["a"]}`, `{"type":"user","target":"u","rooms":["ws:a"]}`, `{"type":"user","target":"u","rooms":"a"}`, `{"type":"user","target":"u","rooms":[` + strings.Repeat(`"a",`, 128) + `"a"]}`},
 		"explode":    {`{"type":"user","target":"u"}`},
 	} {
 		for _, data := range datas {

@@ -137,9 +137,9 @@ func TestEncodeData(t *testing.T) {
 		v    any
 		want string // "absent" for nil
 	}{
-		{"nil", nil, "absent"},
-		{"nil raw", json.RawMessage(nil), "absent"},
-		{"empty raw", json.RawMessage{}, "absent"},
+		{"nil", nil, "null"},
+		{"nil raw", json.RawMessage(nil), "null"},
+		{"no data", protocol.NoData{}, "absent"},
 		{"null", json.RawMessage("null"), "null"},
 		{"nil pointer", (*point)(nil), "null"},
 		{"nil slice", []int(nil), "null"},

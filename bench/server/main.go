@@ -154,7 +154,7 @@ func (b *bench) message(_ context.Context, c *hearth.Client[struct{}], m hearth.
 	case "e":
 		return c.Send("e", m.Data)
 	case "say":
-		return b.publish.server.SendToRoom(room, "m", m.Data)
+		return b.publish.server.Local().Send(context.Background(), hearth.ToRoom(room), "m", m.Data)
 	case "pub":
 		var o order
 		if err := json.Unmarshal(m.Data, &o); err != nil {

@@ -106,19 +106,19 @@ func (p *publisher) stop() {
 
 func (p *publisher) carryOut(ctx context.Context, o order) error {
 	next := o.contents()
-	send := func() error { return p.server.SendToRoom(room, "m", next()) }
+	send := func() error { return p.server.Local().Send(context.Background(), hearth.ToRoom(room), "m", next()) }
 	if o.Rate > 0 {
 		return paced(ctx, o.N, o.Rate, send)
 	}
 	target := hearth.ToRoom(room)
 	switch o.Batch {
 	case 0: // whatever the server makes of it; 16 messages are nothing beside what may wait
-		return saturate(ctx, o.N, 16, send, func() error { return p.server.WaitPending(ctx, target, congested) })
+		return saturate(ctx, o.N, 16, send, func() error { return p.server.Local().WaitPending(ctx, target, congested) })
 	case 1: // nothing may join a message on its way: each is written before the next
-		return saturate(ctx, o.N, 1, send, func() error { return p.server.WaitPending(ctx, target, 0) })
+		return saturate(ctx, o.N, 1, send, func() error { return p.server.Local().WaitPending(ctx, target, 0) })
 	default: // one batch is written while the next is made
 		waiting := o.Batch * (o.Size + len(`{"event":"m","data":{"p":""}}`))
-		return saturate(ctx, o.N, o.Batch, send, func() error { return p.server.WaitPending(ctx, target, waiting) })
+		return saturate(ctx, o.N, o.Batch, send, func() error { return p.server.Local().WaitPending(ctx, target, waiting) })
 	}
 }
 

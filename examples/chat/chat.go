@@ -75,7 +75,7 @@ func (c *chat) disconnected(ctx context.Context, who *client, _ int, _ string) {
 
 // tell publishes what nobody is waiting for: if it can't be sent there is nobody to tell.
 func (c *chat) tell(ctx context.Context, to hearth.Target, event string, data any, exclude ...string) {
-	_ = c.srv.Publish(ctx, to, event, data, exclude...)
+	_ = c.srv.Send(ctx, to.Except(exclude...), event, data)
 }
 
 // errRefused is told to the client in its own words; everything else stays in the log.
@@ -108,7 +108,7 @@ func (c *chat) say(ctx context.Context, who *client, data json.RawMessage) error
 	if !slices.Contains(who.Rooms(), said.Room) {
 		return fmt.Errorf("%w: you are not in %q", errRefused, said.Room)
 	}
-	return c.srv.Publish(ctx, hearth.ToRoom(said.Room), "said", line{who.Metadata().name, said.Room, said.Text})
+	return c.srv.Send(ctx, hearth.ToRoom(said.Room), "said", line{who.Metadata().name, said.Room, said.Text})
 }
 
 func (c *chat) whisper(ctx context.Context, who *client, data json.RawMessage) error {
@@ -118,7 +118,7 @@ func (c *chat) whisper(ctx context.Context, who *client, data json.RawMessage) e
 	}
 	// All of the user's tabs and phones get it, on whatever node they are.
 	to := hearth.ToUser(strings.ToLower(said.To))
-	return c.srv.Publish(ctx, to, "whispered", line{From: who.Metadata().name, Text: said.Text})
+	return c.srv.Send(ctx, to, "whispered", line{From: who.Metadata().name, Text: said.Text})
 }
 
 // who lists the people of a room on this node.
@@ -128,7 +128,7 @@ func (c *chat) who(asks *client, data json.RawMessage) error {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 	names := []string{}
-	for _, member := range c.srv.ClientsIn(room) {
+	for _, member := range c.srv.Local().Clients(hearth.ToRoom(room)) {
 		names = append(names, member.Metadata().name)
 	}
 	slices.Sort(names)

@@ -1,4 +1,4 @@
-// Command hello is the shortest useful server: whoever says who they are is let in, may join rooms, and talks to them.
+// Command hello is the shortest useful server: a client that gives a name may join rooms and talk to the room "tea".
 //
 //	go run ./examples/hello
 //	websocat ws://localhost:8080/ws
@@ -6,7 +6,8 @@
 //	{"event":"join","data":{"rooms":["tea"]}}
 //	{"event":"say","data":"hello, tea room"}
 //
-// The first of these lines has five seconds to come, so paste it. Who says nothing for 90 seconds is closed.
+// The first of these lines must arrive within five seconds, so paste it. A client that sends nothing for 90 seconds is
+// closed.
 package main
 
 import (
@@ -17,7 +18,7 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// Credentials are what a client's `authenticate` carries, Profile what the server keeps with it.
+// Credentials is the data of a client's `authenticate`. Profile is what the server keeps with each client.
 type (
 	Credentials struct{ Name string }
 	Profile     struct{ Name string }
@@ -36,7 +37,6 @@ func main() {
 }
 
 func newServer() (*hearth.Server[Credentials, Profile], error) {
-	var srv *hearth.Server[Credentials, Profile]
 	srv, err := hearth.New(hearth.Config[Credentials, Profile]{
 		Authenticate: func(ctx context.Context, r hearth.AuthRequest[Credentials]) (hearth.Identity[Profile], error) {
 			name := r.Credentials.Name // a real one checks a token or a password here
@@ -48,9 +48,12 @@ func newServer() (*hearth.Server[Credentials, Profile], error) {
 		ValidateRooms: func(ctx context.Context, c *hearth.Client[Profile], rooms []string) ([]string, error) {
 			return rooms, nil // any room
 		},
-		Message: func(ctx context.Context, c *hearth.Client[Profile], m hearth.Message) error {
-			return srv.Publish(ctx, hearth.ToRoom("tea"), m.Event, map[string]any{"from": c.UserID(), "data": m.Data})
-		},
 	})
-	return srv, err
+	if err != nil {
+		return nil, err
+	}
+	hearth.Handle(srv, "say", func(ctx context.Context, c *hearth.Client[Profile], text string) error {
+		return srv.Send(ctx, hearth.ToRoom("tea"), "say", map[string]any{"from": c.UserID(), "text": text})
+	})
+	return srv, nil
 }

@@ -51,7 +51,7 @@ func TestHello(t *testing.T) {
 		}
 	}
 	_, b, err := c.Read(ctx)
-	if want := `{"event":"say","data":{"data":"hello, tea room","from":"ada"}}`; err != nil || string(b) != want {
+	if want := `{"event":"say","data":{"from":"ada","text":"hello, tea room"}}`; err != nil || string(b) != want {
 		t.Fatalf("got %s, %v, want %s", b, err, want)
 	}
 	c.Close(websocket.StatusNormalClosure, "")

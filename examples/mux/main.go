@@ -97,7 +97,7 @@ func routes(srv *server) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /live/socket", srv)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, "%d clients are connected\n", srv.Count(hearth.ToAll()))
+		fmt.Fprintf(w, "%d clients are connected\n", srv.Local().Count(hearth.ToAll()))
 	})
 	mux.HandleFunc("POST /api/announce", func(w http.ResponseWriter, r *http.Request) {
 		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4096))
@@ -105,7 +105,7 @@ func routes(srv *server) *http.ServeMux {
 			http.Error(w, "an announcement has at most 4096 bytes", http.StatusRequestEntityTooLarge)
 			return
 		}
-		if err := srv.Publish(r.Context(), hearth.ToAll(), "announcement", string(text)); err != nil {
+		if err := srv.Send(r.Context(), hearth.ToAll(), "announcement", string(text)); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}

@@ -111,5 +111,5 @@ func export(ctx context.Context, srv *server, c *client, request json.RawMessage
 func wait(ctx context.Context, srv *server, t hearth.Target) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return srv.WaitPending(ctx, t, pace)
+	return srv.Local().WaitPending(ctx, t, pace)
 }

@@ -58,7 +58,7 @@ func TestExport(t *testing.T) {
 	write(fmt.Sprintf(`{"event":"export","data":{"rows":%d}}`, rows))
 	stuck := time.NewTicker(time.Millisecond)
 	defer stuck.Stop()
-	for srv.Pending(hearth.ToAll()) <= pace { // read nothing until all buffers are full
+	for srv.Local().Pending(hearth.ToAll()) <= pace { // read nothing until all buffers are full
 		<-stuck.C
 	}
 	for i := range rows {

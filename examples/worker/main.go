@@ -77,7 +77,7 @@ func (w *worker) work(ctx context.Context, j job) error {
 			return fmt.Errorf("write page %d: %w", page+1, err)
 		}
 		sending, cancel := context.WithTimeout(ctx, sendTimeout)
-		err := w.emitter.ToUser(sending, j.User, "progress", map[string]any{"report": j.Report, "done": page + 1, "of": j.Pages})
+		err := w.emitter.Send(sending, emitter.ToUser(j.User), "progress", map[string]any{"report": j.Report, "done": page + 1, "of": j.Pages})
 		cancel()
 		if err != nil {
 			w.log.Warn("nobody hears of the progress", "page", page+1, "error", err)
@@ -88,8 +88,8 @@ func (w *worker) work(ctx context.Context, j job) error {
 	}
 	// Those who follow reports get to know, too: many events at once are a batch.
 	followers := w.emitter.Batch()
-	followers.ToRoom("reports", "published", j)
-	followers.ToRoom("reports:"+j.User, "published", j)
+	followers.Add(emitter.ToRoom("reports"), "published", j)
+	followers.Add(emitter.ToRoom("reports:"+j.User), "published", j)
 	return errors.Join(followers.Send(ctx)...)
 }
 
@@ -98,7 +98,7 @@ func (w *worker) work(ctx context.Context, j job) error {
 func (w *worker) insist(ctx context.Context, j job) error {
 	for {
 		sending, cancel := context.WithTimeout(ctx, sendTimeout)
-		err := w.emitter.ToUser(sending, j.User, "ready", j)
+		err := w.emitter.Send(sending, emitter.ToUser(j.User), "ready", j)
 		cancel()
 		if !errors.Is(err, broker.ErrDown) && !errors.Is(err, context.DeadlineExceeded) {
 			return err // nil, or what no repetition helps

@@ -137,10 +137,10 @@ func (d *demo) disconnected(ctx context.Context, c *client, code int, reason str
 
 // presence tells everybody that who is where has changed; they ask for what they want to know of it.
 func (d *demo) presence(ctx context.Context, room string) {
-	if n := d.srv.Count(hearth.ToAll()); n == 0 || n > maxConfirming {
+	if n := d.srv.Local().Count(hearth.ToAll()); n == 0 || n > maxConfirming {
 		return
 	}
-	if err := d.srv.Publish(ctx, hearth.ToAll(), "presence", map[string]string{"room": room}); err != nil && !errors.Is(err, hearth.ErrServerClosed) {
+	if err := d.srv.Send(ctx, hearth.ToAll(), "presence", map[string]string{"room": room}); err != nil && !errors.Is(err, hearth.ErrServerClosed) {
 		d.log.Warn("publish presence", "error", err)
 	}
 }
@@ -218,7 +218,7 @@ func (d *demo) deliver(ctx context.Context, c *client, event, id string, req req
 	}
 	receivers, more := d.count(ctx, target)
 	out.Ack = id != "" && receivers <= maxConfirming
-	if err := d.srv.Publish(ctx, target, event, out); err != nil {
+	if err := d.srv.Send(ctx, target, event, out); err != nil {
 		return fmt.Errorf("publish %s: %w", event, err)
 	}
 	if id == "" {
@@ -231,11 +231,11 @@ func (d *demo) deliver(ctx context.Context, c *client, event, id string, req req
 func (d *demo) count(ctx context.Context, of hearth.Target) (n int, more bool) {
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
-	n, err := d.srv.CountEverywhere(ctx, of)
+	n, err := d.srv.Count(ctx, of)
 	if err != nil {
 		d.log.Debug("count clients", "error", err)
 	}
-	return max(n, d.srv.Count(of)), err != nil
+	return max(n, d.srv.Local().Count(of)), err != nil
 }
 
 // confirm tells a sender that c has its message. Whether there was such a message only the sender knows.
@@ -243,7 +243,7 @@ func (d *demo) confirm(ctx context.Context, c *client, req request) error {
 	if req.ID == "" || len(req.ID) > maxID || req.To == "" || len(req.To) > maxID {
 		return refusal("seen takes the id of a message, and in `to` the client that sent it")
 	}
-	if err := d.srv.Publish(ctx, hearth.ToClient(req.To), "seen", map[string]string{"id": req.ID, "user": c.UserID(), "client": c.ID()}); err != nil {
+	if err := d.srv.Send(ctx, hearth.ToClient(req.To), "seen", map[string]string{"id": req.ID, "user": c.UserID(), "client": c.ID()}); err != nil {
 		return fmt.Errorf("publish seen: %w", err)
 	}
 	return nil
@@ -258,15 +258,11 @@ func (d *demo) who(ctx context.Context, c *client, room string) error {
 		}
 		of = hearth.ToRoom(room)
 	}
-	here := d.srv.Count(of)
+	here := d.srv.Local().Count(of)
 	total, more := d.count(ctx, of)
 	members := []sender{}
 	if here <= maxCounted {
-		all := d.srv.Clients()
-		if room != "" {
-			all = slices.Values(d.srv.ClientsIn(room))
-		}
-		for m := range all {
+		for _, m := range d.srv.Local().Clients(of) {
 			members = append(members, sender{m.UserID(), m.ID()})
 		}
 	}
@@ -284,13 +280,13 @@ func (d *demo) who(ctx context.Context, c *client, room string) error {
 func (d *demo) rooms(now time.Time) roomList {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if now.Before(d.listEnd) && d.srv.Count(hearth.ToAll()) > maxConfirming {
+	if now.Before(d.listEnd) && d.srv.Local().Count(hearth.ToAll()) > maxConfirming {
 		return d.list
 	}
 	rooms := []roomCount{}
-	for _, name := range d.srv.Rooms() {
-		if _, own := d.srv.Client(name); !own {
-			rooms = append(rooms, roomCount{name, d.srv.Count(hearth.ToRoom(name))})
+	for _, name := range d.srv.Local().Rooms() {
+		if _, own := d.srv.Local().Client(name); !own {
+			rooms = append(rooms, roomCount{name, d.srv.Local().Count(hearth.ToRoom(name))})
 		}
 	}
 	slices.SortFunc(rooms, func(a, b roomCount) int {
@@ -299,7 +295,7 @@ func (d *demo) rooms(now time.Time) roomList {
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
-	d.list = roomList{Total: len(rooms), Clients: d.srv.Count(hearth.ToAll()), Rooms: rooms[:min(len(rooms), maxListed)], Servers: d.srv.Stats().Nodes}
+	d.list = roomList{Total: len(rooms), Clients: d.srv.Local().Count(hearth.ToAll()), Rooms: rooms[:min(len(rooms), maxListed)], Servers: d.srv.Stats().Nodes}
 	d.listEnd = now.Add(listFor)
 	return d.list
 }

@@ -267,7 +267,7 @@ func (s *Server) drain(ctx context.Context, ended <-chan error) error {
 		s.log.Info("draining: not ready, still serving", "for", s.cfg.DrainDelay)
 		time.Sleep(s.cfg.DrainDelay)
 	}
-	s.log.Info("draining: no new connections; closing all; once more to end at once", "clients", s.hearth.Count(hearth.ToAll()), "timeout", s.cfg.ShutdownTimeout)
+	s.log.Info("draining: no new connections; closing all; once more to end at once", "clients", s.hearth.Local().Count(hearth.ToAll()), "timeout", s.cfg.ShutdownTimeout)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()
 	err := s.hearth.Shutdown(ctx)

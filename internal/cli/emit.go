@@ -26,7 +26,8 @@ own: for scripts, cron jobs, and programs in languages without an emitter.
   all           every client; "broadcast" is the same
 
 The data is JSON, as clients get it, byte for byte: null, 7, '"a text"', '{"n":1}'. Quote
-it for the shell. Data that begins with - goes behind --.
+it for the shell. Without data, clients get the event alone. Data that begins with -
+follows --.
 
 With --lines each line of a file, or of standard input, is one event of its own:
   {"room":"lobby","event":"news","data":{"n":1},"exclude":["2f1b7c1e-…"]}
@@ -107,7 +108,7 @@ func newEmit(environ []string) *cobra.Command {
 func emitHelp() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\nUsage:\n", emitLong)
-	b.WriteString("  hearth emit room|user|client TARGET EVENT DATA\n  hearth emit all EVENT DATA\n  hearth emit --lines [FILE]\n")
+	b.WriteString("  hearth emit room|user|client TARGET EVENT [DATA]\n  hearth emit all EVENT [DATA]\n  hearth emit --lines [FILE]\n")
 	fmt.Fprintf(&b, "\nExamples:\n%s\n\nOptions:\n", emitExamples)
 	writeOption(&b, "--redis url", "where the servers' Redis is: redis://user:password@host:6379, rediss:// for TLS, "+
 		"unix:///path/to/socket; without it the variable HEARTH_REDIS counts, which ps does not show", "")
@@ -197,21 +198,19 @@ func oneEvent(cmd *cobra.Command, f emitFlags, args []string) (emit.Event, error
 	case emit.ToAll:
 	case emit.ToRoom, emit.ToUser, emit.ToClient:
 		if len(args) == 0 {
-			return event, fmt.Errorf("which %s? hearth emit %s NAME EVENT DATA", event.To, event.To)
+			return event, fmt.Errorf("which %s? hearth emit %s NAME EVENT [DATA]", event.To, event.To)
 		}
 		event.Target, args = args[0], args[1:]
 	default:
 		return event, fmt.Errorf("unknown kind of target %q: there are room, user, client and all", event.To)
 	}
 	if len(args) == 0 {
-		return event, errors.New("which event? Its name and its data are missing: see hearth emit --help")
+		return event, errors.New("which event? Its name is missing: see hearth emit --help")
 	}
 	event.Event, args = args[0], args[1:]
 	switch {
 	case f.file != "" && len(args) > 0:
 		return event, fmt.Errorf("there is data twice: --file %s, and %.40q", f.file, args[0])
-	case f.file == "" && len(args) == 0:
-		return event, errors.New("the data is missing: null if there is none, or --file FILE, or --file - for standard input")
 	case len(args) > 1:
 		return event, fmt.Errorf("%.40q is too much: quote the data for the shell, '{\"n\":1}'", args[1])
 	}
@@ -226,6 +225,9 @@ func oneEvent(cmd *cobra.Command, f emitFlags, args []string) (emit.Event, error
 // dataOf is the data of one event, without the white space around it: files end with a line end.
 func dataOf(cmd *cobra.Command, f emitFlags, args []string) (json.RawMessage, error) {
 	if f.file == "" {
+		if len(args) == 0 {
+			return nil, nil
+		}
 		return json.RawMessage(args[0]), nil
 	}
 	in, closeInput, err := openInput(cmd, f.file)
@@ -240,7 +242,7 @@ func dataOf(cmd *cobra.Command, f emitFlags, args []string) (json.RawMessage, er
 	case len(data) > emit.MaxText:
 		return nil, fmt.Errorf("--file %s: more than %d MiB of data", f.file, emit.MaxText>>20)
 	}
-	return bytes.TrimSpace(data), nil
+	return append([]byte{}, bytes.TrimSpace(data)...), nil // not nil: an empty file is a mistake, not an event without data
 }
 
 func linesInput(cmd *cobra.Command, f emitFlags, args []string) (io.Reader, func(), error) {

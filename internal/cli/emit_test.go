@@ -56,11 +56,10 @@ func TestEmitUsage(t *testing.T) {
 		{"no name", []string{"room"}, nil, "which room?"},
 		{"no event", []string{"room", "r"}, nil, "which event?"},
 		{"no event for all", []string{"all"}, nil, "which event?"},
-		{"no data", []string{"room", "r", "e"}, nil, "the data is missing"},
 		{"a word", []string{"room", "r", "e", "hello"}, nil, `'"hello"'`},
 		{"unquoted", []string{"room", "r", "e", "{n:1}"}, nil, "data is not JSON"},
 		{"too many words", []string{"room", "r", "e", `{"n":`, "1}"}, nil, "quote the data"},
-		{"empty data", []string{"room", "r", "e", ""}, nil, "there is no data"},
+		{"empty data", []string{"room", "r", "e", ""}, nil, "the data is empty"},
 		{"empty event", []string{"room", "r", "", "1"}, nil, "name is empty"},
 		{"bad room", []string{"room", "ws:r", "e", "1"}, nil, `starts with "ws:"`},
 		{"empty user", []string{"user", "", "e", "1"}, nil, "id of the user is empty"},
@@ -69,7 +68,7 @@ func TestEmitUsage(t *testing.T) {
 		{"data twice", []string{"all", "e", "1", "--file", "x.json"}, nil, "data twice"},
 		{"missing file", []string{"all", "e", "--file", "nowhere.json"}, nil, "nowhere.json"},
 		{"large file", []string{"all", "e", "--file", large}, nil, "more than 4 MiB"},
-		{"blank file", []string{"all", "e", "--file", blank}, nil, "there is no data"},
+		{"blank file", []string{"all", "e", "--file", blank}, nil, "the data is empty"},
 		{"timeout", []string{"all", "e", "1", "--timeout", "0s", "--redis", nobody}, nil, "at least 1ms"},
 		{"keep going", []string{"all", "e", "1", "--keep-going"}, nil, "--keep-going is for --lines"},
 		{"lines and file", []string{"--lines", "--file", "x"}, nil, "behind --lines"},
@@ -146,7 +145,7 @@ func newPlace(t *testing.T) *place {
 	if text := p.next(); !strings.Contains(text, `"connected"`) {
 		t.Fatal(text)
 	}
-	for c := range srv.Clients() {
+	for _, c := range srv.Local().Clients(hearth.ToAll()) {
 		p.id = c.ID()
 	}
 	return p

@@ -24,7 +24,7 @@ const (
 )
 
 // ErrTooManyCalls is returned when as many calls are under way as a node makes at a time.
-var ErrTooManyCalls = errors.New("cluster: too many calls at a time")
+var ErrTooManyCalls = errors.New("too many calls are in progress")
 
 // errSilent is the cause when a count did not wait for nodes that have been silent since they left another one unanswered.
 var errSilent = errors.New("cluster: not waited for: did not answer before")

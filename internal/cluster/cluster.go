@@ -41,7 +41,7 @@ const (
 var errTooManyNodes = errors.New("cluster: more nodes than a node remembers")
 
 // ErrClosed is returned for calls while the node ends, or before it has begun.
-var ErrClosed = errors.New("cluster: node is not running")
+var ErrClosed = errors.New("cluster is not running")
 
 // Config is what a Cluster is made with. All fields are required, Clock excepted.
 type Config struct {

@@ -29,7 +29,7 @@ type Event struct {
 	To      string // one of ToRoom, ToUser, ToClient, ToAll
 	Target  string // the room, or an id; empty for ToAll
 	Event   string
-	Data    json.RawMessage // passed through untouched
+	Data    json.RawMessage // passed through untouched; nil: an event without data
 	Exclude []string        // ids of clients, for ToRoom and ToAll only
 }
 
@@ -66,14 +66,17 @@ func (ev Event) Check() error {
 }
 
 func checkData(data json.RawMessage) error {
-	raw, err := protocol.EncodeData(data)
+	if data == nil {
+		return nil
+	}
+	_, err := protocol.EncodeData(data)
 	switch {
+	case len(data) == 0:
+		return errors.New("the data is empty: leave it out for an event without data, or send null or {}")
 	case err != nil && bytes.HasPrefix(data, []byte("\ufeff")):
 		return errors.New("data begins with a byte order mark: save it without")
 	case err != nil:
 		return fmt.Errorf("data is not JSON: %s", shown(data))
-	case raw == nil:
-		return errors.New("there is no data, and clients would get nothing: null is data, and so is {}")
 	}
 	return nil
 }
@@ -90,16 +93,23 @@ func shown(data []byte) string {
 
 // add adds ev, which has been checked, to a batch.
 func (ev Event) add(b *emitter.Batch) {
+	var data any = ev.Data
+	if ev.Data == nil {
+		data = emitter.NoData{}
+	}
+	b.Add(ev.target(), ev.Event, data)
+}
+
+func (ev Event) target() emitter.Target {
 	switch ev.To {
 	case ToRoom:
-		b.ToRoom(ev.Target, ev.Event, ev.Data, ev.Exclude...)
+		return emitter.ToRoom(ev.Target).Except(ev.Exclude...)
 	case ToUser:
-		b.ToUser(ev.Target, ev.Event, ev.Data)
+		return emitter.ToUser(ev.Target)
 	case ToClient:
-		b.ToClient(ev.Target, ev.Event, ev.Data)
-	case ToAll:
-		b.Broadcast(ev.Event, ev.Data, ev.Exclude...)
+		return emitter.ToClient(ev.Target)
 	}
+	return emitter.ToAll().Except(ev.Exclude...)
 }
 
 // ParseLine reads an event from a line of JSON and checks it:
@@ -152,10 +162,10 @@ func (ev *Event) member(d *json.Decoder, name string) error {
 	}
 	switch name {
 	case ToRoom, ToUser, ToClient:
-		return ev.target(name, raw, &ev.Target)
+		return ev.readTarget(name, raw, &ev.Target)
 	case ToAll:
 		var all bool
-		if err := ev.target(name, raw, &all); err != nil || !all {
+		if err := ev.readTarget(name, raw, &all); err != nil || !all {
 			return errors.New(`"all" must be true, or left out`)
 		}
 		return nil
@@ -170,8 +180,8 @@ func (ev *Event) member(d *json.Decoder, name string) error {
 	return fmt.Errorf(`has an unknown member %q: there are "room", "user", "client", "all", "event", "data" and "exclude"`, name)
 }
 
-// target reads for whom the event is, into to.
-func (ev *Event) target(name string, raw json.RawMessage, to any) error {
+// readTarget reads the target of the event into to.
+func (ev *Event) readTarget(name string, raw json.RawMessage, to any) error {
 	if ev.To != "" {
 		return fmt.Errorf("is for a %s and for a %s: give one target a line", ev.To, name)
 	}

@@ -55,7 +55,6 @@ func TestParseLineRefuses(t *testing.T) {
 		{`{"event":"e","data":1}`, "for whom"},
 		{`{"room":"r","data":1}`, "name is empty"},
 		{`{"room":"r","event":"","data":1}`, "name is empty"},
-		{`{"room":"r","event":"e"}`, "no data"},
 		{`{"room":"r","event":null,"data":1}`, `"event" takes a string, and got null`},
 		{`{"room":7,"event":"e","data":1}`, `"room" takes a string, and got 7`},
 		{`{"room":"","event":"e","data":1}`, "room name is empty"},
@@ -90,7 +89,7 @@ func TestDataErrorTeaches(t *testing.T) {
 	for data, want := range map[string]string{
 		"hello, world": `data is not JSON: hello, world; a text needs quotes of its own: '"hello, world"'`,
 		"{n:1}":        `data is not JSON: "{n:1}"; quote it for the shell as a whole: '{"n":1}'`,
-		"":             "there is no data, and clients would get nothing: null is data, and so is {}",
+		"":             "the data is empty: leave it out for an event without data, or send null or {}",
 		"\ufeff{}":     "data begins with a byte order mark: save it without",
 	} {
 		err := emit.Event{To: emit.ToAll, Event: "e", Data: json.RawMessage(data)}.Check()

@@ -18,6 +18,7 @@ const (
 	Client
 	User
 	Room
+	None // no members, ever
 )
 
 // Target is where a message goes: everyone, one client, the sessions of one user, the members of one room.

@@ -35,10 +35,8 @@ func (n *Node) Everywhere(ctx context.Context, c protocol.Call) (clients int, er
 	return clients, err
 }
 
-// Call makes the call about a target.
-func Call(event string, t hub.Target) protocol.Call {
-	return protocol.Call{Event: event, Type: types[t.Kind], Target: t.Name}
-}
+// ErrTooManyCalls is returned by Everywhere if too many calls of this node are in progress.
+var ErrTooManyCalls = cluster.ErrTooManyCalls
 
 // Nodes are all that share the broker, as far as this one knows, itself first.
 func (n *Node) Nodes() []cluster.Node {

@@ -192,6 +192,9 @@ func (x *head) question(b []byte, end int) (q question, ok bool) {
 	if err != nil {
 		return q, false
 	}
+	if r.URL.Path != x.heads.n.cfg.Path {
+		return q, false
+	}
 	r.RemoteAddr = x.conn.RemoteAddr().String()
 	accepted, err := x.heads.n.acceptable(r)
 	return question{r: r, end: end, accepted: accepted}, err == nil

@@ -24,52 +24,55 @@ func Encode(event string, data json.RawMessage) *ws.Message {
 	return msg
 }
 
+// EncodeReply makes the message that replies to one of that event and id; data is raw JSON, nil for none.
+func EncodeReply(event string, data, id json.RawMessage) *ws.Message {
+	return ws.NewMessage(protocol.AppendReply(nil, event, data, id))
+}
+
+// EncodeClientError makes the error event of an application; id is that of the message that caused it, nil for none.
+func EncodeClientError(e protocol.ClientError, id json.RawMessage) *ws.Message {
+	return ws.NewMessage(protocol.AppendClientError(nil, e, id))
+}
+
 // eventSize is how long an event is as a message; less if its name has to be escaped.
 func eventSize(event string, data json.RawMessage) int {
 	return len(`{"event":"","data":}`) + len(event) + len(data)
 }
 
+// TargetOf converts a target for the hub. One that is of no type that has clients, such as the zero value, has no members.
+func TargetOf(t protocol.Target) hub.Target {
+	target, ok := targetOf(t.Type(), t.Name())
+	if !ok {
+		return hub.Target{Kind: hub.None}
+	}
+	return target
+}
+
 // SendHere queues an event for the target's clients on this node. It never blocks. ErrNotRunning before Start and after
 // Shutdown.
-func (n *Node) SendHere(t hub.Target, event string, data json.RawMessage, exclude []string) error {
+func (n *Node) SendHere(t protocol.Target, event string, data json.RawMessage) error {
 	if !n.sends.Load() {
-		return fmt.Errorf("send: %w", ErrNotRunning)
+		return ErrNotRunning
 	}
-	return n.hub.SendMade(t, func() *ws.Message { return Encode(event, data) }, exclude)
+	return n.hub.SendMade(TargetOf(t), func() *ws.Message { return Encode(event, data) }, t.Excluded())
 }
 
 // Publish queues an event for the target's clients here and passes it to the broker for the clients of other nodes. A failure
 // of one of the two does not prevent the other; the error reports both. ErrNotRunning before Start and after Shutdown.
-func (n *Node) Publish(ctx context.Context, t hub.Target, event string, data json.RawMessage, exclude []string) error {
+func (n *Node) Publish(ctx context.Context, t protocol.Target, event string, data json.RawMessage) error {
 	if !n.sends.Load() {
 		return n.notPublished()
 	}
-	err := n.SendHere(t, event, data, exclude)
+	err := n.SendHere(t, event, data)
 	if n.cfg.Broker == nil {
 		return err
 	}
 	// Copies: a broker keeps what it was given, and what a caller has sent is the caller's to change.
-	m := protocol.Message{ServerID: n.id, Type: types[t.Kind], Target: t.Name, Event: event, Data: bytes.Clone(data)}
-	if t.Kind == hub.All || t.Kind == hub.Room {
-		m.Exclude = slices.Clone(exclude)
-	}
+	m := protocol.Message{ServerID: n.id, Type: t.Type(), Target: t.Name(), Event: event, Data: bytes.Clone(data), Exclude: slices.Clone(t.Excluded())}
 	if perr := n.cfg.Broker.Publish(ctx, m); perr != nil {
-		return errors.Join(err, fmt.Errorf("publish to other nodes: %w", perr))
+		return errors.Join(err, fmt.Errorf("publish to other servers: %w", perr))
 	}
 	return err
-}
-
-// Send is Publish by destination (protocol §6): nothing is everyone, a client that is here is that client, and anything
-// else is a room, whether it has members here or not.
-func (n *Node) Send(ctx context.Context, destination, event string, data json.RawMessage) error {
-	t := hub.Target{Kind: hub.Room, Name: destination}
-	switch {
-	case destination == "":
-		t = hub.Target{Kind: hub.All}
-	case n.hub.Client(destination) != nil:
-		t.Kind = hub.Client
-	}
-	return n.Publish(ctx, t, event, data, nil)
 }
 
 // notPublished is why nothing is published before Start and after Shutdown.
@@ -77,11 +80,11 @@ func (n *Node) notPublished() error {
 	select {
 	case <-n.ended:
 		if n.cfg.Broker != nil {
-			return fmt.Errorf("publish: %w: %w", ErrNotRunning, broker.ErrClosed)
+			return fmt.Errorf("%w: %w", ErrNotRunning, broker.ErrClosed)
 		}
 	default:
 	}
-	return fmt.Errorf("publish: %w", ErrNotRunning)
+	return ErrNotRunning
 }
 
 // types are the targets' kinds as messages between nodes name them.

@@ -134,9 +134,6 @@ var errSelected = errors.New("subprotocol was not offered")
 
 // acceptable judges a request without asking the application.
 func (n *Node) acceptable(r *http.Request) (ws.Accepted, error) {
-	if r.URL.Path != n.cfg.Path {
-		return ws.Accepted{}, &ws.HandshakeError{Status: http.StatusNotFound, Message: "no WebSocket here"}
-	}
 	if !n.Running() {
 		return ws.Accepted{}, unavailable("the server is not ready")
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
+	"github.com/hearthws/hearth/seal"
 )
 
 var noData = []byte("{}")
@@ -74,7 +75,7 @@ func (s *Session) refuse(e *protocol.Error) {
 }
 
 // admit makes the client authenticated, and encrypted if it has keys, unless it has ended meanwhile.
-func (s *Session) admit(id Identity, keys *Keys) bool {
+func (s *Session) admit(id Identity, keys *seal.Keys) bool {
 	a := s.admission(id, keys)
 	s.mu.Lock()
 	g := s.guestLocked()
@@ -112,7 +113,7 @@ func (s *Session) admit(id Identity, keys *Keys) bool {
 }
 
 // admission is what makes the client a member.
-func (s *Session) admission(id Identity, keys *Keys) hub.Admission {
+func (s *Session) admission(id Identity, keys *seal.Keys) hub.Admission {
 	a := hub.Admission{User: id.User, Rooms: s.env.DefaultRooms}
 	now := time.Now()
 	if keys == nil {

@@ -14,16 +14,6 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// Keys are what a client and the server have agreed on (protocol §10).
-type Keys struct {
-	// ServerPublicKey and Salt are what `connected` tells the client, in base64.
-	ServerPublicKey string
-	Salt            string
-	// Cipher seals what is sent to the client and opens what comes from it. Nil: Callbacks.Transform does all, and nothing
-	// is opened.
-	Cipher *seal.Cipher
-}
-
 var (
 	errNoKey    = errors.New("the client has not asked for encryption, which is required")
 	errNoCipher = errors.New("no cipher for the client, and no transformer")
@@ -32,7 +22,7 @@ var (
 
 // AgreeOnKeys is the handshake that needs no application: a client whose data has a `publicKey` gets a key pair of the
 // server's own. Without one it gives no keys and no error; one that is no public key is an error that wraps ErrRejected.
-func AgreeOnKeys(data []byte) (*Keys, error) {
+func AgreeOnKeys(data []byte) (*seal.Keys, error) {
 	var members map[string]json.RawMessage // not a struct: the name is exact
 	if json.Unmarshal(data, &members) != nil {
 		return nil, nil // not an object: it has no members
@@ -58,15 +48,15 @@ func AgreeOnKeys(data []byte) (*Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keys{ServerPublicKey: own.PublicKey().String(), Salt: salt.String(), Cipher: cipher}, nil
+	return &seal.Keys{ServerPublicKey: own.PublicKey().String(), Salt: salt.String(), Cipher: cipher}, nil
 }
 
 // agree runs the handshake, if there is one. It reports false when it has ended the session.
-func (s *Session) agree(id Identity, data []byte) (*Keys, bool) {
+func (s *Session) agree(id Identity, data []byte) (*seal.Keys, bool) {
 	if s.env.Calls.Handshake == nil {
 		return nil, true
 	}
-	var keys *Keys
+	var keys *seal.Keys
 	ok := safely(func() (err error) {
 		if keys, err = s.env.Calls.Handshake((*lifetime)(s), s, id, data); err != nil {
 			return err

@@ -49,7 +49,7 @@ func FuzzHandshake(f *testing.F) {
 func FuzzEncrypted(f *testing.F) {
 	var heard atomic.Int64
 	b := newBench(session.LobbyConfig{}, session.Callbacks{
-		Handshake: func(_ context.Context, _ *session.Session, _ session.Identity, data []byte) (*session.Keys, error) {
+		Handshake: func(_ context.Context, _ *session.Session, _ session.Identity, data []byte) (*seal.Keys, error) {
 			return session.AgreeOnKeys(data)
 		},
 		Message: func(context.Context, *session.Session, protocol.Envelope) error { heard.Add(1); return nil },

@@ -11,10 +11,14 @@ import (
 	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/protocol"
+	"github.com/hearthws/hearth/seal"
 )
 
 // ErrRejected is what the authenticate callback returns, wrapped or not, for credentials that are not good.
 var ErrRejected = errors.New("credentials rejected")
+
+// ErrUnhandled is what the message callback returns for an event that the application does not handle.
+var ErrUnhandled = errors.New("the event has no handler")
 
 // Callbacks are the application's, in the form that carries no types of its own. All may block. Authenticate is
 // required; each other may be nil.
@@ -22,7 +26,7 @@ type Callbacks struct {
 	// Authenticate, Handshake and ValidateRooms get a context that ends with the client.
 	Authenticate func(ctx context.Context, s *Session, data []byte) (Identity, error)
 	// Handshake agrees on keys with a client that has been accepted; nil without an error: it gets no encryption.
-	Handshake     func(ctx context.Context, s *Session, id Identity, data []byte) (*Keys, error)
+	Handshake     func(ctx context.Context, s *Session, id Identity, data []byte) (*seal.Keys, error)
 	ValidateRooms func(ctx context.Context, s *Session, rooms []string) ([]string, error)
 	// The others get one that outlives it: what a client sent before it went away is still to be handled.
 	// Transform returns what takes the place of a message to an encrypted client, nil for the message itself. It is called

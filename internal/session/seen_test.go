@@ -9,6 +9,7 @@ import (
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/protocol"
+	"github.com/hearthws/hearth/seal"
 )
 
 // TestAdmittedIsNoGuest: from the moment that a client may get connected, it has no place among the guests: it takes none from
@@ -90,7 +91,7 @@ func TestCountedBeforeSeen(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(session.LobbyConfig{}, session.Callbacks{
-					Handshake: func(context.Context, *session.Session, session.Identity, []byte) (*session.Keys, error) {
+					Handshake: func(context.Context, *session.Session, session.Identity, []byte) (*seal.Keys, error) {
 						return session.AgreeOnKeys([]byte(`{"publicKey":"` + ownKey(t) + `"}`))
 					},
 				})

@@ -73,9 +73,16 @@ func (s *Session) obey(e protocol.Envelope) {
 	case e.Event == protocol.EventLeave:
 		s.leave(e.Data)
 	case protocol.System(e.Event) || s.env.Calls.Message == nil:
-		s.unheard(e.Event, "nobody handles it")
+		s.unheard(e.Event, "the event has no handler")
 	default:
-		s.guard("message", func(ctx context.Context) error { return s.env.Calls.Message(ctx, s, e) })
+		s.guard("message", func(ctx context.Context) error {
+			err := s.env.Calls.Message(ctx, s, e)
+			if errors.Is(err, ErrUnhandled) {
+				s.unheard(e.Event, "the event has no handler")
+				return nil
+			}
+			return err
+		})
 	}
 }
 

@@ -8,7 +8,11 @@ import (
 	"testing"
 
 	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/emitter"
 )
+
+// Servers and emitters are interchangeable for code that sends.
+var _ hearth.Sender = (*emitter.Emitter)(nil)
 
 // A crowd is clients on every server.
 type crowd struct {
@@ -51,7 +55,7 @@ func (w *world) sources() []source {
 	sources := []source{w.emitterSource(), w.theirEmitter(), w.theirServer()}
 	for name, n := range map[string]*node{"a server of Hearth": w.exact, "a server of Hearth, with patterns": w.pattern} {
 		publish := func(t hearth.Target, event string, data json.RawMessage, exclude ...string) {
-			must(w.T, n.Publish(w.Context(), t, event, data, exclude...))
+			must(w.T, n.Send(w.Context(), t.Except(exclude...), event, data))
 		}
 		sources = append(sources, source{
 			name:   name,
@@ -66,7 +70,7 @@ func (w *world) sources() []source {
 			excludes: true, excludesFromAll: true, keepsWhatIsThere: true,
 		})
 		send := func(destination, event string, data json.RawMessage, _ ...string) {
-			must(w.T, n.Send(w.Context(), destination, event, data))
+			must(w.T, n.Send(w.Context(), n.Destination(destination), event, data))
 		}
 		sources = append(sources, source{
 			name:   name + ", by destination",
@@ -81,14 +85,18 @@ func (w *world) sources() []source {
 func (w *world) emitterSource() source {
 	ctx := w.Context()
 	return source{
-		name:   "our emitter",
-		client: func(id, event string, data json.RawMessage) { must(w.T, w.emitter.ToClient(ctx, id, event, data)) },
-		user:   func(id, event string, data json.RawMessage) { must(w.T, w.emitter.ToUser(ctx, id, event, data)) },
+		name: "our emitter",
+		client: func(id, event string, data json.RawMessage) {
+			must(w.T, w.emitter.Send(ctx, emitter.ToClient(id), event, data))
+		},
+		user: func(id, event string, data json.RawMessage) {
+			must(w.T, w.emitter.Send(ctx, emitter.ToUser(id), event, data))
+		},
 		room: func(name, event string, data json.RawMessage, exclude ...string) {
-			must(w.T, w.emitter.ToRoom(ctx, name, event, data, exclude...))
+			must(w.T, w.emitter.Send(ctx, emitter.ToRoom(name).Except(exclude...), event, data))
 		},
 		all: func(event string, data json.RawMessage, exclude ...string) {
-			must(w.T, w.emitter.Broadcast(ctx, event, data, exclude...))
+			must(w.T, w.emitter.Send(ctx, emitter.ToAll().Except(exclude...), event, data))
 		},
 		excludes: true, excludesFromAll: true, keepsWhatIsThere: true,
 	}
@@ -267,7 +275,7 @@ func TestBatch(t *testing.T) {
 	peers := []*peer{connect(t, "reference", w.ref.addr, "ada"), connect(t, "exact", w.exact.addr, "ada"), connect(t, "pattern", w.pattern.addr, "ada")}
 	b := w.emitter.Batch()
 	for i := range n {
-		b.ToUser("ada", "n", i)
+		b.Add(emitter.ToUser("ada"), "n", i)
 	}
 	if errs := b.Send(t.Context()); errs != nil {
 		t.Fatal(errs)

@@ -40,21 +40,21 @@ func TestCallsToAllNodes(t *testing.T) {
 	}
 	ref, exact, pattern := c.bob[0], c.bob[1], c.bob[2]
 
-	wants("all", 6)(w.exact.CountEverywhere(ctx, hearth.ToAll()))
-	wants("users", 4)(w.pattern.CountEverywhere(ctx, hearth.ToUser("ada")))
-	wants("a client of the reference", 0)(w.exact.CountEverywhere(ctx, hearth.ToClient(ref.id)))
-	wants("join", 2)(w.exact.JoinUser(ctx, "bob", "vip"))
-	wants("room", 2)(w.pattern.CountEverywhere(ctx, hearth.ToRoom("vip")))
+	wants("all", 6)(w.exact.Count(ctx, hearth.ToAll()))
+	wants("users", 4)(w.pattern.Count(ctx, hearth.ToUser("ada")))
+	wants("a client of the reference", 0)(w.exact.Count(ctx, hearth.ToClient(ref.id)))
+	wants("join", 2)(w.exact.Join(ctx, hearth.ToUser("bob"), "vip"))
+	wants("room", 2)(w.pattern.Count(ctx, hearth.ToRoom("vip")))
 
 	from := w.theirEmitter()
 	from.room("vip", "bob to vip", json.RawMessage(`{"n":1}`))
 	c.reaches(w.theirEmitter(), "bob to vip", []*peer{exact, pattern})
-	wants("leave", 2)(w.pattern.LeaveUser(ctx, "bob", "vip"))
+	wants("leave", 2)(w.pattern.Leave(ctx, hearth.ToUser("bob"), "vip"))
 	from.room("vip", "nobody is vip", json.RawMessage(`{"n":1}`))
 	c.reaches(from, "nobody is vip", nil)
 
-	wants("disconnect a client of the reference", 0)(w.exact.DisconnectEverywhere(ctx, hearth.ToClient(ref.id), 4321, "gone"))
-	wants("disconnect", 2)(w.exact.DisconnectEverywhere(ctx, hearth.ToUser("bob"), 4321, "gone"))
+	wants("disconnect a client of the reference", 0)(w.exact.Disconnect(ctx, hearth.ToClient(ref.id), 4321, "gone"))
+	wants("disconnect", 2)(w.exact.Disconnect(ctx, hearth.ToUser("bob"), 4321, "gone"))
 	for _, p := range []*peer{exact, pattern} {
 		if _, _, err := p.conn.Read(ctx); websocket.CloseStatus(err) != 4321 {
 			t.Errorf("%s was told %v", p.name, err)

@@ -59,7 +59,7 @@ func run() error {
 			step(seconds)
 		}
 		var connected, active time.Duration
-		for c := range srv.Clients() {
+		for _, c := range srv.Local().Clients(hearth.ToAll()) {
 			connected = max(connected, time.Since(c.ConnectedAt()).Abs())
 			active = max(active, time.Since(c.LastActivity()).Abs())
 		}

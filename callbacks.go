@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/hearthws/hearth/internal/node"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/protocol"
+	"github.com/hearthws/hearth/seal"
 )
 
-// callbacks makes the untyped callbacks of the typed ones: here, and only here, does anything know A and M.
-func (c Config[A, M]) callbacks() session.Callbacks {
+// callbacks returns the callbacks without their types: this file is the boundary at which A and M end.
+func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 	calls := session.Callbacks{
 		Authenticate: func(ctx context.Context, s *session.Session, data []byte) (session.Identity, error) {
 			r := AuthRequest[A]{ClientID: s.ID(), RemoteAddr: s.RemoteAddr(), Subprotocol: s.Subprotocol(), Raw: data}
@@ -20,25 +22,27 @@ func (c Config[A, M]) callbacks() session.Callbacks {
 			}
 			id, err := c.Authenticate(ctx, r)
 			if err != nil {
+				if _, ok := errors.AsType[*ClientError](err); ok {
+					err = fmt.Errorf("%w: %w", ErrRejected, err)
+				}
 				return session.Identity{}, err
 			}
-			client := &Client[M]{s: s, user: id.UserID, metadata: id.Metadata}
-			return session.Identity{User: id.UserID, Value: client}, nil
+			return session.Identity{User: id.UserID, Value: newClient(s, id)}, nil
+		},
+		Message: func(ctx context.Context, s *session.Session, e protocol.Envelope) error {
+			err := h.handle(ctx, clientOf[M](s), Message{Event: e.Event, Data: e.Data, ID: e.ID}, c.Message)
+			return tellClient(s, err, e.ID)
 		},
 	}
 	c.encryption(&calls)
 	if c.ValidateRooms != nil {
 		calls.ValidateRooms = func(ctx context.Context, s *session.Session, rooms []string) ([]string, error) {
-			return c.ValidateRooms(ctx, clientOf[M](s), rooms)
+			allowed, err := c.ValidateRooms(ctx, clientOf[M](s), rooms)
+			return allowed, tellClient(s, err, nil)
 		}
 	}
 	if c.Connected != nil {
 		calls.Connected = func(ctx context.Context, s *session.Session) { c.Connected(ctx, clientOf[M](s)) }
-	}
-	if c.Message != nil {
-		calls.Message = func(ctx context.Context, s *session.Session, e protocol.Envelope) error {
-			return c.Message(ctx, clientOf[M](s), Message{Event: e.Event, Data: e.Data, ID: e.ID})
-		}
 	}
 	if c.Disconnected != nil {
 		calls.Disconnected = func(ctx context.Context, s *session.Session, code int, reason string) {
@@ -53,14 +57,14 @@ func (c Config[A, M]) encryption(calls *session.Callbacks) {
 	switch {
 	case c.Encryption == EncryptionOff:
 	case c.Handshake == nil:
-		calls.Handshake = func(_ context.Context, _ *session.Session, _ session.Identity, data []byte) (*Keys, error) {
+		calls.Handshake = func(_ context.Context, _ *session.Session, _ session.Identity, data []byte) (*seal.Keys, error) {
 			return session.AgreeOnKeys(data)
 		}
 	default:
-		calls.Handshake = func(ctx context.Context, s *session.Session, id session.Identity, data []byte) (*Keys, error) {
+		calls.Handshake = func(ctx context.Context, s *session.Session, id session.Identity, data []byte) (*seal.Keys, error) {
 			r := HandshakeRequest[M]{ClientID: s.ID(), RemoteAddr: s.RemoteAddr(), UserID: id.User, Raw: data}
 			if client, ok := id.Value.(*Client[M]); ok {
-				r.Metadata = client.metadata
+				r.Metadata = client.initial
 			}
 			return c.Handshake(ctx, r)
 		}
@@ -71,9 +75,11 @@ func (c Config[A, M]) encryption(calls *session.Callbacks) {
 			if m == nil || err != nil {
 				return nil, err
 			}
-			data, err := protocol.EncodeData(m.Data)
-			if err != nil {
-				return nil, err
+			var data json.RawMessage
+			if m.Data != nil { // as in Message, nil is no data
+				if data, err = protocol.EncodeData(m.Data); err != nil {
+					return nil, err
+				}
 			}
 			if m.Event == "" {
 				return nil, errNoEvent
@@ -84,6 +90,17 @@ func (c Config[A, M]) encryption(calls *session.Callbacks) {
 }
 
 var errNoEvent = errors.New("the message to send has no event")
+
+// tellClient sends err to the client if it is meant for it, and returns what is left of it.
+func tellClient(s *session.Session, err error, id json.RawMessage) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*ClientError](err); ok {
+		return s.Send(node.EncodeClientError(protocol.ClientError{Code: e.Code, Message: e.Message}, id))
+	}
+	return err
+}
 
 // clientOf is the view of an authenticated session.
 func clientOf[M any](s *session.Session) *Client[M] {

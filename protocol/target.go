@@ -1,0 +1,127 @@
+package protocol
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+var (
+	// ErrTarget is wrapped by errors about a Target that no message can be sent to.
+	ErrTarget = errors.New("invalid target")
+
+	// ErrEvent is wrapped by errors about an event name that an application cannot send.
+	ErrEvent = errors.New("invalid event")
+)
+
+// A Target says which clients a message is for (docs/protocol.md §6): one client, the clients of one user, the
+// members of one room, or all authenticated clients. Make one with ToClient, ToUser, ToRoom or ToAll. The zero
+// Target is invalid, so that a forgotten one is an error and not a broadcast.
+//
+// A Target is a value: it may be copied and kept, and used by several goroutines.
+type Target struct {
+	typ      MessageType // 0: none
+	name     string
+	excluded []string // never changed; nil for clients and users
+}
+
+// ToClient is the client with that id.
+func ToClient(clientID string) Target { return Target{typ: TypeClient, name: clientID} }
+
+// ToUser is every client of that user.
+func ToUser(userID string) Target { return Target{typ: TypeUser, name: userID} }
+
+// ToRoom is every member of that room.
+func ToRoom(name string) Target { return Target{typ: TypeRoom, name: name} }
+
+// ToAll is every authenticated client.
+func ToAll() Target { return Target{typ: TypeBroadcast} }
+
+// Except is t without the clients with those ids, in addition to those that t excludes already. It is for rooms and
+// for all clients; Check reports any other use. Queries, such as Count, ignore exclusions.
+func (t Target) Except(clientIDs ...string) Target {
+	if len(clientIDs) > 0 {
+		t.excluded = slices.Concat(t.excluded, clientIDs)
+	}
+	return t
+}
+
+// Type is the kind of target, as messages between nodes name it; 0 for the zero Target.
+func (t Target) Type() MessageType { return t.typ }
+
+// Name is the client id, the user id or the name of the room; empty for ToAll.
+func (t Target) Name() string { return t.name }
+
+// Excluded are the ids that Except has named. The slice must not be changed.
+func (t Target) Excluded() []string { return t.excluded }
+
+// String describes t for people: `all clients`, or `room "tea"`.
+func (t Target) String() string {
+	switch t.typ {
+	case TypeBroadcast:
+		return "all clients"
+	case TypeClient, TypeUser, TypeRoom:
+		return fmt.Sprintf("%v %q", t.typ, cut(t.name, MaxNodeName))
+	}
+	return "no target"
+}
+
+// Check reports why no message can be sent to t; nil if one can, whether such a client exists or not. The error wraps
+// ErrTarget.
+func (t Target) Check() error {
+	switch {
+	case t.typ < TypeBroadcast || t.typ > TypeUser:
+		return fmt.Errorf("%w: the zero Target; use ToClient, ToUser, ToRoom or ToAll", ErrTarget)
+	case t.typ == TypeRoom:
+		if err := CheckRoom(t.name); err != nil {
+			return fmt.Errorf("%w: %w", ErrTarget, err)
+		}
+	case t.typ != TypeBroadcast && t.name == "":
+		return fmt.Errorf("%w: the id of the %v is empty", ErrTarget, t.typ)
+	case !validText(t.name):
+		return fmt.Errorf("%w: the id of the %v is not valid UTF-8", ErrTarget, t.typ)
+	}
+	switch {
+	case len(t.excluded) == 0:
+	case t.typ != TypeRoom && t.typ != TypeBroadcast:
+		return fmt.Errorf("%w: Except of a %v; only a room and all clients have exclusions", ErrTarget, t.typ)
+	case len(t.excluded) > MaxExclude:
+		return fmt.Errorf("%w: %d excluded ids; at most %d", ErrTarget, len(t.excluded), MaxExclude)
+	}
+	return nil
+}
+
+// CheckEvent reports why an application cannot send an event of that name: it is empty, not valid UTF-8, or one of the
+// protocol's own names, which clients give another meaning. The error wraps ErrEvent.
+func CheckEvent(event string) error {
+	switch {
+	case event == "":
+		return fmt.Errorf("%w: the name is empty", ErrEvent)
+	case System(event) || event == EventResync:
+		return fmt.Errorf("%w: %q is reserved for the protocol", ErrEvent, event)
+	case !validText(event):
+		return fmt.Errorf("%w: the name is not valid UTF-8", ErrEvent)
+	}
+	return nil
+}
+
+// validText reports whether s is UTF-8, apart from unpaired surrogates as ParseString keeps them.
+func validText(s string) bool {
+	for !utf8.ValidString(s) {
+		i := strings.IndexFunc(s, func(r rune) bool { return r == utf8.RuneError })
+		switch {
+		case strings.HasPrefix(s[i:], string(utf8.RuneError)):
+			s = s[i+len(string(utf8.RuneError)):]
+		case surrogate(s[i:]):
+			s = s[i+3:]
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// NoData is the data of an event that has none: {"event":"ping"}. A nil in its place would be null.
+type NoData struct{}
