@@ -16,7 +16,7 @@ import (
 func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 	calls := session.Callbacks{
 		Authenticate: func(ctx context.Context, s *session.Session, data []byte) (session.Identity, error) {
-			r := AuthRequest[A]{ClientID: s.ID(), RemoteAddr: s.RemoteAddr(), Subprotocol: s.Subprotocol(), Raw: data}
+			r := AuthRequest[A]{ClientID: s.ID(), RemoteAddr: s.RemoteAddr(), Subprotocol: s.Subprotocol(), FromRequest: s.FromRequest(), Raw: data}
 			if err := json.Unmarshal(data, &r.Credentials); err != nil {
 				return session.Identity{}, fmt.Errorf("%w: decode credentials: %w", ErrRejected, err)
 			}
@@ -55,7 +55,7 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 // encryption adds the callbacks that have to do with it.
 func (c Config[A, M]) encryption(calls *session.Callbacks) {
 	switch {
-	case c.Encryption == EncryptionOff:
+	case c.Encryption.Mode == EncryptionOff:
 	case c.Handshake == nil:
 		calls.Handshake = func(_ context.Context, _ *session.Session, _ session.Identity, data []byte) (*seal.Keys, error) {
 			return session.AgreeOnKeys(data)

@@ -107,7 +107,7 @@ func (c *Client[M]) LastActivity() time.Time {
 	return c.s.LastActivity()
 }
 
-// RemoteAddr returns the client's address. Its port is 0 if the address comes from Config.ClientAddr.
+// RemoteAddr returns the client's address. Its port is 0 if the address comes from Upgrade.ClientAddr.
 func (c *Client[M]) RemoteAddr() netip.AddrPort {
 	if c.s == nil {
 		return netip.AddrPort{}
@@ -166,7 +166,7 @@ func (c *Client[M]) Reply(m Message, data any) error {
 //   - ErrNotConnected, ErrEncrypted: nothing has changed.
 //   - any other error: the client may be encrypted or not. Disconnect it.
 //
-// With EncryptionConfig.Only, a client must send nothing between the offer of its keys and the event: an unencrypted
+// With Encryption.Only, a client must send nothing between the offer of its keys and the event: an unencrypted
 // message in that time closes it.
 func (c *Client[M]) EnableEncryption(ctx context.Context, cipher *seal.Cipher, event string, data any) error {
 	if c.s == nil {
@@ -221,6 +221,9 @@ type AuthRequest[A any] struct {
 	// Subprotocol is the subprotocol that was selected in the opening handshake; empty if none.
 	Subprotocol string
 
+	// FromRequest is what Upgrade.FromRequest returned for the request of the opening handshake; nil without it.
+	FromRequest any
+
 	// Credentials are the data of the client's `authenticate`, decoded.
 	Credentials A
 
@@ -228,7 +231,7 @@ type AuthRequest[A any] struct {
 	Raw json.RawMessage
 }
 
-// HandshakeRequest is what EncryptionConfig.Handshake knows about a client, which Authenticate has accepted.
+// HandshakeRequest is what Config.Handshake knows about a client, which Authenticate has accepted.
 type HandshakeRequest[M any] struct {
 	// ClientID is the client's id.
 	ClientID string
@@ -236,8 +239,10 @@ type HandshakeRequest[M any] struct {
 	// RemoteAddr is the client's address, as Client.RemoteAddr returns it.
 	RemoteAddr netip.AddrPort
 
-	// UserID and Metadata are those of the Identity that Authenticate returned.
-	UserID   string
+	// UserID is that of the Identity that Authenticate returned.
+	UserID string
+
+	// Metadata is that of the Identity that Authenticate returned.
 	Metadata M
 
 	// Raw is the data of `authenticate` as it was sent; {} if there was none. It must not be changed.

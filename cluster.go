@@ -36,8 +36,8 @@ type ClusterError struct {
 
 // A NodeFailure says what went wrong on one server.
 type NodeFailure struct {
-	NodeID string
-	Err    error
+	NodeID string // the id of the server
+	Err    error  // what it reported
 }
 
 // Error describes the first few of the failures.

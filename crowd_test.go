@@ -55,7 +55,7 @@ func TestEvictedSocketsAreBounded(t *testing.T) {
 	forOtherAddresses(t, func(t *testing.T, transport hearth.Transport) {
 		const perAddr, most = 20, 20 + 20/4 + 16
 		r := start(t, config{
-			Transport: transport, CloseTimeout: time.Hour,
+			Transport: transport, Timeouts: hearth.Timeouts{Close: time.Hour},
 			Limits: hearth.Limits{MaxUnauthenticatedPerAddr: perAddr, MaxConnections: 100},
 		})
 		for range 300 {
@@ -77,7 +77,7 @@ func TestSilentNeighbours(t *testing.T) {
 	forOtherAddresses(t, func(t *testing.T, transport hearth.Transport) {
 		const limit = 50
 		r := start(t, config{
-			Transport: transport, CloseTimeout: time.Hour,
+			Transport: transport, Timeouts: hearth.Timeouts{Close: time.Hour},
 			Limits: hearth.Limits{MaxConnections: limit, MaxUnauthenticatedPerAddr: hearth.Unlimited},
 		})
 		for range 3 * limit {

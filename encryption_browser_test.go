@@ -25,7 +25,7 @@ func TestWebCrypto(t *testing.T) {
 		t.Skip(missing)
 	}
 	heard := make(chan hearth.Message, 10)
-	r := start(t, config{Encryption: hearth.EncryptionRequired, EncryptedOnly: true, Message: func(_ context.Context, _ *client, m hearth.Message) error {
+	r := start(t, config{Encryption: hearth.Encryption{Mode: hearth.EncryptionRequired, Only: true}, Message: func(_ context.Context, _ *client, m hearth.Message) error {
 		heard <- m
 		return nil
 	}})

@@ -140,7 +140,7 @@ func (s *secret) wantsEach(messages, errs int) {
 func TestSwitchWithBacklog(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		r := start(t, config{Transport: transport, BackpressureLimit: 4 << 20, Message: exchange})
+		r := start(t, config{Transport: transport, Limits: hearth.Limits{BackpressureLimit: 4 << 20}, Message: exchange})
 		s := &secret{}
 		w := r.slowPeer("slow")
 		var err error

@@ -93,7 +93,7 @@ func (s *secret) whisper(text string) {
 func TestEncryptedPaths(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		r := start(t, config{Transport: transport, Encryption: hearth.EncryptionOptional, Compression: true, Message: func(_ context.Context, c *client, m hearth.Message) error {
+		r := start(t, config{Transport: transport, Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional}, Compression: true, Message: func(_ context.Context, c *client, m hearth.Message) error {
 			return c.Send(m.Event, m.Data)
 		}})
 		s, p := r.confidant("ada"), r.member("bob")
@@ -161,7 +161,7 @@ func TestEncryptionHandshakes(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			for _, m := range append(tc.clear, tc.refuse...) {
-				r := start(t, config{Encryption: m})
+				r := start(t, config{Encryption: hearth.Encryption{Mode: m}})
 				p := r.peer()
 				if tc.data == "" {
 					p.text(`{"event":"authenticate"}`)
@@ -190,7 +190,7 @@ func TestUndecryptable(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		heard := make(chan string, 10)
-		r := start(t, config{Transport: transport, Encryption: hearth.EncryptionRequired, Message: func(_ context.Context, c *client, m hearth.Message) error {
+		r := start(t, config{Transport: transport, Encryption: hearth.Encryption{Mode: hearth.EncryptionRequired}, Message: func(_ context.Context, c *client, m hearth.Message) error {
 			heard <- m.Event
 			return nil
 		}})
@@ -221,7 +221,7 @@ func TestUndecryptable(t *testing.T) {
 		s.wantsClose(1008, "Message does not decrypt")
 		must(t, r.Local().Send(t.Context(), hearth.ToClient(other.id), "still", 1))
 		other.opens(`{"event":"still","data":1}`)
-		if st := r.Stats(); int(st.Undecrypted) != len(bad)+1 {
+		if st := r.Stats(); int(st.DecryptFailed) != len(bad)+1 {
 			t.Errorf("stats: %+v", st)
 		}
 	})
@@ -231,7 +231,7 @@ func TestUndecryptable(t *testing.T) {
 func TestEncryptedTwice(t *testing.T) {
 	t.Parallel()
 	heard := make(chan string, 10)
-	r := start(t, config{Encryption: hearth.EncryptionOptional, Message: func(_ context.Context, c *client, m hearth.Message) error {
+	r := start(t, config{Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional}, Message: func(_ context.Context, c *client, m hearth.Message) error {
 		heard <- m.Event
 		return nil
 	}})
@@ -248,7 +248,7 @@ func TestEncryptedTwice(t *testing.T) {
 	if got := <-heard; got != "say" {
 		t.Errorf("heard %s", got)
 	}
-	if st := r.Stats(); st.MessagesUnheard != 2 || st.Undecrypted != 0 {
+	if st := r.Stats(); st.MessagesUnhandled != 2 || st.DecryptFailed != 0 {
 		t.Errorf("stats: %+v", st)
 	}
 }
@@ -257,7 +257,7 @@ func TestEncryptedTwice(t *testing.T) {
 func TestEncryptedOnly(t *testing.T) {
 	t.Parallel()
 	heard := make(chan string, 10)
-	r := start(t, config{Encryption: hearth.EncryptionOptional, EncryptedOnly: true, Message: func(_ context.Context, c *client, m hearth.Message) error {
+	r := start(t, config{Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional, Only: true}, Message: func(_ context.Context, c *client, m hearth.Message) error {
 		heard <- m.Event
 		return nil
 	}})
@@ -277,7 +277,7 @@ func TestEncryptedOnly(t *testing.T) {
 		s.text(text)
 		s.wantsClose(1008, "Message in clear")
 	}
-	if st := r.Stats(); st.InClear != 3 {
+	if st := r.Stats(); st.PlaintextRejected != 3 {
 		t.Errorf("stats: %+v", st)
 	}
 }
@@ -290,7 +290,7 @@ func testOwnHandshake(t *testing.T) {
 	must(t, err)
 	cancelled := make(chan error, 1)
 	r := startPiped(t, config{
-		Encryption: hearth.EncryptionOptional,
+		Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional},
 		Handshake: func(ctx context.Context, q hearth.HandshakeRequest[profile]) (*seal.Keys, error) {
 			switch q.Metadata.Name {
 			case "clear":
@@ -360,7 +360,7 @@ func TestTransform(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		r := start(t, config{
-			Transport: transport, Encryption: hearth.EncryptionOptional,
+			Transport: transport, Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional},
 			Handshake: func(_ context.Context, q hearth.HandshakeRequest[profile]) (*seal.Keys, error) {
 				switch q.UserID {
 				case "own":
@@ -439,7 +439,7 @@ func TestTransformersBlock(t *testing.T) {
 	var running, most atomic.Int32
 	entered, release := make(chan struct{}, members), make(chan struct{})
 	r := start(t, config{
-		Encryption: hearth.EncryptionOptional, EncryptedBatchLimit: limit, Loops: 2,
+		Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional, BatchLimit: limit}, Loops: 2,
 		Handshake: func(_ context.Context, q hearth.HandshakeRequest[profile]) (*seal.Keys, error) {
 			if q.UserID == "clear" {
 				return nil, nil

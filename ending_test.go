@@ -20,7 +20,7 @@ func forForms(t *testing.T, f func(t *testing.T, cfg config, until chan struct{}
 			t.Run(form, func(t *testing.T) {
 				t.Parallel()
 				until := make(chan struct{})
-				cfg := config{Transport: transport, BackpressureLimit: 64 << 20, Encryption: hearth.EncryptionOptional}
+				cfg := config{Transport: transport, Limits: hearth.Limits{BackpressureLimit: 64 << 20}, Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional}}
 				if form == "transformed" {
 					cfg.Transform = func(ctx context.Context, _ *client, _ hearth.Message) (*hearth.Message, error) {
 						select {
@@ -91,7 +91,7 @@ func halfClosed(t *testing.T, cfg config, until chan struct{}, sealed, frame boo
 		return nil
 	}
 	cfg.Disconnected = func(context.Context, *client, int, string) { close(gone) }
-	cfg.CloseTimeout = time.Hour // the test may be slow
+	cfg.Timeouts.Close = time.Hour // the test may be slow
 	r := start(t, cfg)
 	s, w := r.reluctant(sealed)
 	must(t, w.send(opText, []byte(`{"event":"last"}`)))
@@ -138,7 +138,7 @@ func TestHalfClosedForLong(t *testing.T) {
 	t.Parallel()
 	forForms(t, func(t *testing.T, cfg config, until chan struct{}, sealed bool) {
 		defer close(until)
-		cfg.CloseTimeout = 20 * time.Millisecond
+		cfg.Timeouts.Close = 20 * time.Millisecond
 		r := start(t, cfg)
 		s, w := r.reluctant(sealed)
 		for range 100 {

@@ -31,7 +31,7 @@ func newHouse(t *testing.T, n int) *house {
 	h := &house{}
 	for i := range n {
 		b := bus.Broker()
-		r := startPiped(t, config{Broker: b, Identifier: fmt.Sprint("server ", i), Limits: hearth.Limits{MaxRooms: 4}})
+		r := startPiped(t, config{Broker: b, Name: fmt.Sprint("server ", i), Limits: hearth.Limits{MaxRooms: 4}})
 		h.servers, h.brokers = append(h.servers, r), append(h.brokers, b)
 		h.us = append(h.us, r.member("u"))
 		for range i {
@@ -238,7 +238,7 @@ func TestJoinAsksNobody(t *testing.T) {
 				t.Errorf("the client is in the room of %s", id)
 			}
 		}
-		if n := one.Stats().RoomsRefused; n != 3 {
+		if n := one.Stats().RoomsRejected; n != 3 {
 			t.Errorf("%d rooms were refused", n)
 		}
 	})

@@ -30,7 +30,7 @@ func testGoneIsNotSlow(t *testing.T, transport hearth.Transport, closes bool) {
 		codes = make(map[int]int)
 	)
 	r := start(t, config{
-		Transport: transport, CloseOnBackpressure: closes,
+		Transport: transport, Limits: hearth.Limits{CloseOnBackpressure: closes},
 		Logger: slog.New(slog.NewTextHandler(locked{&mu, &log}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Disconnected: func(_ context.Context, _ *client, code int, _ string) {
 			mu.Lock()

@@ -76,7 +76,7 @@ func TestUnhandledEvents(t *testing.T) {
 	says(t, p, `{"event":"unknown"}`)
 	says(t, p, `{"event":"known"}`)
 	p.wants(`{"event":"ok","data":null}`)
-	if n := r.Stats().MessagesUnheard; n != 1 {
+	if n := r.Stats().MessagesUnhandled; n != 1 {
 		t.Errorf("%d unhandled messages, want 1", n)
 	}
 }

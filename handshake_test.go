@@ -90,7 +90,7 @@ func TestSubprotocolSelected(t *testing.T) {
 		r := start(t, config{
 			Transport: transport,
 			Logger:    slog.New(book),
-			Subprotocol: func(r *http.Request, offered []string) (string, bool) {
+			Upgrade: hearth.Upgrade{Subprotocol: func(r *http.Request, offered []string) (string, bool) {
 				switch {
 				case len(offered) == 0 || r.URL.Path != "/ws":
 					t.Errorf("asked about %q on %s", offered, r.URL)
@@ -102,7 +102,7 @@ func TestSubprotocolSelected(t *testing.T) {
 					return "v3", true
 				}
 				return "", false
-			},
+			}},
 			Authenticate: func(ctx context.Context, a hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
 				agreed <- a.Subprotocol
 				return accept(ctx, a)
@@ -118,7 +118,7 @@ func TestSubprotocolSelected(t *testing.T) {
 				t.Errorf("%q: answered with\n%s", offer, got)
 			}
 		}
-		if selected := book.attr("Config.Subprotocol selected what the client did not offer", "selected"); selected != "v3" {
+		if selected := book.attr("Config.Upgrade.Subprotocol selected what the client did not offer", "selected"); selected != "v3" {
 			t.Errorf("logged: %v", book.last)
 		}
 		if got := r.answerHead(); got != switching("") { // not asked
@@ -180,7 +180,7 @@ func TestResponseHeaders(t *testing.T) {
 func TestDefaultPorts(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		r := start(t, config{Transport: transport, Origins: []string{"https://app.test:443"}})
+		r := start(t, config{Transport: transport, Upgrade: hearth.Upgrade{Origins: []string{"https://app.test:443"}}})
 		for _, c := range []struct {
 			host, origin string
 			status       int
@@ -205,7 +205,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 		book := newLogbook()
 		r := start(t, config{Transport: transport, Logger: slog.New(book), Limits: hearth.Limits{MaxConnections: 1}})
 		r.knock("/ws", map[string]string{"Origin": "https://evil.test"})
-		if got := book.attr("handshake refused: origin not allowed", "setting"); got != "Config.Origins" {
+		if got := book.attr("handshake refused: origin not allowed", "setting"); got != "Config.Upgrade.Origins" {
 			t.Errorf("origin: logged %v", book.last)
 		}
 		r.knock("/ws", map[string]string{"Upgrade": ""})

@@ -144,15 +144,15 @@ func TestOrigins(t *testing.T) {
 			config{}, " http://hearth.test https://hearth.test HTTPS://Hearth.TEST",
 			"https://evil.test https://hearth.test.evil.test https://hearth.test:8443 null https://evil.test/hearth.test hearth.test file:// https://a.hearth.test",
 		},
-		"an empty list": {config{Origins: []string{}}, " https://hearth.test", "https://evil.test null"},
-		"any":           {config{Origins: []string{"*"}}, " https://evil.test null", ""},
+		"an empty list": {config{Upgrade: hearth.Upgrade{Origins: []string{}}}, " https://hearth.test", "https://evil.test null"},
+		"any":           {config{Upgrade: hearth.Upgrade{Origins: []string{"*"}}}, " https://evil.test null", ""},
 		"a list": {
-			config{Origins: []string{"https://app.test:443", "http://localhost:3000", "https://*.wild.test"}},
+			config{Upgrade: hearth.Upgrade{Origins: []string{"https://app.test:443", "http://localhost:3000", "https://*.wild.test"}}},
 			" https://app.test https://APP.test http://localhost:3000 https://hearth.test https://a.wild.test",
 			"http://app.test http://localhost http://localhost:3001 https://app.test:444 null https://wild.test https://app.test/ https://me@app.test",
 		},
 		"a function": {
-			config{Origins: []string{"not looked at"}, CheckOrigin: func(r *http.Request) bool { return r.Header.Get("Origin") == "x" }},
+			config{Upgrade: hearth.Upgrade{Origins: []string{"not looked at"}, CheckOrigin: func(r *http.Request) bool { return r.Header.Get("Origin") == "x" }}},
 			"x", " y",
 		},
 	} {
@@ -171,7 +171,7 @@ func TestOrigins(t *testing.T) {
 			}
 			check(c.allowed, 101)
 			check(c.refused, 403)
-			if c.cfg.CheckOrigin == nil {
+			if c.cfg.Upgrade.CheckOrigin == nil {
 				if resp := r.knock("/ws", map[string]string{"Origin": "https://hearth.test|https://app.test"}); resp.StatusCode != 403 && name != "any" {
 					t.Errorf("two origins: %s", resp.Status)
 				}
@@ -260,26 +260,26 @@ func TestConfig(t *testing.T) {
 	t.Parallel()
 	ok := config{Authenticate: accept}
 	for field, change := range map[string][]func(c *config){
-		"Authenticate":      {func(c *config) { c.Authenticate = nil }},
-		"Path":              {func(c *config) { c.Path = "ws" }},
-		"Transport":         {func(c *config) { c.Transport = "io_uring" }},
-		"Loops":             {func(c *config) { c.Loops = -1 }, func(c *config) { c.Loops = 257 }},
-		"AuthTimeout":       {func(c *config) { c.AuthTimeout = -1 }, func(c *config) { c.AuthTimeout = 1 }},
-		"HeartbeatInterval": {func(c *config) { c.HeartbeatInterval = -2 }},
-		"HeartbeatTimeout":  {func(c *config) { c.HeartbeatTimeout = hearth.Disabled }},
-		"IdleTimeout":       {func(c *config) { c.IdleTimeout = 999 }},
-		"CloseTimeout":      {func(c *config) { c.CloseTimeout = hearth.Disabled }},
-		"MaxPayload":        {func(c *config) { c.MaxPayload = -1 }, func(c *config) { c.MaxPayload = 1<<30 + 1 }},
-		"BackpressureLimit": {func(c *config) { c.BackpressureLimit = 1 }},
+		"Authenticate":               {func(c *config) { c.Authenticate = nil }},
+		"Path":                       {func(c *config) { c.Path = "ws" }},
+		"Transport":                  {func(c *config) { c.Transport = "io_uring" }},
+		"Loops":                      {func(c *config) { c.Loops = -1 }, func(c *config) { c.Loops = 257 }},
+		"Timeouts.Auth":              {func(c *config) { c.Timeouts.Auth = -1 }, func(c *config) { c.Timeouts.Auth = 1 }},
+		"Timeouts.HeartbeatInterval": {func(c *config) { c.Timeouts.HeartbeatInterval = -2 }},
+		"Timeouts.Heartbeat":         {func(c *config) { c.Timeouts.Heartbeat = hearth.Disabled }},
+		"Timeouts.Idle":              {func(c *config) { c.Timeouts.Idle = 999 }},
+		"Timeouts.Close":             {func(c *config) { c.Timeouts.Close = hearth.Disabled }},
+		"Limits.MaxPayload":          {func(c *config) { c.Limits.MaxPayload = -1 }, func(c *config) { c.Limits.MaxPayload = 1<<30 + 1 }},
+		"Limits.BackpressureLimit":   {func(c *config) { c.Limits.BackpressureLimit = 1 }},
 		"DefaultRooms": {
 			func(c *config) { c.DefaultRooms = []string{"a", ""} }, func(c *config) { c.DefaultRooms = []string{"ws:a"} },
 			func(c *config) { c.DefaultRooms = []string{"a", "b", "a"} }, func(c *config) { c.DefaultRooms = []string{repeat("x", 257)} },
 		},
-		"Origins": {
-			func(c *config) { c.Origins = []string{"example.com"} }, func(c *config) { c.Origins = []string{"https://example.com/"} },
-			func(c *config) { c.Origins = []string{"*", "https://example.com"} }, func(c *config) { c.Origins = []string{""} },
-			func(c *config) { c.Origins = []string{"https://me@example.com"} }, func(c *config) { c.Origins = []string{"https://a.*.example.com"} },
-			func(c *config) { c.Origins = []string{"wss://example.com"} }, func(c *config) { c.Origins = []string{"https://bücher.example"} },
+		"Upgrade.Origins": {
+			func(c *config) { c.Upgrade.Origins = []string{"example.com"} }, func(c *config) { c.Upgrade.Origins = []string{"https://example.com/"} },
+			func(c *config) { c.Upgrade.Origins = []string{"*", "https://example.com"} }, func(c *config) { c.Upgrade.Origins = []string{""} },
+			func(c *config) { c.Upgrade.Origins = []string{"https://me@example.com"} }, func(c *config) { c.Upgrade.Origins = []string{"https://a.*.example.com"} },
+			func(c *config) { c.Upgrade.Origins = []string{"wss://example.com"} }, func(c *config) { c.Upgrade.Origins = []string{"https://bücher.example"} },
 		},
 		"Limits.MaxConnections":            {func(c *config) { c.Limits.MaxConnections = -2 }},
 		"Limits.MaxUnauthenticated":        {func(c *config) { c.Limits.MaxUnauthenticated = -2 }},
@@ -287,7 +287,7 @@ func TestConfig(t *testing.T) {
 		"Limits.UnauthenticatedMessages":   {func(c *config) { c.Limits.UnauthenticatedMessages = hearth.Unlimited }},
 		"Limits.UnauthenticatedPayload": {
 			func(c *config) { c.Limits.UnauthenticatedPayload = hearth.Unlimited },
-			func(c *config) { c.MaxPayload, c.Limits.UnauthenticatedPayload = 100, 101 },
+			func(c *config) { c.Limits.MaxPayload, c.Limits.UnauthenticatedPayload = 100, 101 },
 		},
 		"Limits.RoomNames":   {func(c *config) { c.Limits.RoomNames = -2 }},
 		"Limits.MaxRooms":    {func(c *config) { c.Limits.MaxRooms = -2 }},
@@ -307,7 +307,7 @@ func TestConfig(t *testing.T) {
 	}
 	for name, f := range map[string]func(c *config){
 		"as it is": func(*config) {},
-		"small":    func(c *config) { c.MaxPayload = 10 },
+		"small":    func(c *config) { c.Limits.MaxPayload = 10 },
 		"no rooms": func(c *config) { c.DefaultRooms = []string{} },
 		"unlimited": func(c *config) {
 			c.Limits = hearth.Limits{
@@ -315,7 +315,7 @@ func TestConfig(t *testing.T) {
 				MaxUnauthenticatedPerAddr: hearth.Unlimited, MaxRooms: hearth.Unlimited, RoomNames: hearth.Unlimited,
 			}
 		},
-		"disabled": func(c *config) { c.HeartbeatInterval, c.IdleTimeout = hearth.Disabled, hearth.Disabled },
+		"disabled": func(c *config) { c.Timeouts.HeartbeatInterval, c.Timeouts.Idle = hearth.Disabled, hearth.Disabled },
 	} {
 		cfg := ok
 		f(&cfg)
@@ -328,9 +328,9 @@ func TestConfig(t *testing.T) {
 // TestConfigIsCopied: changing it afterwards changes nothing.
 func TestConfigIsCopied(t *testing.T) {
 	t.Parallel()
-	cfg := config{Authenticate: accept, DefaultRooms: []string{"a"}, Origins: []string{"https://a.test"}}
+	cfg := config{Authenticate: accept, DefaultRooms: []string{"a"}, Upgrade: hearth.Upgrade{Origins: []string{"https://a.test"}}}
 	r := start(t, cfg)
-	cfg.DefaultRooms[0], cfg.Origins[0] = "b", "https://b.test"
+	cfg.DefaultRooms[0], cfg.Upgrade.Origins[0] = "b", "https://b.test"
 	if resp := r.knock("/ws", map[string]string{"Origin": "https://a.test"}); resp.StatusCode != 101 {
 		t.Errorf("origin: %s", resp.Status)
 	}

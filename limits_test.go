@@ -35,7 +35,7 @@ func TestUnauthenticatedMessages(t *testing.T) {
 		}
 		eager.text(`{"event":"heartbeat"}`)
 		eager.wantsClose(1008, "Too many messages before authentication")
-		if s := r.Stats(); s.TooEager != 1 || s.Clients != 1 {
+		if s := r.Stats(); s.PreAuthFlood != 1 || s.Clients != 1 {
 			t.Errorf("stats: %+v", s)
 		}
 	})
@@ -119,8 +119,8 @@ func TestMaxUnauthenticatedPerAddr(t *testing.T) {
 	t.Parallel()
 	var next atomic.Value
 	r := start(t, config{
-		Limits:     hearth.Limits{MaxUnauthenticatedPerAddr: 2},
-		ClientAddr: func(*http.Request) netip.Addr { return next.Load().(netip.Addr) },
+		Limits:  hearth.Limits{MaxUnauthenticatedPerAddr: 2},
+		Upgrade: hearth.Upgrade{ClientAddr: func(*http.Request) netip.Addr { return next.Load().(netip.Addr) }},
 	})
 	from := func(addr string) *peer {
 		next.Store(netip.MustParseAddr(addr))
@@ -154,8 +154,8 @@ func TestRemoteAddr(t *testing.T) {
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		seen := make(chan netip.AddrPort, 1)
 		r := start(t, config{
-			Transport:  transport,
-			ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} }, // nobody knows
+			Transport: transport,
+			Upgrade:   hearth.Upgrade{ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} }}, // nobody knows
 			Authenticate: func(ctx context.Context, req hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
 				seen <- req.RemoteAddr
 				return accept(ctx, req)

@@ -256,7 +256,7 @@ func TestOverflowIsReported(t *testing.T) {
 				leaky := &leakyBroker{Broker: memory.New()}
 				reported := uint64(0)
 				r := startPiped(t, config{
-					Broker: leaky, Resync: true, Limits: hearth.Limits{SendQueue: 64 << 10}, BackpressureLimit: 1 << 30,
+					Broker: leaky, Resync: true, Limits: hearth.Limits{SendQueue: 64 << 10, BackpressureLimit: 1 << 30},
 					BrokerLost: func(_ context.Context, l broker.Loss) {
 						if l.Messages == 0 || !errors.Is(l.Cause, hearth.ErrQueueFull) {
 							t.Errorf("told %+v", l)

@@ -8,7 +8,7 @@ import (
 
 // Message is an event that a client has sent. It encodes to JSON as it looks on the wire.
 type Message struct {
-	Event string          `json:"event"`
+	Event string          `json:"event"`          // never empty
 	Data  json.RawMessage `json:"data,omitempty"` // as it was sent, digits and spaces included; nil if there was none
 	ID    json.RawMessage `json:"id,omitempty"`   // as it was sent, of any JSON type; nil if there was none
 }

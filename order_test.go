@@ -18,7 +18,7 @@ func TestConnectedComesFirst(t *testing.T) {
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		ids := make(chan string, 100)
 		r := start(t, config{
-			Transport: transport, BackpressureLimit: 64 << 20,
+			Transport: transport, Limits: hearth.Limits{BackpressureLimit: 64 << 20},
 			Authenticate: func(ctx context.Context, req hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
 				ids <- req.ClientID
 				return accept(ctx, req)
@@ -87,7 +87,7 @@ func TestOrderAcrossPaths(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		const senders, messages = 3, 600
-		r := start(t, config{Transport: transport, BackpressureLimit: 64 << 20})
+		r := start(t, config{Transport: transport, Limits: hearth.Limits{BackpressureLimit: 64 << 20}})
 		peers := []*peer{r.member("u"), r.member("u"), r.member("u")}
 		for _, p := range peers {
 			must(t, joinRoom(t.Context(), r, p.id, "r"))

@@ -61,7 +61,7 @@ func (p *peer) wantsNumbers(n int) {
 func TestBackpressure(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		r := start(t, config{Transport: transport, BackpressureLimit: 256 << 10})
+		r := start(t, config{Transport: transport, Limits: hearth.Limits{BackpressureLimit: 256 << 10}})
 		quick := r.member("quick")
 		w := r.slowPeer("slow")
 		slow := r.Local().Clients(hearth.ToUser("slow"))[0]
@@ -112,7 +112,7 @@ func TestCloseOnBackpressure(t *testing.T) {
 		}
 		gone := make(chan end, 10)
 		r := start(t, config{
-			Transport: transport, BackpressureLimit: 256 << 10, CloseOnBackpressure: true, CloseTimeout: time.Minute,
+			Transport: transport, Limits: hearth.Limits{BackpressureLimit: 256 << 10, CloseOnBackpressure: true}, Timeouts: hearth.Timeouts{Close: time.Minute},
 			Disconnected: func(_ context.Context, _ *client, code int, reason string) { gone <- end{code, reason} },
 		})
 		quick := r.member("quick")
@@ -147,7 +147,7 @@ func TestPacing(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		const messages, limit = 4000, 256 << 10
-		r := start(t, config{Transport: transport, BackpressureLimit: limit})
+		r := start(t, config{Transport: transport, Limits: hearth.Limits{BackpressureLimit: limit}})
 		quick := r.member("quick")
 		w := r.slowPeer("slow")
 		done := make(chan error, 1)
@@ -208,7 +208,7 @@ func TestWaitPendingTooLong(t *testing.T) {
 
 func TestWaitPendingEnds(t *testing.T) {
 	t.Parallel()
-	r := start(t, config{BackpressureLimit: 256 << 10})
+	r := start(t, config{Limits: hearth.Limits{BackpressureLimit: 256 << 10}})
 	quick := r.member("quick")
 	w := r.slowPeer("slow")
 	r.flood(quick, func(int) bool { return r.Stats().Dropped > 0 })
@@ -221,7 +221,7 @@ func TestWaitPendingEnds(t *testing.T) {
 // TestSendQueue: publishers that outrun the loops are told.
 func TestSendQueue(t *testing.T) {
 	t.Parallel()
-	r := start(t, config{Limits: hearth.Limits{SendQueue: 64 << 10}, BackpressureLimit: 64 << 20})
+	r := start(t, config{Limits: hearth.Limits{SendQueue: 64 << 10, BackpressureLimit: 64 << 20}})
 	p := r.member("u")
 	padding := repeat("x", 32<<10)
 	sent, full := 0, 0

@@ -23,7 +23,7 @@ func TestMessageRate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				r := startPiped(t, config{
-					Limits: hearth.Limits{MessageRate: 10}, HeartbeatInterval: hearth.Disabled, IdleTimeout: hearth.Disabled,
+					Limits: hearth.Limits{MessageRate: 10}, Timeouts: hearth.Timeouts{HeartbeatInterval: hearth.Disabled, Idle: hearth.Disabled},
 					Message: func(_ context.Context, c *client, m hearth.Message) error { return c.Send("echo", m.ID) },
 				})
 				other, p := r.member("other"), r.member("u")
@@ -70,9 +70,9 @@ func TestByteRate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				r := startPiped(t, config{
-					Compression: true, MaxPayload: payload, Limits: hearth.Limits{ByteRate: tt.rate},
-					HeartbeatInterval: hearth.Disabled, IdleTimeout: hearth.Disabled,
-					Message: func(_ context.Context, c *client, m hearth.Message) error { return c.Send("size", len(m.Data)) },
+					Compression: true, Limits: hearth.Limits{MaxPayload: payload, ByteRate: tt.rate},
+					Timeouts: hearth.Timeouts{HeartbeatInterval: hearth.Disabled, Idle: hearth.Disabled},
+					Message:  func(_ context.Context, c *client, m hearth.Message) error { return c.Send("size", len(m.Data)) },
 				})
 				w := r.squeezed()
 				p := newPeer(t, w)
@@ -106,8 +106,8 @@ func TestRateWhilePaused(t *testing.T) {
 		release := make(chan struct{})
 		var handled atomic.Int32
 		r := startPiped(t, config{
-			Limits:            hearth.Limits{MessageRate: 10, ClientQueue: 1024},
-			HeartbeatInterval: hearth.Disabled, IdleTimeout: hearth.Disabled,
+			Limits:   hearth.Limits{MessageRate: 10, ClientQueue: 1024},
+			Timeouts: hearth.Timeouts{HeartbeatInterval: hearth.Disabled, Idle: hearth.Disabled},
 			Message: func(context.Context, *client, hearth.Message) error {
 				<-release
 				handled.Add(1)

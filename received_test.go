@@ -76,7 +76,7 @@ func TestReceivedBeforeViolation(t *testing.T) {
 				type end struct{ handled, code int }
 				gone := make(chan end, 1)
 				r := start(t, config{
-					Transport: transport, Compression: true, MaxPayload: 1000,
+					Transport: transport, Compression: true, Limits: hearth.Limits{MaxPayload: 1000},
 					Message: func(_ context.Context, c *client, m hearth.Message) error {
 						handled.Add(1)
 						return c.Send("echo", m.ID)
@@ -128,7 +128,7 @@ func TestAnswersBeforeTooEager(t *testing.T) {
 			p.wantsError("Not authenticated")
 		}
 		p.wantsClose(1008, "Too many messages before authentication")
-		if s := r.Stats(); s.TooEager != 1 || s.MessagesIn != 17 {
+		if s := r.Stats(); s.PreAuthFlood != 1 || s.MessagesIn != 17 {
 			t.Errorf("stats: %+v", s)
 		}
 	})

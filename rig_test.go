@@ -85,8 +85,8 @@ func startPiped(t testing.TB, cfg config) *rig {
 // unhurried leaves clients on real sockets as much time to authenticate as a test has patience, unless cfg says how much: how
 // fast the machine is, is not what the tests are about. In a bubble of synctest time does not pass meanwhile.
 func unhurried(cfg config) config {
-	if cfg.AuthTimeout == 0 {
-		cfg.AuthTimeout = answer
+	if cfg.Timeouts.Auth == 0 {
+		cfg.Timeouts.Auth = answer
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -162,7 +162,7 @@ func (a *actor) configure(options []string) error {
 		case "no-validator":
 			a.cfg.ValidateRooms = nil
 		case "payload":
-			a.cfg.MaxPayload, a.cfg.Limits.UnauthenticatedPayload = n, n
+			a.cfg.Limits.MaxPayload, a.cfg.Limits.UnauthenticatedPayload = n, n
 		case "rooms":
 			a.cfg.DefaultRooms = strings.Split(value, ",")
 		case "no-rooms":

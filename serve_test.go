@@ -406,7 +406,7 @@ func TestServeCallbacks(t *testing.T) {
 		blocked, release := make(chan struct{}), make(chan struct{})
 		r := serve(t, config{
 			Transport: transport,
-			CheckOrigin: func(req *http.Request) bool {
+			Upgrade: hearth.Upgrade{CheckOrigin: func(req *http.Request) bool {
 				switch req.Header.Get("Origin") {
 				case "block":
 					close(blocked)
@@ -419,8 +419,7 @@ func TestServeCallbacks(t *testing.T) {
 					return false
 				}
 				return true
-			},
-			ClientAddr: func(req *http.Request) netip.Addr {
+			}, ClientAddr: func(req *http.Request) netip.Addr {
 				_ = srv.Load().Start(context.Background()) // it asks for the lock that handshakes hold
 				switch req.Header.Get("Origin") {
 				case "panic late":
@@ -429,7 +428,7 @@ func TestServeCallbacks(t *testing.T) {
 					runtime.Goexit()
 				}
 				return netip.MustParseAddr("10.1.2.3")
-			},
+			}},
 		}, nil)
 		srv.Store(r.server)
 		from := func(origin string) string {
@@ -466,11 +465,11 @@ func TestServeCallbackOutlived(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		asked, release := make(chan struct{}, 64), make(chan struct{})
-		r := serve(t, config{Transport: transport, Loops: 2, CloseTimeout: 100 * time.Millisecond, CheckOrigin: func(*http.Request) bool {
+		r := serve(t, config{Transport: transport, Loops: 2, Timeouts: hearth.Timeouts{Close: 100 * time.Millisecond}, Upgrade: hearth.Upgrade{CheckOrigin: func(*http.Request) bool {
 			asked <- struct{}{}
 			<-release
 			return true
-		}}, nil)
+		}}}, nil)
 		for range 10 {
 			conn, _ := r.tcp()
 			_, err := io.WriteString(conn, handshake)

@@ -30,10 +30,10 @@ func TestShutdownInCallback(t *testing.T) {
 		}
 		r = start(t, config{
 			Transport: transport,
-			CheckOrigin: func(req *http.Request) bool {
+			Upgrade: hearth.Upgrade{CheckOrigin: func(req *http.Request) bool {
 				shutdown(req.Context())
 				return true
-			},
+			}},
 			Authenticate: func(ctx context.Context, req hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
 				shutdown(ctx)
 				return accept(ctx, req)

@@ -198,8 +198,8 @@ func TestEncryptedStorm(t *testing.T) {
 				t.Run(fmt.Sprint(name, closeSlow), func(t *testing.T) {
 					t.Parallel()
 					encryptedStorm(t, config{
-						Transport: transport, Loops: 2, CloseTimeout: 200 * time.Millisecond, BackpressureLimit: 64 << 10,
-						Compression: true, CloseOnBackpressure: closeSlow, Encryption: hearth.EncryptionOptional, EncryptedBatchLimit: 3,
+						Transport: transport, Loops: 2, Timeouts: hearth.Timeouts{Close: 200 * time.Millisecond}, Limits: hearth.Limits{BackpressureLimit: 64 << 10, CloseOnBackpressure: closeSlow},
+						Compression: true, Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional, BatchLimit: 3},
 						Transform: transform, Message: exchange,
 					})
 				})

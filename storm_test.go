@@ -231,10 +231,8 @@ func TestStorm(t *testing.T) {
 			return nil
 		}
 		s.rig = start(t, config{
-			Transport: transport, Loops: 4, CloseTimeout: 200 * time.Millisecond, AuthTimeout: 100 * time.Millisecond,
-			HeartbeatInterval: 5 * time.Millisecond, HeartbeatTimeout: time.Minute, IdleTimeout: 10 * time.Second,
-			BackpressureLimit: 64 << 10, Compression: true,
-			Limits: hearth.Limits{MaxUnauthenticated: 20, MaxUnauthenticatedPerAddr: 15, MaxRooms: 6, ClientQueue: 2048, SendQueue: 1 << 20},
+			Transport: transport, Loops: 4, Timeouts: hearth.Timeouts{Close: 200 * time.Millisecond, Auth: 100 * time.Millisecond, HeartbeatInterval: 5 * time.Millisecond, Heartbeat: time.Minute, Idle: 10 * time.Second},
+			Limits: hearth.Limits{BackpressureLimit: 64 << 10, MaxUnauthenticated: 20, MaxUnauthenticatedPerAddr: 15, MaxRooms: 6, ClientQueue: 2048, SendQueue: 1 << 20}, Compression: true,
 			Authenticate: func(ctx context.Context, r hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
 				if r.Credentials.As != "witness" {
 					_ = act(nil)

@@ -107,7 +107,7 @@ func TestSlowAuthCallback(t *testing.T) {
 		r := startPiped(t, config{Authenticate: func(ctx context.Context, req hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
 			pass(15*time.Second - 1)
 			return accept(ctx, req)
-		}, HeartbeatTimeout: time.Hour})
+		}, Timeouts: hearth.Timeouts{Heartbeat: time.Hour}})
 		p := r.peer()
 		pass(5*time.Second - 1)
 		p.login("u")
@@ -120,7 +120,7 @@ func TestSlowAuthCallback(t *testing.T) {
 // TestDeadlines has many clients in different stages share the lobby's timer.
 func TestDeadlines(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r := startPiped(t, config{AuthTimeout: 2 * time.Second, Authenticate: func(ctx context.Context, req hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
+		r := startPiped(t, config{Timeouts: hearth.Timeouts{Auth: 2 * time.Second}, Authenticate: func(ctx context.Context, req hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
 			if req.Credentials.Do == "wait" {
 				<-ctx.Done()
 			}
@@ -179,7 +179,7 @@ func TestHeartbeat(t *testing.T) {
 		pass(4*time.Minute - time.Second)
 		must(t, r.client(beating).Send("hello", 1))
 		beating.wants(`{"event":"hello","data":1}`)
-		if s := r.Stats(); s.HeartbeatLost != 1 || s.IdleTimeouts != 0 || s.Clients != 1 {
+		if s := r.Stats(); s.HeartbeatTimeouts != 1 || s.IdleTimeouts != 0 || s.Clients != 1 {
 			t.Errorf("stats: %+v", s)
 		}
 	})
@@ -187,7 +187,7 @@ func TestHeartbeat(t *testing.T) {
 
 func TestHeartbeatDisabled(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r := startPiped(t, config{HeartbeatInterval: hearth.Disabled, IdleTimeout: hearth.Disabled})
+		r := startPiped(t, config{Timeouts: hearth.Timeouts{HeartbeatInterval: hearth.Disabled, Idle: hearth.Disabled}})
 		p := r.member("u")
 		p.mute.Store(true)
 		pass(24 * time.Hour)
@@ -203,7 +203,7 @@ func TestIdleTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		gone := make(chan int, 1)
 		r := startPiped(t, config{
-			HeartbeatInterval: hearth.Disabled, IdleTimeout: time.Minute,
+			Timeouts: hearth.Timeouts{HeartbeatInterval: hearth.Disabled, Idle: time.Minute},
 			Disconnected: func(_ context.Context, c *client, code int, _ string) {
 				if c.UserID() == "mute" {
 					gone <- code
@@ -238,7 +238,7 @@ func TestIdleTimeout(t *testing.T) {
 func TestPingInterval(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const idle = 2 * time.Second
-		r := startPiped(t, config{IdleTimeout: idle})
+		r := startPiped(t, config{Timeouts: hearth.Timeouts{Idle: idle}})
 		for _, phase := range []time.Duration{0, 3 * time.Millisecond, 124 * time.Millisecond, 777 * time.Millisecond} {
 			pass(phase)
 			p := r.member("u")
@@ -259,7 +259,7 @@ func TestPingInterval(t *testing.T) {
 // TestTrafficKeepsOff: whoever says something needs no ping.
 func TestTrafficNeedsNoPing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r := startPiped(t, config{IdleTimeout: time.Minute})
+		r := startPiped(t, config{Timeouts: hearth.Timeouts{Idle: time.Minute}})
 		p := r.member("u")
 		for range 100 {
 			pass(20 * time.Second)
@@ -295,7 +295,7 @@ func TestBlockedCallback(t *testing.T) {
 		pass(80 * time.Second)
 		must(t, r.client(p).Send("hello", 1))
 		p.wants(`{"event":"hello","data":1}`)
-		if s := r.Stats(); s.IdleTimeouts+s.HeartbeatLost != 0 || s.MessagesIn != 42 {
+		if s := r.Stats(); s.IdleTimeouts+s.HeartbeatTimeouts != 0 || s.MessagesIn != 42 {
 			t.Errorf("stats: %+v", s)
 		}
 	})
@@ -423,7 +423,7 @@ func TestShutdownWithStuckTransformer(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				release, ended := make(chan struct{}), make(chan struct{})
 				r := startPiped(t, config{
-					Encryption: hearth.EncryptionOptional,
+					Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional},
 					Handshake: func(context.Context, hearth.HandshakeRequest[profile]) (*seal.Keys, error) {
 						return &seal.Keys{}, nil
 					},

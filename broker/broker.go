@@ -184,7 +184,7 @@ func (s *State) UnmarshalText(text []byte) error {
 
 // Health is how a broker is, and what it has done since it was made.
 type Health struct {
-	State State
+	State State     // how the broker is now
 	Since time.Time // when State became so; zero while it never changed
 	Err   error     // the last thing that went wrong, nil if nothing did; stays after recovery
 

@@ -91,11 +91,11 @@ func appendTime(dst []byte, t time.Time) []byte {
 
 // A Resync is what a client may have missed: messages that other nodes sent between two moments.
 type Resync struct {
-	Rooms        []string // of the client's, in their order on the wire
-	Broadcast    bool     // those to everyone, too
-	User         bool     // those to its user, too
-	Client       bool     // those to the client itself, too, its own room included
-	Since, Until time.Time
+	Rooms        []string  // of the client's, in their order on the wire
+	Broadcast    bool      // those to everyone, too
+	User         bool      // those to its user, too
+	Client       bool      // those to the client itself, too, its own room included
+	Since, Until time.Time // when the messages were sent that may be missing
 }
 
 // AppendResync appends the event that tells a client of r. Since is rounded down to the millisecond, Until up.

@@ -54,9 +54,9 @@ type Missed struct {
 
 // A Call is what a node asks of all.
 type Call struct {
-	Event  string // one of the calls above; not part of the data
-	ID     uint64 // the asking node's own number for it
-	Type   MessageType
+	Event  string        // one of the calls above; not part of the data
+	ID     uint64        // the asking node's own number for it
+	Type   MessageType   // of the target
 	Target string        // empty for TypeBroadcast
 	Within time.Duration // how long the answer is waited for, to the millisecond
 

@@ -117,9 +117,11 @@ func (s Salt) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Keys are what a server and a client have agreed on for one connection (docs/protocol.md §10).
 type Keys struct {
-	// ServerPublicKey and Salt go to the client in `connected`, in standard base64 (PublicKey.String, Salt.String).
+	// ServerPublicKey goes to the client in `connected`, in standard base64: PublicKey.String.
 	ServerPublicKey string
-	Salt            string
+
+	// Salt goes to the client in `connected`, in standard base64: Salt.String.
+	Salt string
 
 	// Cipher seals what the server sends to the client, and opens what the client sends encrypted. Nil: the application
 	// encrypts by itself (Config.Transform of package hearth), and encrypted messages of the client are dropped.

@@ -52,7 +52,7 @@ func serve(ctx context.Context, o options) error {
 	b := &bench{}
 	config := b.config(o.loops)
 	if o.encryption {
-		config.Encryption = hearth.EncryptionOptional
+		config.Encryption.Mode = hearth.EncryptionOptional
 	}
 	if o.redisURL != "" {
 		var err error
@@ -133,9 +133,9 @@ type bench struct {
 
 func (b *bench) config(loops int) hearth.Config[struct{}, struct{}] {
 	return hearth.Config[struct{}, struct{}]{
-		Identifier: "bench",
-		Loops:      loops,
-		Origins:    []string{"*"},
+		Name:    "bench",
+		Loops:   loops,
+		Upgrade: hearth.Upgrade{Origins: []string{"*"}},
 		// The load comes from six addresses, as fast as it can: the limits that keep one address from filling a real
 		// server have to let it through. They are raised, not off, so what they cost is still paid.
 		Limits: hearth.Limits{MaxConnections: most, MaxUnauthenticated: most, MaxUnauthenticatedPerAddr: most},

@@ -28,8 +28,10 @@ type Config struct {
 	// Sentinel says that Addrs are Sentinels, which know the master, when its MasterSet is set.
 	Sentinel Sentinel
 
-	// Username and Password are for Redis; the master's, not the Sentinels'.
+	// Username is that of the ACL user at Redis; at the masters, not the Sentinels. Default: the default user.
 	Username string
+
+	// Password is the password at Redis. Default: none.
 	Password string `json:"-"`
 
 	// DB is the database to select. Pub/Sub knows no databases: whoever shares the server shares the channels.
@@ -104,13 +106,18 @@ type Sentinel struct {
 	// MasterSet is the name by which they know the master.
 	MasterSet string
 
-	// Username and Password are for the Sentinels themselves, where they want any.
+	// Username is that of the ACL user at the Sentinels. Default: the default user.
 	Username string
+
+	// Password is the password at the Sentinels. Default: none.
 	Password string `json:"-"`
 }
 
-// A Bound is what a queue holds at most: as many messages, and bytes of them. An empty queue takes one of any size.
-type Bound struct{ Messages, Bytes int }
+// A Bound is what a queue holds at most. An empty queue takes one message of any size.
+type Bound struct {
+	Messages int // how many messages
+	Bytes    int // how many bytes of them
+}
 
 func (b Bound) withDefaults() Bound {
 	return Bound{Messages: cmp.Or(b.Messages, 1<<16), Bytes: cmp.Or(b.Bytes, 64<<20)}

@@ -38,7 +38,7 @@ type chat struct {
 func newChat(log *slog.Logger) (*chat, error) {
 	c := &chat{}
 	srv, err := hearth.New(hearth.Config[login, person]{
-		Identifier:    "chat",
+		Name:          "chat",
 		DefaultRooms:  []string{"lobby"},
 		Logger:        log,
 		Authenticate:  c.authenticate,

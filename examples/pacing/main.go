@@ -1,6 +1,6 @@
 // Command pacing sends a client more than fits into any buffer, and loses nothing.
 //
-// Sends never block: what a client does not take waits for it, up to Config.BackpressureLimit, and past that messages
+// Sends never block: what a client does not take waits for it, up to Limits.BackpressureLimit, and past that messages
 // are dropped. That is right for news, of which the next is worth more than the last. For an export, a replay or a
 // file it is wrong, and the sender has to keep pace with the client: WaitPending blocks until the client has taken
 // what was sent to it.
@@ -52,7 +52,7 @@ func main() {
 func newServer() (*server, error) {
 	var srv *server
 	srv, err := hearth.New(hearth.Config[nothing, nothing]{
-		BackpressureLimit: backpressure,
+		Limits: hearth.Limits{BackpressureLimit: backpressure},
 		Authenticate: func(context.Context, hearth.AuthRequest[nothing]) (hearth.Identity[nothing], error) {
 			return hearth.Identity[nothing]{}, nil
 		},

@@ -67,7 +67,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	demo := newDemo(slog.New(s.logs))
 	hc := hearthConfig(cfg, log, demo)
 	var err error
-	if hc.CheckOrigin, err = checkOrigin(cfg.Origins, demo.log); err != nil {
+	if hc.Upgrade.CheckOrigin, err = checkOrigin(cfg.Origins, demo.log); err != nil {
 		return nil, fmt.Errorf("configure the origins: %w", err)
 	}
 	if s.redis != nil {
@@ -103,37 +103,18 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 		encryption = hearth.EncryptionOff
 	}
 	hc := hearth.Config[credentials, *visitor]{
-		Identifier:        c.Name,
-		Path:              c.Path,
-		DefaultRooms:      c.DefaultRooms,
-		Resync:            c.Resync,
-		AuthTimeout:       c.AuthTimeout,
-		HeartbeatInterval: zeroIs(hearth.Disabled, c.HeartbeatInterval),
-		HeartbeatTimeout:  c.HeartbeatTimeout,
-		IdleTimeout:       zeroIs(hearth.Disabled, c.IdleTimeout),
-		CloseTimeout:      c.CloseTimeout,
+		Name:         c.Name,
+		Path:         c.Path,
+		DefaultRooms: c.DefaultRooms,
+		Resync:       c.Resync,
+		Timeouts:     hearth.Timeouts{Auth: c.AuthTimeout, HeartbeatInterval: zeroIs(hearth.Disabled, c.HeartbeatInterval), Heartbeat: c.HeartbeatTimeout, Idle: zeroIs(hearth.Disabled, c.IdleTimeout), Close: c.CloseTimeout},
 
-		MaxPayload:          c.MaxPayload,
-		BackpressureLimit:   c.BackpressureLimit,
-		CloseOnBackpressure: c.CloseOnBackpressure,
-		Compression:         c.Compression,
-		Encryption:          encryption,
-		Loops:               c.Loops,
-		Transport:           transport,
-		Limits: hearth.Limits{
-			MaxConnections:            zeroIs(hearth.Unlimited, c.MaxConnections),
-			MaxUnauthenticated:        zeroIs(hearth.Unlimited, c.MaxUnauthenticated),
-			MaxUnauthenticatedPerAddr: zeroIs(hearth.Unlimited, c.MaxUnauthenticatedPerAddr),
-			UnauthenticatedMessages:   c.UnauthenticatedMessages,
-			UnauthenticatedPayload:    min(c.UnauthenticatedPayload, c.MaxPayload),
-			MaxRooms:                  zeroIs(hearth.Unlimited, c.MaxRooms),
-			RoomNames:                 zeroIs(hearth.Unlimited, c.RoomNames),
-			ClientQueue:               c.ClientQueue,
-			SendQueue:                 c.SendQueue,
-			MessageRate:               c.MessageRate,
-			ByteRate:                  c.ByteRate,
-		},
-		Logger: log,
+		Limits:      hearth.Limits{MaxPayload: c.MaxPayload, BackpressureLimit: c.BackpressureLimit, CloseOnBackpressure: c.CloseOnBackpressure, MaxConnections: zeroIs(hearth.Unlimited, c.MaxConnections), MaxUnauthenticated: zeroIs(hearth.Unlimited, c.MaxUnauthenticated), MaxUnauthenticatedPerAddr: zeroIs(hearth.Unlimited, c.MaxUnauthenticatedPerAddr), UnauthenticatedMessages: c.UnauthenticatedMessages, UnauthenticatedPayload: min(c.UnauthenticatedPayload, c.MaxPayload), MaxRooms: zeroIs(hearth.Unlimited, c.MaxRooms), RoomNames: zeroIs(hearth.Unlimited, c.RoomNames), ClientQueue: c.ClientQueue, SendQueue: c.SendQueue, MessageRate: c.MessageRate, ByteRate: c.ByteRate},
+		Compression: c.Compression,
+		Encryption:  hearth.Encryption{Mode: encryption},
+		Loops:       c.Loops,
+		Transport:   transport,
+		Logger:      log,
 
 		Authenticate:  d.authenticate,
 		ValidateRooms: d.validateRooms,
@@ -142,7 +123,7 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 		Message:       d.message,
 	}
 	if len(c.TrustedProxies) > 0 {
-		hc.ClientAddr = forwardedFor(c.TrustedProxies, d.log)
+		hc.Upgrade.ClientAddr = forwardedFor(c.TrustedProxies, d.log)
 	}
 	return hc
 }

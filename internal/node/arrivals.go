@@ -18,11 +18,11 @@ type arrivals[T any] struct {
 
 // perAddr is how many connections of one address may wait for a request. A few more than its clients: a small limit of those
 // must not keep them from connecting at the same time.
-func perAddr(l session.LobbyConfig) int {
-	if l.PerAddr <= 0 {
+func perAddr(l session.Limits) int {
+	if l.MaxUnauthenticatedPerAddr <= 0 {
 		return 0
 	}
-	return l.PerAddr + 16
+	return l.MaxUnauthenticatedPerAddr + 16
 }
 
 // An arrival is a place in arrivals.

@@ -39,12 +39,12 @@ func newIdle(t interface {
 }) *Node {
 	n, err := New(Config{
 		Path: "/ws", Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler),
-		CheckOrigin:  func(*http.Request) bool { return true },
-		DefaultRooms: protocol.DefaultRooms(), Limits: session.Limits{UnauthenticatedPayload: 1024, UnauthenticatedCount: 16},
+		Upgrade:      Upgrade{CheckOrigin: func(*http.Request) bool { return true }},
+		DefaultRooms: protocol.DefaultRooms(), Limits: session.Limits{UnauthenticatedPayload: 1024, UnauthenticatedMessages: 16},
 		Calls: session.Callbacks{Authenticate: func(context.Context, *session.Session, []byte) (session.Identity, error) {
 			return session.Identity{User: "u"}, nil
 		}},
-		Lobby: session.LobbyConfig{Timeout: time.Hour},
+		Timeouts: session.Timeouts{Auth: time.Hour},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -29,7 +28,7 @@ func (n *Node) engineListens(ln net.Listener) bool {
 
 func (n *Node) serveEngine(ln *net.TCPListener, srv *http.Server) error {
 	rest := &handover{addr: ln.Addr(), conns: make(chan net.Conn, handoverQueue), done: make(chan struct{})}
-	h := &heads{n: n, rest: rest, waiting: arrivals[*head]{max: n.cfg.Lobby.Max, perAddr: perAddr(n.cfg.Lobby)}}
+	h := &heads{n: n, rest: rest, waiting: arrivals[*head]{max: n.cfg.Limits.MaxUnauthenticated, perAddr: perAddr(n.cfg.Limits)}}
 	defer h.close()
 	engine := n.carriers[0].Transport.(*epoll.Transport)
 	stop, err := engine.Listen(ln, h.open)
@@ -180,7 +179,7 @@ type question struct {
 	r        *http.Request
 	end      int // of the request, in what has been read
 	accepted ws.Accepted
-	seen     netip.Addr // what ClientAddr made of it
+	answers  answers // of the application
 }
 
 // question reads the request that ends at end; ok says that it is a handshake in order.
@@ -222,7 +221,7 @@ func (x *head) ask(q question) {
 			x.conn.Do(func() { x.answered(q, ok) })
 		}()
 		var err error
-		q.seen, err = n.consult(q.r, &q.accepted)
+		q.answers, err = n.consult(q.r, &q.accepted)
 		ok = err == nil
 	}()
 }
@@ -238,7 +237,7 @@ func (x *head) answered(q question, ok bool) {
 // upgrade makes the connection a session, if there is still room for one.
 func (x *head) upgrade(q question, read []byte, now clock.Instant) bool {
 	n, early := x.heads.n, read[q.end:]
-	if !n.asks(q.accepted) && !n.cfg.CheckOrigin(q.r) {
+	if !n.asks(q.accepted) && !n.cfg.Upgrade.CheckOrigin(q.r) {
 		return false
 	}
 	n.mu.RLock()
@@ -246,7 +245,7 @@ func (x *head) upgrade(q question, read []byte, now clock.Instant) bool {
 	if n.phase != running || !n.reserve() {
 		return false
 	}
-	s := n.open(x.conn, n.carriers[0], seenAs(q.seen, x.conn.RemoteAddr()), q.accepted, nil)
+	s := n.open(x.conn, n.carriers[0], x.conn.RemoteAddr(), q.answers, q.accepted, nil)
 	x.conn.SetHandler(s)
 	if len(early) > 0 {
 		s.Data(early, now)

@@ -49,7 +49,7 @@ func (d *detached) Close() error { d.caller.Abort(); return nil }
 func newHeads(t *testing.T, limit int) *heads {
 	n, err := New(Config{
 		Path: "/ws", Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler),
-		CheckOrigin: func(*http.Request) bool { return true },
+		Upgrade: Upgrade{CheckOrigin: func(*http.Request) bool { return true }},
 	})
 	if err != nil {
 		t.Fatal(err)

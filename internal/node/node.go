@@ -37,42 +37,33 @@ const (
 	NetConn Transport = "netconn" // netconn for all
 )
 
-// Config is what a Node is made with: complete and valid, defaults are the caller's.
+// Config is what a Node is made with: complete and valid, defaults are the caller's. Where a setting has the name of one
+// of hearth.Config, it means the same, except that 0 lifts a limit and switches off a timeout.
 type Config struct {
-	Name           string // in logs, and for other nodes
-	Path           string
-	Transport      Transport
-	Loops          int
-	Backpressure   int
-	CloseTimeout   time.Duration
-	Compression    bool
-	CheckOrigin    func(*http.Request) bool
-	OriginMayBlock bool                                                               // CheckOrigin is the application's, not one that is known to be quick
-	ClientAddr     func(*http.Request) netip.Addr                                     // nil: the socket's peer
-	Subprotocol    func(r *http.Request, offered []string) (selected string, ok bool) // nil: the first offered
-	MaxConnections int                                                                // 0: no bound
-	MaxRooms       int
-	RoomNames      int
-	SendQueue      int
-	Lobby          session.LobbyConfig
-	Limits         session.Limits
-
-	HeartbeatInterval time.Duration // 0: no heartbeat
-	HeartbeatTimeout  time.Duration
-	IdleTimeout       time.Duration // 0: no pings
-
+	Name         string
+	Path         string
 	DefaultRooms []string
-	CloseSlow    bool
+	Timeouts     session.Timeouts
+	Limits       session.Limits
+	Upgrade      Upgrade
+	Compression  bool
+	Encryption   session.Encryption
+	Transport    Transport
+	Loops        int
+	Broker       broker.Broker // nil: this node is alone
+	Resync       bool
+	BrokerLost   func(context.Context, broker.Loss) // nil: none
+	Log          *slog.Logger
+	Calls        session.Callbacks
+}
 
-	EncryptionRequired bool
-	EncryptedOnly      bool
-	EncryptedBatch     int
-
-	Calls      session.Callbacks
-	Broker     broker.Broker                      // nil: there is this node only
-	BrokerLost func(context.Context, broker.Loss) // nil: nobody asks
-	Resync     bool                               // tell clients of what they may have missed
-	Log        *slog.Logger
+// Upgrade decides about opening handshakes. All but CheckOrigin may be nil.
+type Upgrade struct {
+	CheckOrigin         func(*http.Request) bool
+	CheckOriginMayBlock bool // it is the application's
+	ClientAddr          func(*http.Request) netip.Addr
+	Subprotocol         func(r *http.Request, offered []string) (selected string, ok bool)
+	FromRequest         func(*http.Request) (any, error)
 }
 
 // Errors of the life cycle.
@@ -141,19 +132,24 @@ func New(cfg Config) (*Node, error) {
 	logs := ratelog.NewHandler(cfg.Log.Handler())
 	cfg.Log = slog.New(logs)
 	clk := clock.New()
-	cfg.Lobby.Clock = clk
+	lobby := session.NewLobby(session.LobbyConfig{
+		AuthTimeout: cfg.Timeouts.Auth, MaxUnauthenticated: cfg.Limits.MaxUnauthenticated,
+		MaxUnauthenticatedPerAddr: cfg.Limits.MaxUnauthenticatedPerAddr, Clock: clk,
+	})
 	n := &Node{cfg: cfg, id: uuid.NewString(), made: time.Now(), ended: make(chan struct{}), logs: logs}
 	if cfg.Transport != NetConn && epoll.Supported {
 		n.loops = cfg.Loops
 	}
-	n.hub = hub.New(hub.Config{Lanes: n.loops + 1, Wake: n.wake, Backlogged: n.backlogged, MaxRooms: cfg.MaxRooms, RoomNames: cfg.RoomNames, Queue: cfg.SendQueue,
-		Backpressure: cfg.Backpressure, BatchLimit: cfg.EncryptedBatch})
+	n.hub = hub.New(hub.Config{
+		Lanes: n.loops + 1, Wake: n.wake, Backlogged: n.backlogged, MaxRooms: cfg.Limits.MaxRooms, RoomNames: cfg.Limits.RoomNames,
+		Queue: cfg.Limits.SendQueue, Backpressure: cfg.Limits.BackpressureLimit, BatchLimit: cfg.Encryption.BatchLimit,
+	})
 	base, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	n.env = &session.Env{
-		Base: base, Hub: n.hub, Pool: &session.Pool{}, Lobby: session.NewLobby(cfg.Lobby), Calls: cfg.Calls,
-		Clock: clk, Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, DefaultRooms: cfg.DefaultRooms, CloseSlow: cfg.CloseSlow,
-		CloseTimeout: cfg.CloseTimeout, EncryptionRequired: cfg.EncryptionRequired, EncryptedOnly: cfg.EncryptedOnly,
+		Base: base, Hub: n.hub, Pool: &session.Pool{}, Lobby: lobby, Calls: cfg.Calls,
+		Clock: clk, Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, Timeouts: cfg.Timeouts, Encryption: cfg.Encryption,
+		DefaultRooms: cfg.DefaultRooms,
 	}
 	if cfg.Broker != nil {
 		n.env.Interest = &interest{broker: cfg.Broker, log: cfg.Log}
@@ -202,7 +198,7 @@ func (n *Node) closeTransports() error {
 }
 
 func (n *Node) transportConfig(loops, base int) transport.Config {
-	cfg := transport.Config{Loops: loops, Backpressure: n.cfg.Backpressure, CloseTimeout: n.cfg.CloseTimeout, Clock: n.env.Clock}
+	cfg := transport.Config{Loops: loops, Backpressure: n.cfg.Limits.BackpressureLimit, CloseTimeout: n.cfg.Timeouts.Close, Clock: n.env.Clock}
 	if base == n.loops { // netconn reads on other goroutines than its loop: there is nothing to lend
 		cfg.Tick = func(loop int) bool { return n.hub.Lane(base + loop).Tick() }
 		return cfg

@@ -147,7 +147,7 @@ func (n *Node) sendPatiently(ctx context.Context, s *session.Session, msg *ws.Me
 		if !errors.Is(err, hub.ErrQueueFull) {
 			return err
 		}
-		limit := max(n.cfg.SendQueue/2, n.cfg.Backpressure)
+		limit := max(n.cfg.Limits.SendQueue/2, n.cfg.Limits.BackpressureLimit)
 		if err := n.hub.WaitPending(ctx, hub.Target{Kind: hub.Client, Name: s.ID()}, limit); err != nil {
 			return err
 		}

@@ -23,12 +23,12 @@ func TestResyncIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n, err := New(Config{
-			Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler), Resync: true, SendQueue: 64 << 10,
-			Limits: session.Limits{UnauthenticatedPayload: 1024, UnauthenticatedCount: 16},
+			Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler), Resync: true,
+			Limits: session.Limits{UnauthenticatedPayload: 1024, UnauthenticatedMessages: 16, SendQueue: 64 << 10},
 			Calls: session.Callbacks{Authenticate: func(context.Context, *session.Session, []byte) (session.Identity, error) {
 				return session.Identity{User: "u"}, nil
 			}},
-			Lobby: session.LobbyConfig{Timeout: time.Hour},
+			Timeouts: session.Timeouts{Auth: time.Hour},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -45,7 +45,7 @@ func (n *Node) Serve(ln net.Listener, h http.Handler) error {
 			}
 		}),
 		ReadHeaderTimeout: headTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: headMax,
-		ConnState: newIdleConns(perAddr(n.cfg.Lobby)).changed,
+		ConnState: newIdleConns(perAddr(n.cfg.Limits)).changed,
 		ErrorLog:  slog.NewLogLogger(n.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	if !n.servers.add(srv) {

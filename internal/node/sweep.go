@@ -27,9 +27,9 @@ func (n *Node) sweep() {
 		}
 		clear(members)
 	}
-	heartbeat, stop := every(n.cfg.HeartbeatInterval)
+	heartbeat, stop := every(n.cfg.Timeouts.HeartbeatInterval)
 	defer stop()
-	idle, stop := every(n.cfg.IdleTimeout / idleSweeps)
+	idle, stop := every(n.cfg.Timeouts.Idle / idleSweeps)
 	defer stop()
 	for {
 		select {
@@ -54,8 +54,8 @@ func every(d time.Duration) (<-chan time.Time, func()) {
 // checkHeartbeat closes a client that has sent no message for too long (protocol §8).
 func (n *Node) checkHeartbeat(s *session.Session, now clock.Instant) {
 	s.Backpressured() // notices that it has caught up
-	if s.Inactive(now) > n.cfg.HeartbeatTimeout {
-		s.CloseFor(&n.env.Stats.HeartbeatLost, protocol.CloseHeartbeatTimeout, protocol.ReasonHeartbeatTimeout)
+	if s.Inactive(now) > n.cfg.Timeouts.Heartbeat {
+		s.CloseFor(&n.env.Stats.HeartbeatTimeouts, protocol.CloseHeartbeatTimeout, protocol.ReasonHeartbeatTimeout)
 	}
 }
 
@@ -63,16 +63,16 @@ func (n *Node) checkHeartbeat(s *session.Session, now clock.Instant) {
 // quarters. It cuts a client that has not even answered pings: it is not there any more, and would not read a close frame.
 func (n *Node) checkIdle(s *session.Session, now clock.Instant) {
 	silent := s.Silent(now)
-	if silent >= n.cfg.IdleTimeout {
+	if silent >= n.cfg.Timeouts.Idle {
 		n.env.Stats.IdleTimeouts.Add(1)
 		s.Abort()
 		return
 	}
-	next := silent + n.cfg.IdleTimeout/idleSweeps
+	next := silent + n.cfg.Timeouts.Idle/idleSweeps
 	switch {
-	case next > n.cfg.IdleTimeout*3/4:
+	case next > n.cfg.Timeouts.Idle*3/4:
 		s.Pings(2)
-	case next > n.cfg.IdleTimeout/2:
+	case next > n.cfg.Timeouts.Idle/2:
 		s.Pings(1)
 	default:
 		s.Pings(0)

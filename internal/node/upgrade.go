@@ -20,7 +20,7 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if n.hold() {
 		defer n.env.Running.Done()
 	}
-	accepted, seen, err := n.admit(r)
+	accepted, answers, err := n.admit(r)
 	if err != nil {
 		n.env.Stats.Refused.Add(1)
 		if r.ContentLength != 0 { // net/http would wait for the whole body before it answers
@@ -42,7 +42,7 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if k := rw.Reader.Buffered(); k > 0 {
 		early, _ = rw.Reader.Peek(k) // bytes that the client sent right behind its request
 	}
-	if err := n.takeOver(nc, early, accepted, seen, w.Header()); err != nil {
+	if err := n.takeOver(nc, early, accepted, answers, w.Header()); err != nil {
 		n.release()
 		n.env.Stats.Refused.Add(1)
 		n.cfg.Log.Debug("connection lost in its handshake", "error", err)
@@ -63,10 +63,10 @@ func refusal(err error) *ws.HandshakeError {
 func (n *Node) logRefusal(r *http.Request, h *ws.HandshakeError) {
 	const message = "handshake refused: "
 	switch {
-	case h.Status == http.StatusForbidden && !n.cfg.OriginMayBlock:
-		n.cfg.Log.Warn(message+h.Message, "setting", "Config.Origins", "origin", clip(r.Header.Get("Origin")), "host", clip(r.Host), "address", r.RemoteAddr)
+	case h.Status == http.StatusForbidden && !n.cfg.Upgrade.CheckOriginMayBlock:
+		n.cfg.Log.Warn(message+h.Message, "setting", "Config.Upgrade.Origins", "origin", clip(r.Header.Get("Origin")), "host", clip(r.Host), "address", r.RemoteAddr)
 	case h.Message == tooManyConnections:
-		n.cfg.Log.Warn(message+h.Message, "setting", "Limits.MaxConnections", "limit", n.cfg.MaxConnections, "address", r.RemoteAddr)
+		n.cfg.Log.Warn(message+h.Message, "setting", "Limits.MaxConnections", "limit", n.cfg.Limits.MaxConnections, "address", r.RemoteAddr)
 	case h.Status == http.StatusNotFound:
 		n.cfg.Log.Info(message+h.Message, "setting", "Config.Path", "path", clip(r.URL.Path), "address", r.RemoteAddr)
 	default: // the client is wrong, or the application has refused it
@@ -86,45 +86,69 @@ func clip(s string) string {
 const tooManyConnections = "too many connections"
 
 // admit decides whether a request becomes a WebSocket, and reserves a place among the connections. A caller that then opens
-// no session must release it. seen is the result of ClientAddr.
-func (n *Node) admit(r *http.Request) (accepted ws.Accepted, seen netip.Addr, err error) {
+// no session must release it.
+func (n *Node) admit(r *http.Request) (accepted ws.Accepted, a answers, err error) {
 	if accepted, err = n.acceptable(r); err != nil {
-		return accepted, seen, err
+		return accepted, a, err
 	}
-	if seen, err = n.consult(r, &accepted); err != nil {
-		return accepted, seen, err
+	if a, err = n.consult(r, &accepted); err != nil {
+		return accepted, a, err
 	}
 	if !n.reserve() {
-		return accepted, seen, unavailable(tooManyConnections)
+		return accepted, a, unavailable(tooManyConnections)
 	}
-	return accepted, seen, nil
+	return accepted, a, nil
+}
+
+// answers are what the application's callbacks returned for a request.
+type answers struct {
+	addr        netip.Addr // of ClientAddr; the zero Addr is the socket's peer
+	fromRequest any
 }
 
 // consult asks the application's callbacks about a request that is a handshake. They may block.
-func (n *Node) consult(r *http.Request, a *ws.Accepted) (seen netip.Addr, err error) {
+func (n *Node) consult(r *http.Request, a *ws.Accepted) (answers answers, err error) {
 	err = callback.Call(func() (err error) {
-		if !n.cfg.CheckOrigin(r) {
+		if !n.cfg.Upgrade.CheckOrigin(r) {
 			return &ws.HandshakeError{Status: http.StatusForbidden, Message: "origin not allowed"}
 		}
-		if n.cfg.Subprotocol != nil && len(a.Offered) > 0 {
+		if n.cfg.Upgrade.Subprotocol != nil && len(a.Offered) > 0 {
 			if a.Protocol, err = n.selectProtocol(r, a.Offered); err != nil {
 				return err
 			}
 		}
-		seen = n.seen(r)
-		return nil
+		answers.addr = n.seen(r)
+		answers.fromRequest, err = n.fromRequest(r)
+		return err
 	})
-	return seen, err
+	return answers, err
+}
+
+// fromRequest takes what the application needs from the request.
+func (n *Node) fromRequest(r *http.Request) (any, error) {
+	if n.cfg.Upgrade.FromRequest == nil {
+		return nil, nil
+	}
+	value, err := n.cfg.Upgrade.FromRequest(r)
+	switch {
+	case err == nil:
+		return value, nil
+	case errors.Is(err, session.ErrRejected):
+		return nil, &ws.HandshakeError{Status: http.StatusUnauthorized, Message: "not authorized"}
+	}
+	n.env.Stats.CallbackErrors.Add(1)
+	n.cfg.Log.Error("FromRequest callback failed", "error", err, "address", r.RemoteAddr)
+	return nil, err
 }
 
 // selectProtocol asks the application which of the subprotocols to use.
 func (n *Node) selectProtocol(r *http.Request, offered []string) (string, error) {
-	selected, ok := n.cfg.Subprotocol(r, slices.Clone(offered))
+	selected, ok := n.cfg.Upgrade.Subprotocol(r, slices.Clone(offered))
 	if !ok {
 		return "", &ws.HandshakeError{Status: http.StatusBadRequest, Message: "no acceptable subprotocol offered"}
 	}
 	if selected != "" && !slices.Contains(offered, selected) {
-		n.cfg.Log.Error("Config.Subprotocol selected what the client did not offer", "selected", selected, "offered", len(offered))
+		n.cfg.Log.Error("Config.Upgrade.Subprotocol selected what the client did not offer", "selected", selected, "offered", len(offered))
 		return "", errSelected
 	}
 	return selected, nil
@@ -147,14 +171,14 @@ func (n *Node) acceptable(r *http.Request) (ws.Accepted, error) {
 
 // asks reports whether a handshake depends on the application's callbacks, which may block.
 func (n *Node) asks(a ws.Accepted) bool {
-	return n.cfg.OriginMayBlock || n.cfg.ClientAddr != nil || n.cfg.Subprotocol != nil && len(a.Offered) > 0
+	return n.cfg.Upgrade.CheckOriginMayBlock || n.cfg.Upgrade.ClientAddr != nil || n.cfg.Upgrade.FromRequest != nil || n.cfg.Upgrade.Subprotocol != nil && len(a.Offered) > 0
 }
 
 // reserve takes a place among the connections, which the session's end gives back; before there is one, release does. When
 // all places are taken, a client that has not sent `authenticate` gives up its own. Until its socket is closed there is one
 // connection too many.
 func (n *Node) reserve() bool {
-	limit := int64(n.cfg.MaxConnections)
+	limit := int64(n.cfg.Limits.MaxConnections)
 	count := n.env.Stats.Connections.Add(1)
 	if limit > 0 && count > limit && !n.env.Lobby.MakeRoom(int(count-limit)) {
 		n.release()
@@ -173,7 +197,7 @@ func unavailable(why string) error {
 
 // takeOver gives the connection to a transport, whose loop answers the handshake, with header in the answer. On error nc
 // stays the caller's.
-func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, seen netip.Addr, header http.Header) error {
+func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, a answers, header http.Header) error {
 	if b, ok := nc.(*begun); ok { // an event loop takes it back, but not in its wrapping
 		nc, early = b.Conn, slices.Concat(early, b.read)
 	}
@@ -186,33 +210,33 @@ func (n *Node) takeOver(nc net.Conn, early []byte, accepted ws.Accepted, seen ne
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		peer = a.AddrPort()
 	}
-	remote := seenAs(seen, peer)
 	err := transport.ErrUnsupported
 	for i := 0; i < len(n.carriers) && errors.Is(err, transport.ErrUnsupported); i++ {
 		c := n.carriers[i]
 		err = c.Adopt(nc, early, func(conn transport.Conn) transport.Handler {
-			return n.open(conn, c, remote, accepted, header)
+			return n.open(conn, c, peer, a, accepted, header)
 		})
 	}
 	return err
 }
 
 // open makes the session of a connection of c, and answers its handshake.
-func (n *Node) open(conn transport.Conn, c carrier, remote netip.AddrPort, a ws.Accepted, header http.Header) *session.Session {
+func (n *Node) open(conn transport.Conn, c carrier, peer netip.AddrPort, a answers, accepted ws.Accepted, header http.Header) *session.Session {
 	return session.Open(n.env, session.Opening{
 		Conn: conn, Lane: n.hub.Lane(c.base + conn.Loop()), Looped: c.base < n.loops,
-		ID: n.ids.next(), Remote: remote, Deflate: a.Deflate,
-		Protocol: strings.Clone(a.Protocol), // not the whole header
-		Answer:   ws.AppendResponse(nil, a, header),
+		ID: n.ids.next(), Remote: seenAs(a.addr, peer), Deflate: accepted.Deflate,
+		Protocol:    strings.Clone(accepted.Protocol), // not the whole header
+		FromRequest: a.fromRequest,
+		Answer:      ws.AppendResponse(nil, accepted, header),
 	})
 }
 
 // seen is what the application makes of the request's address; the zero Addr is nothing.
 func (n *Node) seen(r *http.Request) netip.Addr {
-	if n.cfg.ClientAddr == nil {
+	if n.cfg.Upgrade.ClientAddr == nil {
 		return netip.Addr{}
 	}
-	return n.cfg.ClientAddr(r).Unmap()
+	return n.cfg.Upgrade.ClientAddr(r).Unmap()
 }
 
 // seenAs is the client's address: the socket's peer, unless the application has seen another.

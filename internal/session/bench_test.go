@@ -40,8 +40,8 @@ func BenchmarkEcho(b *testing.B) {
 	clk := clock.New()
 	env := &session.Env{
 		Base: context.Background(), Hub: h, Pool: &session.Pool{}, Stats: &session.Stats{}, Log: slog.New(slog.DiscardHandler),
-		Lobby: session.NewLobby(session.LobbyConfig{Timeout: time.Hour, Clock: clk}), Clock: clk,
-		Limits: session.Limits{Payload: 1 << 16, Queue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedCount: 16},
+		Lobby: session.NewLobby(session.LobbyConfig{AuthTimeout: time.Hour, Clock: clk}), Clock: clk,
+		Limits: session.Limits{MaxPayload: 1 << 16, ClientQueue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedMessages: 16},
 	}
 	env.Calls.Authenticate = func(context.Context, *session.Session, []byte) (session.Identity, error) {
 		return session.Identity{}, nil

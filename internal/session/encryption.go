@@ -62,7 +62,7 @@ func (s *Session) agree(id Identity, data []byte) (*seal.Keys, bool) {
 			return err
 		}
 		if keys == nil {
-			if s.env.EncryptionRequired {
+			if s.env.Encryption.Required {
 				return fmt.Errorf("%w: %w", ErrRejected, errNoKey)
 			}
 			return nil
@@ -77,7 +77,7 @@ func (s *Session) usable(c *seal.Cipher) error {
 	switch {
 	case c == nil && s.env.Calls.Transform == nil:
 		return errNoCipher
-	case c == nil && s.env.EncryptedOnly:
+	case c == nil && s.env.Encryption.Only:
 		return errUnopened
 	}
 	return nil
@@ -163,7 +163,7 @@ func (s *Session) exhausted() {
 // Lingers is told that the close frame waits for encryption: the client has the same time as if it did not. It is
 // hub.Owner's.
 func (s *Session) Lingers() {
-	time.AfterFunc(s.env.CloseTimeout, s.Abort) // a connection that has gone by then does not mind
+	time.AfterFunc(s.env.Timeouts.Close, s.Abort) // a connection that has gone by then does not mind
 }
 
 const (
@@ -180,7 +180,7 @@ func (s *Session) open(c *seal.Cipher, data []byte) (protocol.Envelope, bool) {
 		s.exhausted()
 		return protocol.Envelope{}, false
 	case err != nil:
-		s.env.Stats.Undecrypted.Add(1)
+		s.env.Stats.DecryptFailed.Add(1)
 		s.debug("encrypted message refused", "cause", err)
 		s.Close(protocol.ClosePolicyViolation, reasonUndecrypted)
 		return protocol.Envelope{}, false
@@ -197,6 +197,6 @@ func (s *Session) open(c *seal.Cipher, data []byte) (protocol.Envelope, bool) {
 // not handled.
 func (s *Session) inClear() {
 	s.end(ending{
-		code: protocol.ClosePolicyViolation, reason: reasonInClear, counter: &s.env.Stats.InClear, drop: true,
+		code: protocol.ClosePolicyViolation, reason: reasonInClear, counter: &s.env.Stats.PlaintextRejected, drop: true,
 	})
 }

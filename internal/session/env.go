@@ -43,14 +43,38 @@ type Identity struct {
 	Value any    // the application's; Session.Value from then on
 }
 
-// Limits bound what one client may cost.
+// Limits are those of hearth.Limits, where they are documented, with 0 for no limit.
 type Limits struct {
-	Payload                int // bytes of a message, inflated
-	Queue                  int // bytes of messages that wait for the callbacks; past it nothing more is read
-	UnauthenticatedPayload int
-	UnauthenticatedCount   int // messages
-	MessageRate            int // messages in a second, pings and pongs included; 0: any number
-	ByteRate               int // bytes of messages in a second, inflated; 0: any number
+	MaxConnections            int
+	MaxUnauthenticated        int
+	MaxUnauthenticatedPerAddr int
+	UnauthenticatedMessages   int
+	UnauthenticatedPayload    int
+	MaxPayload                int
+	MaxRooms                  int
+	RoomNames                 int
+	ClientQueue               int
+	MessageRate               int
+	ByteRate                  int
+	SendQueue                 int
+	BackpressureLimit         int
+	CloseOnBackpressure       bool
+}
+
+// Timeouts are those of hearth.Timeouts, where they are documented, with 0 for none.
+type Timeouts struct {
+	Auth              time.Duration
+	Heartbeat         time.Duration
+	HeartbeatInterval time.Duration
+	Idle              time.Duration
+	Close             time.Duration
+}
+
+// Encryption says which clients are encrypted: see hearth.Encryption.
+type Encryption struct {
+	Required   bool
+	Only       bool
+	BatchLimit int
 }
 
 // Env is what all sessions of a node share. Set before the first session, then read-only.
@@ -65,12 +89,9 @@ type Env struct {
 	Log          *slog.Logger
 	Stats        *Stats
 	Limits       Limits
+	Timeouts     Timeouts
+	Encryption   Encryption
 	DefaultRooms []string
-	CloseSlow    bool // close a client that has too much waiting, rather than drop messages for it
-	CloseTimeout time.Duration
-
-	EncryptionRequired bool // close a client that the handshake gives no keys
-	EncryptedOnly      bool // close an encrypted client that sends in clear anything but heartbeats
 
 	Abandoned atomic.Bool // set when a shutdown has waited long enough: what waits is dropped
 	inflating turnstile
@@ -81,33 +102,33 @@ type Env struct {
 
 // Stats are counters of all sessions; each is the number of times that something has happened, but for the gauges.
 type Stats struct {
-	Connections     atomic.Int64 // gauge: sockets that have a session
-	Opened          atomic.Uint64
-	Refused         atomic.Uint64 // handshakes
-	Authenticated   atomic.Uint64
-	AuthRejected    atomic.Uint64
-	AuthFailed      atomic.Uint64 // the callback failed
-	AuthTimeouts    atomic.Uint64
-	KeysAgreed      atomic.Uint64 // clients that are encrypted since their handshake
-	KeysRejected    atomic.Uint64 // handshakes
-	KeysFailed      atomic.Uint64 // the callback failed
-	Undecrypted     atomic.Uint64 // clients whose message did not decrypt
-	InClear         atomic.Uint64 // encrypted clients that sent in clear what they may not
-	Evicted         atomic.Uint64 // unauthenticated clients that made room for newer ones
-	TooEager        atomic.Uint64 // unauthenticated clients that sent too much
-	HeartbeatLost   atomic.Uint64
-	IdleTimeouts    atomic.Uint64
-	SlowClosed      atomic.Uint64
-	MessagesIn      atomic.Uint64
-	BadMessages     atomic.Uint64 // not JSON, or no event
-	ProtocolErrors  atomic.Uint64 // closed with 1002, 1007 or 1009
-	RoomsRefused    atomic.Uint64
-	CallbackErrors  atomic.Uint64 // a callback returned an error or panicked
-	DeliveriesLost  atomic.Uint64 // messages of other nodes that the send queue had no room for; BrokerLost counts them, too
-	BrokerLosses    atomic.Uint64 // times that the broker may have missed something
-	BrokerLost      atomic.Uint64 // messages that it is known to have missed
-	Resyncs         atomic.Uint64 // clients that were told so
-	MessagesUnheard atomic.Uint64 // there is no message callback, or the event is the system's
+	Connections       atomic.Int64 // gauge: sockets that have a session
+	Opened            atomic.Uint64
+	Refused           atomic.Uint64 // handshakes
+	Authenticated     atomic.Uint64
+	AuthRejected      atomic.Uint64
+	AuthFailed        atomic.Uint64 // the callback failed
+	AuthTimeouts      atomic.Uint64
+	KeysAgreed        atomic.Uint64 // clients that are encrypted since their handshake
+	KeysRejected      atomic.Uint64 // handshakes
+	KeysFailed        atomic.Uint64 // the callback failed
+	DecryptFailed     atomic.Uint64 // clients whose message did not decrypt
+	PlaintextRejected atomic.Uint64 // encrypted clients that sent in clear what they may not
+	Evicted           atomic.Uint64 // unauthenticated clients that made room for newer ones
+	PreAuthFlood      atomic.Uint64 // unauthenticated clients that sent too much
+	HeartbeatTimeouts atomic.Uint64
+	IdleTimeouts      atomic.Uint64
+	SlowClosed        atomic.Uint64
+	MessagesIn        atomic.Uint64
+	BadMessages       atomic.Uint64 // not JSON, or no event
+	ProtocolErrors    atomic.Uint64 // closed with 1002, 1007 or 1009
+	RoomsRejected     atomic.Uint64
+	CallbackErrors    atomic.Uint64 // a callback returned an error or panicked
+	DeliveriesLost    atomic.Uint64 // messages of other nodes that the send queue had no room for; BrokerLost counts them, too
+	BrokerLosses      atomic.Uint64 // times that the broker may have missed something
+	BrokerLost        atomic.Uint64 // messages that it is known to have missed
+	Resyncs           atomic.Uint64 // clients that were told so
+	MessagesUnhandled atomic.Uint64 // there is no message callback, or the event is the system's
 
 	RateLimited       atomic.Uint64 // clients that sent more than their rates allow
 	MessagesDiscarded atomic.Uint64 // received, and not handled because the session ended

@@ -32,14 +32,14 @@ func newBench(lobby session.LobbyConfig, calls session.Callbacks) *bench {
 			return session.Identity{User: "u"}, nil
 		}
 	}
-	if lobby.Timeout == 0 {
-		lobby.Timeout = 5 * time.Second
+	if lobby.AuthTimeout == 0 {
+		lobby.AuthTimeout = 5 * time.Second
 	}
 	lobby.Clock = clock.New()
 	return &bench{env: &session.Env{
 		Base: context.Background(), Hub: hub.New(hub.Config{Lanes: 1, Wake: func(int) {}}), Pool: &session.Pool{},
 		Lobby: session.NewLobby(lobby), Clock: lobby.Clock, Calls: calls, Log: slog.New(slog.DiscardHandler), Stats: &session.Stats{},
-		Limits: session.Limits{Payload: 1 << 17, Queue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedCount: 16},
+		Limits: session.Limits{MaxPayload: 1 << 17, ClientQueue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedMessages: 16},
 	}}
 }
 

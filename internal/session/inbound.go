@@ -27,7 +27,7 @@ func (s *Session) Data(b []byte, now clock.Instant) {
 // paused.
 func (s *Session) parseSome(b []byte) (rest []byte) {
 	if s.State() == protocol.StateAuthenticated {
-		s.in.SetMessageLimit(s.env.Limits.Payload)
+		s.in.SetMessageLimit(s.env.Limits.MaxPayload)
 	}
 	n, err := s.in.Parse(b, (*inbound)(s))
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *Session) catchUp() {
 	for {
 		s.mu.Lock()
 		r := s.rare
-		if int(s.queued) > s.env.Limits.Queue/2 {
+		if int(s.queued) > s.env.Limits.ClientQueue/2 {
 			s.mu.Unlock()
 			return
 		}
@@ -143,9 +143,9 @@ func (s *Session) accept(payload []byte, deflate ws.Opcode, done bool) {
 		return
 	}
 	if g := s.guestLocked(); g != nil {
-		if g.messages >= s.env.Limits.UnauthenticatedCount {
+		if g.messages >= s.env.Limits.UnauthenticatedMessages {
 			s.mu.Unlock()
-			s.stop(ending{code: protocol.ClosePolicyViolation, reason: reasonTooEager, counter: &s.env.Stats.TooEager})
+			s.stop(ending{code: protocol.ClosePolicyViolation, reason: reasonTooEager, counter: &s.env.Stats.PreAuthFlood})
 			return
 		}
 		g.messages++
@@ -167,7 +167,7 @@ const reasonTooEager = "Too many messages before authentication"
 func (s *Session) enqueueLocked(m message) {
 	s.queue.push(m)
 	s.queued += uint32(len(m.payload) + overhead)
-	if int(s.queued) > s.env.Limits.Queue {
+	if int(s.queued) > s.env.Limits.ClientQueue {
 		s.in.Pause()
 		s.pauseLocked()
 	}

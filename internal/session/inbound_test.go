@@ -85,7 +85,7 @@ func TestRest(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b, gate, handled := gated()
-				b.env.Limits.Queue = 2000
+				b.env.Limits.ClientQueue = 2000
 				p := b.member()
 				p.abandon = func() { b.env.Abandoned.Store(true) }
 				const messages = 500

@@ -33,7 +33,7 @@ func (t *turnstile) yield() {
 func (s *Session) inflate(m message) (payload []byte, ok bool) {
 	limit := s.env.Limits.UnauthenticatedPayload
 	if s.wasAdmitted() {
-		limit = s.env.Limits.Payload
+		limit = s.env.Limits.MaxPayload
 	}
 	s.env.inflating.enter()
 	payload, err := ws.InflateMessage(m.deflate, m.payload, limit, s.env.inflating.yield)

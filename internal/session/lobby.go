@@ -11,10 +11,10 @@ import (
 
 // LobbyConfig bounds the clients that have not authenticated.
 type LobbyConfig struct {
-	Timeout time.Duration // from connecting to `authenticate`; three times as long from there on (protocol §4)
-	Max     int           // clients, in all
-	PerAddr int           // clients of one address; IPv6 addresses count by their /64
-	Clock   *clock.Clock  // measures Timeout
+	AuthTimeout               time.Duration // from connecting to `authenticate`; three times as long from there on (protocol §4)
+	MaxUnauthenticated        int           // clients, in all
+	MaxUnauthenticatedPerAddr int           // clients of one address; IPv6 addresses count by their /64
+	Clock                     *clock.Clock  // measures AuthTimeout
 }
 
 // The Lobby holds the clients that have not authenticated yet, in the order of their deadlines. It closes those whose
@@ -47,14 +47,15 @@ const (
 
 // A guest is one unauthenticated session, with the state that a session needs only until it is authenticated.
 type guest struct {
-	session  *Session
-	protocol string // that Session.Subprotocol returns
-	messages int    // guarded by session.mu
-	network  netip.Prefix
-	deadline clock.Instant
-	stage    stage
-	cut      bool    // counted in Lobby.cut
-	links    [2]link // in the lists of the lobby, and of the address
+	session     *Session
+	protocol    string // that Session.Subprotocol returns
+	fromRequest any    // that Session.FromRequest returns
+	messages    int    // guarded by session.mu
+	network     netip.Prefix
+	deadline    clock.Instant
+	stage       stage
+	cut         bool    // counted in Lobby.cut
+	links       [2]link // in the lists of the lobby, and of the address
 }
 
 type link struct{ prev, next *guest }
@@ -113,16 +114,16 @@ func maxClosing(limit int) int { return limit/4 + 16 }
 // many, otherwise the oldest of all. Those that have not sent `authenticate` go first.
 func (l *Lobby) enter(g *guest, addr netip.Addr) {
 	g.network = Network(addr)
-	g.deadline = l.cfg.Clock.Now().Add(l.cfg.Timeout)
+	g.deadline = l.cfg.Clock.Now().Add(l.cfg.AuthTimeout)
 	g.stage = left
 	l.mu.Lock()
 	l.moveLocked(g, silent)
 	l.armLocked()
 	var oldest *guest
-	if l.cfg.Max > 0 && l.countLocked() > l.cfg.Max {
+	if l.cfg.MaxUnauthenticated > 0 && l.countLocked() > l.cfg.MaxUnauthenticated {
 		oldest = oldestOf(l.stages[:], g)
 	}
-	if same := l.byAddr[g.network]; same != nil && same.active() > l.cfg.PerAddr {
+	if same := l.byAddr[g.network]; same != nil && same.active() > l.cfg.MaxUnauthenticatedPerAddr {
 		oldest = oldestOf(same.stages[:], g)
 	}
 	var cut []*Session
@@ -204,7 +205,7 @@ func (l *Lobby) decide(g *guest) {
 	if g.stage != silent {
 		return
 	}
-	g.deadline = l.cfg.Clock.Now().Add(3 * l.cfg.Timeout)
+	g.deadline = l.cfg.Clock.Now().Add(3 * l.cfg.AuthTimeout)
 	l.moveLocked(g, deciding)
 	l.armLocked()
 }
@@ -253,10 +254,10 @@ func (l *Lobby) gone(g *guest) {
 // closeLocked makes g one of those that are closing. It returns the sessions to cut off, if there are too many of those.
 func (l *Lobby) closeLocked(g *guest) (cut []*Session) {
 	l.moveLocked(g, closing)
-	if a := l.byAddr[g.network]; a != nil && a.stages[closing].count > maxClosing(l.cfg.PerAddr) {
+	if a := l.byAddr[g.network]; a != nil && a.stages[closing].count > maxClosing(l.cfg.MaxUnauthenticatedPerAddr) {
 		cut = append(cut, l.cutLocked(a.stages[closing].first))
 	}
-	if l.cfg.Max > 0 && l.stages[closing].count > maxClosing(l.cfg.Max) {
+	if l.cfg.MaxUnauthenticated > 0 && l.stages[closing].count > maxClosing(l.cfg.MaxUnauthenticated) {
 		cut = append(cut, l.cutLocked(l.stages[closing].first))
 	}
 	return cut
@@ -284,7 +285,7 @@ func (l *Lobby) moveLocked(g *guest, to stage) {
 		l.stages[to].push(g)
 	}
 	switch {
-	case l.cfg.PerAddr > 0 && to < passing:
+	case l.cfg.MaxUnauthenticatedPerAddr > 0 && to < passing:
 		if a == nil {
 			a = &address{}
 			for i := range a.stages {

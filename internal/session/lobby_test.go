@@ -63,7 +63,7 @@ type guest struct {
 
 func playLobby(script []step) error {
 	decisions := make(map[string]chan error)
-	b := newBench(session.LobbyConfig{Timeout: lobbyTimeout, Max: lobbyMax, PerAddr: lobbyPerAddr}, session.Callbacks{
+	b := newBench(session.LobbyConfig{AuthTimeout: lobbyTimeout, MaxUnauthenticated: lobbyMax, MaxUnauthenticatedPerAddr: lobbyPerAddr}, session.Callbacks{
 		Authenticate: func(ctx context.Context, s *session.Session, _ []byte) (session.Identity, error) {
 			select {
 			case err := <-decisions[s.ID()]:
@@ -179,7 +179,7 @@ func compare(b *bench, all []*guest) error {
 func TestEvictedGuestsAreForgotten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(session.LobbyConfig{Max: 100, PerAddr: 2}, session.Callbacks{})
+		b := newBench(session.LobbyConfig{MaxUnauthenticated: 100, MaxUnauthenticatedPerAddr: 2}, session.Callbacks{})
 		for i := range 1000 {
 			b.open(fmt.Sprintf("10.0.%d.%d", i/256, i%256))
 		}
@@ -209,9 +209,9 @@ func TestClosingGuestsAreBounded(t *testing.T) {
 		addresses  int
 		open, here int // of 1000 sockets, at the end
 	}{
-		{"one address", session.LobbyConfig{Max: 500, PerAddr: 8}, 1, 8 + 18, 8},
-		{"all", session.LobbyConfig{Max: 40, PerAddr: 8}, 250, 40 + 26, 40},
-		{"no bound for addresses", session.LobbyConfig{Max: 40}, 1, 40 + 26, 40},
+		{"one address", session.LobbyConfig{MaxUnauthenticated: 500, MaxUnauthenticatedPerAddr: 8}, 1, 8 + 18, 8},
+		{"all", session.LobbyConfig{MaxUnauthenticated: 40, MaxUnauthenticatedPerAddr: 8}, 250, 40 + 26, 40},
+		{"no bound for addresses", session.LobbyConfig{MaxUnauthenticated: 40}, 1, 40 + 26, 40},
 		{"no bound", session.LobbyConfig{}, 1, 1000, 1000},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -241,7 +241,7 @@ func TestClosingGuestsAreBounded(t *testing.T) {
 func TestMakeRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(session.LobbyConfig{Max: 100}, session.Callbacks{
+		b := newBench(session.LobbyConfig{MaxUnauthenticated: 100}, session.Callbacks{
 			Authenticate: func(ctx context.Context, _ *session.Session, _ []byte) (session.Identity, error) {
 				<-ctx.Done()
 				return session.Identity{}, ctx.Err()

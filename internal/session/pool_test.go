@@ -157,7 +157,7 @@ func TestPoolIsFair(t *testing.T) {
 	})
 }
 
-// TestQueueIsBounded: past Limits.Queue the connection is paused, at half of it resumed.
+// TestQueueIsBounded: past Limits.ClientQueue the connection is paused, at half of it resumed.
 func TestQueueIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestQueueIsBounded(t *testing.T) {
 				return nil
 			},
 		})
-		b.env.Limits.Queue = 4000
+		b.env.Limits.ClientQueue = 4000
 		p := b.member()
 		sent := 0
 		for ; !p.isPaused(); sent++ {

@@ -41,6 +41,17 @@ func (s *Session) Subprotocol() string {
 	return ""
 }
 
+// FromRequest is what the application took from the opening handshake's request. It is forgotten when the client is
+// authenticated.
+func (s *Session) FromRequest() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.guestLocked(); g != nil {
+		return g.fromRequest
+	}
+	return nil
+}
+
 // ConnectedAt is when the connection was opened. It can be compared with other times of this process: it has a monotonic
 // reading.
 func (s *Session) ConnectedAt() time.Time { return s.env.Clock.At(s.connected) }

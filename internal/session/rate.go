@@ -60,7 +60,7 @@ func (s *Session) withinRatesLocked(now clock.Instant, messages, bytes int) bool
 	if l.MessageRate > 0 && !r.rates.messages.take(now, perSecond(messages, l.MessageRate), rateWindow) {
 		return false
 	}
-	size := max(rateWindow, perSecond(l.Payload, l.ByteRate)) // the largest message must fit
+	size := max(rateWindow, perSecond(l.MaxPayload, l.ByteRate)) // the largest message must fit
 	return l.ByteRate <= 0 || r.rates.bytes.take(now, perSecond(bytes, l.ByteRate), size)
 }
 

@@ -15,7 +15,7 @@ func (s *Session) join(data json.RawMessage) {
 		return
 	}
 	if s.env.Calls.ValidateRooms == nil {
-		s.env.Stats.RoomsRefused.Add(uint64(len(wished)))
+		s.env.Stats.RoomsRejected.Add(uint64(len(wished)))
 		s.debug("join refused: there is no room validator", "rooms", len(wished))
 		return
 	}
@@ -29,7 +29,7 @@ func (s *Session) join(data json.RawMessage) {
 		return
 	}
 	allowed = s.recheck(wished, allowed)
-	s.env.Stats.RoomsRefused.Add(uint64(max(0, len(wished)-len(allowed))))
+	s.env.Stats.RoomsRejected.Add(uint64(max(0, len(wished)-len(allowed))))
 	if err := s.Join((*lifetime)(s), allowed...); err != nil {
 		s.debug("join ended early", "cause", err)
 	}

@@ -17,7 +17,7 @@ import (
 func TestAdmittedIsNoGuest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(session.LobbyConfig{Max: 1, PerAddr: 1}, session.Callbacks{})
+		b := newBench(session.LobbyConfig{MaxUnauthenticated: 1, MaxUnauthenticatedPerAddr: 1}, session.Callbacks{})
 		sent := 0
 		b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) { // the loop could send connected now
 			sent++
@@ -73,7 +73,7 @@ func TestCountedBeforeSeen(t *testing.T) {
 		counter func(*session.Stats) uint64
 		provoke func(p *peer)
 	}{
-		"too eager": {func(s *session.Stats) uint64 { return s.TooEager.Load() }, func(p *peer) {
+		"too eager": {func(s *session.Stats) uint64 { return s.PreAuthFlood.Load() }, func(p *peer) {
 			for range 17 {
 				p.say("heartbeat", nil)
 			}
@@ -82,7 +82,7 @@ func TestCountedBeforeSeen(t *testing.T) {
 			p.authenticated()
 			p.Refused(1)
 		}},
-		"in clear": {func(s *session.Stats) uint64 { return s.InClear.Load() }, func(p *peer) {
+		"in clear": {func(s *session.Stats) uint64 { return s.PlaintextRejected.Load() }, func(p *peer) {
 			p.authenticated()
 			p.say("m", nil)
 		}},
@@ -95,7 +95,7 @@ func TestCountedBeforeSeen(t *testing.T) {
 						return session.AgreeOnKeys([]byte(`{"publicKey":"` + ownKey(t) + `"}`))
 					},
 				})
-				b.env.CloseSlow, b.env.EncryptedOnly = true, true
+				b.env.Limits.CloseOnBackpressure, b.env.Encryption.Only = true, true
 				var p *peer
 				closed := 0
 				b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) { // the loop could send the close frame now

@@ -60,14 +60,15 @@ type Session struct {
 
 // Opening is what Open makes a session of.
 type Opening struct {
-	Conn     transport.Conn
-	Lane     *hub.Lane // of the connection's loop
-	Looped   bool      // an event loop calls Data, and Pool.Lend later in the same turn
-	ID       hub.ID    // fresh
-	Remote   netip.AddrPort
-	Deflate  bool
-	Protocol string // the subprotocol that was agreed on; empty: none
-	Answer   []byte // to the handshake: what the client gets first; nil: nothing
+	Conn        transport.Conn
+	Lane        *hub.Lane // of the connection's loop
+	Looped      bool      // an event loop calls Data, and Pool.Lend later in the same turn
+	ID          hub.ID    // fresh
+	Remote      netip.AddrPort
+	Deflate     bool
+	Protocol    string // the subprotocol that was agreed on; empty: none
+	FromRequest any    // what the application took from the request
+	Answer      []byte // to the handshake: what the client gets first; nil: nothing
 }
 
 // Open makes the session of a new connection, which Stats.Connections has counted already: its
@@ -84,7 +85,7 @@ func Open(env *Env, o Opening) *Session {
 	s.member.Deflate = o.Deflate
 	s.lastRead.Store(now)
 	s.lastActive.Store(now)
-	g := &guest{session: s, protocol: o.Protocol}
+	g := &guest{session: s, protocol: o.Protocol, fromRequest: o.FromRequest}
 	s.rare = &rare{guest: g}
 	env.Running.Add(1)
 	env.Stats.Opened.Add(1)
@@ -136,7 +137,7 @@ func (s *Session) Refused(n int) {
 	first := !s.slow
 	s.slow = true
 	s.mu.Unlock()
-	if s.env.CloseSlow {
+	if s.env.Limits.CloseOnBackpressure {
 		s.CloseFor(&s.env.Stats.SlowClosed, protocol.CloseSlowConsumer, protocol.ReasonSlowConsumer)
 		return
 	}
@@ -204,7 +205,7 @@ func (s *Session) next() (m message, ok bool) {
 		case !s.queue.empty():
 			m = s.queue.pop()
 			s.queued -= uint32(len(m.payload) + overhead)
-			behind := (s.paused || s.owesLocked()) && int(s.queued) <= s.env.Limits.Queue/2
+			behind := (s.paused || s.owesLocked()) && int(s.queued) <= s.env.Limits.ClientQueue/2
 			s.mu.Unlock()
 			if behind {
 				s.catchUp()

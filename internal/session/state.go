@@ -33,7 +33,7 @@ func (s *Session) handlePayload(payload []byte) {
 	case cipher == nil || ok && e.Event == protocol.EventHeartbeat:
 	case ok && e.Event == protocol.EventEncrypted:
 		e, ok = s.open(cipher, e.Data)
-	case s.env.EncryptedOnly:
+	case s.env.Encryption.Only:
 		s.inClear()
 		return
 	}
@@ -87,7 +87,7 @@ func (s *Session) obey(e protocol.Envelope) {
 }
 
 func (s *Session) unheard(event, cause string) {
-	s.env.Stats.MessagesUnheard.Add(1)
+	s.env.Stats.MessagesUnhandled.Add(1)
 	s.debug("message dropped", "event", event, "cause", cause)
 }
 

@@ -36,7 +36,7 @@ func run() error {
 	if err := json.Unmarshal([]byte(os.Args[1]), &struct {
 		AuthTimeout, HeartbeatInterval, HeartbeatTimeout, IdleTimeout *time.Duration
 		Transport                                                     *hearth.Transport
-	}{&cfg.AuthTimeout, &cfg.HeartbeatInterval, &cfg.HeartbeatTimeout, &cfg.IdleTimeout, &cfg.Transport}); err != nil {
+	}{&cfg.Timeouts.Auth, &cfg.Timeouts.HeartbeatInterval, &cfg.Timeouts.Heartbeat, &cfg.Timeouts.Idle, &cfg.Transport}); err != nil {
 		return err
 	}
 	srv, err := hearth.New(cfg)
