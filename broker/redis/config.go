@@ -97,7 +97,8 @@ type Config struct {
 	// ProbeTimeout is how long one may take. Defaults 5 s and 5 s.
 	ProbeInterval, ProbeTimeout time.Duration
 
-	// Logger is told when Redis goes and comes back, and what is dropped, a line for many. Default nil: silent.
+	// Logger gets a line when Redis cannot be reached and when it is back, and summaries of what was dropped. Default
+	// slog.Default(); slog.New(slog.DiscardHandler) for no log.
 	Logger *slog.Logger `json:"-"`
 }
 
@@ -194,7 +195,7 @@ func (c Config) withDefaults() Config {
 	c.ProbeInterval = cmp.Or(c.ProbeInterval, 5*time.Second)
 	c.ProbeTimeout = cmp.Or(c.ProbeTimeout, 5*time.Second)
 	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+		c.Logger = slog.Default()
 	}
 	return c
 }

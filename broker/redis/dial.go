@@ -254,17 +254,17 @@ const sentinelPatience = time.Second
 // server; without Sentinels, that the server itself calls itself the master.
 func (v *watch) check(ctx context.Context, w *wire) (sure bool, err error) {
 	if err := w.hello(ctx); err != nil {
-		return false, fmt.Errorf("redis: no sign of life from %s: %w", w.addr, lostConnection(err))
+		return false, fmt.Errorf("no sign of life from %s: %w", w.addr, lostConnection(err))
 	}
 	if err := w.usable(); err != nil {
-		return false, fmt.Errorf("redis: %s: %w", w.addr, err)
+		return false, fmt.Errorf("%s: %w", w.addr, err)
 	}
 	if v.dialer.config.Sentinel.MasterSet == "" {
 		return true, nil
 	}
 	other, sure := v.other(ctx, w.addr)
 	if other {
-		return false, fmt.Errorf("redis: %s: %w", w.addr, errOther)
+		return false, fmt.Errorf("%s: %w", w.addr, errOther)
 	}
 	return sure, nil
 }

@@ -134,6 +134,7 @@ func (b *Broker) enter() error {
 func (b *Broker) begin(ctx context.Context, s *subscription) (*wire, error) {
 	backoff := backoff{min: b.config.BackoffMin, max: b.config.BackoffMax}
 	var last error
+	var logged time.Time
 	for {
 		w, err := s.open(ctx)
 		if err == nil {
@@ -152,6 +153,10 @@ func (b *Broker) begin(ctx context.Context, s *subscription) (*wire, error) {
 			return nil, broker.ErrClosed
 		}
 		if !isPermanent(err) {
+			if time.Since(logged) > startLogInterval && ctx.Err() == nil {
+				b.config.Logger.Warn("Redis cannot be used yet, retrying", "address", b.config.where(), "error", err)
+				logged = time.Now()
+			}
 			wait := time.NewTimer(backoff.next())
 			select {
 			case <-wait.C:
@@ -169,6 +174,9 @@ func (b *Broker) begin(ctx context.Context, s *subscription) (*wire, error) {
 		return nil, fmt.Errorf("redis at %s: %w", b.config.where(), last)
 	}
 }
+
+// startLogInterval is the time between two log lines of a Start that waits for Redis.
+const startLogInterval = 5 * time.Second
 
 // Publish implements broker.Publisher.
 func (b *Broker) Publish(ctx context.Context, m protocol.Message) error {

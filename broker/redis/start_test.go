@@ -1,10 +1,12 @@
 package redis_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/redis"
+	"github.com/hearthws/hearth/internal/test/port"
 	"github.com/hearthws/hearth/internal/test/redistest"
 	"github.com/hearthws/hearth/protocol"
 )
@@ -268,5 +271,24 @@ func TestConfig(t *testing.T) {
 		if strings.Contains(text, "secret") || !strings.Contains(text, "h:6379, i:7") || !strings.Contains(text, `"m"`) {
 			t.Errorf("shown as %s", text)
 		}
+	}
+}
+
+// TestStartSaysThatItWaits: a server that waits for an absent Redis does not look as if it hung.
+func TestStartSaysThatItWaits(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	nowhere := port.Free(t)
+	b, err := redis.New(redis.Config{URL: "redis://" + nowhere, ConnectTimeout: 300 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	err = b.Start(t.Context(), receiver)
+	if err == nil || strings.Count(err.Error(), "redis") != 1 || strings.Count(err.Error(), "connect to subscribe") != 1 {
+		t.Errorf("start: %v", err)
+	}
+	if got := log.String(); strings.Count(got, "Redis cannot be used yet, retrying") != 1 || !strings.Contains(got, nowhere) {
+		t.Errorf("log: %s", got)
 	}
 }

@@ -248,7 +248,7 @@ func (s *subscription) open(ctx context.Context) (*wire, error) {
 	}}
 	w, err := s.dialer.open(ctx, &hooks{message: r.message, reading: r.flush, max: s.config.MaxMessage})
 	if err != nil {
-		return nil, fmt.Errorf("redis: connect to subscribe: %w", err)
+		return nil, fmt.Errorf("connect to subscribe: %w", err)
 	}
 	w.demoted = demoted
 	commands := []rueidis.Completed{w.redis.B().Subscribe().Channel(s.config.channel(protocol.BroadcastChannel), s.probe).Build()}
@@ -257,7 +257,7 @@ func (s *subscription) open(ctx context.Context) (*wire, error) {
 	}
 	if err := s.exchange(ctx, w, commands); err != nil {
 		w.close()
-		return nil, fmt.Errorf("redis: subscribe at %s: %w", w.addr, s.dialer.explain(err))
+		return nil, fmt.Errorf("subscribe at %s: %w", w.addr, s.dialer.explain(err))
 	}
 	return w, nil
 }
@@ -315,7 +315,7 @@ func (s *subscription) prove(ctx context.Context, w *wire) error {
 				return nil
 			}
 		case err := <-w.dead:
-			return fmt.Errorf("redis: subscription at %s: %w", w.addr, lostConnection(err))
+			return fmt.Errorf("subscription at %s: %w", w.addr, lostConnection(err))
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", errProbe, ctx.Err())
 		}

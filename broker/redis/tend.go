@@ -401,10 +401,10 @@ func (s *subscription) answers(ctx context.Context, w *wire, commands []rueidis.
 	said := make([]error, len(commands))
 	for i, r := range w.redis.DoMulti(ctx, commands...) {
 		if err := r.NonRedisError(); err != nil {
-			return nil, fmt.Errorf("redis: subscribe at %s: %w", w.addr, lostConnection(err))
+			return nil, fmt.Errorf("subscribe at %s: %w", w.addr, lostConnection(err))
 		}
 		if err := r.Error(); err != nil {
-			said[i] = fmt.Errorf("redis: subscribe at %s: %w", w.addr, s.dialer.explain(err))
+			said[i] = fmt.Errorf("subscribe at %s: %w", w.addr, s.dialer.explain(err))
 		}
 	}
 	return said, nil
