@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 
@@ -53,17 +54,88 @@ func Example() {
 	// {"event":"news","data":{"answer":42}}
 }
 
-// Clients may join the rooms that ValidateRooms allows, and what they send arrives at Message.
-func ExampleConfig_rooms() {
+// Clients may join the rooms that ValidateRooms allows. Handle takes the messages of one event, with their data decoded.
+func ExampleHandle() {
 	ctx := context.Background()
-	var srv *hearth.Server[Login, User]
 	srv, err := hearth.New(hearth.Config[Login, User]{
 		Authenticate: authenticate,
 		ValidateRooms: func(_ context.Context, _ *hearth.Client[User], rooms []string) ([]string, error) {
 			return rooms, nil
 		},
-		Message: func(ctx context.Context, c *hearth.Client[User], m hearth.Message) error {
-			return srv.Send(ctx, hearth.ToRoom("lobby"), "said", []any{c.Metadata().Name, m.Data})
+	})
+	if err != nil {
+		panic(err)
+	}
+	type line struct{ Room, Text string }
+	hearth.Handle(srv, "say", func(ctx context.Context, c *hearth.Client[User], l line) error {
+		if !c.In(l.Room) {
+			return &hearth.ClientError{Code: "forbidden", Message: "Join the room first"}
+		}
+		return srv.Send(ctx, hearth.ToRoom(l.Room), "said", []any{c.Metadata().Name, l.Text})
+	})
+	if err := srv.Start(ctx); err != nil {
+		panic(err)
+	}
+	defer srv.Shutdown(ctx)
+	web := httptest.NewServer(srv)
+	defer web.Close()
+
+	bob := connect(web.URL, "token-of-bob")
+	defer bob.CloseNow()
+	send(bob, `{"event":"say","data":{"room":"lobby","text":"hello"}}`)
+	fmt.Println(receive(bob))
+	send(bob, `{"event":"join","data":{"rooms":["lobby"]}}`)
+	send(bob, `{"event":"say","data":{"room":"lobby","text":"hello"}}`)
+	fmt.Println(receive(bob))
+	// Output:
+	// {"event":"error","data":{"message":"Join the room first","code":"forbidden"}}
+	// {"event":"said","data":["bob","hello"]}
+}
+
+// The value that the handler of a request returns is the reply, with the event and the id of the request.
+func ExampleHandleRequest() {
+	ctx := context.Background()
+	srv, err := hearth.New(hearth.Config[Login, User]{Authenticate: authenticate})
+	if err != nil {
+		panic(err)
+	}
+	hearth.HandleRequest(srv, "add", func(_ context.Context, _ *hearth.Client[User], n []int) (int, error) {
+		sum := 0
+		for _, n := range n {
+			sum += n
+		}
+		return sum, nil
+	})
+	if err := srv.Start(ctx); err != nil {
+		panic(err)
+	}
+	defer srv.Shutdown(ctx)
+	web := httptest.NewServer(srv)
+	defer web.Close()
+
+	alice := connect(web.URL, "token-of-alice")
+	defer alice.CloseNow()
+	send(alice, `{"event":"add","data":[1,2,3],"id":"17"}`)
+	fmt.Println(receive(alice))
+	// Output:
+	// {"event":"add","data":6,"id":"17"}
+}
+
+// Cookie sessions: FromRequest takes the cookie from the HTTP request of the opening handshake, and Authenticate decides.
+// Such a server must not allow foreign origins, since browsers send cookies with requests of any page.
+func ExampleUpgrade() {
+	ctx := context.Background()
+	srv, err := hearth.New(hearth.Config[struct{}, User]{
+		Upgrade: hearth.Upgrade{FromRequest: func(r *http.Request) (any, error) {
+			cookie, err := r.Cookie("session")
+			if err != nil {
+				return nil, hearth.ErrRejected // the handshake is answered with 401
+			}
+			return cookie.Value, nil
+		}},
+		Authenticate: func(_ context.Context, r hearth.AuthRequest[struct{}]) (hearth.Identity[User], error) {
+			session := r.FromRequest.(string) // look it up in the session store
+			return hearth.Identity[User]{UserID: session}, nil
 		},
 	})
 	if err != nil {
@@ -76,13 +148,28 @@ func ExampleConfig_rooms() {
 	web := httptest.NewServer(srv)
 	defer web.Close()
 
-	bob := connect(web.URL, "token-of-bob")
-	defer bob.CloseNow()
-	send(bob, `{"event":"join","data":{"rooms":["lobby"]}}`)
-	send(bob, `{"event":"say","data":"hello"}`)
-	fmt.Println(receive(bob))
+	_, resp, _ := websocket.Dial(ctx, web.URL, nil)
+	fmt.Println(resp.Status)
+	header := http.Header{"Cookie": {"session=carol"}}
+	carol, _, err := websocket.Dial(ctx, web.URL, &websocket.DialOptions{HTTPHeader: header})
+	if err != nil {
+		panic(err)
+	}
+	defer carol.CloseNow()
+	send(carol, `{"event":"authenticate"}`)
+	receive(carol)
+	fmt.Println(srv.Local().Count(hearth.ToUser("carol")))
 	// Output:
-	// {"event":"said","data":["bob","hello"]}
+	// 401 Unauthorized
+	// 1
+}
+
+// A Sender may be a server or an emitter.
+func ExampleSender() {
+	notify := func(ctx context.Context, s hearth.Sender, user, text string) error {
+		return s.Send(ctx, hearth.ToUser(user), "notice", text)
+	}
+	_ = notify
 }
 
 func ExampleLocal_Send() {
@@ -112,7 +199,7 @@ func ExampleLocal_Send() {
 	// {"event":"price","data":19.90}
 }
 
-// connect is what a client does: it authenticates, and is told that it is connected.
+// connect authenticates a client, and waits for `connected`.
 func connect(url, token string) *websocket.Conn {
 	conn, _, err := websocket.Dial(context.Background(), url+"/ws", nil)
 	if err != nil {
