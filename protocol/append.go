@@ -167,7 +167,7 @@ func EncodeData(v any) (json.RawMessage, error) {
 func appendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	for {
-		n := plain(s)
+		n := asciiPrefix(s)
 		dst = append(dst, s[:n]...)
 		if s = s[n:]; s == "" {
 			return append(dst, '"')
@@ -176,7 +176,7 @@ func appendString(dst []byte, s string) []byte {
 		switch {
 		case r < utf8.RuneSelf:
 			dst = appendEscaped(dst, s[0])
-		case n == 1 && surrogate(s):
+		case n == 1 && isSurrogate(s):
 			dst = append(dst, '\\', 'u', 'd', hexDigits[s[1]>>2&15], hexDigits[s[1]<<2&12|s[2]>>4&3], hexDigits[s[2]&15])
 			n = 3
 		default:
@@ -186,8 +186,8 @@ func appendString(dst []byte, s string) []byte {
 	}
 }
 
-// plain is the length of what s starts with of ASCII that stands for itself in JSON.
-func plain(s string) int {
+// asciiPrefix is the length of what s starts with of ASCII that stands for itself in JSON.
+func asciiPrefix(s string) int {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
 			return i
@@ -196,8 +196,8 @@ func plain(s string) int {
 	return len(s)
 }
 
-// surrogate reports whether s begins with what ParseString makes of an unpaired surrogate.
-func surrogate(s string) bool {
+// isSurrogate reports whether s begins with what ParseString makes of an unpaired surrogate.
+func isSurrogate(s string) bool {
 	return len(s) >= 3 && s[0] == 0xED && s[1]&0xE0 == 0xA0 && s[2]&0xC0 == 0x80
 }
 

@@ -51,7 +51,7 @@ func (e *Envelope) UnmarshalJSON(b []byte) (err error) {
 func ParseEnvelope(b []byte) (Envelope, error) {
 	var e Envelope
 	var event []byte
-	valid, object := fields(b, func(key, value []byte) {
+	valid, object := parseObject(b, func(key, value []byte) {
 		switch string(key) {
 		case "event":
 			event = value

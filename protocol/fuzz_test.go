@@ -15,8 +15,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// hard are texts on which scanners of JSON like to differ, whole or as data.
-var hard = []string{
+// hardTexts are texts on which scanners of JSON like to differ, whole or as data.
+var hardTexts = []string{
 	"", " ", "null", "-", "-0", "01", "1.", ".5", "1e", "1E+9", "-0.0e-0", "1 2", "tru", "truex", "nul", "\ufeff1",
 	"[", "[1,]", "[,1]", "[1 2]", "[]]", "[}", "{]", "{}", " [ ] ", `{"a"}`, `{"a":}`, `{"a":1,}`, `{,}`, `{a:1}`, `{"a" : [ { } , [ ] ] }`,
 	`"`, `"\`, `"\"`, `"\x"`, `"\u12"`, `"\u12g4"`, `"\u00E9\ud83d\ude00"`, `"\ud800"`, `"\ud800\ud83d\ude00"`, `"\udc00\ud800"`, `"\ud800\n"`,
@@ -35,18 +35,18 @@ func loneSurrogate(text string) int {
 	return len(text)
 }
 
-// replace is text as other parsers read it.
-func replace(text string) string {
+// replaceSurrogates is text as other parsers read it.
+func replaceSurrogates(text string) string {
 	i := loneSurrogate(text)
 	if i == len(text) {
 		return text
 	}
-	return text[:i] + "\ufffd" + replace(text[i+3:])
+	return text[:i] + "\ufffd" + replaceSurrogates(text[i+3:])
 }
 
 // FuzzData holds what counts as data against encoding/json and jsontext.
 func FuzzData(f *testing.F) {
-	for _, text := range hard {
+	for _, text := range hardTexts {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -66,7 +66,7 @@ func FuzzData(f *testing.F) {
 
 // FuzzText holds the writing and reading of strings against jsontext.
 func FuzzText(f *testing.F) {
-	for _, text := range hard {
+	for _, text := range hardTexts {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -104,7 +104,7 @@ func FuzzEnvelope(f *testing.F) {
 	for _, v := range golden[[]envelopeVector](f, "envelopes.json") {
 		f.Add(input(v.Text, v.Base64))
 	}
-	for _, text := range hard {
+	for _, text := range hardTexts {
 		f.Add([]byte(text))
 		f.Add([]byte(`{"\u0065vent" : ` + text + ` , "id":` + text + `,"event":"e","data":` + text + `}`))
 	}
@@ -122,7 +122,7 @@ func FuzzEnvelope(f *testing.F) {
 			t.Fatalf("error %v, by jsontext %v", err, otherErr)
 		}
 		replaced := e
-		replaced.Event = replace(e.Event)
+		replaced.Event = replaceSurrogates(e.Event)
 		if diff := cmp.Diff(other, replaced); diff != "" {
 			t.Fatalf("beside jsontext: %s", diff)
 		}
@@ -167,9 +167,9 @@ func FuzzMessage(f *testing.F) {
 			t.Fatal(err)
 		}
 		replaced := m.Clone()
-		replaced.ServerID, replaced.Target, replaced.Event = replace(m.ServerID), replace(m.Target), replace(m.Event)
+		replaced.ServerID, replaced.Target, replaced.Event = replaceSurrogates(m.ServerID), replaceSurrogates(m.Target), replaceSurrogates(m.Event)
 		for i, id := range m.Exclude {
-			replaced.Exclude[i] = replace(id)
+			replaced.Exclude[i] = replaceSurrogates(id)
 		}
 		if diff := cmp.Diff(messageStd(b, m), replaced, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatal(diff)

@@ -36,13 +36,13 @@ func IsID(s string) bool {
 // The id of a client of a Hearth node is a UUID of version 4 that carries a checksum: its last four bytes are the CRC-32 (IEEE)
 // of the twelve before them (docs/protocol.md §4). The checksum is no secret and proves nothing. It lets every node recognise
 // the ids of all clients without asking another node, so that no client joins the room of another client.
-const idChecked = 12
+const checksumOffset = 12
 
 // StampClientID makes id, whose bytes are random, the id of a client: it sets the version, the variant and the checksum.
 func StampClientID(id *[16]byte) {
 	id[6] = id[6]&0x0f | 4<<4 // the version (RFC 9562 §5.4)
 	id[8] = id[8]&0x3f | 2<<6 // the variant
-	binary.BigEndian.PutUint32(id[idChecked:], crc32.ChecksumIEEE(id[:idChecked]))
+	binary.BigEndian.PutUint32(id[checksumOffset:], crc32.ChecksumIEEE(id[:checksumOffset]))
 }
 
 // IsClientID reports whether s has the form of the id of a client of a Hearth node. It is true for every id that StampClientID
@@ -56,5 +56,5 @@ func IsClientID(s string) bool {
 	if err != nil {
 		return false
 	}
-	return binary.BigEndian.Uint32(id[idChecked:]) == crc32.ChecksumIEEE(id[:idChecked])
+	return binary.BigEndian.Uint32(id[checksumOffset:]) == crc32.ChecksumIEEE(id[:checksumOffset])
 }

@@ -10,54 +10,54 @@ import (
 // validData reports whether text is one JSON value, and as data of a message, one level deeper, still within MaxDepth.
 func validData(text []byte) bool {
 	s := scanner{text: text}
-	return s.value(MaxDepth-1) && s.finished()
+	return s.value(MaxDepth-1) && s.atEnd()
 }
 
-// fields calls each with the members of the object that text is, in their order: keys as shortText gives them, values
+// parseObject calls each with the members of the object that text is, in their order: keys as shortText gives them, values
 // as they are written, aliasing text. It reports whether text is JSON, and whether it is an object.
-func fields(text []byte, each func(key, value []byte)) (valid, object bool) {
+func parseObject(text []byte, visit func(key, value []byte)) (valid, object bool) {
 	s := scanner{text: text}
-	if s.token() != '{' {
-		return s.value(MaxDepth) && s.finished(), false
+	if s.skipSpace() != '{' {
+		return s.value(MaxDepth) && s.atEnd(), false
 	}
 	s.at++
 	for first := true; ; first = false {
-		more, ok := s.more(first, '}')
+		more, ok := s.nextElement(first, '}')
 		if !ok || !more {
-			return ok && s.finished(), true
+			return ok && s.atEnd(), true
 		}
 		key, ok := s.key()
 		if !ok {
 			return false, true
 		}
-		s.token()
+		s.skipSpace()
 		start := s.at
 		if !s.value(MaxDepth - 1) {
 			return false, true
 		}
-		each(shortText(key), text[start:s.at:s.at])
+		visit(shortText(key), text[start:s.at:s.at])
 	}
 }
 
-// elements calls each with the elements of the array that text is, until that says false. It reports whether text was
+// parseArray calls each with the elements of the array that text is, until that says false. It reports whether text was
 // an array, as far as it was read.
-func elements(text []byte, each func(value []byte) bool) bool {
+func parseArray(text []byte, visit func(value []byte) bool) bool {
 	s := scanner{text: text}
-	if s.token() != '[' {
+	if s.skipSpace() != '[' {
 		return false
 	}
 	s.at++
 	for first := true; ; first = false {
-		more, ok := s.more(first, ']')
+		more, ok := s.nextElement(first, ']')
 		if !ok || !more {
-			return ok && s.finished()
+			return ok && s.atEnd()
 		}
-		s.token()
+		s.skipSpace()
 		start := s.at
 		if !s.value(MaxDepth - 1) {
 			return false
 		}
-		if !each(text[start:s.at:s.at]) {
+		if !visit(text[start:s.at:s.at]) {
 			return true
 		}
 	}
@@ -80,7 +80,7 @@ func shortText(raw []byte) []byte {
 // the same escape again.
 func ParseString(raw []byte) (text string, ok bool) {
 	s := scanner{text: raw}
-	if s.token() != '"' {
+	if s.skipSpace() != '"' {
 		return "", false
 	}
 	start := s.at
@@ -88,7 +88,7 @@ func ParseString(raw []byte) (text string, ok bool) {
 		return "", false
 	}
 	end := s.at
-	return unquote(raw[start:end]), s.finished()
+	return unquote(raw[start:end]), s.atEnd()
 }
 
 // unquote is ParseString of what is known to be a JSON string, which raw is with its quotes.

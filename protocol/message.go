@@ -99,7 +99,7 @@ func (t MessageType) MarshalText() ([]byte, error) { return []byte(t.String()), 
 
 // UnmarshalText reads a name. The error wraps ErrMessage.
 func (t *MessageType) UnmarshalText(text []byte) error {
-	named := typeNamed(text)
+	named := parseType(text)
 	if named == 0 {
 		return fmt.Errorf("%w: unknown type", ErrMessage)
 	}
@@ -242,12 +242,12 @@ func ParseMessageString(s string) (Message, error) {
 
 // parseMessage makes texts of valid JSON strings by text.
 func parseMessage(b []byte, text func(raw []byte) string) (Message, error) {
-	f, err := messageFieldsOf(b)
+	f, err := parseMessageFields(b)
 	if err != nil {
 		return Message{}, err
 	}
 	m := Message{Data: f.data}
-	if m.Type = messageType(f.typ); m.Type == 0 {
+	if m.Type = parseTypeField(f.typ); m.Type == 0 {
 		return Message{}, fmt.Errorf("%w: unknown type", ErrMessage)
 	}
 	if m.ServerID, err = parseText("serverId", f.serverID, text); err != nil {
@@ -275,13 +275,13 @@ func parseMessage(b []byte, text func(raw []byte) string) (Message, error) {
 // messageFields are the raw values of a message's members, nil where absent.
 type messageFields struct{ serverID, typ, target, event, data, exclude []byte }
 
-func messageFieldsOf(b []byte) (messageFields, error) {
-	f, ok := writtenFields(b)
+func parseMessageFields(b []byte) (messageFields, error) {
+	f, ok := parseCanonicalFields(b)
 	if ok {
 		return f, nil
 	}
 	f = messageFields{}
-	valid, object := fields(b, func(key, value []byte) {
+	valid, object := parseObject(b, func(key, value []byte) {
 		switch string(key) {
 		case "serverId":
 			f.serverID = value
@@ -303,10 +303,10 @@ func messageFieldsOf(b []byte) (messageFields, error) {
 	return f, nil
 }
 
-// writtenFields are those of a message that looks as AppendMessage and JSON.stringify write it, as nearly all do: the
+// parseCanonicalFields are those of a message that looks as AppendMessage and JSON.stringify write it, as nearly all do: the
 // members in their order, and no white space between them. To look for just that takes half the time. ok is false for
 // any other.
-func writtenFields(b []byte) (f messageFields, ok bool) {
+func parseCanonicalFields(b []byte) (f messageFields, ok bool) {
 	s := scanner{text: b}
 	for _, m := range [...]struct {
 		head  string
@@ -327,15 +327,15 @@ func writtenFields(b []byte) (f messageFields, ok bool) {
 	return f, s.literal("}") && s.at == len(b)
 }
 
-// messageType is 0 for what is no type's name.
-func messageType(raw []byte) MessageType {
+// parseTypeField is 0 for what is no type's name.
+func parseTypeField(raw []byte) MessageType {
 	if len(raw) == 0 || raw[0] != '"' {
 		return 0
 	}
-	return typeNamed(shortText(raw))
+	return parseType(shortText(raw))
 }
 
-func typeNamed(name []byte) MessageType {
+func parseType(name []byte) MessageType {
 	for t := TypeBroadcast; t <= TypeNode; t++ {
 		if string(name) == t.String() {
 			return t
@@ -361,7 +361,7 @@ func parseExclude(raw []byte, text func([]byte) string) ([]string, error) {
 		return nil, nil
 	}
 	var ids []string
-	array := elements(raw, func(id []byte) bool {
+	array := parseArray(raw, func(id []byte) bool {
 		if id[0] == '"' {
 			ids = append(ids, text(id))
 		}

@@ -99,7 +99,7 @@ type (
 
 // Data is p as the data of a message.
 func (p Presence) Data() (json.RawMessage, error) {
-	return EncodeData(presenceData{cut(p.Name, MaxNodeName)})
+	return EncodeData(presenceData{truncate(p.Name, MaxNodeName)})
 }
 
 // ParsePresence reads the data of NodeHello and NodeHere. The error wraps ErrMessage.
@@ -108,12 +108,12 @@ func ParsePresence(data json.RawMessage) (Presence, error) {
 	if err := parseNodeData(data, &d); err != nil {
 		return Presence{}, err
 	}
-	return Presence{cut(d.Name, MaxNodeName)}, nil
+	return Presence{truncate(d.Name, MaxNodeName)}, nil
 }
 
 // Data is m as the data of a message. Since is rounded up, Until down.
 func (m Missed) Data() (json.RawMessage, error) {
-	m = m.bounded()
+	m = m.clamped()
 	return EncodeData(missedData{(m.Since + time.Millisecond - 1).Milliseconds(), m.Until.Milliseconds()})
 }
 
@@ -130,8 +130,8 @@ func ParseMissed(data json.RawMessage) (Missed, error) {
 	return Missed{time.Duration(min(d.Since, most)) * time.Millisecond, time.Duration(min(d.Until, most)) * time.Millisecond}, nil
 }
 
-// bounded is m within its bounds.
-func (m Missed) bounded() Missed {
+// clamped is m within its bounds.
+func (m Missed) clamped() Missed {
 	since := min(max(m.Since, 0), MaxMissed)
 	return Missed{since, min(max(m.Until, 0), since)}
 }
@@ -152,7 +152,7 @@ func ParseCall(event string, data json.RawMessage) (Call, error) {
 	if err := parseNodeData(data, &d); err != nil {
 		return Call{}, err
 	}
-	c := Call{Event: event, ID: d.Call, Type: typeNamed([]byte(d.Type)), Target: d.Target, Code: d.Code, Reason: d.Reason, Rooms: d.Rooms}
+	c := Call{Event: event, ID: d.Call, Type: parseType([]byte(d.Type)), Target: d.Target, Code: d.Code, Reason: d.Reason, Rooms: d.Rooms}
 	c.Within = time.Duration(min(max(d.Within, 0), int64(time.Hour/time.Millisecond))) * time.Millisecond
 	return c, c.Check()
 }
@@ -182,7 +182,7 @@ func (c Call) Check() error {
 		}
 		return checkCallRooms(c.Rooms)
 	}
-	return fmt.Errorf("%w: no call is named %q", ErrMessage, cut(c.Event, 64))
+	return fmt.Errorf("%w: no call is named %q", ErrMessage, truncate(c.Event, 64))
 }
 
 func checkCallRooms(rooms []string) error {
@@ -199,7 +199,7 @@ func checkCallRooms(rooms []string) error {
 
 // Data is r as the data of a message.
 func (r Reply) Data() (json.RawMessage, error) {
-	return EncodeData(replyData{r.Call, r.Clients, cut(r.Error, MaxCallError)})
+	return EncodeData(replyData{r.Call, r.Clients, truncate(r.Error, MaxCallError)})
 }
 
 // ParseReply reads the data of an answer. The error wraps ErrMessage.
@@ -211,7 +211,7 @@ func ParseReply(data json.RawMessage) (Reply, error) {
 	if d.Clients < 0 || d.Clients > 1<<30 {
 		return Reply{}, fmt.Errorf("%w: %d clients", ErrMessage, d.Clients)
 	}
-	return Reply{d.Call, d.Clients, cut(d.Error, MaxCallError)}, nil
+	return Reply{d.Call, d.Clients, truncate(d.Error, MaxCallError)}, nil
 }
 
 func parseNodeData(data json.RawMessage, v any) error {
@@ -224,8 +224,8 @@ func parseNodeData(data json.RawMessage, v any) error {
 	return nil
 }
 
-// cut shortens s to n bytes at most, at the end of a character.
-func cut(s string, n int) string {
+// truncate shortens s to n bytes at most, at the end of a character.
+func truncate(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// writeAgain reads the data of a message to nodes and writes it anew.
-func writeAgain(m protocol.Message) (json.RawMessage, error) {
+// reencode reads the data of a message to nodes and writes it anew.
+func reencode(m protocol.Message) (json.RawMessage, error) {
 	switch {
 	case m.Event == protocol.NodeHello || m.Event == protocol.NodeHere || m.Event == protocol.NodeBye:
 		p, err := protocol.ParsePresence(m.Data)
@@ -54,7 +54,7 @@ func TestNodeMessages(t *testing.T) {
 			continue
 		}
 		found++
-		if again, err := writeAgain(m); err != nil || string(again) != string(m.Data) {
+		if again, err := reencode(m); err != nil || string(again) != string(m.Data) {
 			t.Errorf("%s: written as %s, %v; want %s", v.Name, again, err, m.Data)
 		}
 	}

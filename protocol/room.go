@@ -19,8 +19,8 @@ const (
 	ReservedRoomPrefix = "ws:"
 )
 
-// longestRoom is the most that a room's name can take as JSON: each code unit as \uXXXX, and the quotes.
-const longestRoom = 6*MaxRoomName + 2
+// maxRoomJSON is the most that a room's name can take as JSON: each code unit as \uXXXX, and the quotes.
+const maxRoomJSON = 6*MaxRoomName + 2
 
 // What CheckRoom refuses.
 var (
@@ -65,7 +65,7 @@ func utf16Len(s string) int {
 // object gives nil. The names do not alias data.
 func ParseRooms(data json.RawMessage) []string {
 	var list []byte
-	if valid, _ := fields(data, func(key, value []byte) {
+	if valid, _ := parseObject(data, func(key, value []byte) {
 		if string(key) == "rooms" {
 			list = value
 		}
@@ -74,9 +74,9 @@ func ParseRooms(data json.RawMessage) []string {
 	}
 	var rooms []string
 	seen := 0
-	elements(list, func(raw []byte) bool {
+	parseArray(list, func(raw []byte) bool {
 		seen++
-		if raw[0] == '"' && len(raw) <= longestRoom {
+		if raw[0] == '"' && len(raw) <= maxRoomJSON {
 			if name := unquote(raw); CheckRoom(name) == nil {
 				rooms = append(rooms, name)
 			}

@@ -29,8 +29,8 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// token passes white space and returns the byte after it, which it does not pass.
-func (s *scanner) token() byte {
+// skipSpace passes white space and returns the byte after it, which it does not pass.
+func (s *scanner) skipSpace() byte {
 	for ; s.at < len(s.text); s.at++ {
 		switch c := s.text[s.at]; c {
 		case ' ', '\t', '\n', '\r':
@@ -41,15 +41,15 @@ func (s *scanner) token() byte {
 	return 0
 }
 
-// finished reports whether nothing but white space is left.
-func (s *scanner) finished() bool {
-	s.token()
+// atEnd reports whether nothing but white space is left.
+func (s *scanner) atEnd() bool {
+	s.skipSpace()
 	return s.at == len(s.text)
 }
 
-// more passes what stands before an element or a member that is not the first, a comma, or else the bracket that closes.
-func (s *scanner) more(first bool, closing byte) (more, ok bool) {
-	switch c := s.token(); {
+// nextElement passes what stands before an element or a member that is not the first, a comma, or else the bracket that closes.
+func (s *scanner) nextElement(first bool, closing byte) (more, ok bool) {
+	switch c := s.skipSpace(); {
 	case c == closing:
 		s.at++
 		return false, true
@@ -64,7 +64,7 @@ func (s *scanner) more(first bool, closing byte) (more, ok bool) {
 
 // key passes the name of a member, which it returns with its quotes, and the colon.
 func (s *scanner) key() (name []byte, ok bool) {
-	if s.token() != '"' {
+	if s.skipSpace() != '"' {
 		return nil, false
 	}
 	start := s.at
@@ -72,7 +72,7 @@ func (s *scanner) key() (name []byte, ok bool) {
 		return nil, false
 	}
 	name = s.text[start:s.at]
-	if s.token() != ':' {
+	if s.skipSpace() != ':' {
 		return nil, false
 	}
 	s.at++
@@ -81,10 +81,10 @@ func (s *scanner) key() (name []byte, ok bool) {
 
 // value passes one value, in which arrays and objects may nest depth deep.
 func (s *scanner) value(depth int) bool {
-	if c := s.token(); c == '{' || c == '[' {
+	if c := s.skipSpace(); c == '{' || c == '[' {
 		return s.nested(depth)
 	}
-	return s.single()
+	return s.scalar()
 }
 
 // nested passes an array or object.
@@ -92,9 +92,9 @@ func (s *scanner) nested(depth int) bool {
 	var few [64]byte // saves memory from the heap
 	open := few[:0]  // the brackets that are open
 	for {
-		c := s.token()
+		c := s.skipSpace()
 		if c != '{' && c != '[' {
-			if !s.single() {
+			if !s.scalar() {
 				return false
 			}
 		} else {
@@ -103,29 +103,29 @@ func (s *scanner) nested(depth int) bool {
 			}
 			open = append(open, c)
 			s.at++
-			if s.token() != closing(c) {
-				if !s.keyIn(c) {
+			if s.skipSpace() != closing(c) {
+				if !s.keyIfObject(c) {
 					return false
 				}
 				continue
 			}
 		}
 		ok := false
-		if open, ok = s.next(open); !ok || len(open) == 0 {
+		if open, ok = s.afterValue(open); !ok || len(open) == 0 {
 			return ok
 		}
 	}
 }
 
-// next passes the brackets that close after a value, and the comma and key before the next value. It returns the
+// afterValue passes the brackets that close after a value, and the comma and key before the next value. It returns the
 // brackets that are still open, without which there is no next value.
-func (s *scanner) next(open []byte) (still []byte, ok bool) {
+func (s *scanner) afterValue(open []byte) (still []byte, ok bool) {
 	for len(open) > 0 {
 		bracket := open[len(open)-1]
-		c := s.token()
+		c := s.skipSpace()
 		s.at++
 		if c == ',' {
-			return open, s.keyIn(bracket)
+			return open, s.keyIfObject(bracket)
 		}
 		if c != closing(bracket) {
 			return nil, false
@@ -135,8 +135,8 @@ func (s *scanner) next(open []byte) (still []byte, ok bool) {
 	return open, true
 }
 
-// keyIn is key between braces, and nothing between brackets.
-func (s *scanner) keyIn(bracket byte) bool {
+// keyIfObject is key between braces, and nothing between brackets.
+func (s *scanner) keyIfObject(bracket byte) bool {
 	if bracket == '[' {
 		return true
 	}
@@ -147,8 +147,8 @@ func (s *scanner) keyIn(bracket byte) bool {
 // closing is the bracket that closes what the bracket c opens: in ASCII both follow by two.
 func closing(c byte) byte { return c + 2 }
 
-// single passes a value that is neither array nor object. It comes next, without white space before it.
-func (s *scanner) single() bool {
+// scalar passes a value that is neither array nor object. It comes next, without white space before it.
+func (s *scanner) scalar() bool {
 	switch s.peek() {
 	case '"':
 		return s.str()
@@ -213,7 +213,7 @@ func (s *scanner) str() bool {
 		for ; len(b)-i >= 8; i += 8 {
 			w := binary.LittleEndian.Uint64(b[i:])
 			seen |= w
-			if stop := special(w); stop != 0 {
+			if stop := specialBytes(w); stop != 0 {
 				i += bits.TrailingZeros64(stop) / 8
 				break
 			}
@@ -224,7 +224,7 @@ func (s *scanner) str() bool {
 		switch c := b[i]; {
 		case c == '"':
 			s.at = i + 1
-			return seen&eachHigh == 0 || utf8.Valid(b[start:i])
+			return seen&highBits == 0 || utf8.Valid(b[start:i])
 		case c == '\\':
 			n := escape(b[i:])
 			if n == 0 {
@@ -242,17 +242,17 @@ func (s *scanner) str() bool {
 }
 
 const (
-	eachOne  = 0x0101010101010101 // times c: c in each of eight bytes
-	eachHigh = 0x8080808080808080
+	lowBits  = 0x0101010101010101 // times c: c in each of eight bytes
+	highBits = 0x8080808080808080
 )
 
-// special marks the quotes, backslashes and control characters among the eight bytes of w, by their top bits. The lowest
+// specialBytes marks the quotes, backslashes and control characters among the eight bytes of w, by their top bits. The lowest
 // mark is right; above it there may be others that are not. To look at eight at a time pays: byte by byte a long text
 // takes five times as long.
-func special(w uint64) uint64 {
-	quote, backslash := w^'"'*eachOne, w^'\\'*eachOne
+func specialBytes(w uint64) uint64 {
+	quote, backslash := w^'"'*lowBits, w^'\\'*lowBits
 	// Where a byte is less than what is subtracted it borrows, from its top bit and from the byte above.
-	return ((w-' '*eachOne)&^w | (quote-eachOne)&^quote | (backslash-eachOne)&^backslash) & eachHigh
+	return ((w-' '*lowBits)&^w | (quote-lowBits)&^quote | (backslash-lowBits)&^backslash) & highBits
 }
 
 // escape is the length of the escape sequence that b starts with, 0 if it is none.

@@ -63,7 +63,7 @@ func (t Target) String() string {
 	case TypeBroadcast:
 		return "all clients"
 	case TypeClient, TypeUser, TypeRoom:
-		return fmt.Sprintf("%v %q", t.typ, cut(t.name, MaxNodeName))
+		return fmt.Sprintf("%v %q", t.typ, truncate(t.name, MaxNodeName))
 	}
 	return "no target"
 }
@@ -114,7 +114,7 @@ func validText(s string) bool {
 		switch {
 		case strings.HasPrefix(s[i:], string(utf8.RuneError)):
 			s = s[i+len(string(utf8.RuneError)):]
-		case surrogate(s[i:]):
+		case isSurrogate(s[i:]):
 			s = s[i+3:]
 		default:
 			return false

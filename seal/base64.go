@@ -38,8 +38,8 @@ func decodeExactly(dst []byte, s string) error {
 	return nil
 }
 
-// pairs has the two characters for each 12 bits, first the lower byte.
-var pairs = func() (table [1 << 12]uint16) {
+// pairTable has the two characters for each 12 bits, first the lower byte.
+var pairTable = func() (table [1 << 12]uint16) {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 	for i := range table {
 		table[i] = uint16(alphabet[i>>6]) | uint16(alphabet[i&63])<<8
@@ -47,10 +47,10 @@ var pairs = func() (table [1 << 12]uint16) {
 	return table
 }()
 
-// eight gives the characters for the upper 48 bits of v, the first one lowest.
-func eight(v uint64) uint64 {
-	return uint64(pairs[v>>52]) | uint64(pairs[v>>40&0xfff])<<16 |
-		uint64(pairs[v>>28&0xfff])<<32 | uint64(pairs[v>>16&0xfff])<<48
+// encode48 gives the characters for the upper 48 bits of v, the first one lowest.
+func encode48(v uint64) uint64 {
+	return uint64(pairTable[v>>52]) | uint64(pairTable[v>>40&0xfff])<<16 |
+		uint64(pairTable[v>>28&0xfff])<<32 | uint64(pairTable[v>>16&0xfff])<<48
 }
 
 // encodeInPlace makes b the base64 of its last n bytes; len(b) must be EncodedLen(n). The standard library's encoder
@@ -65,10 +65,10 @@ func encodeInPlace(b []byte, n int) {
 		v1 := binary.BigEndian.Uint64(src[6:])
 		v2 := binary.BigEndian.Uint64(src[12:])
 		v3 := binary.BigEndian.Uint64(src[18:])
-		binary.LittleEndian.PutUint64(b, eight(v0))
-		binary.LittleEndian.PutUint64(b[8:], eight(v1))
-		binary.LittleEndian.PutUint64(b[16:], eight(v2))
-		binary.LittleEndian.PutUint64(b[24:], eight(v3))
+		binary.LittleEndian.PutUint64(b, encode48(v0))
+		binary.LittleEndian.PutUint64(b[8:], encode48(v1))
+		binary.LittleEndian.PutUint64(b[16:], encode48(v2))
+		binary.LittleEndian.PutUint64(b[24:], encode48(v3))
 		src, b = src[24:], b[32:]
 	}
 	var rest [30]byte // up to 25 bytes, and zeros: what is left of the last three characters' bits
@@ -76,7 +76,7 @@ func encodeInPlace(b []byte, n int) {
 	n = copy(rest[:], src)
 	for i, j := 0, 0; i < n; i, j = i+6, j+8 {
 		high, low := binary.BigEndian.Uint32(rest[i:]), binary.BigEndian.Uint16(rest[i+4:])
-		binary.LittleEndian.PutUint64(text[j:], eight(uint64(high)<<32|uint64(low)<<16))
+		binary.LittleEndian.PutUint64(text[j:], encode48(uint64(high)<<32|uint64(low)<<16))
 	}
 	copy(b, text[:])
 	for i := range (3 - n%3) % 3 {
@@ -86,7 +86,7 @@ func encodeInPlace(b []byte, n int) {
 
 // encodeIV puts the base64 of an IV to the start of b.
 func encodeIV(b []byte, iv *[ivSize]byte) {
-	binary.LittleEndian.PutUint64(b, eight(binary.BigEndian.Uint64(iv[:])))
+	binary.LittleEndian.PutUint64(b, encode48(binary.BigEndian.Uint64(iv[:])))
 	low := uint64(binary.BigEndian.Uint32(iv[8:])) | uint64(binary.BigEndian.Uint16(iv[6:]))<<32
-	binary.LittleEndian.PutUint64(b[8:], eight(low<<16))
+	binary.LittleEndian.PutUint64(b[8:], encode48(low<<16))
 }

@@ -29,7 +29,7 @@ func SealedSize(n int) int { return n + Overhead }
 // plaintext must not lie in the spare capacity of dst, which is written to. The error is ErrTooLong or ErrExhausted, and
 // comes with dst as it was.
 func (c *Cipher) AppendSealed(dst, plaintext []byte) ([]byte, error) {
-	if err := c.spend(plaintext); err != nil {
+	if err := c.countUse(plaintext); err != nil {
 		return dst, err
 	}
 	return c.aead.Seal(dst, nil, plaintext, nil), nil
@@ -54,8 +54,8 @@ func (c *Cipher) Open(dst, sealed []byte) ([]byte, error) {
 	return opened, nil
 }
 
-// spend takes one message from what the key is good for.
-func (c *Cipher) spend(plaintext []byte) error {
+// countUse takes one message from what the key is good for.
+func (c *Cipher) countUse(plaintext []byte) error {
 	if len(plaintext) > MaxPlaintext {
 		return ErrTooLong
 	}

@@ -42,7 +42,7 @@ func (c *Cipher) AppendData(dst, plaintext []byte) ([]byte, error) {
 }
 
 func (c *Cipher) appendJSON(dst, plaintext []byte, head, tail string) ([]byte, error) {
-	if err := c.spend(plaintext); err != nil {
+	if err := c.countUse(plaintext); err != nil {
 		return dst, err
 	}
 	boxed := len(plaintext) + tagSize
@@ -73,10 +73,10 @@ func (c *Cipher) appendJSON(dst, plaintext []byte, head, tail string) ([]byte, e
 // The error is ErrMalformed, ErrForged or ErrExhausted, and comes with dst as it was; its spare capacity never holds
 // plaintext then. data must not lie there.
 func (c *Cipher) OpenData(dst, data []byte) ([]byte, error) {
-	iv, ct, ok := plainFields(data)
+	iv, ct, ok := parseCanonical(data)
 	if !ok {
 		var err error
-		if iv, ct, err = anyFields(data); err != nil {
+		if iv, ct, err = parseAny(data); err != nil {
 			return dst, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
 	}
@@ -101,9 +101,9 @@ func (c *Cipher) OpenData(dst, data []byte) ([]byte, error) {
 	return opened, nil
 }
 
-// plainFields finds the two strings if data looks as appendJSON and JSON.stringify write it. They may still be anything:
+// parseCanonical finds the two strings if data looks as appendJSON and JSON.stringify write it. They may still be anything:
 // the quotes and escapes that would make another object of it are not base64.
-func plainFields(data []byte) (iv, ct []byte, ok bool) {
+func parseCanonical(data []byte) (iv, ct []byte, ok bool) {
 	const ctAt = len(dataHead) + ivChars + len(dataMiddle)
 	if len(data) < ctAt+len(dataTail) || !bytes.HasPrefix(data, []byte(dataHead)) ||
 		string(data[ctAt-len(dataMiddle):ctAt]) != dataMiddle || !bytes.HasSuffix(data, []byte(dataTail)) {
@@ -113,8 +113,8 @@ func plainFields(data []byte) (iv, ct []byte, ok bool) {
 	return iv, ct, bytes.IndexByte(iv, '"') < 0 && bytes.IndexByte(ct, '"') < 0 && bytes.IndexByte(ct, '\\') < 0
 }
 
-// anyFields finds them in any JSON object.
-func anyFields(data []byte) (iv, ct []byte, err error) {
+// parseAny finds them in any JSON object.
+func parseAny(data []byte) (iv, ct []byte, err error) {
 	var object struct {
 		IV string `json:"iv"`
 		CT string `json:"ct"`

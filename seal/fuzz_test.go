@@ -16,7 +16,7 @@ func FuzzOpen(f *testing.F) {
 	_, server := e.ciphers(f)
 	known := map[string]bool{}
 	for _, m := range e.Messages {
-		sealed := flat(f, m.Data)
+		sealed := decodeReference(f, m.Data)
 		known[string(sealed)] = true
 		f.Add(sealed)
 	}
@@ -29,12 +29,12 @@ func FuzzOpen(f *testing.F) {
 		if known[string(sealed)] != (err == nil) {
 			t.Fatalf("error %v, known %v", err, known[string(sealed)])
 		}
-		judge(t, got, err, len(sealed)-seal.Overhead)
+		checkResult(t, got, err, len(sealed)-seal.Overhead)
 	})
 }
 
-// flat is the sealed bytes that an object stands for, by the slow obvious way; nil if there are none.
-func flat(t testing.TB, object string) []byte {
+// decodeReference is the sealed bytes that an object stands for, by the slow obvious way; nil if there are none.
+func decodeReference(t testing.TB, object string) []byte {
 	t.Helper()
 	var parts struct{ IV, CT string }
 	if json.Unmarshal([]byte(object), &parts) != nil {
@@ -49,8 +49,8 @@ func flat(t testing.TB, object string) []byte {
 	return append(iv, ct...)
 }
 
-// judge holds a result to what is promised of all of them.
-func judge(t *testing.T, got []byte, err error, size int) {
+// checkResult holds a result to what is promised of all of them.
+func checkResult(t *testing.T, got []byte, err error, size int) {
 	t.Helper()
 	switch {
 	case err == nil:
@@ -80,11 +80,11 @@ func FuzzOpenData(f *testing.F) {
 		if !bytes.Equal(object, kept) {
 			t.Fatal("the input was changed")
 		}
-		sealed := flat(t, string(object))
+		sealed := decodeReference(t, string(object))
 		if (sealed == nil) != errors.Is(err, seal.ErrMalformed) {
 			t.Fatalf("%q: error %v, stands for %d bytes", object, err, len(sealed))
 		}
-		judge(t, got, err, len(sealed)-seal.Overhead)
+		checkResult(t, got, err, len(sealed)-seal.Overhead)
 		if sealed == nil {
 			return
 		}

@@ -172,7 +172,7 @@ func TestVectorsAreCurrent(t *testing.T) {
 // TestLive exchanges keys and messages with a client that runs now.
 func TestLive(t *testing.T) {
 	t.Parallel()
-	in, out := live(t)
+	in, out := startClient(t)
 	var hello struct{ PublicKey string }
 	if err := out.Decode(&hello); err != nil {
 		t.Fatal(err)
@@ -220,8 +220,8 @@ func TestLive(t *testing.T) {
 	}
 }
 
-// live starts a client. It ends with its input, at the end of the test.
-func live(t *testing.T) (io.Writer, *json.Decoder) {
+// startClient starts a client. It ends with its input, at the end of the test.
+func startClient(t *testing.T) (io.Writer, *json.Decoder) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)

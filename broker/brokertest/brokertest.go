@@ -28,18 +28,18 @@ type Suite struct {
 	// Overflow is how many messages surely are too many for a receiver that delivers nothing. 0 skips the test.
 	Overflow int
 
-	// Patience is how long to wait for what must happen. Default one minute.
-	Patience time.Duration
+	// Timeout is how long to wait for what must happen. Default one minute.
+	Timeout time.Duration
 }
 
 // Run runs the suite, one test after the other.
 func Run(t *testing.T, s Suite) {
-	if s.Patience == 0 {
-		s.Patience = time.Minute
+	if s.Timeout == 0 {
+		s.Timeout = time.Minute
 	}
 	for _, test := range []struct {
 		name string
-		run  func(*world)
+		run  func(*fixture)
 	}{
 		{"Types", testTypes},
 		{"Data", testData},
@@ -68,7 +68,7 @@ func Run(t *testing.T, s Suite) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			goleak.VerifyNone(t) // what an earlier test left would be blamed on this one
-			w := &world{T: t, suite: s, broker: s.New(t)}
+			w := &fixture{T: t, suite: s, broker: s.New(t)}
 			others := goleak.IgnoreCurrent() // what the world itself needs, a server say, ends with t.Cleanup
 			test.run(w)
 			for _, n := range w.nodes { // a test that fails at once leaves them open, and goleak says so
@@ -87,7 +87,7 @@ func Run(t *testing.T, s Suite) {
 }
 
 // A world is what one test works with.
-type world struct {
+type fixture struct {
 	*testing.T
 	suite  Suite
 	broker func() broker.Broker
@@ -97,11 +97,11 @@ type world struct {
 }
 
 // name is part in a form that nothing else in this world uses.
-func (w *world) name(part string) string { return fmt.Sprintf("%s-%d", part, w.names.Add(1)) }
+func (w *fixture) name(part string) string { return fmt.Sprintf("%s-%d", part, w.names.Add(1)) }
 
 // ctx lasts as long as the suite is patient.
-func (w *world) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), w.suite.Patience)
+func (w *fixture) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), w.suite.Timeout)
 	w.Cleanup(cancel)
 	return ctx
 }
@@ -109,25 +109,25 @@ func (w *world) ctx() context.Context {
 // A node is a broker that has been started, and what it was given.
 type node struct {
 	broker.Broker
-	w    *world
+	w    *fixture
 	id   string
 	got  chan protocol.Message
 	lost chan broker.Loss
 }
 
 // node starts a node that keeps what it gets.
-func (w *world) node() *node {
+func (w *fixture) node() *node {
 	n := &node{got: make(chan protocol.Message, 1<<16)}
 	return w.start(n, func(m protocol.Message) { n.got <- m.Clone() })
 }
 
-func (w *world) start(n *node, deliver func(protocol.Message)) *node {
+func (w *fixture) start(n *node, deliver func(protocol.Message)) *node {
 	w.Helper()
 	return w.startReceiver(n, broker.Receiver{Deliver: deliver})
 }
 
 // startReceiver fills in what r lacks.
-func (w *world) startReceiver(n *node, r broker.Receiver) *node {
+func (w *fixture) startReceiver(n *node, r broker.Receiver) *node {
 	w.Helper()
 	n.w, n.id, n.Broker = w, w.name("node"), w.broker()
 	n.lost = make(chan broker.Loss, 1<<12)
@@ -168,7 +168,7 @@ func (n *node) next() protocol.Message {
 	select {
 	case m := <-n.got:
 		return m
-	case <-time.After(n.w.suite.Patience):
+	case <-time.After(n.w.suite.Timeout):
 		n.w.Fatal("a message did not come")
 		return protocol.Message{}
 	}
@@ -185,11 +185,11 @@ func (n *node) expect(events ...string) {
 }
 
 // wait waits for c to be closed.
-func (w *world) wait(c <-chan struct{}, what string) {
+func (w *fixture) wait(c <-chan struct{}, what string) {
 	w.Helper()
 	select {
 	case <-c:
-	case <-time.After(w.suite.Patience):
+	case <-time.After(w.suite.Timeout):
 		w.Fatalf("%s did not happen", what)
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // confirmer is a new broker that can confirm; the test is skipped where there is none.
-func (w *world) confirmer() broker.Confirmer {
+func (w *fixture) confirmer() broker.Confirmer {
 	w.Helper()
 	b := w.broker()
 	w.idle = append(w.idle, b)
@@ -22,13 +22,13 @@ func (w *world) confirmer() broker.Confirmer {
 	return c
 }
 
-// news is a message of an emitter.
-func news(event string) protocol.Message {
+// emitterMessage is a message of an emitter.
+func emitterMessage(event string) protocol.Message {
 	return protocol.Message{ServerID: protocol.EmitterID, Type: protocol.TypeBroadcast, Event: event, Data: []byte("1")}
 }
 
 // testPublishAll: what is confirmed arrives, in order, those of each call at the same time.
-func testPublishAll(w *world) {
+func testPublishAll(w *fixture) {
 	const calls, messages = 4, 3000
 	c, b := w.confirmer(), w.node()
 	ctx := w.ctx()
@@ -41,7 +41,7 @@ func testPublishAll(w *world) {
 		all.Go(func() {
 			ms := make([]protocol.Message, messages)
 			for i := range ms {
-				ms[i] = news(fmt.Sprint(call))
+				ms[i] = emitterMessage(fmt.Sprint(call))
 				ms[i].Data = fmt.Append(nil, i)
 			}
 			if errs := c.PublishAll(ctx, ms); errs != nil {
@@ -60,9 +60,9 @@ func testPublishAll(w *world) {
 }
 
 // testPublishAllRefused: each message has its own error, and those that are fine are sent.
-func testPublishAllRefused(w *world) {
+func testPublishAllRefused(w *fixture) {
 	c, b := w.confirmer(), w.node()
-	errs := c.PublishAll(w.ctx(), []protocol.Message{news("first"), {ServerID: protocol.EmitterID}, news("last")})
+	errs := c.PublishAll(w.ctx(), []protocol.Message{emitterMessage("first"), {ServerID: protocol.EmitterID}, emitterMessage("last")})
 	if len(errs) != 3 || errs[0] != nil || !errors.Is(errs[1], protocol.ErrMessage) || errs[2] != nil {
 		w.Errorf("errors %v, want ErrMessage for the second only", errs)
 	}
@@ -70,14 +70,14 @@ func testPublishAllRefused(w *world) {
 
 	done, cancel := context.WithCancel(context.Background())
 	cancel()
-	if errs := c.PublishAll(done, []protocol.Message{news("never")}); len(errs) != 1 || !errors.Is(errs[0], context.Canceled) {
+	if errs := c.PublishAll(done, []protocol.Message{emitterMessage("never")}); len(errs) != 1 || !errors.Is(errs[0], context.Canceled) {
 		w.Errorf("with a context that is done: errors %v, want Canceled", errs)
 	}
 	if closer, ok := c.(broker.Broker); ok {
 		if err := closer.Close(); err != nil {
 			w.Errorf("close: %v", err)
 		}
-		for _, err := range c.PublishAll(w.ctx(), []protocol.Message{news("late"), news("late")}) {
+		for _, err := range c.PublishAll(w.ctx(), []protocol.Message{emitterMessage("late"), emitterMessage("late")}) {
 			if !errors.Is(err, broker.ErrClosed) {
 				w.Errorf("after close: error %v, want ErrClosed", err)
 			}

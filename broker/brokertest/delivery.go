@@ -12,7 +12,7 @@ import (
 )
 
 // testTypes: all four types arrive as they were sent, with whatever they exclude.
-func testTypes(w *world) {
+func testTypes(w *fixture) {
 	a, b := w.node(), w.node()
 	room, client, user := w.name("room"), w.name("client"), w.name("user \"ü\n")
 	b.hold(protocol.RoomChannel(room), protocol.ClientChannel(client), protocol.UserChannel(user))
@@ -33,7 +33,7 @@ func testTypes(w *world) {
 }
 
 // testData: absent data stays absent, null stays null, and nobody reads digits.
-func testData(w *world) {
+func testData(w *fixture) {
 	a, b := w.node(), w.node()
 	for _, data := range []string{"", "null", "0", `""`, "12345678901234567890.50", `"\ud800 \u2028"`} {
 		m := a.broadcast("data")
@@ -49,7 +49,7 @@ func testData(w *world) {
 }
 
 // testNoEcho: a node does not get its own messages.
-func testNoEcho(w *world) {
+func testNoEcho(w *fixture) {
 	a, b := w.node(), w.node()
 	room := w.name("room")
 	a.hold(protocol.RoomChannel(room))
@@ -61,7 +61,7 @@ func testNoEcho(w *world) {
 }
 
 // testEmitter: a broker need not be started to publish, and an emitter's messages reach every node.
-func testEmitter(w *world) {
+func testEmitter(w *fixture) {
 	a, b := w.node(), w.node()
 	room := w.name("room")
 	a.hold(protocol.RoomChannel(room))
@@ -79,7 +79,7 @@ func testEmitter(w *world) {
 }
 
 // testOrder: what one goroutine publishes arrives in order, across channels.
-func testOrder(w *world) {
+func testOrder(w *fixture) {
 	const messages = 2000
 	a, b := w.node(), w.node()
 	room, user := w.name("room"), w.name("user")
@@ -100,7 +100,7 @@ func testOrder(w *world) {
 }
 
 // testConcurrentPublish: many goroutines lose nothing, and each keeps its order.
-func testConcurrentPublish(w *world) {
+func testConcurrentPublish(w *fixture) {
 	const publishers, messages = 8, 200
 	a, b := w.node(), w.node()
 	ctx := w.ctx()
@@ -128,7 +128,7 @@ func testConcurrentPublish(w *world) {
 }
 
 // testOneAtATime: the receiver is never called twice at once, whoever publishes.
-func testOneAtATime(w *world) {
+func testOneAtATime(w *fixture) {
 	const publishers, messages = 4, 200
 	var inside atomic.Int32
 	done := make(chan struct{})
@@ -159,7 +159,7 @@ func testOneAtATime(w *world) {
 }
 
 // testDeliverAll: a receiver that takes many at once gets the same in the same order, whichever of its functions is called.
-func testDeliverAll(w *world) {
+func testDeliverAll(w *fixture) {
 	const messages = 2000
 	b := &node{got: make(chan protocol.Message, messages)}
 	var inside atomic.Int32
@@ -198,7 +198,7 @@ func testDeliverAll(w *world) {
 
 // testSlowReceiver: a receiver that takes its time holds up neither publishers nor other nodes, and misses nothing
 // that fits into the queue.
-func testSlowReceiver(w *world) {
+func testSlowReceiver(w *fixture) {
 	const messages = 100
 	release, done := make(chan struct{}), make(chan struct{})
 	got := 0 // owned by the receiver
@@ -223,7 +223,7 @@ func testSlowReceiver(w *world) {
 }
 
 // testReceiverMayCall: from within Deliver a node may publish, hold and release.
-func testReceiverMayCall(w *world) {
+func testReceiverMayCall(w *fixture) {
 	room := w.name("room")
 	b := &node{}
 	ctx := w.ctx()

@@ -13,7 +13,7 @@ import (
 )
 
 // testHoldIsCounted: what is held twice is delivered until it has been released twice.
-func testHoldIsCounted(w *world) {
+func testHoldIsCounted(w *fixture) {
 	a, b := w.node(), w.node()
 	channel := protocol.RoomChannel(w.name("room"))
 	room := channel[len(protocol.RoomChannel("")):]
@@ -30,7 +30,7 @@ func testHoldIsCounted(w *world) {
 }
 
 // testHoldMany: thousands of rooms in one call, and each of them works when it returns.
-func testHoldMany(w *world) {
+func testHoldMany(w *fixture) {
 	const rooms = 5000
 	a, b := w.node(), w.node()
 	channels := make([]string, rooms)
@@ -48,7 +48,7 @@ func testHoldMany(w *world) {
 }
 
 // testHoldWhilePublishing: what is published after a Hold has returned is delivered, whoever else holds and releases.
-func testHoldWhilePublishing(w *world) {
+func testHoldWhilePublishing(w *fixture) {
 	const holders, rooms = 8, 100
 	a := w.node()
 	arrived := make(map[string]chan struct{}) // by event; filled before the node starts
@@ -88,7 +88,7 @@ func testHoldWhilePublishing(w *world) {
 }
 
 // testHoldAfterError: a Hold that returned an error holds all the same, until it is released.
-func testHoldAfterError(w *world) {
+func testHoldAfterError(w *fixture) {
 	a, b := w.node(), w.node()
 	room := w.name("room")
 	done, cancel := context.WithCancel(context.Background())
@@ -96,17 +96,17 @@ func testHoldAfterError(w *world) {
 	if err := b.Hold(done, protocol.RoomChannel(room)); !errors.Is(err, context.Canceled) {
 		w.Errorf("hold: error %v, want Canceled", err)
 	}
-	a.until(b, room, true)
+	a.publishUntil(b, room, true)
 	if w.suite.Selective {
 		b.Release(protocol.RoomChannel(room))
-		a.until(b, room, false)
+		a.publishUntil(b, room, false)
 	}
 }
 
-// until publishes to a room until b gets it, or gets it no longer.
-func (n *node) until(b *node, room string, arrives bool) {
+// publishUntil publishes to a room until b gets it, or gets it no longer.
+func (n *node) publishUntil(b *node, room string, arrives bool) {
 	n.w.Helper()
-	deadline := time.Now().Add(n.w.suite.Patience)
+	deadline := time.Now().Add(n.w.suite.Timeout)
 	for time.Now().Before(deadline) {
 		n.publish(n.room(room, "to the room"))
 		n.publish(n.broadcast("fence"))
@@ -122,7 +122,7 @@ func (n *node) until(b *node, room string, arrives bool) {
 }
 
 // testSelective: only what is held is delivered, for brokers that say so.
-func testSelective(w *world) {
+func testSelective(w *fixture) {
 	if !w.suite.Selective {
 		w.Skip("this broker delivers whatever is published")
 	}
@@ -133,11 +133,11 @@ func testSelective(w *world) {
 	a.publish(a.room(room, "held"))
 	b.expect("held")
 	b.Release(protocol.RoomChannel(room))
-	a.until(b, room, false)
+	a.publishUntil(b, room, false)
 }
 
 // testBadMessage: what breaks the contract is refused, and reaches nobody.
-func testBadMessage(w *world) {
+func testBadMessage(w *fixture) {
 	a, b := w.node(), w.node()
 	for _, m := range []protocol.Message{
 		{},
@@ -155,7 +155,7 @@ func testBadMessage(w *world) {
 }
 
 // testContext: a context that is done stops what has not begun, and one that ends later takes nothing back.
-func testContext(w *world) {
+func testContext(w *fixture) {
 	done, cancel := context.WithCancel(context.Background())
 	cancel()
 	r := broker.Receiver{ServerID: w.name("node"), Deliver: func(protocol.Message) {}}
@@ -187,7 +187,7 @@ func testContext(w *world) {
 }
 
 // testLifecycle: what may be called when.
-func testLifecycle(w *world) {
+func testLifecycle(w *fixture) {
 	ctx := w.ctx()
 	r := broker.Receiver{ServerID: w.name("node"), Deliver: func(protocol.Message) {}}
 	n := w.broker()
@@ -234,7 +234,7 @@ func testLifecycle(w *world) {
 }
 
 // testCloseWaits: when Close returns, the receiver is not running and is not called again.
-func testCloseWaits(w *world) {
+func testCloseWaits(w *fixture) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	var calls, left atomic.Int32
 	b := w.start(&node{}, func(protocol.Message) {
@@ -275,7 +275,7 @@ func testCloseWaits(w *world) {
 }
 
 // testCloseUnderLoad: nodes come and go while others publish.
-func testCloseUnderLoad(w *world) {
+func testCloseUnderLoad(w *fixture) {
 	a, b := w.node(), w.node()
 	ctx := w.ctx()
 	stop := make(chan struct{})
@@ -312,7 +312,7 @@ func testCloseUnderLoad(w *world) {
 }
 
 // testOverflow: a receiver that takes nothing costs its publishers nothing, and is told what it missed, in its place.
-func testOverflow(w *world) {
+func testOverflow(w *fixture) {
 	if w.suite.Overflow == 0 {
 		w.Skip("no number of messages is too many")
 	}
@@ -342,16 +342,16 @@ func testOverflow(w *world) {
 		select {
 		case <-lasts:
 			arrived = true
-		case <-time.After(w.suite.Patience / 200):
+		case <-time.After(w.suite.Timeout / 200):
 		}
 	}
-	w.gaps(b, func() uint64 { return published - delivered.Load() })
+	w.expectLosses(b, func() uint64 { return published - delivered.Load() })
 }
 
-// gaps takes the losses that b is told, until they explain what is missing.
-func (w *world) gaps(b *node, missing func() uint64) {
+// expectLosses takes the losses that b is told, until they explain what is missing.
+func (w *fixture) expectLosses(b *node, missing func() uint64) {
 	w.Helper()
-	patience := time.After(w.suite.Patience)
+	patience := time.After(w.suite.Timeout)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	lost, told, known := uint64(0), 0, true
@@ -375,7 +375,7 @@ func (w *world) gaps(b *node, missing func() uint64) {
 }
 
 // testHealth: states and counters.
-func testHealth(w *world) {
+func testHealth(w *fixture) {
 	n := w.broker()
 	if h := n.Health(); h.State != broker.StateIdle || !h.Since.IsZero() {
 		w.Errorf("before start: %+v", h)

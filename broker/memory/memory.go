@@ -83,16 +83,16 @@ type Broker struct {
 	published atomic.Uint64
 	phase     atomic.Uint32 // idle, running or closed; changes under mu
 
-	mu       sync.Mutex
-	receiver broker.Receiver // set by Start, then read-only
-	queue    fifo.Queue[item]
-	queued   int           // bytes of data in queue
-	pumping  bool          // a goroutine is delivering
-	since    time.Time     // of the state
-	gap      broker.Loss   // what was lost since the queue's last message; Messages is 0 for nothing
-	health   broker.Health // the counters and Err
+	mu          sync.Mutex
+	receiver    broker.Receiver // set by Start, then read-only
+	queue       fifo.Queue[item]
+	queued      int           // bytes of data in queue
+	delivering  bool          // a goroutine is delivering
+	since       time.Time     // of the state
+	pendingLoss broker.Loss   // what was lost since the queue's last message; Messages is 0 for nothing
+	health      broker.Health // the counters and Err
 
-	pumps sync.WaitGroup // the goroutine that delivers; added to under mu while running
+	deliveries sync.WaitGroup // the goroutine that delivers; added to under mu while running
 }
 
 const (
@@ -140,7 +140,7 @@ func (n *Broker) Publish(ctx context.Context, m protocol.Message) error {
 	n.published.Add(1)
 	for _, o := range *n.bus.nodes.Load() {
 		if o.receiver.ServerID != m.ServerID {
-			o.put(m)
+			o.enqueue(m)
 		}
 	}
 	return nil
@@ -185,6 +185,6 @@ func (n *Broker) Close() error {
 		n.since = time.Now()
 	}
 	n.mu.Unlock()
-	n.pumps.Wait()
+	n.deliveries.Wait()
 	return nil
 }

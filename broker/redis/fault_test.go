@@ -256,7 +256,7 @@ func TestMasterDies(t *testing.T) {
 	p := startPair(t, set.URL())
 	began := time.Now()
 	set.Servers[0].Kill()
-	set.AwaitOther(set.Servers[0].Addr)
+	set.AwaitNewMaster(set.Servers[0].Addr)
 	p.recovers(began)
 }
 

@@ -65,7 +65,7 @@ func TestSuite(t *testing.T) {
 				},
 				Selective: name != "patterns",
 				Overflow:  30_000,
-				Patience:  patience,
+				Timeout:   patience,
 			})
 		})
 	}

@@ -19,7 +19,7 @@ func checkOrigin(listed []string, log *slog.Logger) (func(*http.Request) bool, e
 	if err != nil {
 		return nil, err
 	}
-	policy.Own = loopbackHost
+	policy.IsOwnHost = loopbackHost
 	return func(r *http.Request) bool {
 		if policy.Allows(r) {
 			return true

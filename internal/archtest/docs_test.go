@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestReadmeShowsARealProgram wants the README's server to be, byte for byte, one that compiles and has a test.
-func TestReadmeShowsARealProgram(t *testing.T) {
+// TestReadmeProgram wants the README's server to be, byte for byte, one that compiles and has a test.
+func TestReadmeProgram(t *testing.T) {
 	t.Parallel()
 	readme, program := text(t, "README.md"), text(t, "examples/hello/main.go")
 	_, code, found := strings.Cut(program, "\npackage main\n")
@@ -21,8 +21,8 @@ func TestReadmeShowsARealProgram(t *testing.T) {
 
 var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 
-// TestLinksLeadSomewhere follows the links between documents, and those to files.
-func TestLinksLeadSomewhere(t *testing.T) {
+// TestLinks follows the links between documents, and those to files.
+func TestLinks(t *testing.T) {
 	t.Parallel()
 	for _, name := range documents(t) {
 		content := text(t, name)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestPackagesSayWhatTheyAreFor wants a doc comment of each package, in one file, that begins as godoc expects.
-func TestPackagesSayWhatTheyAreFor(t *testing.T) {
+// TestPackageComments wants a doc comment of each package, in one file, that begins as godoc expects.
+func TestPackageComments(t *testing.T) {
 	t.Parallel()
 	all := source(t)
 	for _, folder := range all.folders() {
@@ -35,8 +35,8 @@ func TestPackagesSayWhatTheyAreFor(t *testing.T) {
 	}
 }
 
-// TestNothingHappensByItself finds init functions: importing a package must have no effect.
-func TestNothingHappensByItself(t *testing.T) {
+// TestNoInitFunctions finds init functions: importing a package must have no effect.
+func TestNoInitFunctions(t *testing.T) {
 	t.Parallel()
 	all := source(t)
 	for _, f := range all.files {
@@ -48,8 +48,8 @@ func TestNothingHappensByItself(t *testing.T) {
 	}
 }
 
-// TestNothingEndsTheProcess finds what takes the decision from the caller, outside main packages and tests.
-func TestNothingEndsTheProcess(t *testing.T) {
+// TestNoProcessExit finds what takes the decision from the caller, outside main packages and tests.
+func TestNoProcessExit(t *testing.T) {
 	t.Parallel()
 	all := source(t)
 	for _, f := range all.files {
@@ -61,7 +61,7 @@ func TestNothingEndsTheProcess(t *testing.T) {
 			if !ok {
 				return true
 			}
-			if name := called(call); name == "panic" || name == "os.Exit" || strings.HasPrefix(name, "log.Fatal") || strings.HasPrefix(name, "log.Panic") {
+			if name := callName(call); name == "panic" || name == "os.Exit" || strings.HasPrefix(name, "log.Fatal") || strings.HasPrefix(name, "log.Panic") {
 				t.Errorf("%s: %s; return an error instead", all.position(call), name)
 			}
 			return true
@@ -84,7 +84,7 @@ func TestTestsDoNotSleep(t *testing.T) {
 			bubble = bubble || spec.Path.Value == `"testing/synctest"`
 		}
 		ast.Inspect(f.syntax, func(n ast.Node) bool {
-			if call, ok := n.(*ast.CallExpr); ok && called(call) == "time.Sleep" && !bubble {
+			if call, ok := n.(*ast.CallExpr); ok && callName(call) == "time.Sleep" && !bubble {
 				t.Errorf("%s: time.Sleep in a test", all.position(call))
 			}
 			return true
@@ -92,8 +92,8 @@ func TestTestsDoNotSleep(t *testing.T) {
 	}
 }
 
-// called is the name of what is called, with its package or receiver in front; empty if it has none.
-func called(call *ast.CallExpr) string {
+// callName is the name of what is called, with its package or receiver in front; empty if it has none.
+func callName(call *ast.CallExpr) string {
 	switch f := call.Fun.(type) {
 	case *ast.Ident:
 		return f.Name

@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// TestPublicTypesAreDocumentedTypes: an exported type of a public package is not an alias of one of an internal package,
+// TestPublicTypes: an exported type of a public package is not an alias of one of an internal package,
 // of which go doc shows neither fields nor methods, and each of its exported fields has a comment of its own, which is
 // what editors show.
-func TestPublicTypesAreDocumentedTypes(t *testing.T) {
+func TestPublicTypes(t *testing.T) {
 	t.Parallel()
 	all := source(t)
 	types := 0

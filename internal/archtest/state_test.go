@@ -22,7 +22,7 @@ func TestPackagesHaveNoState(t *testing.T) {
 				files = append(files, f.syntax)
 			}
 		}
-		found := stateOf(all.fset, files)
+		found := findState(all.fset, files)
 		for _, n := range slices.SortedFunc(maps.Keys(found), func(a, b ast.Node) int { return int(a.Pos() - b.Pos()) }) {
 			t.Errorf("%s: the package's variable %s %s; make it a field of what uses it", all.position(n), found[n].name, found[n].what)
 		}
@@ -31,12 +31,12 @@ func TestPackagesHaveNoState(t *testing.T) {
 
 type finding struct{ name, what string }
 
-// stateOf finds changes to the variables of one package.
-func stateOf(fset *token.FileSet, files []*ast.File) map[ast.Node]finding {
+// findState finds changes to the variables of one package.
+func findState(fset *token.FileSet, files []*ast.File) map[ast.Node]finding {
 	found := map[ast.Node]finding{}
 	// Only the package's own names matter: what is imported may stay unknown, and errors with it.
 	info := types.Info{Uses: map[*ast.Ident]types.Object{}}
-	conf := types.Config{Importer: nothing{}, Error: func(error) {}}
+	conf := types.Config{Importer: emptyImporter{}, Error: func(error) {}}
 	pkg, _ := conf.Check("p", fset, files, &info)
 
 	global := func(e ast.Expr) (string, bool) {
@@ -56,7 +56,7 @@ func stateOf(fset *token.FileSet, files []*ast.File) map[ast.Node]finding {
 			case *ast.IncDecStmt:
 				targets = []ast.Expr{n.X}
 			case *ast.CallExpr:
-				if name := called(n); (name == "delete" || name == "clear") && len(n.Args) > 0 {
+				if name := callName(n); (name == "delete" || name == "clear") && len(n.Args) > 0 {
 					targets = n.Args[:1]
 				}
 			}
@@ -69,15 +69,15 @@ func stateOf(fset *token.FileSet, files []*ast.File) map[ast.Node]finding {
 		})
 		for _, d := range f.Decls {
 			if d, ok := d.(*ast.GenDecl); ok && d.Tok == token.VAR {
-				shared(d, found)
+				mutableTypes(d, found)
 			}
 		}
 	}
 	return found
 }
 
-// shared finds variables whose types exist to be changed.
-func shared(d *ast.GenDecl, found map[ast.Node]finding) {
+// mutableTypes finds variables whose types exist to be changed.
+func mutableTypes(d *ast.GenDecl, found map[ast.Node]finding) {
 	for _, spec := range d.Specs {
 		v, ok := spec.(*ast.ValueSpec)
 		if !ok {
@@ -113,7 +113,7 @@ func base(e ast.Expr) *ast.Ident {
 	}
 }
 
-// nothing is an importer that finds no package.
-type nothing struct{}
+// emptyImporter is an importer that finds no package.
+type emptyImporter struct{}
 
-func (nothing) Import(string) (*types.Package, error) { return nil, errors.New("not looked at") }
+func (emptyImporter) Import(string) (*types.Package, error) { return nil, errors.New("not looked at") }

@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// pulse is the time between two readings that Watch makes.
-	pulse = 250 * time.Millisecond
+	// watchInterval is the time between two readings that Watch makes.
+	watchInterval = 250 * time.Millisecond
 	// standstill is the time without a reading, while Watch runs, from which the process is taken to have stood still.
-	standstill = 2 * pulse
+	standstill = 2 * watchInterval
 )
 
 // An Instant is a reading of a Clock. Only those of the same Clock can be compared.
@@ -33,11 +33,11 @@ type Clock struct {
 	start time.Time // read-only
 
 	// Any goroutine reads these. They are written with mu held, lost before seen.
-	seen atomic.Int64 // the Age at some recent reading
-	lost atomic.Int64 // how much of it were standstills
+	lastAge atomic.Int64 // the Age at some recent reading
+	skipped atomic.Int64 // how much of it were standstills
 
-	mu      sync.Mutex // guards watched, and writing the fields above; innermost
-	watched bool       // Watch runs
+	mu       sync.Mutex // guards watched, and writing the fields above; innermost
+	watching bool       // Watch runs
 }
 
 // New makes a clock. Until Watch runs it does not notice standstills.
@@ -46,14 +46,14 @@ func New() *Clock { return &Clock{start: time.Now()} }
 // Now reads the clock.
 func (c *Clock) Now() Instant {
 	for {
-		lost := c.lost.Load()
+		skipped := c.skipped.Load()
 		age := c.Age()
-		if age-time.Duration(c.seen.Load()) > pulse/2 {
+		if age-time.Duration(c.lastAge.Load()) > watchInterval/2 {
 			c.advance(age)
 		}
 		// Otherwise there was a standstill, perhaps between the lines above.
-		if c.lost.Load() == lost {
-			return Instant(int64(age) - lost)
+		if c.skipped.Load() == skipped {
+			return Instant(int64(age) - skipped)
 		}
 	}
 }
@@ -63,21 +63,21 @@ func (c *Clock) Now() Instant {
 func (c *Clock) advance(age time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	gap := age - time.Duration(c.seen.Load())
+	gap := age - time.Duration(c.lastAge.Load())
 	if gap <= 0 {
 		return
 	}
-	if c.watched && gap > standstill {
-		c.lost.Add(int64(gap - pulse))
+	if c.watching && gap > standstill {
+		c.skipped.Add(int64(gap - watchInterval))
 	}
-	c.seen.Store(int64(age))
+	c.lastAge.Store(int64(age))
 }
 
 // Watch notices standstills, until done is closed. It must run for as long as timeouts depend on the clock.
 func (c *Clock) Watch(done <-chan struct{}) {
 	c.watch(true)
 	defer c.watch(false)
-	tick := time.NewTicker(pulse)
+	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -92,8 +92,8 @@ func (c *Clock) Watch(done <-chan struct{}) {
 func (c *Clock) watch(on bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.seen.Store(int64(c.Age()))
-	c.watched = on
+	c.lastAge.Store(int64(c.Age()))
+	c.watching = on
 }
 
 // Age is the monotonic time since the clock was made, standstills included.
@@ -107,4 +107,4 @@ func (c *Clock) At(age time.Duration) time.Time {
 }
 
 // Time is At for a reading. A standstill after the reading counts as before it.
-func (c *Clock) Time(i Instant) time.Time { return c.At(time.Duration(int64(i) + c.lost.Load())) }
+func (c *Clock) Time(i Instant) time.Time { return c.At(time.Duration(int64(i) + c.skipped.Load())) }

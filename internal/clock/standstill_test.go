@@ -19,7 +19,7 @@ func TestStandstill(t *testing.T) {
 			go c.Watch(done) // ends with done
 			time.Sleep(10 * time.Second)
 			before, at := c.Now(), time.Now()
-			c.Stand(stood)
+			c.Stall(stood)
 			after := c.Now()
 			if got := after.Sub(before); got < 0 || got > time.Second/2 {
 				t.Errorf("a standstill of %v counts as %v", stood, got)
@@ -45,7 +45,7 @@ func TestShortDelays(t *testing.T) {
 		go c.Watch(done) // ends with done
 		synctest.Wait()
 		before := c.Now()
-		c.Stand(400 * time.Millisecond)
+		c.Stall(400 * time.Millisecond)
 		if got := c.Now().Sub(before); got != 400*time.Millisecond {
 			t.Errorf("a delay of 400ms counts as %v", got)
 		}
@@ -63,7 +63,7 @@ func TestRepeatedStandstills(t *testing.T) {
 		synctest.Wait()
 		before := c.Now()
 		for range 100 {
-			c.Stand(10 * time.Second)
+			c.Stall(10 * time.Second)
 			c.Now()
 		}
 		if got := c.Now().Sub(before); got < 10*time.Second || got > 100*time.Second {

@@ -2,8 +2,8 @@
 // when it has emptied.
 package fifo
 
-// keep is the number of slots up to which an empty queue keeps its memory.
-const keep = 4096
+// maxIdleSlots is the number of slots up to which an empty queue keeps its memory.
+const maxIdleSlots = 4096
 
 // A Queue is a ring of values. The zero value is empty. Not safe for concurrent use.
 type Queue[T any] struct {
@@ -46,7 +46,7 @@ func (q *Queue[T]) Pop() T {
 	*slot = zero
 	q.head = (q.head + 1) & (len(q.ring) - 1)
 	q.n--
-	if q.n == 0 && len(q.ring) > keep {
+	if q.n == 0 && len(q.ring) > maxIdleSlots {
 		q.ring, q.head = nil, 0
 	}
 	return v

@@ -8,8 +8,8 @@ import (
 	"github.com/hearthws/hearth/internal/fifo"
 )
 
-// TestLikeASlice compares the ring with what it stands for.
-func TestLikeASlice(t *testing.T) {
+// TestQueueMatchesSlice compares the ring with what it stands for.
+func TestQueueMatchesSlice(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var q fifo.Queue[int]
@@ -43,8 +43,8 @@ func TestLikeASlice(t *testing.T) {
 	})
 }
 
-// TestEmptyKeepsLittle: a queue that has been long gives its memory back.
-func TestEmptyKeepsLittle(t *testing.T) {
+// TestEmptyQueueFreesMemory: a queue that has been long gives its memory back.
+func TestEmptyQueueFreesMemory(t *testing.T) {
 	var q fifo.Queue[[64]byte]
 	const n = 1 << 14
 	if got := testing.AllocsPerRun(1, func() {

@@ -17,7 +17,7 @@ import (
 type Policy struct {
 	// Own, if not nil, reports whether a host that a request was sent to, without its port, is the server's own. It must
 	// be safe for concurrent use. Nil: every host is. Set it before the first use of Allows.
-	Own func(host string) bool
+	IsOwnHost func(host string) bool
 
 	any     bool
 	allowed []origin
@@ -61,17 +61,17 @@ func (p *Policy) Allows(r *http.Request) bool {
 		}
 	}
 	host, err := parse(o.scheme + "://" + r.Host)
-	return err == nil && host == o && (p.Own == nil || p.Own(host.host))
+	return err == nil && host == o && (p.IsOwnHost == nil || p.IsOwnHost(host.host))
 }
 
 // An origin is in the form in which equal ones are equal. Only one of a list has sub set.
 type origin struct {
 	scheme, host, port string // no port: the scheme's own
-	sub                bool   // stands for all hosts below host
+	subdomains         bool   // stands for all hosts below host
 }
 
 func (a origin) matches(o origin) bool {
-	if a.sub {
+	if a.subdomains {
 		return a.scheme == o.scheme && a.port == o.port && strings.HasSuffix(o.host, "."+a.host)
 	}
 	return a == o
@@ -90,7 +90,7 @@ func parseAllowed(s string) (origin, error) {
 		page := strings.Replace(strings.ToLower(scheme), "ws", "http", 1) + "://" + rest
 		return origin{}, fmt.Errorf("pages have the origin %q", page)
 	}
-	rest, sub := strings.CutPrefix(rest, "*.")
+	rest, subdomains := strings.CutPrefix(rest, "*.")
 	o, err := parse(scheme + "://" + rest)
 	if err != nil {
 		if ascii, ok := punycode(rest); ok {
@@ -98,7 +98,7 @@ func parseAllowed(s string) (origin, error) {
 		}
 		return origin{}, err
 	}
-	o.sub = sub
+	o.subdomains = subdomains
 	return o, nil
 }
 

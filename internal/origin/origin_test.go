@@ -70,7 +70,7 @@ func TestOwnHost(t *testing.T) {
 	if p.Allows(request("example.com", "https://example.com", "https://example.com")) {
 		t.Error("two origins are allowed")
 	}
-	p.Own = func(host string) bool { return host == "localhost" }
+	p.IsOwnHost = func(host string) bool { return host == "localhost" }
 	if p.Allows(request("example.com", "https://example.com")) || !p.Allows(request("localhost:80", "http://localhost")) {
 		t.Error("Own is not asked")
 	}

@@ -63,7 +63,7 @@ func BenchmarkFeedDeflated(b *testing.B) {
 func benchFeed(b *testing.B, frames []byte, chunk int) {
 	e := ws.NewEndpoint(ws.Server, 1<<20, true)
 	buf := make([]byte, len(frames))
-	q := &quiet{}
+	q := &countingHandler{}
 	b.SetBytes(int64(len(frames)))
 	b.ReportAllocs()
 	for b.Loop() {

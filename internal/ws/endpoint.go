@@ -144,7 +144,7 @@ func maxCompressed(limit int) int { return limit + limit/8 + 64 }
 // step takes one frame, or a part of one, from the start of b, and returns how many bytes that was.
 func (e *Endpoint) step(b []byte, h Handler) (int, error) {
 	if p := e.part; p != nil && p.inFrame {
-		return e.resume(p, b, h)
+		return e.resumeFrame(p, b, h)
 	}
 	var hd header
 	used, ok, err := e.header(b, &hd)
@@ -153,7 +153,7 @@ func (e *Endpoint) step(b []byte, h Handler) (int, error) {
 	}
 	rest := b[used:]
 	if len(rest) < hd.length {
-		e.begin(&hd)
+		e.beginFrame(&hd)
 		return used, nil
 	}
 	payload := rest[:hd.length:hd.length]
@@ -197,7 +197,7 @@ func (e *Endpoint) frame(hd *header, payload []byte, h Handler) error {
 	if hd.fin && hd.op != OpContinuation {
 		return e.deliver(hd.op, hd.rsv1, payload, 0, h)
 	}
-	e.begin(hd)
+	e.beginFrame(hd)
 	p := e.part
 	p.inFrame, p.left = false, 0
 	if err := p.add(payload); err != nil {
@@ -206,8 +206,8 @@ func (e *Endpoint) frame(hd *header, payload []byte, h Handler) error {
 	return e.finish(p, h)
 }
 
-// begin notes a frame whose payload is to follow.
-func (e *Endpoint) begin(hd *header) {
+// beginFrame notes a frame whose payload is to follow.
+func (e *Endpoint) beginFrame(hd *header) {
 	p := e.partial()
 	p.inFrame, p.op, p.fin, p.masked = true, hd.op, hd.fin, hd.masked
 	p.left, p.key = hd.length, hd.key
@@ -220,8 +220,8 @@ func (e *Endpoint) begin(hd *header) {
 	}
 }
 
-// resume takes what b holds of the frame that p is in.
-func (e *Endpoint) resume(p *partial, b []byte, h Handler) (int, error) {
+// resumeFrame takes what b holds of the frame that p is in.
+func (e *Endpoint) resumeFrame(p *partial, b []byte, h Handler) (int, error) {
 	n := min(p.left, len(b))
 	b = b[:n]
 	if p.masked {

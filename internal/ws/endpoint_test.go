@@ -11,13 +11,13 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// quiet is a Handler that only counts.
-type quiet struct{ messages, others int }
+// countingHandler is a Handler that only counts.
+type countingHandler struct{ messages, others int }
 
-func (q *quiet) Message(ws.Opcode, []byte) { q.messages++ }
-func (q *quiet) Ping([]byte)               { q.others++ }
-func (q *quiet) Pong([]byte)               { q.others++ }
-func (q *quiet) Close(int, string)         { q.others++ }
+func (q *countingHandler) Message(ws.Opcode, []byte) { q.messages++ }
+func (q *countingHandler) Ping([]byte)               { q.others++ }
+func (q *countingHandler) Pong([]byte)               { q.others++ }
+func (q *countingHandler) Close(int, string)         { q.others++ }
 
 func TestEndpointIsSmall(t *testing.T) {
 	t.Parallel()
@@ -33,8 +33,8 @@ func TestZeroEndpoint(t *testing.T) {
 	t.Parallel()
 	var e ws.Endpoint
 	at := strings.Repeat("x", ws.DefaultMessageLimit)
-	want := says(long("text", at), "error 1009")
-	if got := fed(&e, masked(fin|text, at), masked(fin|text, at+"x")); !slices.Equal(got, want) {
+	want := says(longText("text", at), "error 1009")
+	if got := feedAll(&e, masked(fin|text, at), masked(fin|text, at+"x")); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
@@ -54,7 +54,7 @@ func TestNoStateBetweenMessages(t *testing.T) {
 	delete(ends, len(masked(0, "hello"))+len(masked(0, "a"))+len(masked(0, "in between")))
 	for i := 1; i <= len(input); i++ {
 		e := s.endpoint()
-		if err := e.Feed(bytes.Clone(input[:i]), &quiet{}); err != nil {
+		if err := e.Feed(bytes.Clone(input[:i]), &countingHandler{}); err != nil {
 			t.Fatal(err)
 		}
 		if held := ws.Held(e); (held < 0) != ends[i] {
@@ -64,8 +64,8 @@ func TestNoStateBetweenMessages(t *testing.T) {
 		for _, last := range []int{1, 4, 9, 16, 300} {
 			e = s.endpoint()
 			cut := max(0, i-last)
-			_ = e.Feed(bytes.Clone(input[:cut]), &quiet{})
-			_ = e.Feed(bytes.Clone(input[cut:i]), &quiet{})
+			_ = e.Feed(bytes.Clone(input[:cut]), &countingHandler{})
+			_ = e.Feed(bytes.Clone(input[cut:i]), &countingHandler{})
 			if held := ws.Held(e); (held < 0) != ends[i] {
 				t.Errorf("%d bytes, cut at %d: holds %d, between messages: %v", i, cut, held, ends[i])
 			}
@@ -78,7 +78,7 @@ func TestHeldFollowsArrival(t *testing.T) {
 	t.Parallel()
 	const announced = 100 << 20
 	e := ws.NewEndpoint(ws.Client, announced, false)
-	if err := e.Feed(ws.AppendHeader(nil, ws.OpBinary, false, announced), &quiet{}); err != nil {
+	if err := e.Feed(ws.AppendHeader(nil, ws.OpBinary, false, announced), &countingHandler{}); err != nil {
 		t.Fatal(err)
 	}
 	if held := ws.Held(&e); held > 0 {
@@ -86,7 +86,7 @@ func TestHeldFollowsArrival(t *testing.T) {
 	}
 	chunk := make([]byte, 1000)
 	for arrived := 1000; arrived < 200_000; arrived += 1000 {
-		_ = e.Feed(chunk, &quiet{})
+		_ = e.Feed(chunk, &countingHandler{})
 		if held := ws.Held(&e); held > 3*arrived {
 			t.Fatalf("holds %d bytes of %d", held, arrived)
 		}
@@ -97,8 +97,8 @@ func TestPartialMessageTakesExactlyItsSize(t *testing.T) {
 	t.Parallel()
 	e := ws.NewEndpoint(ws.Server, 1<<20, false)
 	frame := masked(fin|binmsg, strings.Repeat("x", 70000))
-	_ = e.Feed(frame[:40000], &quiet{})
-	_ = e.Feed(frame[40000:len(frame)-1], &quiet{})
+	_ = e.Feed(frame[:40000], &countingHandler{})
+	_ = e.Feed(frame[40000:len(frame)-1], &countingHandler{})
 	if held := ws.Held(&e); held != 70000 {
 		t.Errorf("holds %d bytes for a message of 70000", held)
 	}
@@ -117,7 +117,7 @@ func TestFragmentsCopyLinearly(t *testing.T) {
 	allocs := testing.AllocsPerRun(1, func() {
 		copy(work, input)
 		e := ws.NewEndpoint(ws.Server, fragments*size, false)
-		q := quiet{}
+		q := countingHandler{}
 		if err := e.Feed(work, &q); err != nil || q.messages != 1 {
 			t.Errorf("%d messages, error %v", q.messages, err)
 		}
@@ -130,11 +130,11 @@ func TestFragmentsCopyLinearly(t *testing.T) {
 func TestTinyFragmentFlood(t *testing.T) {
 	t.Parallel()
 	e := ws.NewEndpoint(ws.Server, 1600, false)
-	if err := e.Feed(masked(binmsg, ""), &quiet{}); err != nil {
+	if err := e.Feed(masked(binmsg, ""), &countingHandler{}); err != nil {
 		t.Fatal(err)
 	}
 	for n := 1; ; n++ {
-		err := e.Feed(masked(cont, ""), &quiet{})
+		err := e.Feed(masked(cont, ""), &countingHandler{})
 		if err == nil && n < 1000 {
 			continue
 		}
@@ -150,22 +150,22 @@ func TestSetMessageLimit(t *testing.T) {
 	e := ws.NewEndpoint(ws.Server, 10, false)
 	e.SetMessageLimit(1000)
 	frame := masked(fin|text, strings.Repeat("x", 500))
-	if got := fed(&e, frame); len(got) != 1 {
+	if got := feedAll(&e, frame); len(got) != 1 {
 		t.Errorf("raised limit: %v", got)
 	}
 	e.SetMessageLimit(499)
-	if got := fed(&e, frame); !slices.Equal(got, says("error 1009")) {
+	if got := feedAll(&e, frame); !slices.Equal(got, says("error 1009")) {
 		t.Errorf("lowered limit: %v", got)
 	}
 }
 
-// raiser does what a session does when a client has authenticated: raises the limit from within the handler.
-type raiser struct {
+// limitRaiser does what a session does when a client has authenticated: raises the limit from within the handler.
+type limitRaiser struct {
 	recorder
 	e *ws.Endpoint
 }
 
-func (r *raiser) Message(op ws.Opcode, p []byte) {
+func (r *limitRaiser) Message(op ws.Opcode, p []byte) {
 	r.recorder.Message(op, p)
 	r.e.SetMessageLimit(1000)
 }
@@ -176,7 +176,7 @@ func TestRaiseLimitInHandler(t *testing.T) {
 	input := join(masked(fin|text, "auth"), masked(fin|text, big))
 	for i := range input {
 		e := ws.NewEndpoint(ws.Server, 10, false)
-		r := &raiser{e: &e}
+		r := &limitRaiser{e: &e}
 		if err := errors.Join(e.Feed(bytes.Clone(input[:i]), r), e.Feed(bytes.Clone(input[i:]), r)); err != nil || len(r.events) != 2 {
 			t.Fatalf("cut at %d: %v, %v", i, err, r.events)
 		}
@@ -185,12 +185,12 @@ func TestRaiseLimitInHandler(t *testing.T) {
 
 // stopper stops its Endpoint at the first thing it hears.
 type stopper struct {
-	quiet
+	countingHandler
 	e *ws.Endpoint
 }
 
-func (s *stopper) Message(op ws.Opcode, p []byte) { s.quiet.Message(op, p); s.e.Stop() }
-func (s *stopper) Ping(p []byte)                  { s.quiet.Ping(p); s.e.Stop() }
+func (s *stopper) Message(op ws.Opcode, p []byte) { s.countingHandler.Message(op, p); s.e.Stop() }
+func (s *stopper) Ping(p []byte)                  { s.countingHandler.Ping(p); s.e.Stop() }
 
 func TestStopInHandler(t *testing.T) {
 	t.Parallel()
@@ -217,7 +217,7 @@ func TestNothingAfterViolation(t *testing.T) {
 	t.Parallel()
 	e := ws.NewEndpoint(ws.Server, 0, false)
 	want := says(`text "a"`, "error 1002")
-	if got := fed(&e, masked(fin|text, "a"), masked(text, "b"), masked(fin|text, "c"), masked(fin|cont, "d"), plain(0xff, "e")); !slices.Equal(got, want) {
+	if got := feedAll(&e, masked(fin|text, "a"), masked(text, "b"), masked(fin|text, "c"), masked(fin|cont, "d"), plain(0xff, "e")); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	if ws.Held(&e) >= 0 {
@@ -235,7 +235,7 @@ func TestPayloadCannotGrowIntoNextFrame(t *testing.T) {
 }
 
 type appender struct {
-	quiet
+	countingHandler
 	got string
 }
 
@@ -251,7 +251,7 @@ func TestFeedAllocatesNothing(t *testing.T) {
 		"ping":   masked(fin|ping, "p"),
 	} {
 		e := ws.NewEndpoint(ws.Server, 0, false)
-		b, q := make([]byte, len(frame)), &quiet{}
+		b, q := make([]byte, len(frame)), &countingHandler{}
 		if n := testing.AllocsPerRun(100, func() { copy(b, frame); _ = e.Feed(b, q) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
@@ -261,7 +261,7 @@ func TestFeedAllocatesNothing(t *testing.T) {
 func TestCloseErrorText(t *testing.T) {
 	t.Parallel()
 	e := ws.NewEndpoint(ws.Server, 0, false)
-	err := e.Feed(plain(fin|text, "a"), &quiet{})
+	err := e.Feed(plain(fin|text, "a"), &countingHandler{})
 	if err == nil || err.Error() != "websocket: unmasked frame from a client (close 1002)" {
 		t.Errorf("got %v", err)
 	}
@@ -281,7 +281,7 @@ func TestPause(t *testing.T) {
 	t.Parallel()
 	input := join(masked(fin|text, "a"), masked(text, "b"), masked(fin|ping, "in between"), masked(fin|cont, "c"),
 		masked(fin|rsv1|text, deflated("compressed")), masked(fin|binmsg, "d"), masked(fin|pong, ""), masked(fin|text, "e"))
-	want := fed(side{deflate: true}.endpoint(), input)
+	want := feedAll(side{deflate: true}.endpoint(), input)
 	for cut := range input {
 		e := side{deflate: true}.endpoint()
 		p := &pauser{e: e}
@@ -303,13 +303,13 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// deferrer inflates what is compressed itself.
-type deferrer struct {
+// deferredRecorder inflates what is compressed itself.
+type deferredRecorder struct {
 	recorder
 	yields int
 }
 
-func (d *deferrer) Compressed(op ws.Opcode, b []byte) {
+func (d *deferredRecorder) Compressed(op ws.Opcode, b []byte) {
 	out, err := ws.InflateMessage(op, b, 300_000, func() { d.yields++ })
 	if err != nil {
 		d.events = append(d.events, errorEvent(err))
@@ -333,11 +333,11 @@ func TestDeferredHandler(t *testing.T) {
 		"plain":      masked(fin|text, "plain"),
 	} {
 		s := side{limit: 300_000, deflate: true}
-		d := &deferrer{}
+		d := &deferredRecorder{}
 		if err := s.endpoint().Feed(bytes.Clone(frames), d); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if want := fed(s.endpoint(), frames); !slices.Equal(d.events, want) {
+		if want := feedAll(s.endpoint(), frames); !slices.Equal(d.events, want) {
 			t.Errorf("%s: got %v, want %v", name, d.events, want)
 		}
 		if (d.yields > 3) != (name == "fragments" || name == "too long") {

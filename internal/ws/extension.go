@@ -51,9 +51,9 @@ func negotiate(lines []string) (offer, error) {
 	return best, nil
 }
 
-// take judges one parameter of an offer. An unknown one, one that comes twice, and a value that it must not have decline
+// addParam judges one parameter of an offer. An unknown one, one that comes twice, and a value that it must not have decline
 // the whole offer (RFC 7692 §7.1).
-func (o *offer) take(name, value string, hasValue bool) {
+func (o *offer) addParam(name, value string, hasValue bool) {
 	var p param
 	good := true
 	switch name {
@@ -123,7 +123,7 @@ func (s *scanner) extension() (o offer, ok bool) {
 				return o, false
 			}
 		}
-		o.take(key, value, hasValue)
+		o.addParam(key, value, hasValue)
 	}
 	return o, ok
 }

@@ -32,13 +32,13 @@ func TestAppendMasked(t *testing.T) {
 	for _, n := range []int{0, 1, 7, 125, 126, 65535, 65536} {
 		payload := bytes.Repeat([]byte("x"), n)
 		frame := ws.AppendMaskedFrame([]byte("before"), ws.OpText, false, payload)
-		want := says(long("text", string(payload)))
-		if got := fed(side{}.endpoint(), frame[6:]); !slices.Equal(got, want) {
+		want := says(longText("text", string(payload)))
+		if got := feedAll(side{}.endpoint(), frame[6:]); !slices.Equal(got, want) {
 			t.Errorf("%d bytes: got %v", n, got)
 		}
 	}
 	compressed := ws.AppendMaskedFrame(nil, ws.OpText, true, []byte(deflated("hi")))
-	if got := fed(side{deflate: true}.endpoint(), compressed); !slices.Equal(got, says(`text "hi"`)) {
+	if got := feedAll(side{deflate: true}.endpoint(), compressed); !slices.Equal(got, says(`text "hi"`)) {
 		t.Errorf("compressed: got %v", got)
 	}
 	if a, b := ws.AppendMaskedFrame(nil, ws.OpPing, false, nil), ws.AppendMaskedFrame(nil, ws.OpPing, false, nil); bytes.Equal(a, b) {
@@ -68,10 +68,10 @@ func TestAppendClose(t *testing.T) {
 		{1000, "a\xffb", `close 1000 "a�b"`},
 		{1000, strings.Repeat("\x80", 500), fmt.Sprintf("close 1000 %q", "�")},
 	} {
-		if got := fed(side{role: ws.Client}.endpoint(), ws.AppendClose(nil, c.code, c.reason)); !slices.Equal(got, says(c.want)) {
+		if got := feedAll(side{role: ws.Client}.endpoint(), ws.AppendClose(nil, c.code, c.reason)); !slices.Equal(got, says(c.want)) {
 			t.Errorf("AppendClose(%d, %.20q): got %v, want %v", c.code, c.reason, got, c.want)
 		}
-		if got := fed(side{}.endpoint(), ws.AppendMaskedClose([]byte("before"), c.code, c.reason)[6:]); !slices.Equal(got, says(c.want)) {
+		if got := feedAll(side{}.endpoint(), ws.AppendMaskedClose([]byte("before"), c.code, c.reason)[6:]); !slices.Equal(got, says(c.want)) {
 			t.Errorf("AppendMaskedClose(%d, %.20q): got %v, want %v", c.code, c.reason, got, c.want)
 		}
 	}

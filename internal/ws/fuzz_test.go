@@ -18,21 +18,21 @@ func FuzzFeed(f *testing.F) {
 	f.Add(join(masked(rsv1|binmsg, deflated("hello hello")[:4]), masked(fin|cont, deflated("hello hello")[4:])), []byte{7}, false, true)
 	f.Add(masked(fin|rsv1|text, deflatedFinal("a")+deflatedFinal("b")), []byte{200}, false, true)
 	f.Add(join(plain(fin|text, strings.Repeat("x", 200)), plain(fin|closing, closePayload(1001, "bye"))), []byte{100, 2}, true, false)
-	f.Fuzz(func(t *testing.T, input, cuts []byte, client, deflate bool) {
+	f.Fuzz(func(t *testing.T, input, drawChunks []byte, client, deflate bool) {
 		s := side{limit: 2000, deflate: deflate}
 		if client {
 			s.role = ws.Client
 		}
 		want := reference(s, input)
-		if got := fed(s.endpoint(), input); !slices.Equal(got, want) {
+		if got := feedAll(s.endpoint(), input); !slices.Equal(got, want) {
 			t.Fatalf("whole: got %v, want %v", got, want)
 		}
 		var r recorder
 		e := s.endpoint()
 		for rest, i := bytes.Clone(input), 0; len(rest) > 0; i++ {
 			n := 1
-			if len(cuts) > 0 {
-				n = min(int(cuts[i%len(cuts)])+1, len(rest))
+			if len(drawChunks) > 0 {
+				n = min(int(drawChunks[i%len(drawChunks)])+1, len(rest))
 			}
 			if err := e.Feed(rest[:n], &r); err != nil {
 				r.events = append(r.events, errorEvent(err))
@@ -72,8 +72,8 @@ func FuzzInflate(f *testing.F) {
 		if !utf8.Valid(data) {
 			return
 		}
-		want := says(long("text", string(data)))
-		if got := fed(side{ws.Client, len(data) + 1, true}.endpoint(), ws.NewMessage(data).Deflated()); !slices.Equal(got, want) {
+		want := says(longText("text", string(data)))
+		if got := feedAll(side{ws.Client, len(data) + 1, true}.endpoint(), ws.NewMessage(data).Deflated()); !slices.Equal(got, want) {
 			t.Fatalf("message: got %v, want %v", got, want)
 		}
 	})

@@ -56,7 +56,7 @@ func (e *Endpoint) parse(b []byte, hd *header) (bool, error) {
 		return false, err
 	}
 	if !hd.op.control() {
-		if err := e.admit(length, hd); err != nil {
+		if err := e.checkLength(length, hd); err != nil {
 			return false, err
 		}
 	}
@@ -130,8 +130,8 @@ func parseLength(b []byte, op Opcode) (length uint64, end int, err error) {
 	}
 }
 
-// admit holds a data frame's announced length against the limits, before anything is kept for it.
-func (e *Endpoint) admit(length uint64, hd *header) error {
+// checkLength holds a data frame's announced length against the limits, before anything is kept for it.
+func (e *Endpoint) checkLength(length uint64, hd *header) error {
 	limit, have, compressed := e.max(), 0, hd.rsv1
 	if p := e.part; p != nil && p.message != 0 {
 		if p.frames >= maxFrames(limit) {

@@ -42,8 +42,8 @@ func sum(p []byte) (h uint64) {
 	return h
 }
 
-// fed gives the chunks to e, and returns all that it said, its error last.
-func fed(e *ws.Endpoint, chunks ...[]byte) []string {
+// feedAll gives the chunks to e, and returns all that it said, its error last.
+func feedAll(e *ws.Endpoint, chunks ...[]byte) []string {
 	var r recorder
 	for _, c := range chunks {
 		if err := e.Feed(bytes.Clone(c), &r); err != nil {
@@ -77,7 +77,7 @@ func (s side) endpoint() *ws.Endpoint {
 // input the inside is cut more coarsely.
 func check(t *testing.T, s side, input []byte, want ...string) {
 	t.Helper()
-	if got := fed(s.endpoint(), input); !slices.Equal(got, want) {
+	if got := feedAll(s.endpoint(), input); !slices.Equal(got, want) {
 		t.Fatalf("whole: got %v, want %v", got, want)
 	}
 	const fine = 4000
@@ -85,12 +85,12 @@ func check(t *testing.T, s side, input []byte, want ...string) {
 		if len(input) > fine && i > 20 && i < len(input)-20 {
 			i = min(i+len(input)/50, len(input)-20)
 		}
-		if got := fed(s.endpoint(), input[:i], input[i:]); !slices.Equal(got, want) {
+		if got := feedAll(s.endpoint(), input[:i], input[i:]); !slices.Equal(got, want) {
 			t.Fatalf("cut at %d: got %v, want %v", i, got, want)
 		}
 	}
 	size := 1 + len(input)/fine
-	if got := fed(s.endpoint(), slices.Collect(slices.Chunk(input, size))...); !slices.Equal(got, want) {
+	if got := feedAll(s.endpoint(), slices.Collect(slices.Chunk(input, size))...); !slices.Equal(got, want) {
 		t.Fatalf("in chunks of %d: got %v, want %v", size, got, want)
 	}
 }

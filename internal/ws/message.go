@@ -7,19 +7,19 @@ import (
 )
 
 const (
-	// headerRoom is left before the payload of a Message for the longest unmasked header.
-	headerRoom = 10
+	// headerSpace is left before the payload of a Message for the longest unmasked header.
+	headerSpace = 10
 
-	// seriesRoom is left before each payload of a series: most are of 126 bytes to 64 KiB.
-	seriesRoom = 4
+	// seriesSpace is left before each payload of a series: most are of 126 bytes to 64 KiB.
+	seriesSpace = 4
 
 	// minDeflate is the shortest payload that is worth compressing, in bytes: below it a delivery costs more in the system
 	// call than in the bytes.
 	minDeflate = 256
 )
 
-// errShrunk means that a build function did not append to what it was given.
-var errShrunk = errors.New("build message: result is shorter than what it was to be appended to")
+// errNotAppended means that a build function did not append to what it was given.
+var errNotAppended = errors.New("build message: result is shorter than what it was to be appended to")
 
 // A Message is one outgoing text message, or a series of them, encoded once for all who get it. It never changes, and all
 // its methods may be called from any goroutine.
@@ -42,16 +42,16 @@ func NewMessage(payload []byte) *Message {
 // payload is written where it stays. size is how long it is expected to be, in bytes; up to that there is one
 // allocation for the frame. build must not look at what dst holds, nor keep it. Its error is returned as it is.
 func BuildMessage(size int, build func(dst []byte) ([]byte, error)) (*Message, error) {
-	buf, err := build(make([]byte, headerRoom, headerRoom+max(size, 0)))
+	buf, err := build(make([]byte, headerSpace, headerSpace+max(size, 0)))
 	if err != nil {
 		return nil, err
 	}
-	n := len(buf) - headerRoom
+	n := len(buf) - headerSpace
 	if n < 0 {
-		return nil, errShrunk
+		return nil, errNotAppended
 	}
 	// The header goes right before the payload; what the room is too large by is lost.
-	start := headerRoom - headerSize(n)
+	start := headerSpace - headerSize(n)
 	AppendHeader(buf[start:start], OpText, false, n)
 	return &Message{frame: buf[start:len(buf):len(buf)]}, nil
 }
@@ -60,15 +60,15 @@ func BuildMessage(size int, build func(dst []byte) ([]byte, error)) (*Message, e
 // message i, which must be UTF-8, to dst, as append does; it must not look at what dst holds, nor keep it. size is how long
 // the payloads are expected to be in all, in bytes; up to that there is one allocation for all frames.
 func BuildSeries(n, size int, build func(dst []byte, i int) []byte) *Message {
-	buf := make([]byte, 0, n*seriesRoom+max(size, 0))
-	var header [headerRoom]byte
+	buf := make([]byte, 0, n*seriesSpace+max(size, 0))
+	var header [headerSpace]byte
 	for i := range n {
 		start := len(buf)
-		buf = build(append(buf, header[:seriesRoom]...), i)
-		length := len(buf) - start - seriesRoom
-		if size := headerSize(length); size != seriesRoom { // it does not fit: the payload makes room, or moves up
-			buf = append(buf, header[:max(0, size-seriesRoom)]...)
-			copy(buf[start+size:], buf[start+seriesRoom:start+seriesRoom+length])
+		buf = build(append(buf, header[:seriesSpace]...), i)
+		length := len(buf) - start - seriesSpace
+		if size := headerSize(length); size != seriesSpace { // it does not fit: the payload makes room, or moves up
+			buf = append(buf, header[:max(0, size-seriesSpace)]...)
+			copy(buf[start+size:], buf[start+seriesSpace:start+seriesSpace+length])
 			buf = buf[:start+size+length]
 		}
 		AppendHeader(buf[start:start], OpText, false, length)

@@ -30,8 +30,8 @@ func TestMessage(t *testing.T) {
 			if !bytes.Equal(m.Frame(), plain(fin|text, payload)) || string(m.Payload()) != payload {
 				t.Errorf("%s, %d bytes: frame %.20x, payload %.20x", how, n, m.Frame(), m.Payload())
 			}
-			want := says(long("text", payload))
-			if got := fed(side{ws.Client, 1 << 20, true}.endpoint(), m.Deflated()); !slices.Equal(got, want) {
+			want := says(longText("text", payload))
+			if got := feedAll(side{ws.Client, 1 << 20, true}.endpoint(), m.Deflated()); !slices.Equal(got, want) {
 				t.Errorf("%s, %d bytes, deflated: got %v, want %v", how, n, got, want)
 			}
 			if shrunk := len(m.Deflated()) < len(m.Frame()); shrunk != (n >= 256) {
@@ -49,14 +49,14 @@ func TestSeries(t *testing.T) {
 	var said []string
 	for i := range messageSizes {
 		frames = append(frames, plain(fin|text, payload(i))...)
-		said = append(said, says(long("text", payload(i)))...)
+		said = append(said, says(longText("text", payload(i)))...)
 	}
 	for how, size := range map[string]int{"as expected": len(frames), "longer": 100, "shorter": 2 * len(frames)} {
 		m := ws.BuildSeries(len(messageSizes), size, func(dst []byte, i int) []byte { return append(dst, payload(i)...) })
 		if !bytes.Equal(m.Frame(), frames) || m.Count() != len(messageSizes) {
 			t.Errorf("%s: %d messages, %d bytes of frames; want %d of %d", how, m.Count(), len(m.Frame()), len(messageSizes), len(frames))
 		}
-		if got := fed(side{ws.Client, 1 << 20, true}.endpoint(), m.Deflated()); !slices.Equal(got, said) {
+		if got := feedAll(side{ws.Client, 1 << 20, true}.endpoint(), m.Deflated()); !slices.Equal(got, said) {
 			t.Errorf("%s, deflated: got %v, want %v", how, got, said)
 		}
 		if len(m.Deflated()) > len(frames)/10 {

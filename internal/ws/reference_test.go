@@ -245,14 +245,14 @@ func TestAgainstReference(t *testing.T) {
 			input = append(input, drawFrame(t, s)...)
 		}
 		want := reference(s, input)
-		if got := fed(s.endpoint(), cuts(t, input)...); !slices.Equal(got, want) {
+		if got := feedAll(s.endpoint(), drawChunks(t, input)...); !slices.Equal(got, want) {
 			t.Fatalf("%x\ngot  %v\nwant %v", input, got, want)
 		}
 	})
 }
 
-// cuts cuts b into chunks, some of them empty.
-func cuts(t *rapid.T, b []byte) [][]byte {
+// drawChunks cuts b into chunks, some of them empty.
+func drawChunks(t *rapid.T, b []byte) [][]byte {
 	var chunks [][]byte
 	most := rapid.SampledFrom([]int{1, 5, 100, 2000}).Draw(t, "longest chunk")
 	for len(b) > 0 {

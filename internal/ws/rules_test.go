@@ -27,8 +27,8 @@ func runRules(t *testing.T, s side, rules []rule) {
 	}
 }
 
-// long is what the recorder says of a message too long to show.
-func long(kind, payload string) string {
+// longText is what the recorder says of a message too long to show.
+func longText(kind, payload string) string {
 	var r recorder
 	r.add(kind, []byte(payload))
 	return r.events[0]
@@ -40,8 +40,8 @@ func TestFraming(t *testing.T) {
 	for _, n := range []int{0, 1, 125, 126, 127, 128, 1000, 65535, 65536, 70000} {
 		p := strings.Repeat("*", n)
 		rules = append(rules,
-			rule{fmt.Sprintf("1.1 text of %d", n), masked(fin|text, p), says(long("text", p))},
-			rule{fmt.Sprintf("1.2 binary of %d", n), masked(fin|binmsg, p+"\xff"), says(long("binary", p+"\xff"))})
+			rule{fmt.Sprintf("1.1 text of %d", n), masked(fin|text, p), says(longText("text", p))},
+			rule{fmt.Sprintf("1.2 binary of %d", n), masked(fin|binmsg, p+"\xff"), says(longText("binary", p+"\xff"))})
 	}
 	rules = append(rules,
 		rule{"1.3 many in one chunk", join(masked(fin|text, "a"), masked(fin|binmsg, "b"), masked(fin|text, "")), says(`text "a"`, `binary "b"`, `text ""`)},
@@ -58,7 +58,7 @@ func TestPingPong(t *testing.T) {
 		{"2.1 empty ping", masked(fin|ping, ""), says(`ping ""`)},
 		{"2.2 ping", masked(fin|ping, "hello"), says(`ping "hello"`)},
 		{"2.3 binary ping", masked(fin|ping, "\x00\xff\xfe"), says(`ping "\x00\xff\xfe"`)},
-		{"2.4 longest ping", masked(fin|ping, max), says(long("ping", max))},
+		{"2.4 longest ping", masked(fin|ping, max), says(longText("ping", max))},
 		{"2.5 ping too long", masked(fin|ping, max+"x"), says("error 1002")},
 		{"2.5 pong too long", masked(fin|pong, strings.Repeat("x", 70000)), says("error 1002")},
 		{"2.7 pong nobody asked for", masked(fin|pong, ""), says(`pong ""`)},
@@ -102,7 +102,7 @@ func TestFragmentation(t *testing.T) {
 		{"5.18 text inside text", join(masked(text, "a"), masked(fin|text, "b")), says("error 1002")},
 		{"5.18 fragmented inside fragmented", join(masked(binmsg, "a"), masked(text, "b")), says("error 1002")},
 		{"5.19 long fragments", join(masked(binmsg, strings.Repeat("a", 300)), masked(cont, strings.Repeat("b", 70)), masked(fin|cont, strings.Repeat("c", 900))),
-			says(long("binary", strings.Repeat("a", 300)+strings.Repeat("b", 70)+strings.Repeat("c", 900)))},
+			says(longText("binary", strings.Repeat("a", 300)+strings.Repeat("b", 70)+strings.Repeat("c", 900)))},
 		{"5.20 each masked with its own key", join(masked(text, "abcde"), zeroKey(fin|cont, "fgh")), says(`text "abcdefgh"`)},
 	})
 }
@@ -117,7 +117,7 @@ func TestUTF8(t *testing.T) {
 	t.Parallel()
 	good := "Hello-µ@ßöäüàá-UTF-8!! κόσμε 𐀀 \U0010FFFF \u0800 \uFFFD \uFFFE \uD7FF \uE000"
 	rules := []rule{
-		{"6.2 good", masked(fin|text, good), says(long("text", good))},
+		{"6.2 good", masked(fin|text, good), says(longText("text", good))},
 		{"6.4 bad, and the frame goes on", masked(fin|text, "\xce\xba\xf4\x90\x80\x80edited")[:10], says("error 1007")},
 		{"6.4 bad in a frame far from complete", masked(fin|text, "abc\xff"+strings.Repeat("d", 1000))[:12], says("error 1007")},
 		{"6.4 bad in the first fragment", masked(text, "\xed\xa0"), says("error 1007")},
@@ -135,7 +135,7 @@ func TestUTF8(t *testing.T) {
 			rule{fmt.Sprintf("6.3 bad %q in fragments", bad), join(masked(text, "ok "), masked(cont, bad[:1]), masked(fin|cont, bad[1:]+" ")), says("error 1007")})
 	}
 	for i := 1; i < len(good); i++ {
-		rules = append(rules, rule{fmt.Sprintf("6.2 good in fragments, cut at %d", i), join(masked(text, good[:i]), masked(fin|cont, good[i:])), says(long("text", good))})
+		rules = append(rules, rule{fmt.Sprintf("6.2 good in fragments, cut at %d", i), join(masked(text, good[:i]), masked(fin|cont, good[i:])), says(longText("text", good))})
 	}
 	runRules(t, side{}, rules)
 }
@@ -166,15 +166,15 @@ func TestLengths(t *testing.T) {
 	t.Parallel()
 	head := func(b ...byte) []byte { return append(b, testKey[:]...) }
 	runRules(t, side{limit: 1000}, []rule{
-		{"9.1 at the limit", masked(fin|text, strings.Repeat("x", 1000)), says(long("text", strings.Repeat("x", 1000)))},
+		{"9.1 at the limit", masked(fin|text, strings.Repeat("x", 1000)), says(longText("text", strings.Repeat("x", 1000)))},
 		{"9.1 over the limit, judged by the header", masked(fin|text, strings.Repeat("x", 1001))[:4], says("error 1009")},
 		{"9.1 huge, judged by the header", head(fin|text, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)[:10], says("error 1009")},
 		{"9.1 control frames don't count", join(masked(text, strings.Repeat("x", 999)), masked(fin|ping, "1234"), masked(fin|cont, "x")),
-			says(`ping "1234"`, long("text", strings.Repeat("x", 1000)))},
+			says(`ping "1234"`, longText("text", strings.Repeat("x", 1000)))},
 		{"9.3 fragments over the limit", join(masked(text, strings.Repeat("x", 999)), masked(fin|cont, "xy")), says("error 1009")},
 		{"9.3 fragment over the limit although more follow", join(masked(text, strings.Repeat("x", 999)), masked(cont, "xy")), says("error 1009")},
 		{"9.5 the limit is for each message", join(masked(fin|text, strings.Repeat("x", 999)), masked(fin|text, strings.Repeat("x", 999))),
-			says(long("text", strings.Repeat("x", 999)), long("text", strings.Repeat("x", 999)))},
+			says(longText("text", strings.Repeat("x", 999)), longText("text", strings.Repeat("x", 999)))},
 		{"length not shortest, 16 bits", head(fin|text, 0xfe, 0, 125), says("error 1002")},
 		{"length not shortest, 64 bits", head(fin|text, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff), says("error 1002")},
 		{"length with the top bit", head(fin|text, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1), says("error 1002")},
@@ -206,11 +206,11 @@ func TestCompression(t *testing.T) {
 		{"12.1 final empty stored block, its end cut like a flush", masked(fin|rsv1|text, "\xf2\x48\xcd\xc9\xc9\x07\x00\x00\x00\xff\xff\x01"), says(`text "Hello"`)},
 		{"12.1 final block, then more", masked(fin|rsv1|text, deflatedFinal("one ")+deflated("two")), says(`text "one two"`)},
 		{"12.1 final block, then more that points back over it", masked(fin|rsv1|text, deflatedFinal("one two three ")+deflatedAfter("one two three ", "one two three")), says(`text "one two three one two three"`)},
-		{"12.2 long", masked(fin|rsv1|binmsg, z), says(long("binary", hello))},
-		{"12.2 each message alone", join(masked(fin|rsv1|text, z), masked(fin|rsv1|text, z)), says(long("text", hello), long("text", hello))},
-		{"12.3 fragments, one byte first", frag(z[1:], z[:1]), says(long("text", hello))},
-		{"12.3 fragments, empty ones", frag("", "", z, ""), says(long("text", hello))},
-		{"12.3 ping between", join(masked(rsv1|text, z[:4]), masked(fin|ping, "p"), masked(fin|cont, z[4:])), says(`ping "p"`, long("text", hello))},
+		{"12.2 long", masked(fin|rsv1|binmsg, z), says(longText("binary", hello))},
+		{"12.2 each message alone", join(masked(fin|rsv1|text, z), masked(fin|rsv1|text, z)), says(longText("text", hello), longText("text", hello))},
+		{"12.3 fragments, one byte first", frag(z[1:], z[:1]), says(longText("text", hello))},
+		{"12.3 fragments, empty ones", frag("", "", z, ""), says(longText("text", hello))},
+		{"12.3 ping between", join(masked(rsv1|text, z[:4]), masked(fin|ping, "p"), masked(fin|cont, z[4:])), says(`ping "p"`, longText("text", hello))},
 		{"12.4 not compressed, although agreed", masked(fin|text, "plain"), says(`text "plain"`)},
 		{"13.1 bit on a continuation", join(masked(rsv1|text, z[:4]), masked(fin|rsv1|cont, z[4:])), says("error 1002")},
 		{"13.1 bit on a continuation only", join(masked(text, "a"), masked(fin|rsv1|cont, "b")), says("error 1002")},
@@ -221,7 +221,7 @@ func TestCompression(t *testing.T) {
 		{"13.2 points before the message", masked(fin|rsv1|text, "\x02\x13\x00\x00"), says("error 1007")},
 		{"13.3 text that is not UTF-8", masked(fin|rsv1|text, deflated("abc\xff")), says("error 1007")},
 		{"13.3 binary is not text", masked(fin|rsv1|binmsg, deflated("abc\xff")), says(`binary "abc\xff"`)},
-		{"13.4 at the limit", masked(fin|rsv1|binmsg, deflated(strings.Repeat("x", 1<<16))), says(long("binary", strings.Repeat("x", 1<<16)))},
+		{"13.4 at the limit", masked(fin|rsv1|binmsg, deflated(strings.Repeat("x", 1<<16))), says(longText("binary", strings.Repeat("x", 1<<16)))},
 		{"13.4 over the limit", masked(fin|rsv1|binmsg, deflated(strings.Repeat("x", 1<<16+1))), says("error 1009")},
 		{"13.4 bomb", masked(fin|rsv1|binmsg, deflated(strings.Repeat("\x00", 20<<20))), says("error 1009")},
 		{"13.5 final blocks by the hundred", masked(fin|rsv1|binmsg, strings.Repeat("\x03\x00", 500)), says("error 1007")},
@@ -233,7 +233,7 @@ func TestClientSide(t *testing.T) {
 	t.Parallel()
 	runRules(t, side{role: ws.Client}, []rule{
 		{"unmasked", join(plain(fin|text, "a"), plain(binmsg, "b"), plain(fin|ping, "c"), plain(fin|cont, "d")), says(`text "a"`, `ping "c"`, `binary "bd"`)},
-		{"long", plain(fin|text, strings.Repeat("a", 70000)), says(long("text", strings.Repeat("a", 70000)))},
+		{"long", plain(fin|text, strings.Repeat("a", 70000)), says(longText("text", strings.Repeat("a", 70000)))},
 		{"masked", masked(fin|text, "a"), says("error 1002")},
 		{"close", plain(fin|closing, closePayload(4001, "Authentication timeout")), says(`close 4001 "Authentication timeout"`)},
 	})

@@ -18,11 +18,11 @@ import (
 	"github.com/hearthws/hearth/internal/test/child"
 )
 
-// asParent makes this test binary a parent that starts a child, says which, and waits to be killed.
-const asParent = "HEARTH_TEST_PARENT"
+// parentEnv makes this test binary a parent that starts a child, says which, and waits to be killed.
+const parentEnv = "HEARTH_TEST_PARENT"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asParent) == "" {
+	if os.Getenv(parentEnv) == "" {
 		goleak.VerifyTestMain(m)
 		return
 	}
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 func TestParentIsKilled(t *testing.T) {
 	t.Parallel()
 	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), asParent+"=1")
+	parent.Env = append(os.Environ(), parentEnv+"=1")
 	in, err := parent.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -21,8 +21,8 @@ import (
 	"github.com/hearthws/hearth/internal/test/child"
 )
 
-// patience is how long a test waits for something that must happen.
-const patience = time.Minute
+// timeout is how long a test waits for something that must happen.
+const timeout = time.Minute
 
 // A server is a running program.
 type server struct {
@@ -140,7 +140,7 @@ type clients struct {
 }
 
 // add connects n clients. Each sends the messages of say, at intervals if beat is not zero, and reads until its end.
-func (c *clients) add(s *server, n int, beat time.Duration, say ...string) {
+func (c *clients) add(s *server, n int, interval time.Duration, messages ...string) {
 	s.t.Helper()
 	for range n {
 		ctx := s.t.Context()
@@ -149,12 +149,12 @@ func (c *clients) add(s *server, n int, beat time.Duration, say ...string) {
 			s.t.Fatal(err)
 		}
 		s.t.Cleanup(func() { _ = conn.CloseNow() })
-		for _, message := range say {
+		for _, message := range messages {
 			if err := conn.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
 				s.t.Fatal(err)
 			}
 		}
-		if len(say) > 0 {
+		if len(messages) > 0 {
 			if _, _, err := conn.Read(ctx); err != nil {
 				s.t.Fatal(err)
 			}
@@ -171,9 +171,9 @@ func (c *clients) add(s *server, n int, beat time.Duration, say ...string) {
 				}
 			}
 		})
-		if beat > 0 {
+		if interval > 0 {
 			c.done.Go(func() { // ends with the connection
-				tick := time.NewTicker(beat)
+				tick := time.NewTicker(interval)
 				defer tick.Stop()
 				for {
 					select {
@@ -206,11 +206,11 @@ func TestStepForward(t *testing.T) {
 	c.add(s, 5, 500*time.Millisecond, authenticate)
 	c.add(s, 1, 0)
 	s.do("step 1000")
-	pass(4 * time.Second) // a sixteenth of IdleTimeout
+	sleep(4 * time.Second) // a sixteenth of IdleTimeout
 	if ends := c.ends(); len(ends) != 0 {
 		t.Errorf("%d of 6 clients were closed, one with: %v", len(ends), ends[0])
 	}
-	if connected, active := s.do("times"); connected > patience || active > patience {
+	if connected, active := s.do("times"); connected > timeout || active > timeout {
 		t.Errorf("clients say that they connected %v ago, and were active %v ago", connected, active)
 	}
 }
@@ -225,9 +225,9 @@ func TestStepBack(t *testing.T) {
 	c.add(s, 1, 0, authenticate)
 	c.add(s, 1, 0)
 	s.do("step -1000")
-	for end := time.Now().Add(patience); len(c.ends()) < 2; pass(50 * time.Millisecond) {
+	for end := time.Now().Add(timeout); len(c.ends()) < 2; sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("of two silent clients %d were closed within %v", len(c.ends()), patience)
+			t.Fatalf("of two silent clients %d were closed within %v", len(c.ends()), timeout)
 		}
 	}
 	var codes []websocket.StatusCode
@@ -239,5 +239,5 @@ func TestStepBack(t *testing.T) {
 	}
 }
 
-// pass waits in real time: it is another process that something must not happen to.
-func pass(d time.Duration) { <-time.After(d) }
+// sleep waits in real time: it is another process that something must not happen to.
+func sleep(d time.Duration) { <-time.After(d) }

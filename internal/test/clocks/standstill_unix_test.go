@@ -24,16 +24,16 @@ func TestStandstill(t *testing.T) {
 		c.add(s, 30, 200*time.Millisecond, authenticate)
 		c.add(s, 1, 0)
 		signal(t, s, syscall.SIGSTOP)
-		pass(4 * time.Second)
+		sleep(4 * time.Second)
 		signal(t, s, syscall.SIGCONT)
-		pass(time.Second)
+		sleep(time.Second)
 		if ends := c.ends(); len(ends) != 0 {
 			t.Errorf("transport %q: %d of 31 clients were closed, one with: %v", transport, len(ends), ends[0])
 		}
 		// Silence after the standstill counts as ever.
-		for end := time.Now().Add(patience); len(c.ends()) < 1; pass(50 * time.Millisecond) {
+		for end := time.Now().Add(timeout); len(c.ends()) < 1; sleep(50 * time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("a client that does not authenticate was not closed within %v", patience)
+				t.Fatalf("a client that does not authenticate was not closed within %v", timeout)
 			}
 		}
 	}

@@ -15,44 +15,44 @@ import (
 var _ hearth.Sender = (*emitter.Emitter)(nil)
 
 // A crowd is clients on every server.
-type crowd struct {
+type clientSet struct {
 	ada, bob []*peer // one on each server, in the room lobby
-	apart    []*peer // ada once more, in no room
+	noRoom   []*peer // ada once more, in no room
 }
 
-func (c *crowd) all() []*peer   { return slices.Concat(c.ada, c.bob, c.apart) }
-func (c *crowd) lobby() []*peer { return slices.Concat(c.ada, c.bob) }
-func (c *crowd) users() []*peer { return slices.Concat(c.ada, c.apart) } // all that are ada's
+func (c *clientSet) all() []*peer   { return slices.Concat(c.ada, c.bob, c.noRoom) }
+func (c *clientSet) lobby() []*peer { return slices.Concat(c.ada, c.bob) }
+func (c *clientSet) users() []*peer { return slices.Concat(c.ada, c.noRoom) } // all that are ada's
 
-// but is some without those whose ids are excluded.
-func but(some []*peer, exclude []string) []*peer {
+// except is some without those whose ids are excluded.
+func except(some []*peer, exclude []string) []*peer {
 	return slices.DeleteFunc(slices.Clone(some), func(p *peer) bool { return slices.Contains(exclude, p.id) })
 }
 
-func (w *world) crowd() *crowd {
+func (w *deployment) clientSet() *clientSet {
 	w.Helper()
-	c := &crowd{}
+	c := &clientSet{}
 	for _, s := range []struct{ name, addr string }{{"reference", w.ref.addr}, {"exact", w.exact.addr}, {"pattern", w.pattern.addr}} {
 		c.ada = append(c.ada, connect(w.T, s.name, s.addr, "ada", "lobby"))
 		c.bob = append(c.bob, connect(w.T, s.name, s.addr, "bob", "lobby"))
-		c.apart = append(c.apart, connect(w.T, s.name, s.addr, "ada"))
+		c.noRoom = append(c.noRoom, connect(w.T, s.name, s.addr, "ada"))
 	}
 	return c
 }
 
 // A source is one of those that send. A nil function is something that it can't do.
 type source struct {
-	name             string
-	client, user     func(id, event string, data json.RawMessage)
-	room             func(name, event string, data json.RawMessage, exclude ...string)
-	all              func(event string, data json.RawMessage, exclude ...string)
-	excludes         bool // from a room
-	excludesFromAll  bool
-	keepsWhatIsThere bool // passes data on byte for byte
+	name            string
+	client, user    func(id, event string, data json.RawMessage)
+	room            func(name, event string, data json.RawMessage, exclude ...string)
+	all             func(event string, data json.RawMessage, exclude ...string)
+	excludes        bool // from a room
+	excludesFromAll bool
+	keepsBytes      bool // passes data on byte for byte
 }
 
-func (w *world) sources() []source {
-	sources := []source{w.emitterSource(), w.theirEmitter(), w.theirServer()}
+func (w *deployment) sources() []source {
+	sources := []source{w.emitterSource(), w.referenceEmitter(), w.referenceServer()}
 	for name, n := range map[string]*node{"a server of Hearth": w.exact, "a server of Hearth, with patterns": w.pattern} {
 		publish := func(t hearth.Target, event string, data json.RawMessage, exclude ...string) {
 			must(w.T, n.Send(w.Context(), t.Except(exclude...), event, data))
@@ -67,7 +67,7 @@ func (w *world) sources() []source {
 			all: func(event string, data json.RawMessage, exclude ...string) {
 				publish(hearth.ToAll(), event, data, exclude...)
 			},
-			excludes: true, excludesFromAll: true, keepsWhatIsThere: true,
+			excludes: true, excludesFromAll: true, keepsBytes: true,
 		})
 		send := func(destination, event string, data json.RawMessage, _ ...string) {
 			must(w.T, n.Send(w.Context(), n.Destination(destination), event, data))
@@ -76,13 +76,13 @@ func (w *world) sources() []source {
 			name:   name + ", by destination",
 			client: func(id, event string, data json.RawMessage) { send(id, event, data) },
 			room:   send,
-			all:    func(event string, data json.RawMessage, _ ...string) { send("", event, data) }, keepsWhatIsThere: true,
+			all:    func(event string, data json.RawMessage, _ ...string) { send("", event, data) }, keepsBytes: true,
 		})
 	}
 	return sources
 }
 
-func (w *world) emitterSource() source {
+func (w *deployment) emitterSource() source {
 	ctx := w.Context()
 	return source{
 		name: "our emitter",
@@ -98,11 +98,11 @@ func (w *world) emitterSource() source {
 		all: func(event string, data json.RawMessage, exclude ...string) {
 			must(w.T, w.emitter.Send(ctx, emitter.ToAll().Except(exclude...), event, data))
 		},
-		excludes: true, excludesFromAll: true, keepsWhatIsThere: true,
+		excludes: true, excludesFromAll: true, keepsBytes: true,
 	}
 }
 
-func (w *world) theirEmitter() source {
+func (w *deployment) referenceEmitter() source {
 	return source{
 		name: "the reference's emitter",
 		client: func(id, event string, data json.RawMessage) {
@@ -121,8 +121,8 @@ func (w *world) theirEmitter() source {
 	}
 }
 
-// theirServer sends by destination only: that is all that the reference publishes of itself.
-func (w *world) theirServer() source {
+// referenceServer sends by destination only: that is all that the reference publishes of itself.
+func (w *deployment) referenceServer() source {
 	send := func(destination, event string, data json.RawMessage) {
 		w.ref.do("send", map[string]any{"destination": destination, "payload": map[string]any{"topic": event, "data": data}})
 	}
@@ -134,53 +134,53 @@ func (w *world) theirServer() source {
 	}
 }
 
-// reaches checks that an event has come to some of the crowd, once, and to nobody else: a mark to all that is sent by
+// expectReach checks that an event has come to some of the crowd, once, and to nobody else: a mark to all that is sent by
 // the same source arrives behind it.
-func (c *crowd) reaches(s source, event string, some []*peer) {
+func (c *clientSet) expectReach(s source, event string, some []*peer) {
 	mark := "mark of " + event
 	s.all(mark, json.RawMessage("true"))
 	for _, p := range c.all() {
 		if slices.Contains(some, p) {
-			p.wants(fmt.Sprintf(`{"event":%q,"data":{"n":1}}`, event))
+			p.expect(fmt.Sprintf(`{"event":%q,"data":{"n":1}}`, event))
 		}
-		p.wants(fmt.Sprintf(`{"event":%q,"data":true}`, mark))
+		p.expect(fmt.Sprintf(`{"event":%q,"data":true}`, mark))
 	}
 }
 
 // TestTargets sends from everywhere to everywhere.
 func TestTargets(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.crowd()
+	w := newDeployment(t)
+	c := w.clientSet()
 	data := json.RawMessage(`{"n":1}`)
-	out := []string{c.ada[0].id, c.bob[1].id, c.bob[2].id, c.apart[1].id, "nobody"}
+	out := []string{c.ada[0].id, c.bob[1].id, c.bob[2].id, c.noRoom[1].id, "nobody"}
 	for _, s := range w.sources() {
 		for i, p := range c.all() {
 			event := fmt.Sprintf("%s to client %d", s.name, i)
 			s.client(p.id, event, data)
-			c.reaches(s, event, []*peer{p})
+			c.expectReach(s, event, []*peer{p})
 		}
 		s.client("nobody", s.name+" to nobody", data)
-		c.reaches(s, s.name+" to nobody", nil)
+		c.expectReach(s, s.name+" to nobody", nil)
 		if s.user != nil {
 			s.user("ada", s.name+" to a user", data)
-			c.reaches(s, s.name+" to a user", c.users())
+			c.expectReach(s, s.name+" to a user", c.users())
 		}
 		s.room("lobby", s.name+" to a room", data)
-		c.reaches(s, s.name+" to a room", c.lobby())
+		c.expectReach(s, s.name+" to a room", c.lobby())
 		s.room("elsewhere", s.name+" to an empty room", data)
-		c.reaches(s, s.name+" to an empty room", nil)
+		c.expectReach(s, s.name+" to an empty room", nil)
 		s.room(c.bob[0].id, s.name+" to the room of a client", data)
-		c.reaches(s, s.name+" to the room of a client", c.bob[:1])
+		c.expectReach(s, s.name+" to the room of a client", c.bob[:1])
 		s.all(s.name+" to all", data)
-		c.reaches(s, s.name+" to all", c.all())
+		c.expectReach(s, s.name+" to all", c.all())
 		if s.excludes {
 			s.room("lobby", s.name+" to most of a room", data, out...)
-			c.reaches(s, s.name+" to most of a room", but(c.lobby(), out))
+			c.expectReach(s, s.name+" to most of a room", except(c.lobby(), out))
 		}
 		if s.excludesFromAll {
 			s.all(s.name+" to most", data, out...)
-			c.reaches(s, s.name+" to most", but(c.all(), out))
+			c.expectReach(s, s.name+" to most", except(c.all(), out))
 		}
 	}
 }
@@ -188,22 +188,22 @@ func TestTargets(t *testing.T) {
 // TestComingAndGoing: what a client may get follows it through joining, leaving and coming back.
 func TestComingAndGoing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newDeployment(t)
 	for _, s := range []struct{ name, addr string }{{"reference", w.ref.addr}, {"exact", w.exact.addr}, {"pattern", w.pattern.addr}} {
-		for _, from := range []source{w.emitterSource(), w.theirEmitter()} {
+		for _, from := range []source{w.emitterSource(), w.referenceEmitter()} {
 			p := connect(t, s.name, s.addr, "ada", "tea")
 			from.room("tea", "in", json.RawMessage("1"))
-			p.wants(`{"event":"in","data":1}`)
+			p.expect(`{"event":"in","data":1}`)
 			p.say("leave", map[string]any{"rooms": []string{"tea"}})
 			p.say("echo", 2)
-			p.wants(`{"event":"echo","data":2}`)
+			p.expect(`{"event":"echo","data":2}`)
 			from.room("tea", "out", json.RawMessage("1"))
 			p.say("join", map[string]any{"rooms": []string{"coffee"}})
 			p.say("echo", 3)
-			p.wants(`{"event":"echo","data":3}`)
+			p.expect(`{"event":"echo","data":3}`)
 			from.room("tea", "still out", json.RawMessage("1"))
 			from.room("coffee", "in again", json.RawMessage("1"))
-			p.wants(`{"event":"in again","data":1}`)
+			p.expect(`{"event":"in again","data":1}`)
 			p.conn.CloseNow()
 		}
 	}
@@ -242,7 +242,7 @@ var texts = []text{
 // JSON.stringify make of it: the same value as far as JavaScript has it.
 func TestData(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newDeployment(t)
 	onRef := connect(t, "reference", w.ref.addr, "ada")
 	onHearth := []*peer{connect(t, "exact", w.exact.addr, "ada"), connect(t, "pattern", w.pattern.addr, "ada")}
 	for _, s := range w.sources() {
@@ -250,12 +250,12 @@ func TestData(t *testing.T) {
 			event := s.name + " " + text.name
 			s.all(event, json.RawMessage(text.data))
 			parsed := fmt.Sprintf(`{"event":%q,"data":%s}`, event, text.parsed)
-			onRef.wants(parsed)
+			onRef.expect(parsed)
 			for _, p := range onHearth {
-				if s.keepsWhatIsThere {
-					p.wants(fmt.Sprintf(`{"event":%q,"data":%s}`, event, text.data))
+				if s.keepsBytes {
+					p.expect(fmt.Sprintf(`{"event":%q,"data":%s}`, event, text.data))
 				} else {
-					p.wants(parsed)
+					p.expect(parsed)
 				}
 			}
 		}
@@ -263,14 +263,14 @@ func TestData(t *testing.T) {
 	// Without data: only the reference's emitter lets that through.
 	w.ref.do("broadcast", map[string]any{"event": "bare"})
 	for _, p := range append(onHearth, onRef) {
-		p.wants(`{"event":"bare"}`)
+		p.expect(`{"event":"bare"}`)
 	}
 }
 
 // TestBatch: many events from one goroutine come to clients of all servers in their order.
 func TestBatch(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newDeployment(t)
 	const n = 2000
 	peers := []*peer{connect(t, "reference", w.ref.addr, "ada"), connect(t, "exact", w.exact.addr, "ada"), connect(t, "pattern", w.pattern.addr, "ada")}
 	b := w.emitter.Batch()
@@ -282,7 +282,7 @@ func TestBatch(t *testing.T) {
 	}
 	for _, p := range peers {
 		for i := range n {
-			p.wants(fmt.Sprintf(`{"event":"n","data":%d}`, i))
+			p.expect(fmt.Sprintf(`{"event":"n","data":%d}`, i))
 		}
 	}
 }

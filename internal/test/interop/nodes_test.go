@@ -15,9 +15,9 @@ import (
 // not asked, and neither it nor its clients notice.
 func TestCallsToAllNodes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	c := w.crowd()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	w := newDeployment(t)
+	c := w.clientSet()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -30,7 +30,7 @@ func TestCallsToAllNodes(t *testing.T) {
 			}
 		}
 	}
-	wants := func(what string, want int) func(int, error) {
+	expect := func(what string, want int) func(int, error) {
 		return func(got int, err error) {
 			t.Helper()
 			if got != want || err != nil {
@@ -40,21 +40,21 @@ func TestCallsToAllNodes(t *testing.T) {
 	}
 	ref, exact, pattern := c.bob[0], c.bob[1], c.bob[2]
 
-	wants("all", 6)(w.exact.Count(ctx, hearth.ToAll()))
-	wants("users", 4)(w.pattern.Count(ctx, hearth.ToUser("ada")))
-	wants("a client of the reference", 0)(w.exact.Count(ctx, hearth.ToClient(ref.id)))
-	wants("join", 2)(w.exact.Join(ctx, hearth.ToUser("bob"), "vip"))
-	wants("room", 2)(w.pattern.Count(ctx, hearth.ToRoom("vip")))
+	expect("all", 6)(w.exact.Count(ctx, hearth.ToAll()))
+	expect("users", 4)(w.pattern.Count(ctx, hearth.ToUser("ada")))
+	expect("a client of the reference", 0)(w.exact.Count(ctx, hearth.ToClient(ref.id)))
+	expect("join", 2)(w.exact.Join(ctx, hearth.ToUser("bob"), "vip"))
+	expect("room", 2)(w.pattern.Count(ctx, hearth.ToRoom("vip")))
 
-	from := w.theirEmitter()
+	from := w.referenceEmitter()
 	from.room("vip", "bob to vip", json.RawMessage(`{"n":1}`))
-	c.reaches(w.theirEmitter(), "bob to vip", []*peer{exact, pattern})
-	wants("leave", 2)(w.pattern.Leave(ctx, hearth.ToUser("bob"), "vip"))
+	c.expectReach(w.referenceEmitter(), "bob to vip", []*peer{exact, pattern})
+	expect("leave", 2)(w.pattern.Leave(ctx, hearth.ToUser("bob"), "vip"))
 	from.room("vip", "nobody is vip", json.RawMessage(`{"n":1}`))
-	c.reaches(from, "nobody is vip", nil)
+	c.expectReach(from, "nobody is vip", nil)
 
-	wants("disconnect a client of the reference", 0)(w.exact.Disconnect(ctx, hearth.ToClient(ref.id), 4321, "gone"))
-	wants("disconnect", 2)(w.exact.Disconnect(ctx, hearth.ToUser("bob"), 4321, "gone"))
+	expect("disconnect a client of the reference", 0)(w.exact.Disconnect(ctx, hearth.ToClient(ref.id), 4321, "gone"))
+	expect("disconnect", 2)(w.exact.Disconnect(ctx, hearth.ToUser("bob"), 4321, "gone"))
 	for _, p := range []*peer{exact, pattern} {
 		if _, _, err := p.conn.Read(ctx); websocket.CloseStatus(err) != 4321 {
 			t.Errorf("%s was told %v", p.name, err)
@@ -62,7 +62,7 @@ func TestCallsToAllNodes(t *testing.T) {
 	}
 	c.bob = []*peer{ref}
 	from.user("bob", "still here", json.RawMessage(`{"n":1}`))
-	c.reaches(from, "still here", c.bob)
+	c.expectReach(from, "still here", c.bob)
 	if got := w.ref.do("clients", nil); string(got) != "3" {
 		t.Errorf("the reference has %s clients, want its 3", got)
 	}

@@ -71,11 +71,11 @@ func (set *SentinelSet) Failover() {
 		_, err := first.try("SENTINEL", "FAILOVER", MasterSet)
 		return err
 	})
-	set.AwaitOther(before)
+	set.AwaitNewMaster(before)
 }
 
-// AwaitOther waits until the Sentinels name another master than the one given.
-func (set *SentinelSet) AwaitOther(than string) {
+// AwaitNewMaster waits until the Sentinels name another master than the one given.
+func (set *SentinelSet) AwaitNewMaster(than string) {
 	set.Sentinels[0].Await("another master", func() error {
 		if set.Master() == than {
 			return errors.New("it is still the master")

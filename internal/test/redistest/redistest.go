@@ -23,8 +23,8 @@ import (
 	"github.com/hearthws/hearth/internal/test/port"
 )
 
-// patience is how long a server may take for what is asked of it here.
-const patience = time.Minute
+// timeout is how long a server may take for what is asked of it here.
+const timeout = time.Minute
 
 // require skips the test, aloud, where there is no redis-server; with HEARTH_REQUIRE_REDIS=1, as in CI, it fails it.
 func require(tb testing.TB) string {
@@ -124,7 +124,7 @@ var errEnded = errors.New("the server has ended")
 
 // await repeats what may take a while, until it gives no error.
 func (s *Server) await(what string, try func() error) error {
-	deadline := time.After(patience)
+	deadline := time.After(timeout)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -134,7 +134,7 @@ func (s *Server) await(what string, try func() error) error {
 		}
 		select {
 		case <-deadline:
-			return fmt.Errorf("%s did not come within %v: %w", what, patience, err)
+			return fmt.Errorf("%s did not come within %v: %w", what, timeout, err)
 		case <-tick.C:
 		}
 	}
@@ -167,12 +167,12 @@ func (s *Server) Do(command ...string) rueidis.RedisMessage {
 }
 
 func (s *Server) try(command ...string) (rueidis.RedisMessage, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: []string{s.Addr}, Password: s.Password, ForceSingleClient: true, DisableRetry: true, DisableCache: true,
 		PipelineMultiplex: -1, RingScaleEachConn: 4, ReadBufferEachConn: 1 << 12, WriteBufferEachConn: 1 << 12,
-		Dialer: net.Dialer{Timeout: patience, KeepAlive: -1}, ClientSetInfo: rueidis.DisableClientSetInfo,
+		Dialer: net.Dialer{Timeout: timeout, KeepAlive: -1}, ClientSetInfo: rueidis.DisableClientSetInfo,
 		ClientName: "redistest",
 	})
 	if client != nil {

@@ -11,29 +11,29 @@ type rule struct {
 	folder    string   // from the root; a last element * is any folder below, at any depth
 	imports   []string // packages of this project
 	libraries []string // modules of others. Tests may import any
-	open      bool     // any test may import it
+	anyTest   bool     // any test may import it
 }
 
-// arrows are all imports that there may be. A package imports only what stands above it, so the list reads from the
+// rules are all imports that there may be. A package imports only what stands above it, so the list reads from the
 // leaves to the commands, and so does the code: docs/architecture.md follows the data the same way.
 //
 // Tests may import what their package reaches, and what is open to all: the leaves and the suites.
-var arrows = []rule{
+var rules = []rule{
 	// The leaves: the contract, and what has no I/O.
-	{folder: "protocol", open: true},
-	{folder: "seal", open: true},
-	{folder: "broker", open: true, imports: []string{"protocol"}},
-	{folder: "internal/ws", open: true, libraries: []string{"github.com/klauspost/compress"}},
+	{folder: "protocol", anyTest: true},
+	{folder: "seal", anyTest: true},
+	{folder: "broker", anyTest: true, imports: []string{"protocol"}},
+	{folder: "internal/ws", anyTest: true, libraries: []string{"github.com/klauspost/compress"}},
 	{folder: "internal/callback"},
-	{folder: "internal/clock", open: true},
+	{folder: "internal/clock", anyTest: true},
 	{folder: "internal/fifo"},
 	{folder: "internal/ratelog"},
 	{folder: "internal/origin"},
 
 	// What carries messages to other nodes: none of it knows of the others, or of what uses it.
-	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, open: true,
+	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, anyTest: true,
 		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
-	{folder: "broker/memory", open: true, imports: []string{"broker", "internal/fifo", "protocol"}},
+	{folder: "broker/memory", anyTest: true, imports: []string{"broker", "internal/fifo", "protocol"}},
 	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{
 		"github.com/redis/rueidis", "golang.org/x/sys"}},
 
@@ -42,7 +42,7 @@ var arrows = []rule{
 
 	// Sockets, and nothing but sockets.
 	{folder: "internal/transport", imports: []string{"internal/clock"}},
-	{folder: "internal/transport/transporttest", imports: []string{"internal/clock", "internal/transport"}, open: true},
+	{folder: "internal/transport/transporttest", imports: []string{"internal/clock", "internal/transport"}, anyTest: true},
 	{folder: "internal/transport/pending", imports: []string{"internal/clock"}},
 	{folder: "internal/transport/epoll", imports: []string{"internal/clock", "internal/transport", "internal/transport/pending"},
 		libraries: []string{"golang.org/x/sys"}},
@@ -71,58 +71,58 @@ var arrows = []rule{
 
 	// Users, too. Examples show what an application looks like, so they have nothing that it can't have.
 	{folder: "examples/*", imports: []string{".", "broker", "broker/memory", "broker/redis", "emitter", "protocol"}},
-	{folder: "internal/test/reference", open: true},
+	{folder: "internal/test/reference", anyTest: true},
 	{folder: "bench/*", imports: []string{".", "broker/redis", "internal/test/reference", "seal"}},
 
 	// Programs for tests, and this package.
-	{folder: "internal/test/child", open: true},
-	{folder: "internal/test/port", open: true},
-	{folder: "internal/test/redistest", open: true, imports: []string{"internal/test/child", "internal/test/port"}, libraries: []string{"github.com/redis/rueidis"}},
+	{folder: "internal/test/child", anyTest: true},
+	{folder: "internal/test/port", anyTest: true},
+	{folder: "internal/test/redistest", anyTest: true, imports: []string{"internal/test/child", "internal/test/port"}, libraries: []string{"github.com/redis/rueidis"}},
 	{folder: "internal/test/interop", imports: []string{".", "broker/redis", "emitter", "internal/test/redistest", "internal/test/reference"}},
-	{folder: "internal/test/clocks", open: true},
+	{folder: "internal/test/clocks", anyTest: true},
 	{folder: "internal/test/clocks/server", imports: []string{"."}},
 	{folder: "internal/test/*", imports: []string{"internal/clock", "internal/ws", "internal/transport", "internal/transport/epoll", "internal/transport/netconn"}},
 	{folder: "internal/archtest"},
 }
 
-const whatItCosts = `An arrow ties two packages for good: the one can no longer be read, tested or changed without the other.
+const importHelp = `An arrow ties two packages for good: the one can no longer be read, tested or changed without the other.
 If there is no way around it (a value handed over by whoever knows both, an interface where it is used), add it to
-arrows in internal/archtest/arrows_test.go, and say in the commit why it must be.`
+rules in internal/archtest/imports_test.go, and say in the commit why it must be.`
 
-// TestArrows fails for an import that no rule allows, and for a package that no rule knows.
-func TestArrows(t *testing.T) {
+// TestImports fails for an import that no rule allows, and for a package that no rule knows.
+func TestImports(t *testing.T) {
 	t.Parallel()
 	all := source(t)
 	for _, folder := range all.folders() {
 		r, known := ruleOf(folder)
 		if !known {
 			t.Errorf("package %s is not in the table: give it a rule, in the place where it belongs between the leaves and the commands.\n%s",
-				folder, whatItCosts)
+				folder, importHelp)
 			continue
 		}
 		for _, f := range all.in(folder) {
 			own, others := f.imports()
 			for _, imported := range own {
 				if !r.allows(folder, imported, f.test) {
-					t.Errorf("%s imports %s, which %s may not.\n%s", f.name, imported, folder, whatItCosts)
+					t.Errorf("%s imports %s, which %s may not.\n%s", f.name, imported, folder, importHelp)
 				}
 			}
 			for _, imported := range others {
-				if !f.test && !under(imported, r.libraries) && !strings.HasPrefix(folder, "bench") {
-					t.Errorf("%s imports %s, which is not among the libraries of %s.\n%s", f.name, imported, folder, whatItCosts)
+				if !f.test && !inModules(imported, r.libraries) && !strings.HasPrefix(folder, "bench") {
+					t.Errorf("%s imports %s, which is not among the libraries of %s.\n%s", f.name, imported, folder, importHelp)
 				}
 			}
 		}
 	}
 }
 
-// TestTable holds the table itself to what it promises: that arrows go up only, and that none is left over.
-func TestTable(t *testing.T) {
+// TestImportRules holds the table itself to what it promises: that arrows go up only, and that none is left over.
+func TestImportRules(t *testing.T) {
 	t.Parallel()
 	all := source(t)
-	for i, r := range arrows {
+	for i, r := range rules {
 		for _, imported := range r.imports {
-			if at := slices.IndexFunc(arrows, func(other rule) bool { return other.folder == imported }); at < 0 || at >= i {
+			if at := slices.IndexFunc(rules, func(other rule) bool { return other.folder == imported }); at < 0 || at >= i {
 				t.Errorf("%s may import %s, which does not stand above it", r.folder, imported)
 			}
 		}
@@ -136,11 +136,11 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// TestLibraryStaysSmall says which modules an application takes on with the library. One more is a decision.
-func TestLibraryStaysSmall(t *testing.T) {
+// TestLibraryDependencies says which modules an application takes on with the library. One more is a decision.
+func TestLibraryDependencies(t *testing.T) {
 	t.Parallel()
 	var got []string
-	for _, folder := range append(reach("."), ".") {
+	for _, folder := range append(reachable("."), ".") {
 		r, _ := ruleOf(folder)
 		got = append(got, r.libraries...)
 	}
@@ -153,12 +153,12 @@ func TestLibraryStaysSmall(t *testing.T) {
 
 // ruleOf finds the rule of a folder; its own goes before one with *.
 func ruleOf(folder string) (rule, bool) {
-	for _, r := range arrows {
+	for _, r := range rules {
 		if r.folder == folder {
 			return r, true
 		}
 	}
-	for _, r := range arrows {
+	for _, r := range rules {
 		if dir, found := strings.CutSuffix(r.folder, "/*"); found && (folder == dir || strings.HasPrefix(folder, dir+"/")) {
 			return r, true
 		}
@@ -178,21 +178,21 @@ func (r rule) allows(folder, imported string, test bool) bool {
 		return false
 	}
 	other, _ := ruleOf(imported)
-	return other.open || imported == folder || slices.Contains(reach(folder), imported)
+	return other.anyTest || imported == folder || slices.Contains(reachable(folder), imported)
 }
 
-// reach is what the package imports, and what that does.
-func reach(folder string) []string {
+// reachable is what the package imports, and what that does.
+func reachable(folder string) []string {
 	r, _ := ruleOf(folder)
 	var all []string
 	for _, imported := range r.imports {
-		all = append(append(all, imported), reach(imported)...)
+		all = append(append(all, imported), reachable(imported)...)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// under reports whether a package is of one of the modules.
-func under(imported string, modules []string) bool {
+// inModules reports whether a package is of one of the modules.
+func inModules(imported string, modules []string) bool {
 	return slices.ContainsFunc(modules, func(m string) bool { return imported == m || strings.HasPrefix(imported, m+"/") })
 }

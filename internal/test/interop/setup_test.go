@@ -32,8 +32,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long anything may take but an installation.
-const patience = time.Minute
+// timeout is how long anything may take but an installation.
+const timeout = time.Minute
 
 // install finds the reference. Where it can't be had the test is skipped, aloud; with HEARTH_REQUIRE_REFERENCE=1, as in
 // CI, that is a failure.
@@ -110,7 +110,7 @@ func startReference(t *testing.T, redisAddr string) *ref {
 	}()
 	t.Cleanup(func() {
 		r.in.Close() // it ends in order
-		late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+		late := time.AfterFunc(timeout, func() { _ = cmd.Process.Kill() })
 		for range r.answers {
 		}
 		said := <-log
@@ -152,7 +152,7 @@ func (r *ref) answer() json.RawMessage {
 			r.t.Fatal("the reference has ended")
 		}
 		return a
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		r.t.Fatal("the reference does not answer")
 	}
 	return nil
@@ -190,7 +190,7 @@ func startHearth(t *testing.T, cfg redis.Config) *node {
 	var srv *server
 	srv, err = hearth.New(hearth.Config[credentials, nothing]{
 		Broker: b,
-		Logger: slog.New(slog.NewTextHandler(complaints{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Logger: slog.New(slog.NewTextHandler(failOnLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Authenticate: func(_ context.Context, r hearth.AuthRequest[credentials]) (hearth.Identity[nothing], error) {
 			return hearth.Identity[nothing]{UserID: r.Credentials.Name}, nil
 		},
@@ -202,7 +202,7 @@ func startHearth(t *testing.T, cfg redis.Config) *node {
 		},
 	})
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	must(t, srv.Start(ctx))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -214,7 +214,7 @@ func startHearth(t *testing.T, cfg redis.Config) *node {
 		}
 	})
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		if err := srv.Shutdown(ctx); err != nil {
 			t.Errorf("shut down: %v", err)
@@ -224,10 +224,10 @@ func startHearth(t *testing.T, cfg redis.Config) *node {
 	return &node{srv, ln.Addr().String()}
 }
 
-// complaints fails the test for what is written to it.
-type complaints struct{ t *testing.T }
+// failOnLog fails the test for what is written to it.
+type failOnLog struct{ t *testing.T }
 
-func (c complaints) Write(b []byte) (int, error) {
+func (c failOnLog) Write(b []byte) (int, error) {
 	c.t.Errorf("Hearth complains: %s", b)
 	return len(b), nil
 }
@@ -243,7 +243,7 @@ type peer struct {
 // connect signs a client in as user, and puts it into rooms.
 func connect(t *testing.T, name, addr, user string, rooms ...string) *peer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	conn, _, err := websocket.Dial(ctx, "ws://"+addr+"/ws", nil)
 	must(t, err)
@@ -263,7 +263,7 @@ func connect(t *testing.T, name, addr, user string, rooms ...string) *peer {
 		p.say("join", map[string]any{"rooms": rooms})
 	}
 	p.say("echo", 1) // what was asked for before is done
-	p.wants(`{"event":"echo","data":1}`)
+	p.expect(`{"event":"echo","data":1}`)
 	return p
 }
 
@@ -271,14 +271,14 @@ func (p *peer) say(event string, data any) {
 	p.t.Helper()
 	b, err := json.Marshal(map[string]any{"event": event, "data": data})
 	must(p.t, err)
-	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(p.t.Context(), timeout)
 	defer cancel()
 	must(p.t, p.conn.Write(ctx, websocket.MessageText, b))
 }
 
 func (p *peer) next() string {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(p.t.Context(), timeout)
 	defer cancel()
 	_, b, err := p.conn.Read(ctx)
 	if err != nil {
@@ -287,8 +287,8 @@ func (p *peer) next() string {
 	return string(b)
 }
 
-// wants reads the next message, which must be that, byte for byte.
-func (p *peer) wants(message string) {
+// expect reads the next message, which must be that, byte for byte.
+func (p *peer) expect(message string) {
 	p.t.Helper()
 	if got := p.next(); got != message {
 		p.t.Errorf("%s got  %.200q\nwant %.200q", p.name, got, message)
@@ -296,7 +296,7 @@ func (p *peer) wants(message string) {
 }
 
 // A world is everything on one Redis.
-type world struct {
+type deployment struct {
 	*testing.T
 	redis   *redistest.Server
 	ref     *ref
@@ -305,9 +305,9 @@ type world struct {
 	emitter *emitter.Emitter
 }
 
-func newWorld(t *testing.T) *world {
+func newDeployment(t *testing.T) *deployment {
 	t.Helper()
-	w := &world{T: t, redis: redistest.Start(t)}
+	w := &deployment{T: t, redis: redistest.Start(t)}
 	w.ref = startReference(t, w.redis.Addr)
 	w.exact = startHearth(t, redis.Config{URL: w.redis.URL()})
 	w.pattern = startHearth(t, redis.Config{URL: w.redis.URL(), Patterns: true})
