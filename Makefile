@@ -14,8 +14,8 @@ setup: ## install what the tests need and the machine lacks (Debian)
 fmt: ## format all Go files
 	@find . -name node_modules -prune -o -name '*.go' -print0 | xargs -0 gofmt -l -w
 
-lint: ## go vet, staticcheck, tidy modules, who imports what
-	@scripts/check vet lint tidy deps
+lint: ## go vet, staticcheck, tidy modules, imports, wording
+	@scripts/check vet lint tidy deps prose
 
 test: setup ## all tests, with the race detector
 	@scripts/check test
