@@ -104,7 +104,7 @@ func (s *Server[A, M]) call(ctx context.Context, event string, t Target, c proto
 	n := 0
 	if err == nil {
 		c.Event, c.Type, c.Target = event, t.Type(), t.Name()
-		n, err = s.node.Everywhere(ctx, c)
+		n, err = s.node.CallAll(ctx, c)
 	}
 	var partial *cluster.Error
 	if errors.As(err, &partial) {

@@ -28,7 +28,7 @@ func (l Local[A, M]) Client(id string) (c *Client[M], ok bool) {
 
 // Clients returns the target's clients on this server, in no particular order. The slice is the caller's.
 func (l Local[A, M]) Clients(t Target) []*Client[M] {
-	members := l.s.node.Hub().Members(nil, node.TargetOf(t))
+	members := l.s.node.Hub().Members(nil, node.HubTarget(t))
 	clients := make([]*Client[M], len(members))
 	for i, m := range members {
 		clients[i] = clientOf[M](session.Of(m))
@@ -37,7 +37,7 @@ func (l Local[A, M]) Clients(t Target) []*Client[M] {
 }
 
 // Count returns how many clients the target has on this server.
-func (l Local[A, M]) Count(t Target) int { return l.s.node.Hub().Count(node.TargetOf(t)) }
+func (l Local[A, M]) Count(t Target) int { return l.s.node.Hub().Count(node.HubTarget(t)) }
 
 // Rooms returns the names of the rooms that have members on this server, in no particular order. The rooms that are
 // named by the ids of clients are not among them. The slice is the caller's.
@@ -46,11 +46,11 @@ func (l Local[A, M]) Rooms() []string { return l.s.node.Hub().Rooms(nil) }
 // Pending returns how many bytes the slowest of the target's clients on this server has not taken yet, including those
 // that no event loop has handled. It is never less than that. Bytes that an event loop is handing to connections at this
 // moment may be counted twice. A client past Limits.BackpressureLimit loses messages.
-func (l Local[A, M]) Pending(t Target) int { return l.s.node.Hub().Pending(node.TargetOf(t)) }
+func (l Local[A, M]) Pending(t Target) int { return l.s.node.Hub().Pending(node.HubTarget(t)) }
 
 // WaitPending blocks until Pending(t) is at most limit bytes, so that a publisher can keep pace with its clients and
 // lose nothing. A limit of a quarter of Limits.BackpressureLimit keeps clients busy without loss. A negative limit
 // counts as 0. It returns the error of ctx if ctx is done first.
 func (l Local[A, M]) WaitPending(ctx context.Context, t Target, limit int) error {
-	return wrap("wait for "+t.String(), l.s.node.Hub().WaitPending(ctx, node.TargetOf(t), max(0, limit)))
+	return wrap("wait for "+t.String(), l.s.node.Hub().WaitPending(ctx, node.HubTarget(t), max(0, limit)))
 }

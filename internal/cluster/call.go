@@ -16,8 +16,8 @@ const (
 	// callTimeout is how long a call waits for answers when its context has no deadline.
 	callTimeout = 2 * time.Second
 
-	// patience is how long a count must have waited for a node before the next one no longer waits for it.
-	patience = 750 * time.Millisecond
+	// unresponsiveAfter is how long a count must have waited for a node before the next one no longer waits for it.
+	unresponsiveAfter = 750 * time.Millisecond
 
 	// maxCalls is how many calls of this node may be under way.
 	maxCalls = 1024
@@ -26,8 +26,8 @@ const (
 // ErrTooManyCalls is returned when as many calls are under way as a node makes at a time.
 var ErrTooManyCalls = errors.New("too many calls are in progress")
 
-// errSilent is the cause when a count did not wait for nodes that have been silent since they left another one unanswered.
-var errSilent = errors.New("cluster: not waited for: did not answer before")
+// errUnresponsive is the cause when a count did not wait for nodes that have been silent since they left another one unanswered.
+var errUnresponsive = errors.New("cluster: not waited for: did not answer before")
 
 // An Error says what is missing from the result of a call, which is right for all other nodes.
 type Error struct {
@@ -51,19 +51,19 @@ type Failure struct {
 func (e *Error) Error() string {
 	var parts []string
 	if len(e.Missing) > 0 {
-		parts = append(parts, fmt.Sprintf("no answer from %d of the nodes (%s)", len(e.Missing), strings.Join(firsts(e.Missing), ", ")))
+		parts = append(parts, fmt.Sprintf("no answer from %d of the nodes (%s)", len(e.Missing), strings.Join(firstFew(e.Missing), ", ")))
 	}
 	if e.Cause != nil {
 		parts = append(parts, e.Cause.Error())
 	}
-	for _, f := range firsts(e.Failed) {
+	for _, f := range firstFew(e.Failed) {
 		parts = append(parts, fmt.Sprintf("node %s: %v", f.Node, f.Err))
 	}
 	return strings.Join(parts, "; ")
 }
 
-// firsts are as many as fit into a line.
-func firsts[T any](all []T) []T { return all[:min(len(all), 4)] }
+// firstFew are as many as fit into a line.
+func firstFew[T any](all []T) []T { return all[:min(len(all), 4)] }
 
 // Unwrap gives the cause and what failed.
 func (e *Error) Unwrap() []error {
@@ -77,63 +77,63 @@ func (e *Error) Unwrap() []error {
 	return errs
 }
 
-// A call is one of this node's that others are to answer. Guarded by Cluster.mu.
-type call struct {
-	began   time.Time       // read-only
-	missing map[string]wait // by node
-	unheard int             // how many are awaited
-	done    chan struct{}   // closed when the last has answered, or the call has failed
-	over    bool            // done is closed
-	early   bool            // made before this node knows all: done is not closed until it does
+// A pendingCall is one of this node's that others are to answer. Guarded by Cluster.mu.
+type pendingCall struct {
+	began     time.Time              // read-only
+	nodes     map[string]answerState // by node
+	awaited   int                    // how many are awaited
+	done      chan struct{}          // closed when the last has answered, or the call has failed
+	finished  bool                   // done is closed
+	warmingUp bool                   // made before this node knows all: done is not closed until it does
 
 	clients int
 	failed  []Failure
 	cause   error
 }
 
-// A wait is how a call stands with one node.
-type wait uint8
+// A answerState is how a call stands with one node.
+type answerState uint8
 
 const (
-	answered wait = iota
+	answered answerState = iota
 	awaited
-	doubted // has not answered, and is not waited for
+	skipped // has not answered, and is not waited for
 )
 
-func (x *call) expectLocked(id string) {
-	if _, known := x.missing[id]; !known && !x.over && len(x.missing) < maxPeers {
-		x.missing[id] = awaited
-		x.unheard++
+func (x *pendingCall) expectLocked(id string) {
+	if _, known := x.nodes[id]; !known && !x.finished && len(x.nodes) < maxPeers {
+		x.nodes[id] = awaited
+		x.awaited++
 	}
 }
 
-// dismissLocked reports whether id was still expected.
-func (x *call) dismissLocked(id string) bool {
-	was := x.missing[id]
+// resolveLocked reports whether id was still expected.
+func (x *pendingCall) resolveLocked(id string) bool {
+	was := x.nodes[id]
 	if was == answered {
 		return false
 	}
-	x.missing[id] = answered
+	x.nodes[id] = answered
 	if was == awaited {
-		x.unheard--
+		x.awaited--
 	}
-	x.checkLocked()
+	x.finishIfAnsweredLocked()
 	return true
 }
 
-func (x *call) checkLocked() {
-	if x.unheard == 0 && !x.early && !x.over {
-		x.over = true
+func (x *pendingCall) finishIfAnsweredLocked() {
+	if x.awaited == 0 && !x.warmingUp && !x.finished {
+		x.finished = true
 		close(x.done)
 	}
 }
 
-func (x *call) failLocked(err error) {
+func (x *pendingCall) failLocked(err error) {
 	if x.cause == nil {
 		x.cause = err
 	}
-	if !x.over {
-		x.over = true
+	if !x.finished {
+		x.finished = true
 		close(x.done)
 	}
 }
@@ -149,18 +149,18 @@ func (cl *Cluster) Call(ctx context.Context, c protocol.Call) (clients int, err 
 		ctx, cancel = context.WithTimeout(ctx, callTimeout)
 		defer cancel()
 	}
-	x, young, err := cl.begin(&c)
+	x, young, err := cl.beginCall(&c)
 	if err != nil {
 		return 0, err
 	}
-	cl.ask(ctx, x, c)
+	cl.sendCall(ctx, x, c)
 	n, own := cl.cfg.Answer(ctx, c)
 	cl.await(ctx, x, young)
-	return cl.end(ctx, c, x, n, own)
+	return cl.endCall(ctx, c, x, n, own)
 }
 
-// begin notes a call and whom it waits for. young is how long this node has to wait until it knows all.
-func (cl *Cluster) begin(c *protocol.Call) (x *call, young time.Duration, err error) {
+// beginCall notes a call and whom it waits for. young is how long this node has to wait until it knows all.
+func (cl *Cluster) beginCall(c *protocol.Call) (x *pendingCall, young time.Duration, err error) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	if !cl.running {
@@ -169,30 +169,30 @@ func (cl *Cluster) begin(c *protocol.Call) (x *call, young time.Duration, err er
 	if len(cl.calls) >= maxCalls {
 		return nil, 0, ErrTooManyCalls
 	}
-	cl.last++
-	c.ID = cl.last
-	young = settle - time.Since(cl.unsure)
-	x = &call{began: time.Now(), missing: make(map[string]wait, len(cl.peers)), done: make(chan struct{}), early: young > 0}
+	cl.lastCall++
+	c.ID = cl.lastCall
+	young = warmUp - time.Since(cl.incompleteSince)
+	x = &pendingCall{began: time.Now(), nodes: make(map[string]answerState, len(cl.peers)), done: make(chan struct{}), warmingUp: young > 0}
 	for id, p := range cl.peers {
-		if p.doubted && c.Event == protocol.CallCount {
-			x.missing[id] = doubted
+		if p.unresponsive && c.Event == protocol.CallCount {
+			x.nodes[id] = skipped
 		} else {
 			x.expectLocked(id)
 		}
 	}
-	x.checkLocked()
+	x.finishIfAnsweredLocked()
 	cl.calls[c.ID] = x
 	return x, young, nil
 }
 
-// ask publishes the call. Where that is not possible nobody is waited for.
-func (cl *Cluster) ask(ctx context.Context, x *call, c protocol.Call) {
+// sendCall publishes the call. Where that is not possible nobody is waited for.
+func (cl *Cluster) sendCall(ctx context.Context, x *pendingCall, c protocol.Call) {
 	deadline, _ := ctx.Deadline()
 	c.Within = max(time.Until(deadline), time.Millisecond)
 	data, err := c.Data()
 	switch {
 	case err != nil:
-	case cl.deafNow():
+	case cl.isolatedNow():
 		err = broker.ErrDown // no answer would come
 	default:
 		err = cl.cfg.Broker.Publish(ctx, protocol.Message{ServerID: cl.cfg.ID, Type: protocol.TypeNodes, Event: c.Event, Data: data})
@@ -204,25 +204,25 @@ func (cl *Cluster) ask(ctx context.Context, x *call, c protocol.Call) {
 	}
 }
 
-// deafNow reports whether this node does not hear others: now, or when it was last looked at. A broker that is closed says so
+// isolatedNow reports whether this node does not hear others: now, or when it was last looked at. A broker that is closed says so
 // itself.
-func (cl *Cluster) deafNow() bool {
+func (cl *Cluster) isolatedNow() bool {
 	state := cl.cfg.Broker.Health().State
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
-	return state == broker.StateDown || state != broker.StateIdle && cl.deaf
+	return state == broker.StateDown || state != broker.StateIdle && cl.isolated
 }
 
 // await blocks until all have answered, the call has failed, or ctx is done.
-func (cl *Cluster) await(ctx context.Context, x *call, young time.Duration) {
+func (cl *Cluster) await(ctx context.Context, x *pendingCall, young time.Duration) {
 	if young > 0 {
 		known := time.NewTimer(young)
 		defer known.Stop()
 		select {
 		case <-known.C:
 			cl.mu.Lock()
-			x.early = false
-			x.checkLocked()
+			x.warmingUp = false
+			x.finishIfAnsweredLocked()
 			cl.mu.Unlock()
 		case <-x.done:
 		case <-ctx.Done():
@@ -234,8 +234,8 @@ func (cl *Cluster) await(ctx context.Context, x *call, young time.Duration) {
 	}
 }
 
-// end forgets the call, and adds up: n and own are this node's result.
-func (cl *Cluster) end(ctx context.Context, c protocol.Call, x *call, n int, own error) (clients int, err error) {
+// endCall forgets the call, and adds up: n and own are this node's result.
+func (cl *Cluster) endCall(ctx context.Context, c protocol.Call, x *pendingCall, n int, own error) (clients int, err error) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()
 	delete(cl.calls, c.ID)
@@ -243,24 +243,24 @@ func (cl *Cluster) end(ctx context.Context, c protocol.Call, x *call, n int, own
 		x.failed = append(x.failed, Failure{cl.cfg.ID, own})
 	}
 	e := &Error{Failed: x.failed, Cause: x.cause}
-	for id, w := range x.missing {
+	for id, w := range x.nodes {
 		if w == answered {
 			continue
 		}
 		e.Missing = append(e.Missing, id)
-		if c.Event == protocol.CallCount && x.cause == nil && time.Since(x.began) >= patience {
-			cl.doubtLocked(id, x.began)
+		if c.Event == protocol.CallCount && x.cause == nil && time.Since(x.began) >= unresponsiveAfter {
+			cl.markUnresponsiveLocked(id, x.began)
 		}
 	}
 	slices.Sort(e.Missing)
 	slices.SortFunc(e.Failed, func(a, b Failure) int { return strings.Compare(a.Node, b.Node) })
-	if e.Cause == nil && (x.early || len(e.Missing) > 0) {
+	if e.Cause == nil && (x.warmingUp || len(e.Missing) > 0) {
 		e.Cause = ctx.Err()
 	}
 	if e.Cause == nil && len(e.Missing) > 0 {
-		e.Cause = errSilent
+		e.Cause = errUnresponsive
 	}
-	if e.Cause == nil && !cl.refused.IsZero() && time.Since(cl.refused) < silence {
+	if e.Cause == nil && !cl.peerRejected.IsZero() && time.Since(cl.peerRejected) < peerTimeout {
 		e.Cause = errTooManyNodes
 	}
 	if e.Cause == nil && len(e.Failed) == 0 {
@@ -269,16 +269,16 @@ func (cl *Cluster) end(ctx context.Context, c protocol.Call, x *call, n int, own
 	return n + x.clients, e
 }
 
-// doubtLocked notes that a node has left a count unanswered that began then. A count is answered at once by a node that is
+// markUnresponsiveLocked notes that a node has left a count unanswered that began then. A count is answered at once by a node that is
 // there. What is heard of the node ends the doubt.
-func (cl *Cluster) doubtLocked(id string, began time.Time) {
+func (cl *Cluster) markUnresponsiveLocked(id string, began time.Time) {
 	if p := cl.peers[id]; p != nil && p.Seen.Before(began) {
-		p.doubted = true
+		p.unresponsive = true
 	}
 }
 
-// answered takes another node's answer. One that nobody waits for is no error: it came too late.
-func (cl *Cluster) answered(m protocol.Message) error {
+// handleReply takes another node's answer. One that nobody waits for is no error: it came too late.
+func (cl *Cluster) handleReply(m protocol.Message) error {
 	r, err := protocol.ParseReply(m.Data)
 	if err != nil {
 		return err
@@ -289,10 +289,10 @@ func (cl *Cluster) answered(m protocol.Message) error {
 	if x == nil {
 		return nil
 	}
-	if x.early { // from a node that this one had not heard of; one that says bye is not unheard of again
+	if x.warmingUp { // from a node that this one had not heard of; one that says bye is not unheard of again
 		x.expectLocked(m.ServerID)
 	}
-	if !x.dismissLocked(m.ServerID) {
+	if !x.resolveLocked(m.ServerID) {
 		return nil
 	}
 	x.clients += r.Clients

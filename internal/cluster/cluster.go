@@ -19,16 +19,16 @@ import (
 )
 
 const (
-	// every is the time between two announcements of a node, silence how long one is waited for before it is forgotten.
-	every   = 5 * time.Second
-	silence = 3*every + every/2
+	// announceInterval is the time between two announcements of a node, silence how long one is waited for before it is forgotten.
+	announceInterval = 5 * time.Second
+	peerTimeout      = 3*announceInterval + announceInterval/2
 
-	// hearing is how long a broker may take to say that it delivers what is for nodes.
-	hearing = time.Second
+	// holdTimeout is how long a broker may take to say that it delivers what is for nodes.
+	holdTimeout = time.Second
 
-	// settle is how long a node waits for the answers to its hello before it takes the nodes that it knows for all: when it is
+	// warmUp is how long a node waits for the answers to its hello before it takes the nodes that it knows for all: when it is
 	// new, and when it may have missed the hello of another node.
-	settle = 500 * time.Millisecond
+	warmUp = 500 * time.Millisecond
 
 	// maxPeers is how many other nodes are remembered; more are not believed, and calls say so.
 	maxPeers = 1024
@@ -71,28 +71,28 @@ type Cluster struct {
 	base   context.Context // of what is done for other nodes
 	cancel context.CancelFunc
 
-	done sync.WaitGroup // announcing, and workers; added to under mu while running
-	lost chan struct{}  // holds one: messages for nodes may be missing
+	goroutines   sync.WaitGroup // announcing, and workers; added to under mu while running
+	lossReported chan struct{}  // holds one: messages for nodes may be missing
 
-	mu      sync.Mutex // guards the fields below; no other lock is taken under it
-	running bool
-	begun   time.Time // when Start did
-	unsure  time.Time // since when this node may not know all: it has asked, or is about to
-	refused time.Time // when a node was last not believed, because there are too many
-	deaf    bool      // when it was last looked at, what is for nodes did not come in
-	peers   map[string]*peer
-	calls   map[uint64]*call // of this node, not yet answered by all
-	last    uint64           // ID of a call
-	jobs    []job            // of other nodes, waiting
-	workers int
+	mu              sync.Mutex // guards the fields below; no other lock is taken under it
+	running         bool
+	started         time.Time // when Start did
+	incompleteSince time.Time // since when this node may not know all: it has asked, or is about to
+	peerRejected    time.Time // when a node was last not believed, because there are too many
+	isolated        bool      // when it was last looked at, what is for nodes did not come in
+	peers           map[string]*peer
+	calls           map[uint64]*pendingCall // of this node, not yet answered by all
+	lastCall        uint64                  // ID of a call
+	jobs            []job                   // of other nodes, waiting
+	workers         int
 }
 
 // A peer is another node. Guarded by Cluster.mu.
 type peer struct {
 	Node
-	answered time.Time     // its hello
-	silent   clock.Instant // since when; later than Seen if this node could not have heard it
-	doubted  bool          // it has been silent since it left a count unanswered: the next one does not wait for it
+	helloAnswered time.Time     // its hello
+	silentSince   clock.Instant // since when; later than Seen if this node could not have heard it
+	unresponsive  bool          // it has been silent since it left a count unanswered: the next one does not wait for it
 }
 
 // New makes a cluster of which this node knows only itself.
@@ -100,7 +100,7 @@ func New(cfg Config) *Cluster {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.New()
 	}
-	c := &Cluster{cfg: cfg, peers: make(map[string]*peer), calls: make(map[uint64]*call), lost: make(chan struct{}, 1)}
+	c := &Cluster{cfg: cfg, peers: make(map[string]*peer), calls: make(map[uint64]*pendingCall), lossReported: make(chan struct{}, 1)}
 	c.base, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -114,20 +114,20 @@ func (c *Cluster) Start(ctx context.Context) {
 		c.cfg.Log.Warn("broker has not confirmed the channels between nodes", "error", err)
 	}
 	c.mu.Lock()
-	c.running, c.begun, c.deaf = true, time.Now(), err != nil
-	c.done.Go(func() { c.announce(err == nil) }) // ends with Close, which waits for it
+	c.running, c.started, c.isolated = true, time.Now(), err != nil
+	c.goroutines.Go(func() { c.announceLoop(err == nil) }) // ends with Close, which waits for it
 	c.mu.Unlock()
-	c.say(protocol.NodeHello)
+	c.announce(protocol.NodeHello)
 }
 
 // Lost says that messages for nodes may be missing, among them the hello of a node that is new. It is the broker's; never
 // blocks. Until the others have had time to answer, calls do not take the nodes that are known for all.
 func (c *Cluster) Lost() {
 	c.mu.Lock()
-	c.unsure = time.Now()
+	c.incompleteSince = time.Now()
 	c.mu.Unlock()
 	select {
-	case c.lost <- struct{}{}:
+	case c.lossReported <- struct{}{}:
 	default:
 	}
 }
@@ -145,22 +145,22 @@ func (c *Cluster) Close() {
 	c.mu.Unlock()
 	c.cancel()
 	if was {
-		c.say(protocol.NodeBye)
+		c.announce(protocol.NodeBye)
 		c.cfg.Broker.Release(c.channels()...)
 	}
-	c.done.Wait()
+	c.goroutines.Wait()
 }
 
-// announce tells the others, at intervals, that this node is there, and forgets those that have not done so. heard says whether
+// announceLoop tells the others, at intervals, that this node is there, and forgets those that have not done so. heard says whether
 // this node hears them.
-func (c *Cluster) announce(heard bool) {
-	tick := time.NewTicker(every)
+func (c *Cluster) announceLoop(heard bool) {
+	tick := time.NewTicker(announceInterval)
 	defer tick.Stop()
 	asked := time.Time{}
 	for {
 		select {
 		case <-tick.C:
-		case <-c.lost:
+		case <-c.lossReported:
 			heard = false
 			if time.Since(asked) < helloPause {
 				continue // nobody would answer; the next tick asks again
@@ -169,38 +169,38 @@ func (c *Cluster) announce(heard bool) {
 			return
 		}
 		state := c.cfg.Broker.Health().State
-		hears := c.hears(state)
+		hears := c.checkReceives(state)
 		if c.base.Err() != nil { // bye has been said, or is about to be
 			return
 		}
 		event := protocol.NodeHere
 		switch {
 		case !hears: // others may be silent because they can't be heard
-			c.excuse()
+			c.resetSilence()
 		case !heard:
-			c.excuse()
+			c.resetSilence()
 			event, asked = protocol.NodeHello, time.Now()
 		default:
-			c.forget(c.cfg.Clock.Now().Add(-silence))
+			c.removeSilent(c.cfg.Clock.Now().Add(-peerTimeout))
 		}
 		if heard = hears; state != broker.StateDown {
-			c.say(event)
+			c.announce(event)
 		}
 	}
 }
 
-// hears reports whether this node would hear the others. A broker that is degraded is asked: what it lacks may be only the room
+// checkReceives reports whether this node would hear the others. A broker that is degraded is asked: what it lacks may be only the room
 // of a client, for any time, and calls should not wait for dead nodes until then. So is one that is ok again.
-func (c *Cluster) hears(state broker.State) (yes bool) {
+func (c *Cluster) checkReceives(state broker.State) (yes bool) {
 	c.mu.Lock()
-	was := !c.deaf
+	was := !c.isolated
 	c.mu.Unlock()
 	switch state {
 	case broker.StateOK, broker.StateDegraded:
 		if yes = state == broker.StateOK && was; yes {
 			break
 		}
-		ctx, cancel := context.WithTimeout(c.base, hearing)
+		ctx, cancel := context.WithTimeout(c.base, holdTimeout)
 		defer cancel()
 		channels := c.channels()
 		yes = c.cfg.Broker.Hold(ctx, channels...) == nil
@@ -209,7 +209,7 @@ func (c *Cluster) hears(state broker.State) (yes bool) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.deaf = !yes
+	c.isolated = !yes
 	return yes
 }
 
@@ -218,33 +218,33 @@ func (c *Cluster) channels() []string {
 	return []string{protocol.NodesChannel, protocol.NodeChannel(c.cfg.ID)}
 }
 
-// excuse lets the silence of all begin anew.
-func (c *Cluster) excuse() {
+// resetSilence lets the silence of all begin anew.
+func (c *Cluster) resetSilence() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.cfg.Clock.Now()
 	for _, p := range c.peers {
-		p.silent = now
+		p.silentSince = now
 	}
 }
 
-// forget drops the nodes that have been silent since.
-func (c *Cluster) forget(since clock.Instant) {
+// removeSilent drops the nodes that have been silent since.
+func (c *Cluster) removeSilent(since clock.Instant) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, p := range c.peers {
-		if p.silent < since {
+		if p.silentSince < since {
 			delete(c.peers, id)
 			c.cfg.Log.Warn("another node has gone silent", "node", id, "name", p.Name, "seen", p.Seen)
 		}
 	}
 }
 
-// say announces this node to all. With a hello it asks who they are.
-func (c *Cluster) say(event string) {
+// announce announces this node to all. With a hello it asks who they are.
+func (c *Cluster) announce(event string) {
 	if event == protocol.NodeHello {
 		c.mu.Lock()
-		c.unsure = time.Now()
+		c.incompleteSince = time.Now()
 		c.mu.Unlock()
 	}
 	c.publish(protocol.Message{Type: protocol.TypeNodes, Event: event}, c.presence)
@@ -275,7 +275,7 @@ func (c *Cluster) Nodes() []Node {
 		nodes = append(nodes, p.Node)
 	}
 	slices.SortFunc(nodes, func(a, b Node) int { return strings.Compare(a.ID, b.ID) })
-	return slices.Insert(nodes, 0, Node{ID: c.cfg.ID, Name: c.cfg.Name, Since: c.begun, Seen: time.Now()})
+	return slices.Insert(nodes, 0, Node{ID: c.cfg.ID, Name: c.cfg.Name, Since: c.started, Seen: time.Now()})
 }
 
 // Count is how many Nodes there are.
@@ -294,8 +294,8 @@ func (c *Cluster) Deliver(m protocol.Message) error {
 	m = m.Clone() // some of it is kept
 	c.mu.Lock()
 	if p := c.peers[m.ServerID]; p != nil {
-		p.Seen, p.doubted = time.Now(), false
-		p.silent = c.cfg.Clock.Now()
+		p.Seen, p.unresponsive = time.Now(), false
+		p.silentSince = c.cfg.Clock.Now()
 	}
 	running := c.running
 	c.mu.Unlock()
@@ -303,18 +303,18 @@ func (c *Cluster) Deliver(m protocol.Message) error {
 	case !running:
 		return nil
 	case m.Type == protocol.TypeNodes && m.Event == protocol.NodeBye:
-		c.gone(m.ServerID)
+		c.removePeer(m.ServerID)
 		return nil
 	case m.Event == protocol.NodeHello || m.Event == protocol.NodeHere:
-		return c.met(m)
+		return c.addPeer(m)
 	case m.Type == protocol.TypeNode:
-		return c.answered(m)
+		return c.handleReply(m)
 	}
-	return c.asked(m)
+	return c.handleCall(m)
 }
 
-// met remembers a node that has announced itself, and answers its hello.
-func (c *Cluster) met(m protocol.Message) error {
+// addPeer remembers a node that has announced itself, and answers its hello.
+func (c *Cluster) addPeer(m protocol.Message) error {
 	presence, err := protocol.ParsePresence(m.Data)
 	if err != nil {
 		return err
@@ -323,12 +323,12 @@ func (c *Cluster) met(m protocol.Message) error {
 	c.mu.Lock()
 	p := c.peers[m.ServerID]
 	if p == nil && len(c.peers) >= maxPeers {
-		c.refused = now
+		c.peerRejected = now
 		c.mu.Unlock()
 		return fmt.Errorf("node %s is one too many", m.ServerID)
 	}
 	if p == nil {
-		p = &peer{Node: Node{ID: m.ServerID, Since: now, Seen: now}, silent: c.cfg.Clock.Now()}
+		p = &peer{Node: Node{ID: m.ServerID, Since: now, Seen: now}, silentSince: c.cfg.Clock.Now()}
 		c.peers[m.ServerID] = p
 		c.cfg.Log.Info("another node is there", "node", m.ServerID, "name", presence.Name)
 		if m.Type == protocol.TypeNode { // it was there before this node: calls that are under way have reached it
@@ -338,9 +338,9 @@ func (c *Cluster) met(m protocol.Message) error {
 		}
 	}
 	p.Name = presence.Name
-	answer := m.Event == protocol.NodeHello && now.Sub(p.answered) >= helloPause
+	answer := m.Event == protocol.NodeHello && now.Sub(p.helloAnswered) >= helloPause
 	if answer {
-		p.answered = now
+		p.helloAnswered = now
 	}
 	c.mu.Unlock()
 	if answer {
@@ -349,8 +349,8 @@ func (c *Cluster) met(m protocol.Message) error {
 	return nil
 }
 
-// gone forgets a node that has said so; no call waits for it any more.
-func (c *Cluster) gone(id string) {
+// removePeer forgets a node that has said so; no call waits for it any more.
+func (c *Cluster) removePeer(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p := c.peers[id]; p != nil {
@@ -358,6 +358,6 @@ func (c *Cluster) gone(id string) {
 		c.cfg.Log.Info("another node has gone", "node", id, "name", p.Name)
 	}
 	for _, x := range c.calls {
-		x.dismissLocked(id)
+		x.resolveLocked(id)
 	}
 }

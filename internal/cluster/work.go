@@ -17,7 +17,7 @@ const (
 	maxWithin = time.Minute
 )
 
-var errBusy = errors.New("too many calls wait")
+var errTooManyJobs = errors.New("too many calls wait")
 
 // A job is another node's call.
 type job struct {
@@ -26,9 +26,9 @@ type job struct {
 	deadline time.Time
 }
 
-// asked takes a call of another node. What only has to be looked up is answered at once; what may take longer is done
+// handleCall takes a call of another node. What only has to be looked up is answered at once; what may take longer is done
 // elsewhere, since the broker must not wait.
-func (c *Cluster) asked(m protocol.Message) error {
+func (c *Cluster) handleCall(m protocol.Message) error {
 	call, err := protocol.ParseCall(m.Event, m.Data)
 	if err != nil {
 		return err
@@ -44,20 +44,20 @@ func (c *Cluster) asked(m protocol.Message) error {
 	case !c.running:
 	case len(c.jobs) >= maxJobs:
 		c.mu.Unlock()
-		c.reply(j.from, j.call, 0, errBusy)
+		c.reply(j.from, j.call, 0, errTooManyJobs)
 		return nil
 	default:
 		c.jobs = append(c.jobs, j)
 		if c.workers < maxWorkers {
 			c.workers++
-			c.done.Go(c.work) // ends when no job waits, or with Close, which waits for it
+			c.goroutines.Go(c.worker) // ends when no job waits, or with Close, which waits for it
 		}
 	}
 	c.mu.Unlock()
 	return nil
 }
 
-func (c *Cluster) work() {
+func (c *Cluster) worker() {
 	for {
 		c.mu.Lock()
 		if len(c.jobs) == 0 {
@@ -71,12 +71,12 @@ func (c *Cluster) work() {
 			c.jobs = nil
 		}
 		c.mu.Unlock()
-		c.do(j)
+		c.runJob(j)
 	}
 }
 
-// do sees to one job. What is no longer waited for is not begun: the asker has been told that this node did not answer.
-func (c *Cluster) do(j job) {
+// runJob sees to one job. What is no longer waited for is not begun: the asker has been told that this node did not answer.
+func (c *Cluster) runJob(j job) {
 	ctx, cancel := context.WithDeadline(c.base, j.deadline)
 	defer cancel()
 	if ctx.Err() != nil {

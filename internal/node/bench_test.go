@@ -18,19 +18,19 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// sink is a member that costs nothing to write to.
-type sink struct{ hub.Member }
+// discardMember is a member that costs nothing to write to.
+type discardMember struct{ hub.Member }
 
-func (s *sink) Write([]byte) bool                       { return true }
-func (s *sink) WriteNow([]byte) bool                    { return true }
-func (s *sink) Finish([]byte)                           {}
-func (s *sink) TakeBack(func([]byte, int) int) [][]byte { return nil }
-func (s *sink) Await(int) bool                          { return false }
-func (s *sink) Gone() bool                              { return false }
-func (s *sink) Buffered() int                           { return 0 }
-func (s *sink) Refused(int)                             {}
-func (s *sink) Unsealed(error)                          {}
-func (s *sink) Lingers()                                {}
+func (s *discardMember) Write([]byte) bool                       { return true }
+func (s *discardMember) WriteNow([]byte) bool                    { return true }
+func (s *discardMember) Finish([]byte)                           {}
+func (s *discardMember) TakeBack(func([]byte, int) int) [][]byte { return nil }
+func (s *discardMember) Await(int) bool                          { return false }
+func (s *discardMember) Gone() bool                              { return false }
+func (s *discardMember) Buffered() int                           { return 0 }
+func (s *discardMember) Refused(int)                             {}
+func (s *discardMember) Unsealed(error)                          {}
+func (s *discardMember) Lingers()                                {}
 
 // newIdle makes a node that is not running: whoever has it is its loop.
 func newIdle(t interface {
@@ -53,7 +53,7 @@ func newIdle(t interface {
 	return n
 }
 
-func (n *Node) settle() {
+func (n *Node) runLane() {
 	for n.hub.Lane(0).Tick() {
 	}
 }
@@ -65,7 +65,7 @@ func BenchmarkDeliver(b *testing.B) {
 		b.Run(fmt.Sprintf("held=%v", held), func(b *testing.B) {
 			n := newIdle(b)
 			for range 100 {
-				s := &sink{}
+				s := &discardMember{}
 				s.Init(hub.ID(uuid.New()), s, n.hub.Lane(0), nil)
 				n.hub.Admit(&s.Member, hub.Admission{Rooms: []string{"here"}, Welcome: Encode("connected", nil)})
 			}
@@ -79,7 +79,7 @@ func BenchmarkDeliver(b *testing.B) {
 				n.deliver(protocol.Message{ServerID: "other", Type: protocol.TypeRoom, Target: room, Event: "message", Data: data})
 				if i%256 == 0 {
 					b.StopTimer()
-					n.settle()
+					n.runLane()
 					b.StartTimer()
 				}
 			}
@@ -91,7 +91,7 @@ func BenchmarkDeliver(b *testing.B) {
 func BenchmarkDeliverAll(b *testing.B) {
 	n := newIdle(b)
 	for range 100 {
-		s := &sink{}
+		s := &discardMember{}
 		s.Init(hub.ID(uuid.New()), s, n.hub.Lane(0), nil)
 		n.hub.Admit(&s.Member, hub.Admission{Rooms: []string{"here"}, Welcome: Encode("connected", nil)})
 	}
@@ -108,20 +108,20 @@ func BenchmarkDeliverAll(b *testing.B) {
 		n.deliverAll(ms)
 		if i%256 == 0 {
 			b.StopTimer()
-			n.settle()
+			n.runLane()
 			b.StartTimer()
 		}
 	}
 }
 
-// wire is a connection that costs nothing to write to.
-type wire struct{ sink }
+// discardConn is a connection that costs nothing to write to.
+type discardConn struct{ discardMember }
 
-func (*wire) Abort()                     {}
-func (*wire) Pause()                     {}
-func (*wire) Resume()                    {}
-func (*wire) RemoteAddr() netip.AddrPort { return netip.AddrPort{} }
-func (*wire) Loop() int                  { return 0 }
+func (*discardConn) Abort()                     {}
+func (*discardConn) Pause()                     {}
+func (*discardConn) Resume()                    {}
+func (*discardConn) RemoteAddr() netip.AddrPort { return netip.AddrPort{} }
+func (*discardConn) Loop() int                  { return 0 }
 
 // BenchmarkResync tells 100,000 clients that anything may be missing: all of the same rooms, or each of one of its own too.
 func BenchmarkResync(b *testing.B) {
@@ -131,7 +131,7 @@ func BenchmarkResync(b *testing.B) {
 			n := newIdle(b)
 			authenticate := ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"authenticate"}`))
 			for i := range clients {
-				s := session.Open(n.env, session.Opening{Conn: &wire{}, Lane: n.hub.Lane(0), ID: hub.ID(uuid.New())})
+				s := session.Open(n.env, session.Opening{Conn: &discardConn{}, Lane: n.hub.Lane(0), ID: hub.ID(uuid.New())})
 				s.Data(append([]byte(nil), authenticate...), 0)
 				for s.State() != protocol.StateAuthenticated {
 					runtime.Gosched()
@@ -139,12 +139,12 @@ func BenchmarkResync(b *testing.B) {
 				if own {
 					_ = s.Join(context.Background(), fmt.Sprint("room", i))
 				}
-				n.settle()
+				n.runLane()
 			}
 			for b.Loop() {
 				n.resync(broker.Loss{Since: time.Now(), Until: time.Now()})
 				b.StopTimer()
-				n.settle()
+				n.runLane()
 				b.StartTimer()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/clients, "ns/client")

@@ -15,31 +15,33 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// listener is a member that keeps what it gets.
-type listener struct {
-	sink
+// recordingMember is a member that keeps what it gets.
+type recordingMember struct {
+	discardMember
 	got []string
 }
 
-func (l *listener) Write(p []byte) bool {
+func (l *recordingMember) Write(p []byte) bool {
 	end := ws.NewEndpoint(ws.Client, 1<<20, false)
 	return end.Feed(append([]byte(nil), p...), l) == nil
 }
 
-func (l *listener) WriteNow(p []byte) bool              { return l.Write(p) }
-func (l *listener) Message(_ ws.Opcode, payload []byte) { l.got = append(l.got, string(payload)) }
-func (l *listener) Ping([]byte)                         {}
-func (l *listener) Pong([]byte)                         {}
-func (l *listener) Close(int, string)                   {}
+func (l *recordingMember) WriteNow(p []byte) bool { return l.Write(p) }
+func (l *recordingMember) Message(_ ws.Opcode, payload []byte) {
+	l.got = append(l.got, string(payload))
+}
+func (l *recordingMember) Ping([]byte)       {}
+func (l *recordingMember) Pong([]byte)       {}
+func (l *recordingMember) Close(int, string) {}
 
 // idOf is the id of listener i.
 func idOf(i int) hub.ID { return hub.ID(uuid.NewSHA1(uuid.Nil, []byte{byte(i)})) }
 
 // listeners makes members of a node: two users with two clients each, in rooms.
-func listeners(n *Node) []*listener {
-	var all []*listener
+func listeners(n *Node) []*recordingMember {
+	var all []*recordingMember
 	for i := range 4 {
-		l := &listener{}
+		l := &recordingMember{}
 		l.Init(idOf(i), l, n.hub.Lane(0), l)
 		n.hub.Admit(&l.Member, hub.Admission{User: fmt.Sprint("user", i%2), Rooms: []string{"all", fmt.Sprint("room", i/2)},
 			Welcome: Encode("connected", nil)})
@@ -51,7 +53,7 @@ func listeners(n *Node) []*listener {
 // TestTogetherAsOneByOne: messages that come together are delivered as each by itself would be.
 func TestTogetherAsOneByOne(t *testing.T) {
 	t.Parallel()
-	large := json.RawMessage(`"` + strings.Repeat("x", seriesMax/3) + `"`)
+	large := json.RawMessage(`"` + strings.Repeat("x", maxSeriesBytes/3) + `"`)
 	rapid.Check(t, func(t *rapid.T) {
 		var ms []protocol.Message
 		for range rapid.IntRange(1, 10).Draw(t, "runs") {
@@ -75,8 +77,8 @@ func TestTogetherAsOneByOne(t *testing.T) {
 			each.deliver(m)
 		}
 		together.deliverAll(ms)
-		each.settle()
-		together.settle()
+		each.runLane()
+		together.runLane()
 		for i := range want {
 			if diff := cmp.Diff(want[i].got, got[i].got); diff != "" {
 				t.Fatalf("client%d got (-one by one +together):\n%s", i, diff)
@@ -92,18 +94,18 @@ func TestTogetherAsOneByOne(t *testing.T) {
 func TestSeriesIsLostAsWhatItIs(t *testing.T) {
 	t.Parallel()
 	n := newIdle(t)
-	s := &sink{}
+	s := &discardMember{}
 	s.Init(idOf(0), s, n.hub.Lane(0), s)
 	n.hub.Admit(&s.Member, hub.Admission{Welcome: Encode("connected", nil)})
 	ms := make([]protocol.Message, 10)
 	for i := range ms {
-		ms[i] = protocol.Message{ServerID: "other", Type: protocol.TypeBroadcast, Event: "e", Data: json.RawMessage(strings.Repeat("1", seriesMax/11))}
+		ms[i] = protocol.Message{ServerID: "other", Type: protocol.TypeBroadcast, Event: "e", Data: json.RawMessage(strings.Repeat("1", maxSeriesBytes/11))}
 	}
 	sent := 0
 	for ; n.env.Stats.DeliveriesLost.Load() == 0; sent += len(ms) {
 		n.deliverAll(ms)
 	}
-	n.settle()
+	n.runLane()
 	lost := int(n.env.Stats.DeliveriesLost.Load())
 	if delivered := int(n.hub.Delivered()); lost != len(ms) || delivered != 1+sent-lost {
 		t.Errorf("of %d messages %d were lost and %d delivered, the welcome included", sent, lost, delivered)
@@ -119,7 +121,7 @@ func TestAlikeGoTogether(t *testing.T) {
 		change(&m)
 		return m
 	}
-	large := with(func(m *protocol.Message) { m.Data = json.RawMessage(strings.Repeat("1", seriesMax/2)) })
+	large := with(func(m *protocol.Message) { m.Data = json.RawMessage(strings.Repeat("1", maxSeriesBytes/2)) })
 	node := protocol.Message{Type: protocol.TypeNode, Target: "r", Event: "e"}
 	excluding := with(func(m *protocol.Message) { m.Exclude = []string{"c"} })
 	for _, tt := range []struct {
@@ -136,7 +138,7 @@ func TestAlikeGoTogether(t *testing.T) {
 		{"much", []protocol.Message{large, room, large, room}, 2},
 		{"nodes", []protocol.Message{node, node}, 1},
 	} {
-		if got := series(tt.ms); got != tt.want {
+		if got := seriesLength(tt.ms); got != tt.want {
 			t.Errorf("%s: %d go together, want %d", tt.name, got, tt.want)
 		}
 	}

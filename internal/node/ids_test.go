@@ -12,8 +12,8 @@ import (
 // be either is.
 func TestIDs(t *testing.T) {
 	t.Parallel()
-	const goroutines, each = 4, 5*idsAtOnce + 1
-	var source ids
+	const goroutines, each = 4, 5*idBatch + 1
+	var source idSource
 	var got [goroutines][each]hub.ID
 	var done sync.WaitGroup
 	for g := range got {

@@ -73,10 +73,10 @@ var (
 	ErrInCallback = errors.New("called by a callback, which it would wait for: call it on another goroutine")
 )
 
-type phase uint8
+type lifecycle uint8
 
 const (
-	idle phase = iota
+	idle lifecycle = iota
 	starting
 	running
 	draining
@@ -86,41 +86,41 @@ const (
 // Node is one instance. Its methods may be called from any goroutine.
 type Node struct {
 	// Set by New, then read-only.
-	cfg    Config
-	id     string
-	env    *session.Env
-	hub    *hub.Hub
-	loops  int                // event loops: the lanes before the last, which is netconn's
-	cancel context.CancelFunc // of env.Base
-	ended  chan struct{}      // closed when Shutdown begins
+	cfg      Config
+	id       string
+	env      *session.Env
+	hub      *hub.Hub
+	loops    int                // event loops: the lanes before the last, which is netconn's
+	cancel   context.CancelFunc // of env.Base
+	stopping chan struct{}      // closed when Shutdown begins
 
 	// Set by Start, then read-only: nothing reads them before there is a client.
-	carriers []carrier
-	sweeper  sync.WaitGroup
+	loopRanges []loopRange
+	sweeper    sync.WaitGroup
 
 	// Owned by Start and Shutdown, of which one runs at a time.
-	watcher sync.WaitGroup // of env.Clock
-	unwatch chan struct{}  // ends it; nil: it does not run
+	clockWatcher sync.WaitGroup // of env.Clock
+	stopClock    chan struct{}  // ends it; nil: it does not run
 
 	servers servers
-	losses  []*lossReader    // set by New, then read-only
+	losses  []*lossNotifier  // set by New, then read-only
 	cluster *cluster.Cluster // set by New, then read-only; nil without a broker
-	made    time.Time        // set by New, then read-only
+	created time.Time        // set by New, then read-only
 	logs    *ratelog.Handler // set by New, then read-only: what cfg.Log writes to
-	ids     ids
+	ids     idSource
 
 	// Whether sends are accepted: from the end of Start until Shutdown has closed the connections. Any goroutine.
-	sends atomic.Bool
+	canSend atomic.Bool
 
 	// Guards phase. Held for reading while a connection is taken over, so that Shutdown misses none.
 	mu    sync.RWMutex
-	phase phase
+	state lifecycle
 }
 
-// A carrier is a transport whose loop 0 has the lane base of the hub.
-type carrier struct {
+// A loopRange is a transport whose loop 0 has the lane base of the hub.
+type loopRange struct {
 	transport.Transport
-	base int
+	firstLane int
 }
 
 // New makes a node. Nothing runs before Start.
@@ -136,7 +136,7 @@ func New(cfg Config) (*Node, error) {
 		AuthTimeout: cfg.Timeouts.Auth, MaxUnauthenticated: cfg.Limits.MaxUnauthenticated,
 		MaxUnauthenticatedPerAddr: cfg.Limits.MaxUnauthenticatedPerAddr, Clock: clk,
 	})
-	n := &Node{cfg: cfg, id: uuid.NewString(), made: time.Now(), ended: make(chan struct{}), logs: logs}
+	n := &Node{cfg: cfg, id: uuid.NewString(), created: time.Now(), stopping: make(chan struct{}), logs: logs}
 	if cfg.Transport != NetConn && epoll.Supported {
 		n.loops = cfg.Loops
 	}
@@ -153,46 +153,46 @@ func New(cfg Config) (*Node, error) {
 	}
 	if cfg.Broker != nil {
 		n.env.Interest = &interest{broker: cfg.Broker, log: cfg.Log}
-		n.cluster = cluster.New(cluster.Config{ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Clock: clk, Log: cfg.Log, Answer: n.answer})
+		n.cluster = cluster.New(cluster.Config{ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Clock: clk, Log: cfg.Log, Answer: n.handleCall})
 	}
-	n.losses = n.lossReaders()
+	n.losses = n.newLossNotifiers()
 	return n, nil
 }
 
 // startTransports runs the loops, and the clock that they and the sweep depend on.
 func (n *Node) startTransports() error {
 	unwatch := make(chan struct{})
-	n.unwatch = unwatch
-	n.watcher.Go(func() { n.env.Clock.Watch(unwatch) }) // ends with closeTransports, which waits for it
+	n.stopClock = unwatch
+	n.clockWatcher.Go(func() { n.env.Clock.Watch(unwatch) }) // ends with closeTransports, which waits for it
 	if n.loops > 0 {
 		t, err := epoll.New(n.transportConfig(n.loops, 0))
 		if err != nil {
 			return fmt.Errorf("event loops: %w", err)
 		}
-		n.carriers = append(n.carriers, carrier{t, 0})
+		n.loopRanges = append(n.loopRanges, loopRange{t, 0})
 	}
 	t, err := netconn.New(n.transportConfig(1, n.loops))
 	if err != nil {
 		return fmt.Errorf("netconn: %w", errors.Join(err, n.closeTransports()))
 	}
-	n.carriers = append(n.carriers, carrier{t, n.loops})
+	n.loopRanges = append(n.loopRanges, loopRange{t, n.loops})
 	return nil
 }
 
 // closeTransports cuts all connections and ends the loops.
 func (n *Node) closeTransports() error {
 	var err error
-	for _, c := range n.carriers {
+	for _, c := range n.loopRanges {
 		if cerr := c.Close(); cerr != nil {
 			err = errors.Join(err, fmt.Errorf("close transport: %w", cerr))
 		}
 	}
 	n.env.Pool.Attend()
 	n.hub.Release()
-	if n.unwatch != nil {
-		close(n.unwatch)
-		n.unwatch = nil
-		n.watcher.Wait()
+	if n.stopClock != nil {
+		close(n.stopClock)
+		n.stopClock = nil
+		n.clockWatcher.Wait()
 	}
 	return err
 }
@@ -216,26 +216,26 @@ func (n *Node) transportConfig(loops, base int) transport.Config {
 
 // wake is the hub's.
 func (n *Node) wake(lane int) {
-	if c, ok := n.carrier(lane); ok {
-		c.Wake(lane - c.base)
+	if c, ok := n.loopRange(lane); ok {
+		c.Wake(lane - c.firstLane)
 	}
 }
 
 // backlogged is the hub's.
 func (n *Node) backlogged(lane int) bool {
-	c, ok := n.carrier(lane)
-	return ok && c.Backlogged(lane-c.base)
+	c, ok := n.loopRange(lane)
+	return ok && c.Backlogged(lane-c.firstLane)
 }
 
-// carrier is the transport whose loop has that lane; there is none before Start.
-func (n *Node) carrier(lane int) (c carrier, ok bool) {
+// loopRange is the transport whose loop has that lane; there is none before Start.
+func (n *Node) loopRange(lane int) (c loopRange, ok bool) {
 	switch {
-	case len(n.carriers) == 0:
+	case len(n.loopRanges) == 0:
 		return c, false
 	case lane == n.loops:
-		return n.carriers[len(n.carriers)-1], true
+		return n.loopRanges[len(n.loopRanges)-1], true
 	default:
-		return n.carriers[0], true
+		return n.loopRanges[0], true
 	}
 }
 
@@ -262,14 +262,14 @@ func (n *Node) Health() broker.Health {
 // Start makes the node ready: it waits for the broker as long as ctx allows, and accepts connections from then on. A Start
 // that failed may be repeated.
 func (n *Node) Start(ctx context.Context) (err error) {
-	if !n.move(idle, starting) {
+	if !n.setState(idle, starting) {
 		return ErrStarted
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.closeTransports())
-			n.carriers = nil
-			n.move(starting, idle)
+			n.loopRanges = nil
+			n.setState(starting, idle)
 		}
 	}()
 	if err := n.startTransports(); err != nil {
@@ -283,27 +283,27 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		n.cluster.Start(ctx)
 	}
 	n.sweeper.Go(n.sweep) // ends with n.ended, Shutdown waits for it
-	n.sends.Store(true)   // before there can be a client whose callbacks send
-	n.move(starting, running)
+	n.canSend.Store(true) // before there can be a client whose callbacks send
+	n.setState(starting, running)
 	return nil
 }
 
-// move changes the phase, if it is as expected.
-func (n *Node) move(from, to phase) bool {
+// setState changes the phase, if it is as expected.
+func (n *Node) setState(from, to lifecycle) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.phase != from {
+	if n.state != from {
 		return false
 	}
-	n.phase = to
+	n.state = to
 	return true
 }
 
-// hold has Shutdown wait for something that ends with env.Running.Done, if there is still time.
-func (n *Node) hold() bool {
+// beginWork has Shutdown wait for something that ends with env.Running.Done, if there is still time.
+func (n *Node) beginWork() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if n.phase != running {
+	if n.state != running {
 		return false
 	}
 	n.env.Running.Add(1)
@@ -314,7 +314,7 @@ func (n *Node) hold() bool {
 func (n *Node) Running() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return n.phase == running
+	return n.state == running
 }
 
 // Shutdown ends the node: clients are closed with 1001 once their messages are handled, callbacks get until ctx is done, and
@@ -324,10 +324,10 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	if callback.Within() {
 		return ErrInCallback
 	}
-	if !n.move(running, draining) {
+	if !n.setState(running, draining) {
 		return ErrNotRunning
 	}
-	close(n.ended)
+	close(n.stopping)
 	n.sweeper.Wait()
 	if n.cluster != nil {
 		n.cluster.Close()
@@ -337,17 +337,17 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	}
 	err := errors.Join(n.servers.shutdown(ctx), n.drain(ctx))
 	n.env.Lobby.Close()
-	err = errors.Join(err, n.closeTransports(), n.finishSealing(ctx))
-	n.sends.Store(false) // until here Disconnected callbacks may publish
+	err = errors.Join(err, n.closeTransports(), n.waitSealing(ctx))
+	n.canSend.Store(false) // until here Disconnected callbacks may publish
 	if n.cfg.Broker != nil {
 		if cerr := n.cfg.Broker.Close(); cerr != nil {
 			err = errors.Join(err, fmt.Errorf("close broker: %w", cerr))
 		}
 	}
-	err = errors.Join(err, n.awaitLosses(ctx))
+	err = errors.Join(err, n.waitLosses(ctx))
 	n.cancel()
 	n.logs.Close()
-	n.move(draining, closed)
+	n.setState(draining, closed)
 	return err
 }
 
@@ -373,7 +373,7 @@ func (n *Node) drain(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	n.abandon(drained)
+	n.cancelClients(drained)
 	if err := n.closeTransports(); err != nil {
 		return errors.Join(ctx.Err(), err)
 	}
@@ -385,9 +385,9 @@ func (n *Node) drain(ctx context.Context) error {
 	}
 }
 
-// abandon cancels the callbacks, drops the messages that no callback has begun with, and closes the clients that waited for
+// cancelClients cancels the callbacks, drops the messages that no callback has begun with, and closes the clients that waited for
 // those. The loops get a moment to send the close frames.
-func (n *Node) abandon(drained <-chan struct{}) {
+func (n *Node) cancelClients(drained <-chan struct{}) {
 	n.env.Abandoned.Store(true)
 	n.cancel()
 	late := n.sessions()
@@ -403,9 +403,9 @@ func (n *Node) abandon(drained <-chan struct{}) {
 	}
 }
 
-// finishSealing waits for what is still being encrypted, for nobody, once the loops have ended; when ctx is done first it cancels
+// waitSealing waits for what is still being encrypted, for nobody, once the loops have ended; when ctx is done first it cancels
 // the callbacks.
-func (n *Node) finishSealing(ctx context.Context) error {
+func (n *Node) waitSealing(ctx context.Context) error {
 	settled := make(chan struct{})
 	go func() { // ends with the last transformer; whoever leaves before that has been told by an error
 		n.hub.Wait()

@@ -18,16 +18,16 @@ const (
 	// resyncTimeout is how long telling all clients may wait for the event loops. Without a flood it takes milliseconds.
 	resyncTimeout = 30 * time.Second
 
-	// sharedMax is how many bytes of messages are kept, for the next client with the same rooms.
-	sharedMax = 8 << 20
+	// maxSharedBytes is how many bytes of messages are kept, for the next client with the same rooms.
+	maxSharedBytes = 8 << 20
 )
 
-// lossReaders are those who want to know what the broker has missed: the log, the application and the clients, each at its
+// newLossNotifiers are those who want to know what the broker has missed: the log, the application and the clients, each at its
 // own pace.
-func (n *Node) lossReaders() []*lossReader {
-	readers := []*lossReader{{tell: n.logLoss, pause: lossLogPause, ended: n.ended}}
+func (n *Node) newLossNotifiers() []*lossNotifier {
+	readers := []*lossNotifier{{notify: n.logLoss, pause: lossLogPause, stopping: n.stopping}}
 	if call := n.cfg.BrokerLost; call != nil {
-		readers = append(readers, &lossReader{ended: n.ended, tell: func(l broker.Loss) {
+		readers = append(readers, &lossNotifier{stopping: n.stopping, notify: func(l broker.Loss) {
 			n.env.Guard("broker lost", func(ctx context.Context) error {
 				call(ctx, l)
 				return nil
@@ -35,10 +35,10 @@ func (n *Node) lossReaders() []*lossReader {
 		}})
 	}
 	if n.cfg.Resync {
-		r := &lossReader{pause: resyncPause, ended: n.ended}
-		r.tell = func(l broker.Loss) {
+		r := &lossNotifier{pause: resyncPause, stopping: n.stopping}
+		r.notify = func(l broker.Loss) {
 			if untold := n.resync(l); untold > 0 && n.Running() {
-				r.put(l) // clients that have been told already are told again, after the pause
+				r.add(l) // clients that have been told already are told again, after the pause
 			}
 		}
 		readers = append(readers, r)
@@ -51,16 +51,16 @@ func (n *Node) brokerLost(l broker.Loss) {
 	if l.Channels == nil || slices.Contains(l.Channels, protocol.NodesChannel) || slices.Contains(l.Channels, protocol.NodeChannel(n.id)) {
 		n.cluster.Lost()
 	}
-	n.lost(l)
+	n.reportLoss(l)
 }
 
-// lost takes a report of messages of other nodes that may be missing: from the broker, and from delivery on this node. It never
+// reportLoss takes a report of messages of other nodes that may be missing: from the broker, and from delivery on this node. It never
 // blocks: the readers get the report on goroutines of their own.
-func (n *Node) lost(l broker.Loss) {
+func (n *Node) reportLoss(l broker.Loss) {
 	n.env.Stats.BrokerLosses.Add(1)
 	n.env.Stats.BrokerLost.Add(l.Messages)
 	for _, r := range n.losses {
-		r.put(l)
+		r.add(l)
 	}
 }
 
@@ -75,9 +75,9 @@ func (n *Node) logLoss(l broker.Loss) {
 	n.cfg.Log.Warn("messages of other nodes may be missing", args...)
 }
 
-// awaitLosses waits until everyone has been told, when the broker is closed. The error is ctx's, when a callback takes
+// waitLosses waits until everyone has been told, when the broker is closed. The error is ctx's, when a callback takes
 // longer than that and does not notice the end of its own context.
-func (n *Node) awaitLosses(ctx context.Context) error {
+func (n *Node) waitLosses(ctx context.Context) error {
 	told := make(chan struct{})
 	go func() { // ends with the last call; whoever leaves before that has been told by an error
 		for _, r := range n.losses {
@@ -104,7 +104,7 @@ func (n *Node) awaitLosses(ctx context.Context) error {
 func (n *Node) resync(l broker.Loss) (untold int) {
 	ctx, cancel := context.WithTimeout(n.env.Base, resyncTimeout)
 	defer cancel()
-	concerned := concernOf(l.Channels)
+	concerned := affectedBy(l.Channels)
 	shared := make(map[string]*ws.Message) // by payload
 	kept := 0
 	var payload []byte
@@ -113,7 +113,7 @@ func (n *Node) resync(l broker.Loss) (untold int) {
 		if s.ConnectedAt().After(l.Until) {
 			continue // it has not been there
 		}
-		r, ok := concerned.by(n.hub, m)
+		r, ok := concerned.report(n.hub, m)
 		if !ok {
 			continue
 		}
@@ -122,13 +122,13 @@ func (n *Node) resync(l broker.Loss) (untold int) {
 		msg := shared[string(payload)]
 		if msg == nil {
 			msg = ws.NewMessage(payload)
-			if kept += 2 * len(payload); kept > sharedMax {
+			if kept += 2 * len(payload); kept > maxSharedBytes {
 				clear(shared)
 				kept = 2 * len(payload)
 			}
 			shared[string(payload)] = msg
 		}
-		if err := n.sendPatiently(ctx, s, msg); err == nil {
+		if err := n.sendBlocking(ctx, s, msg); err == nil {
 			n.env.Stats.Resyncs.Add(1)
 		} else if !errors.Is(err, hub.ErrNotMember) {
 			untold++
@@ -140,8 +140,8 @@ func (n *Node) resync(l broker.Loss) (untold int) {
 	return untold
 }
 
-// sendPatiently waits for room in the queue of the client's loop.
-func (n *Node) sendPatiently(ctx context.Context, s *session.Session, msg *ws.Message) error {
+// sendBlocking waits for room in the queue of the client's loop.
+func (n *Node) sendBlocking(ctx context.Context, s *session.Session, msg *ws.Message) error {
 	for {
 		err := s.Send(msg)
 		if !errors.Is(err, hub.ErrQueueFull) {
@@ -154,21 +154,21 @@ func (n *Node) sendPatiently(ctx context.Context, s *session.Session, msg *ws.Me
 	}
 }
 
-// A concern is whom a loss may concern, by channel.
-type concern struct {
+// A affected is whom a loss may concern, by channel.
+type affected struct {
 	all       bool
 	broadcast bool
-	names     [len(types)]map[string]bool // by the kind of target
+	names     [len(messageTypes)]map[string]bool // by the kind of target
 }
 
-func concernOf(channels []string) concern {
+func affectedBy(channels []string) affected {
 	if channels == nil {
-		return concern{all: true, broadcast: true}
+		return affected{all: true, broadcast: true}
 	}
-	var c concern
+	var c affected
 	for _, channel := range channels {
 		t, name, ok := protocol.ParseChannel(channel)
-		kind := slices.Index(types[:], t)
+		kind := slices.Index(messageTypes[:], t)
 		switch {
 		case !ok || kind < 0:
 		case t == protocol.TypeBroadcast:
@@ -182,19 +182,19 @@ func concernOf(channels []string) concern {
 	return c
 }
 
-func (c *concern) has(kind hub.Kind, name string) bool { return c.all || c.names[kind][name] }
+func (c *affected) includes(kind hub.Kind, name string) bool { return c.all || c.names[kind][name] }
 
-// by is what the loss is for one client; ok is false when it is none.
-func (c *concern) by(h *hub.Hub, m *hub.Member) (r protocol.Resync, ok bool) {
+// report is what the loss is for one client; ok is false when it is none.
+func (c *affected) report(h *hub.Hub, m *hub.Member) (r protocol.Resync, ok bool) {
 	r.Broadcast = c.broadcast
 	own := m.ID()
-	r.Client = c.has(hub.Client, own)
+	r.Client = c.includes(hub.Client, own)
 	if user := h.User(m); user != "" {
-		r.User = c.has(hub.User, user)
+		r.User = c.includes(hub.User, user)
 	}
 	for _, name := range h.RoomsOf(m) {
 		switch {
-		case !c.has(hub.Room, name):
+		case !c.includes(hub.Room, name):
 		case name == own:
 			r.Client = true // the room that is named by its id: another name for the client
 		default:

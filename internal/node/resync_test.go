@@ -34,25 +34,25 @@ func TestResyncIsTriedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer n.env.Lobby.Close()
-		n.phase = running
-		s := session.Open(n.env, session.Opening{Conn: &wire{}, Lane: n.hub.Lane(0), ID: hub.ID(uuid.New())})
+		n.state = running
+		s := session.Open(n.env, session.Opening{Conn: &discardConn{}, Lane: n.hub.Lane(0), ID: hub.ID(uuid.New())})
 		s.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"authenticate"}`)), 0)
 		synctest.Wait()
 		if s.State() != protocol.StateAuthenticated {
 			t.Fatalf("the client is %v", s.State())
 		}
-		n.settle()
+		n.runLane()
 		flood := Encode("flood", json.RawMessage(`"`+strings.Repeat("x", 64<<10)+`"`))
 		for n.hub.Send(hub.Target{Kind: hub.All}, flood, nil) == nil {
 		}
-		n.lost(broker.Loss{Since: time.Now(), Until: time.Now()})
+		n.reportLoss(broker.Loss{Since: time.Now(), Until: time.Now()})
 		time.Sleep(5 * time.Minute) // the loop stands still
 		if told := n.env.Stats.Resyncs.Load(); told != 0 {
 			t.Fatalf("%d clients were told", told)
 		}
-		n.settle()
+		n.runLane()
 		time.Sleep(resyncTimeout)
-		n.settle()
+		n.runLane()
 		if told := n.env.Stats.Resyncs.Load(); told != 1 {
 			t.Errorf("%d clients were told", told)
 		}

@@ -39,9 +39,9 @@ func eventSize(event string, data json.RawMessage) int {
 	return len(`{"event":"","data":}`) + len(event) + len(data)
 }
 
-// TargetOf converts a target for the hub. One that is of no type that has clients, such as the zero value, has no members.
-func TargetOf(t protocol.Target) hub.Target {
-	target, ok := targetOf(t.Type(), t.Name())
+// HubTarget converts a target for the hub. One that is of no type that has clients, such as the zero value, has no members.
+func HubTarget(t protocol.Target) hub.Target {
+	target, ok := parseTarget(t.Type(), t.Name())
 	if !ok {
 		return hub.Target{Kind: hub.None}
 	}
@@ -51,17 +51,17 @@ func TargetOf(t protocol.Target) hub.Target {
 // SendHere queues an event for the target's clients on this node. It never blocks. ErrNotRunning before Start and after
 // Shutdown.
 func (n *Node) SendHere(t protocol.Target, event string, data json.RawMessage) error {
-	if !n.sends.Load() {
+	if !n.canSend.Load() {
 		return ErrNotRunning
 	}
-	return n.hub.SendMade(TargetOf(t), func() *ws.Message { return Encode(event, data) }, t.Excluded())
+	return n.hub.SendMade(HubTarget(t), func() *ws.Message { return Encode(event, data) }, t.Excluded())
 }
 
 // Publish queues an event for the target's clients here and passes it to the broker for the clients of other nodes. A failure
 // of one of the two does not prevent the other; the error reports both. ErrNotRunning before Start and after Shutdown.
 func (n *Node) Publish(ctx context.Context, t protocol.Target, event string, data json.RawMessage) error {
-	if !n.sends.Load() {
-		return n.notPublished()
+	if !n.canSend.Load() {
+		return n.notRunningError()
 	}
 	err := n.SendHere(t, event, data)
 	if n.cfg.Broker == nil {
@@ -75,10 +75,10 @@ func (n *Node) Publish(ctx context.Context, t protocol.Target, event string, dat
 	return err
 }
 
-// notPublished is why nothing is published before Start and after Shutdown.
-func (n *Node) notPublished() error {
+// notRunningError is why nothing is published before Start and after Shutdown.
+func (n *Node) notRunningError() error {
 	select {
-	case <-n.ended:
+	case <-n.stopping:
 		if n.cfg.Broker != nil {
 			return fmt.Errorf("%w: %w", ErrNotRunning, broker.ErrClosed)
 		}
@@ -87,8 +87,8 @@ func (n *Node) notPublished() error {
 	return ErrNotRunning
 }
 
-// types are the targets' kinds as messages between nodes name them.
-var types = [...]protocol.MessageType{
+// messageTypes are the targets' kinds as messages between nodes name them.
+var messageTypes = [...]protocol.MessageType{
 	hub.All: protocol.TypeBroadcast, hub.Client: protocol.TypeClient, hub.User: protocol.TypeUser, hub.Room: protocol.TypeRoom,
 }
 
@@ -99,17 +99,17 @@ func (n *Node) deliver(m protocol.Message) { n.deliverSeries([]protocol.Message{
 // go out as one series: but for the bytes, that costs as much for all of them as for one.
 func (n *Node) deliverAll(ms []protocol.Message) {
 	for len(ms) > 0 {
-		k := series(ms)
+		k := seriesLength(ms)
 		n.deliverSeries(ms[:k])
 		ms = ms[k:]
 	}
 }
 
-// seriesMax bounds the payloads of a series, in bytes: a queue takes it as a whole, or not.
-const seriesMax = 32 << 10
+// maxSeriesBytes bounds the payloads of a series, in bytes: a queue takes it as a whole, or not.
+const maxSeriesBytes = 32 << 10
 
-// series is how many of ms, from the first on, can go out as one.
-func series(ms []protocol.Message) int {
+// seriesLength is how many of ms, from the first on, can go out as one.
+func seriesLength(ms []protocol.Message) int {
 	first := &ms[0]
 	if first.Type > protocol.TypeUser || first.Exclude != nil {
 		return 1
@@ -117,7 +117,7 @@ func series(ms []protocol.Message) int {
 	size := payloadSize(first)
 	for i := range ms[1:] {
 		m := &ms[1+i]
-		if size += payloadSize(m); size > seriesMax || m.Type != first.Type || m.Target != first.Target || m.Exclude != nil {
+		if size += payloadSize(m); size > maxSeriesBytes || m.Type != first.Type || m.Target != first.Target || m.Exclude != nil {
 			return 1 + i
 		}
 	}
@@ -128,9 +128,9 @@ func series(ms []protocol.Message) int {
 func (n *Node) deliverSeries(ms []protocol.Message) {
 	var err error
 	first := &ms[0]
-	if t, ok := targetOf(first.Type, first.Target); ok {
-		if err = n.hub.SendMade(t, func() *ws.Message { return encodeAll(ms) }, first.Exclude); err != nil {
-			n.overflowed(ms, err)
+	if t, ok := parseTarget(first.Type, first.Target); ok {
+		if err = n.hub.SendMade(t, func() *ws.Message { return encodeSeries(ms) }, first.Exclude); err != nil {
+			n.reportOverflow(ms, err)
 		}
 	} else if first.Type == protocol.TypeNodes || first.Type == protocol.TypeNode {
 		err = n.cluster.Deliver(*first)
@@ -140,15 +140,15 @@ func (n *Node) deliverSeries(ms []protocol.Message) {
 	}
 }
 
-// overflowed reports messages of other nodes for which the send queue had no room, as the broker reports those that it lost.
-func (n *Node) overflowed(ms []protocol.Message, cause error) {
+// reportOverflow reports messages of other nodes for which the send queue had no room, as the broker reports those that it lost.
+func (n *Node) reportOverflow(ms []protocol.Message, cause error) {
 	n.env.Stats.DeliveriesLost.Add(uint64(len(ms)))
 	now := time.Now()
-	n.lost(broker.Loss{Messages: uint64(len(ms)), Channels: []string{ms[0].Channel()}, Since: now, Until: now, Cause: cause})
+	n.reportLoss(broker.Loss{Messages: uint64(len(ms)), Channels: []string{ms[0].Channel()}, Since: now, Until: now, Cause: cause})
 }
 
-// encodeAll makes one message, or a series.
-func encodeAll(ms []protocol.Message) *ws.Message {
+// encodeSeries makes one message, or a series.
+func encodeSeries(ms []protocol.Message) *ws.Message {
 	if len(ms) == 1 {
 		return Encode(ms[0].Event, ms[0].Data)
 	}

@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// headTimeout is how long a request's header may take to arrive; headMax how many bytes it may have.
-	headTimeout = 10 * time.Second
-	headMax     = 16 << 10
+	// headerTimeout is how long a request's header may take to arrive; headMax how many bytes it may have.
+	headerTimeout  = 10 * time.Second
+	maxHeaderBytes = 16 << 10
 
-	// earlyMax is how much of a connection is kept, request and all, while the application judges the request.
-	earlyMax = 64 << 10
+	// maxEarlyBytes is how much of a connection is kept, request and all, while the application judges the request.
+	maxEarlyBytes = 64 << 10
 
-	keepAlive = 2 * time.Minute // of a connection between two plain HTTP requests
+	keepAliveTimeout = 2 * time.Minute // of a connection between two plain HTTP requests
 )
 
 // Serve accepts connections from ln until Shutdown, and then returns http.ErrServerClosed. Handshakes on Config.Path are the
@@ -41,19 +41,19 @@ func (n *Node) Serve(ln net.Listener, h http.Handler) error {
 				return nil
 			})
 			if r.Body != http.NoBody { // net/http reads the rest, which may never come
-				_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headTimeout))
+				_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout))
 			}
 		}),
-		ReadHeaderTimeout: headTimeout, IdleTimeout: keepAlive, MaxHeaderBytes: headMax,
-		ConnState: newIdleConns(perAddr(n.cfg.Limits)).changed,
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: keepAliveTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ConnState: newIdleConns(maxIncompletePerAddr(n.cfg.Limits)).connState,
 		ErrorLog:  slog.NewLogLogger(n.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	if !n.servers.add(srv) {
 		return http.ErrServerClosed
 	}
 	defer n.servers.remove(srv)
-	if n.engineListens(ln) {
-		return n.serveEngine(ln.(*net.TCPListener), srv)
+	if n.loopsAccept(ln) {
+		return n.serveOnLoops(ln.(*net.TCPListener), srv)
 	}
 	return srv.Serve(ln)
 }

@@ -27,9 +27,9 @@ func (n *Node) sweep() {
 		}
 		clear(members)
 	}
-	heartbeat, stop := every(n.cfg.Timeouts.HeartbeatInterval)
+	heartbeat, stop := newTicker(n.cfg.Timeouts.HeartbeatInterval)
 	defer stop()
-	idle, stop := every(n.cfg.Timeouts.Idle / idleSweeps)
+	idle, stop := newTicker(n.cfg.Timeouts.Idle / idleSweeps)
 	defer stop()
 	for {
 		select {
@@ -37,13 +37,13 @@ func (n *Node) sweep() {
 			each(n.checkHeartbeat)
 		case <-idle:
 			each(n.checkIdle)
-		case <-n.ended:
+		case <-n.stopping:
 			return
 		}
 	}
 }
 
-func every(d time.Duration) (<-chan time.Time, func()) {
+func newTicker(d time.Duration) (<-chan time.Time, func()) {
 	if d <= 0 {
 		return nil, func() {}
 	}

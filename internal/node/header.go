@@ -2,9 +2,9 @@ package node
 
 import "bytes"
 
-// headEnd returns where the header of a request in b ends, behind its empty line, or -1. It looks from b[from] on. Lines
+// headerEnd returns where the header of a request in b ends, behind its empty line, or -1. It looks from b[from] on. Lines
 // may lack the CR, as they may for net/http.
-func headEnd(b []byte, from int) int {
+func headerEnd(b []byte, from int) int {
 	for {
 		i := bytes.IndexByte(b[from:], '\n')
 		if i < 0 {
@@ -19,9 +19,9 @@ func headEnd(b []byte, from int) int {
 	}
 }
 
-// plain reports whether a request's header has nothing that the server of net/http might refuse and its parser lets
+// strictHeader reports whether a request's header has nothing that the server of net/http might refuse and its parser lets
 // pass: control characters, names with spaces, several hosts or an odd one, expectations. Folded lines are not plain, either.
-func plain(head []byte) bool {
+func strictHeader(head []byte) bool {
 	hosts := 0
 	for i := 0; len(head) > 0; i++ {
 		line, rest, _ := bytes.Cut(head, []byte("\n"))
@@ -42,7 +42,7 @@ func plain(head []byte) bool {
 		}
 		if bytes.EqualFold(name, []byte("Host")) {
 			hosts++
-			if !plainHost(bytes.TrimSpace(value)) {
+			if !strictHost(bytes.TrimSpace(value)) {
 				return false
 			}
 		}
@@ -50,7 +50,7 @@ func plain(head []byte) bool {
 	return hosts == 1
 }
 
-func plainHost(host []byte) bool {
+func strictHost(host []byte) bool {
 	for _, c := range host {
 		switch {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':

@@ -15,7 +15,7 @@ func TestLossReaderTellsOneAtATime(t *testing.T) {
 	var at, together, told atomic.Int64
 	ended := make(chan struct{})
 	close(ended)
-	r := &lossReader{ended: ended, tell: func(l broker.Loss) {
+	r := &lossNotifier{stopping: ended, notify: func(l broker.Loss) {
 		if at.Add(1) > 1 {
 			together.Add(1)
 		}
@@ -31,7 +31,7 @@ func TestLossReaderTellsOneAtATime(t *testing.T) {
 	for range 4 {
 		tellers.Go(func() {
 			for range losses / 4 {
-				r.put(broker.Loss{Messages: 1, Channels: []string{}})
+				r.add(broker.Loss{Messages: 1, Channels: []string{}})
 				runtime.Gosched()
 			}
 		})
@@ -45,7 +45,7 @@ func TestLossReaderTellsOneAtATime(t *testing.T) {
 
 func TestMerge(t *testing.T) {
 	t.Parallel()
-	many := make([]string, lostChannelsMax+1)
+	many := make([]string, maxLostChannels+1)
 	for _, tt := range []struct {
 		a, b     broker.Loss
 		messages uint64
@@ -57,7 +57,7 @@ func TestMerge(t *testing.T) {
 		{broker.Loss{Messages: 2}, broker.Loss{Messages: 1, Channels: []string{"a"}}, 3, -1},
 		{broker.Loss{Messages: 2, Channels: []string{"a"}}, broker.Loss{Messages: 1, Channels: many}, 3, -1},
 	} {
-		m := merge(tt.a, tt.b)
+		m := mergeLosses(tt.a, tt.b)
 		channels := len(m.Channels)
 		if m.Channels == nil {
 			channels = -1

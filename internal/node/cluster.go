@@ -12,9 +12,9 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// Everywhere has all nodes do what c says, this one included, and returns for how many clients they did; see cluster.Call.
+// CallAll has all nodes do what c says, this one included, and returns for how many clients they did; see cluster.Call.
 // Without a broker there is only this one.
-func (n *Node) Everywhere(ctx context.Context, c protocol.Call) (clients int, err error) {
+func (n *Node) CallAll(ctx context.Context, c protocol.Call) (clients int, err error) {
 	if n.cluster != nil {
 		clients, err = n.cluster.Call(ctx, c)
 		if errors.Is(err, cluster.ErrClosed) {
@@ -28,7 +28,7 @@ func (n *Node) Everywhere(ctx context.Context, c protocol.Call) (clients int, er
 	if err := c.Check(); err != nil {
 		return 0, err
 	}
-	clients, err = n.answer(ctx, c)
+	clients, err = n.handleCall(ctx, c)
 	if err != nil {
 		err = &cluster.Error{Failed: []cluster.Failure{{Node: n.id, Err: err}}}
 	}
@@ -43,7 +43,7 @@ func (n *Node) Nodes() []cluster.Node {
 	if n.cluster != nil {
 		return n.cluster.Nodes()
 	}
-	return []cluster.Node{{ID: n.id, Name: n.cfg.Name, Since: n.made, Seen: time.Now()}}
+	return []cluster.Node{{ID: n.id, Name: n.cfg.Name, Since: n.created, Seen: time.Now()}}
 }
 
 // CountNodes is how many Nodes there are.
@@ -54,9 +54,9 @@ func (n *Node) CountNodes() int {
 	return n.cluster.Count()
 }
 
-// answer does what a call asks, for the clients of this node.
-func (n *Node) answer(ctx context.Context, c protocol.Call) (clients int, err error) {
-	t, ok := targetOf(c.Type, c.Target)
+// handleCall does what a call asks, for the clients of this node.
+func (n *Node) handleCall(ctx context.Context, c protocol.Call) (clients int, err error) {
+	t, ok := parseTarget(c.Type, c.Target)
 	if !ok {
 		return 0, fmt.Errorf("%w: %s of no known target", protocol.ErrMessage, c.Event)
 	}
@@ -64,16 +64,16 @@ func (n *Node) answer(ctx context.Context, c protocol.Call) (clients int, err er
 	case protocol.CallCount:
 		return n.hub.Count(t), nil
 	case protocol.CallDisconnect:
-		return n.each(t, func(s *session.Session) error {
+		return n.forEach(t, func(s *session.Session) error {
 			if !s.Close(c.Code, c.Reason) {
 				return hub.ErrNotMember
 			}
 			return nil
 		})
 	case protocol.CallJoin:
-		return n.each(t, func(s *session.Session) error { return s.Join(ctx, c.Rooms...) })
+		return n.forEach(t, func(s *session.Session) error { return s.Join(ctx, c.Rooms...) })
 	case protocol.CallLeave:
-		return n.each(t, func(s *session.Session) error {
+		return n.forEach(t, func(s *session.Session) error {
 			s.Leave(c.Rooms...)
 			return nil
 		})
@@ -81,9 +81,9 @@ func (n *Node) answer(ctx context.Context, c protocol.Call) (clients int, err er
 	return 0, fmt.Errorf("%w: no call is named %q", protocol.ErrMessage, c.Event)
 }
 
-// each does something to all clients of the target, and counts those with which it succeeded. Who has gone meanwhile is no
+// forEach does something to all clients of the target, and counts those with which it succeeded. Who has gone meanwhile is no
 // failure; of others the error tells how many there were, and what was wrong with the first.
-func (n *Node) each(t hub.Target, do func(*session.Session) error) (done int, err error) {
+func (n *Node) forEach(t hub.Target, do func(*session.Session) error) (done int, err error) {
 	failed := 0
 	var first error
 	for _, m := range n.hub.Members(nil, t) {
@@ -102,9 +102,9 @@ func (n *Node) each(t hub.Target, do func(*session.Session) error) (done int, er
 	return done, nil
 }
 
-// targetOf is the target that a message's type and target name.
-func targetOf(typ protocol.MessageType, name string) (t hub.Target, ok bool) {
-	for kind, known := range types {
+// parseTarget is the target that a message's type and target name.
+func parseTarget(typ protocol.MessageType, name string) (t hub.Target, ok bool) {
+	for kind, known := range messageTypes {
 		if typ == known {
 			return hub.Target{Kind: hub.Kind(kind), Name: name}, true
 		}

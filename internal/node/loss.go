@@ -16,63 +16,63 @@ const (
 	// lossLogPause is the time between two lines in the log about losses.
 	lossLogPause = 10 * time.Second
 
-	// lostChannelsMax is how many channels are remembered of losses that wait; with more, any may be concerned.
-	lostChannelsMax = 4096
+	// maxLostChannels is how many channels are remembered of losses that wait; with more, any may be concerned.
+	maxLostChannels = 4096
 )
 
-// A lossReader is told of losses: one call at a time, on a goroutine that exists only while there is something to tell.
+// A lossNotifier is told of losses: one call at a time, on a goroutine that exists only while there is something to tell.
 // Losses that come during a call, or within the pause after it, are told as one: so a reader may take its time, and
 // neither the broker nor memory notices.
-type lossReader struct {
+type lossNotifier struct {
 	// Set when made, then read-only.
-	tell  func(broker.Loss)
-	pause time.Duration
-	ended <-chan struct{} // no pauses from then on
+	notify   func(broker.Loss)
+	pause    time.Duration
+	stopping <-chan struct{} // no pauses from then on
 
-	done sync.WaitGroup // the goroutine; added to under mu
+	goroutine sync.WaitGroup // the goroutine; added to under mu
 
 	mu      sync.Mutex   // guards the fields below; innermost
-	waiting *broker.Loss // not told yet, its Channels a set of the reader's own (channelSet); nil for nothing
-	busy    bool         // the goroutine is there
+	pending *broker.Loss // not told yet, its Channels a set of the reader's own (channelSet); nil for nothing
+	running bool         // the goroutine is there
 }
 
-// put never blocks. Not to be called after wait.
-func (r *lossReader) put(l broker.Loss) {
+// add never blocks. Not to be called after wait.
+func (r *lossNotifier) add(l broker.Loss) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.waiting == nil {
+	if r.pending == nil {
 		l.Channels = channelSet(l.Channels) // a copy: all readers get the same slice
 	} else {
-		l = merge(*r.waiting, l)
+		l = mergeLosses(*r.pending, l)
 	}
-	r.waiting = &l
-	if !r.busy {
+	r.pending = &l
+	if !r.running {
 		r.startLocked()
 	}
 }
 
-func (r *lossReader) startLocked() {
-	r.busy = true
-	r.done.Go(r.run) // ends when nothing is left to tell; wait waits for it
+func (r *lossNotifier) startLocked() {
+	r.running = true
+	r.goroutine.Go(r.run) // ends when nothing is left to tell; wait waits for it
 }
 
 // wait blocks until all is told, for as long as that takes. ended must be closed, or the pauses are waited for too.
-func (r *lossReader) wait() { r.done.Wait() }
+func (r *lossNotifier) wait() { r.goroutine.Wait() }
 
-func (r *lossReader) run() {
+func (r *lossNotifier) run() {
 	cutShort := true
 	defer func() {
 		if cutShort {
-			r.exited()
+			r.restart()
 		}
 	}()
-	for l := r.take(); l != nil; l = r.take() {
-		r.tell(*l)
+	for l := r.next(); l != nil; l = r.next() {
+		r.notify(*l)
 		if r.pause > 0 {
 			pause := time.NewTimer(r.pause)
 			select {
 			case <-pause.C:
-			case <-r.ended:
+			case <-r.stopping:
 			}
 			pause.Stop()
 		}
@@ -80,24 +80,24 @@ func (r *lossReader) run() {
 	cutShort = false // from here on there may be another goroutine
 }
 
-// take is the goroutine's: without a loss it has ended.
-func (r *lossReader) take() *broker.Loss {
+// next is the goroutine's: without a loss it has ended.
+func (r *lossNotifier) next() *broker.Loss {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := r.waiting
-	r.waiting = nil
-	r.busy = l != nil
+	l := r.pending
+	r.pending = nil
+	r.running = l != nil
 	return l
 }
 
-// exited has another goroutine go on, if a callback has called runtime.Goexit.
-func (r *lossReader) exited() {
+// restart has another goroutine go on, if a callback has called runtime.Goexit.
+func (r *lossNotifier) restart() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.waiting != nil {
+	if r.pending != nil {
 		r.startLocked()
 	} else {
-		r.busy = false
+		r.running = false
 	}
 }
 
@@ -114,9 +114,9 @@ func channelSet(channels []string) []string {
 // addChannels adds channels to a set, which it may change. With too many it is nil.
 func addChannels(set, channels []string) []string {
 	switch {
-	case set == nil || channels == nil || len(channels) > lostChannelsMax:
+	case set == nil || channels == nil || len(channels) > maxLostChannels:
 		return nil
-	case len(channels) > fewChannels:
+	case len(channels) > maxInserts:
 		set = channelSet(slices.Concat(set, channels))
 	default:
 		for _, name := range channels {
@@ -125,17 +125,17 @@ func addChannels(set, channels []string) []string {
 			}
 		}
 	}
-	if len(set) > lostChannelsMax {
+	if len(set) > maxLostChannels {
 		return nil
 	}
 	return set
 }
 
-// fewChannels are added one by one: a flood reports a loss for each message, which names one channel, mostly a known one.
-const fewChannels = 8
+// maxInserts are added one by one: a flood reports a loss for each message, which names one channel, mostly a known one.
+const maxInserts = 8
 
-// merge makes one loss of two, of which b was reported later. The channels of a are a set, which merge may change.
-func merge(a, b broker.Loss) broker.Loss {
+// mergeLosses makes one loss of two, of which b was reported later. The channels of a are a set, which merge may change.
+func mergeLosses(a, b broker.Loss) broker.Loss {
 	m := broker.Loss{Messages: a.Messages + b.Messages, Since: a.Since, Until: a.Until, Cause: b.Cause}
 	if a.Messages == 0 || b.Messages == 0 {
 		m.Messages = 0 // nobody knows

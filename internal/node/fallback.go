@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// handoverQueue is how many connections may wait for net/http to accept them; more are cut.
-const handoverQueue = 1024
+// fallbackQueue is how many connections may wait for net/http to accept them; more are cut.
+const fallbackQueue = 1024
 
-// handover is the net.Listener of the connections that the engine has accepted and has no use for.
-type handover struct {
+// fallbackListener is the net.Listener of the connections that the engine has accepted and has no use for.
+type fallbackListener struct {
 	addr  net.Addr
 	conns chan net.Conn
 	done  chan struct{} // closed by Close
@@ -20,7 +20,7 @@ type handover struct {
 }
 
 // push does not block.
-func (h *handover) push(nc net.Conn) {
+func (h *fallbackListener) push(nc net.Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.closed {
@@ -33,7 +33,7 @@ func (h *handover) push(nc net.Conn) {
 	nc.Close()
 }
 
-func (h *handover) Accept() (net.Conn, error) {
+func (h *fallbackListener) Accept() (net.Conn, error) {
 	select {
 	case nc := <-h.conns:
 		return nc, nil
@@ -42,7 +42,7 @@ func (h *handover) Accept() (net.Conn, error) {
 	}
 }
 
-func (h *handover) Close() error {
+func (h *fallbackListener) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.closed {
@@ -59,28 +59,28 @@ func (h *handover) Close() error {
 	}
 }
 
-func (h *handover) Addr() net.Addr { return h.addr }
+func (h *fallbackListener) Addr() net.Addr { return h.addr }
 
-// begun is a connection of which something has been read already.
-type begun struct {
+// prefixConn is a connection of which something has been read already.
+type prefixConn struct {
 	net.Conn
-	read []byte // owned by the reading goroutine
+	prefix []byte // owned by the reading goroutine
 }
 
-func (b *begun) Read(p []byte) (int, error) {
-	if len(b.read) == 0 {
+func (b *prefixConn) Read(p []byte) (int, error) {
+	if len(b.prefix) == 0 {
 		return b.Conn.Read(p)
 	}
-	n := copy(p, b.read)
-	if b.read = b.read[n:]; len(b.read) == 0 {
-		b.read = nil
+	n := copy(p, b.prefix)
+	if b.prefix = b.prefix[n:]; len(b.prefix) == 0 {
+		b.prefix = nil
 	}
 	return n, nil
 }
 
 // CloseWrite is how net/http ends an answer behind which it does not read on. Without it the connection would be reset, and what
 // the client has not read by then might be lost.
-func (b *begun) CloseWrite() error {
+func (b *prefixConn) CloseWrite() error {
 	if c, ok := b.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}

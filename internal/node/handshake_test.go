@@ -19,34 +19,34 @@ import (
 const handshake = "GET /ws HTTP/1.1\r\nHost: hearth.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
-// caller is a connection whose request is coming. Of epoll.RawConn it is what a head needs.
-type caller struct {
+// testConn is a connection whose request is coming. Of epoll.RawConn it is what a head needs.
+type testConn struct {
 	transport.Conn
-	handler  transport.Handler
-	cut      atomic.Bool
-	detached []byte // what was read of it when net/http got it; nil: it did not
+	handler     transport.Handler
+	abortedFlag atomic.Bool
+	detached    []byte // what was read of it when net/http got it; nil: it did not
 }
 
-func (c *caller) RemoteAddr() netip.AddrPort     { return netip.MustParseAddrPort("192.0.2.1:1") }
-func (c *caller) SetHandler(h transport.Handler) { c.handler = h }
-func (c *caller) Do(f func())                    { f() }
-func (c *caller) Detach() (net.Conn, error)      { return &detached{caller: c}, nil }
-func (c *caller) Abort()                         { c.cut.Store(true) }
-func (c *caller) say(s string)                   { c.handler.Data([]byte(s), 0) }
-func (c *caller) gone() bool                     { return c.cut.Load() }
-func (c *caller) waits() bool                    { return !c.gone() && c.detached == nil }
-func (h *heads) call() *caller                   { c := &caller{}; c.handler = h.open(c); return c }
+func (c *testConn) RemoteAddr() netip.AddrPort     { return netip.MustParseAddrPort("192.0.2.1:1") }
+func (c *testConn) SetHandler(h transport.Handler) { c.handler = h }
+func (c *testConn) Do(f func())                    { f() }
+func (c *testConn) Detach() (net.Conn, error)      { return &detachedConn{caller: c}, nil }
+func (c *testConn) Abort()                         { c.abortedFlag.Store(true) }
+func (c *testConn) send(s string)                  { c.handler.Data([]byte(s), 0) }
+func (c *testConn) aborted() bool                  { return c.abortedFlag.Load() }
+func (c *testConn) pending() bool                  { return !c.aborted() && c.detached == nil }
+func (h *handshakes) connect() *testConn           { c := &testConn{}; c.handler = h.open(c); return c }
 
-// detached is a caller that net/http is to serve.
-type detached struct {
+// detachedConn is a caller that net/http is to serve.
+type detachedConn struct {
 	net.Conn
-	caller *caller
+	caller *testConn
 }
 
-func (d *detached) Close() error { d.caller.Abort(); return nil }
+func (d *detachedConn) Close() error { d.caller.Abort(); return nil }
 
-// newHeads makes heads of a node that is not running: every request goes to net/http.
-func newHeads(t *testing.T, limit int) *heads {
+// newHandshakes makes heads of a node that is not running: every request goes to net/http.
+func newHandshakes(t *testing.T, limit int) *handshakes {
 	n, err := New(Config{
 		Path: "/ws", Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler),
 		Upgrade: Upgrade{CheckOrigin: func(*http.Request) bool { return true }},
@@ -54,18 +54,18 @@ func newHeads(t *testing.T, limit int) *heads {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &heads{n: n, waiting: arrivals[*head]{max: limit}, rest: &handover{conns: make(chan net.Conn, handoverQueue), done: make(chan struct{})}}
+	h := &handshakes{n: n, incomplete: boundedQueue[*handshakeConn]{max: limit}, fallback: &fallbackListener{conns: make(chan net.Conn, fallbackQueue), done: make(chan struct{})}}
 	t.Cleanup(h.close)
 	return h
 }
 
-// served takes the connections that net/http would be given.
-func (h *heads) served() (n int) {
+// drainFallback takes the connections that net/http would be given.
+func (h *handshakes) drainFallback() (n int) {
 	for {
 		select {
-		case nc := <-h.rest.conns:
-			b := nc.(*begun)
-			b.Conn.(*detached).caller.detached = b.read
+		case nc := <-h.fallback.conns:
+			b := nc.(*prefixConn)
+			b.Conn.(*detachedConn).caller.detached = b.prefix
 			n++
 		default:
 			return n
@@ -76,34 +76,34 @@ func (h *heads) served() (n int) {
 // TestHeadTimeout: a request has ten seconds from the connection's beginning, however busily it dribbles.
 func TestHeadTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHeads(t, 0)
-		silent, slow := h.call(), h.call()
-		time.Sleep(headTimeout / 2)
-		late, quick := h.call(), h.call()
+		h := newHandshakes(t, 0)
+		silent, slow := h.connect(), h.connect()
+		time.Sleep(headerTimeout / 2)
+		late, quick := h.connect(), h.connect()
 		for range 4 {
-			slow.say("GET / HTTP/1.1\r\nX: y\r\n")
+			slow.send("GET / HTTP/1.1\r\nX: y\r\n")
 			time.Sleep(time.Second)
 		}
-		quick.say("GET / HTTP/1.1\r\n\r\n")
+		quick.send("GET / HTTP/1.1\r\n\r\n")
 		time.Sleep(time.Second - 1)
 		synctest.Wait()
-		if silent.gone() || slow.gone() {
+		if silent.aborted() || slow.aborted() {
 			t.Error("cut too early")
 		}
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
-		if h.served(); !silent.gone() || !slow.gone() || late.gone() || quick.waits() {
-			t.Errorf("silent is cut: %v, slow: %v, late: %v, quick waits: %v", silent.gone(), slow.gone(), late.gone(), quick.waits())
+		if h.drainFallback(); !silent.aborted() || !slow.aborted() || late.aborted() || quick.pending() {
+			t.Errorf("silent is cut: %v, slow: %v, late: %v, quick waits: %v", silent.aborted(), slow.aborted(), late.aborted(), quick.pending())
 		}
-		time.Sleep(headTimeout / 2)
+		time.Sleep(headerTimeout / 2)
 		synctest.Wait()
-		if !late.gone() || quick.gone() {
-			t.Errorf("late is cut: %v, quick: %v", late.gone(), quick.gone())
+		if !late.aborted() || quick.aborted() {
+			t.Errorf("late is cut: %v, quick: %v", late.aborted(), quick.aborted())
 		}
-		again := h.call() // the queue has been empty
-		time.Sleep(headTimeout)
+		again := h.connect() // the queue has been empty
+		time.Sleep(headerTimeout)
 		synctest.Wait()
-		if !again.gone() {
+		if !again.aborted() {
 			t.Error("not cut")
 		}
 	})
@@ -112,39 +112,39 @@ func TestHeadTimeout(t *testing.T) {
 // TestHeadFlood: of too many the one that has waited longest goes.
 func TestHeadFlood(t *testing.T) {
 	t.Parallel()
-	h := newHeads(t, 3)
-	var all []*caller
+	h := newHandshakes(t, 3)
+	var all []*testConn
 	for range 5 {
-		all = append(all, h.call())
+		all = append(all, h.connect())
 	}
-	all[3].say("GET / HTTP/1.1\r\n\r\n")
+	all[3].send("GET / HTTP/1.1\r\n\r\n")
 	all[2].handler.Closed(io.EOF)
-	all = append(all, h.call(), h.call(), h.call())
-	h.served()
+	all = append(all, h.connect(), h.connect(), h.connect())
+	h.drainFallback()
 	for i, gone := range []bool{true, true, false, false, true, false, false, false} {
-		if all[i].gone() != gone {
+		if all[i].aborted() != gone {
 			t.Errorf("%d is cut: %v", i, !gone)
 		}
 	}
 	h.close()
-	if !all[7].gone() || all[3].gone() {
-		t.Errorf("after close: %v, %v", all[7].gone(), all[3].gone())
+	if !all[7].aborted() || all[3].aborted() {
+		t.Errorf("after close: %v, %v", all[7].aborted(), all[3].aborted())
 	}
 }
 
 // TestHeadSize: what is kept is bounded, and net/http answers to the rest.
 func TestHeadSize(t *testing.T) {
 	t.Parallel()
-	h := newHeads(t, 0)
-	c := h.call()
+	h := newHandshakes(t, 0)
+	c := h.connect()
 	said := 0
-	for h.served() == 0 {
-		c.say("X: 34567\r\n")
-		if said += 10; said > headMax+100 {
+	for h.drainFallback() == 0 {
+		c.send("X: 34567\r\n")
+		if said += 10; said > maxHeaderBytes+100 {
 			t.Fatalf("%d bytes are kept", said)
 		}
 	}
-	if len(c.detached) != said || said < headMax {
+	if len(c.detached) != said || said < maxHeaderBytes {
 		t.Errorf("%d bytes of %d were passed on", len(c.detached), said)
 	}
 }
@@ -153,16 +153,16 @@ func TestHeadSize(t *testing.T) {
 func TestHandoverEnd(t *testing.T) {
 	t.Parallel()
 	for range 200 {
-		h := newHeads(t, 0)
-		c := h.call()
+		h := newHandshakes(t, 0)
+		c := h.connect()
 		done := make(chan struct{})
 		go func() { // ends at once
 			defer close(done)
-			c.say("GET / HTTP/1.1\r\n\r\n")
+			c.send("GET / HTTP/1.1\r\n\r\n")
 		}()
-		_ = h.rest.Close()
+		_ = h.fallback.Close()
 		<-done
-		if h.served(); !c.gone() {
+		if h.drainFallback(); !c.aborted() {
 			t.Fatal("a connection was left behind")
 		}
 	}
@@ -174,12 +174,12 @@ func TestHeadEnd(t *testing.T) {
 		"": -1, "\n": -1, "\r\n": -1, "\n\n": 2, "\r\n\r\n": 4, "\n\r\n": 3, "\r\n\n": 3, "a\r\n\rb\n": -1, "a\r\n\r": -1,
 		"a\r\nb\r\n\r\nc\r\n\r\n": 8, "a\n\nb": 3, "\n\r": -1,
 	} {
-		if got := headEnd([]byte(in), 0); got != want {
+		if got := headerEnd([]byte(in), 0); got != want {
 			t.Errorf("%q: %d, want %d", in, got, want)
 		}
 		for from := range in { // looking on from what has been seen
-			if first := headEnd([]byte(in[:from]), 0); first < 0 {
-				if got := headEnd([]byte(in), max(0, from-3)); got != want {
+			if first := headerEnd([]byte(in[:from]), 0); first < 0 {
+				if got := headerEnd([]byte(in), max(0, from-3)); got != want {
 					t.Errorf("%q from %d: %d, want %d", in, from, got, want)
 				}
 			}
@@ -202,22 +202,22 @@ func FuzzHead(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	n.phase = running
+	n.state = running
 	f.Fuzz(func(t *testing.T, request string, cut uint8) {
 		at := min(int(cut), len(request))
-		end := headEnd([]byte(request[:at]), 0)
+		end := headerEnd([]byte(request[:at]), 0)
 		if end < 0 {
-			end = headEnd([]byte(request), max(0, at-3))
+			end = headerEnd([]byte(request), max(0, at-3))
 		}
-		if whole := headEnd([]byte(request), 0); end != whole {
+		if whole := headerEnd([]byte(request), 0); end != whole {
 			t.Fatalf("the end is %d, cut at %d it is %d", whole, at, end)
 		}
-		x := &head{heads: &heads{n: n}, conn: &caller{}}
-		q, ok := x.question([]byte(request), end)
+		x := &handshakeConn{handshakes: &handshakes{n: n}, conn: &testConn{}}
+		q, ok := x.parseUpgrade([]byte(request), end)
 		if !ok {
 			return
 		}
-		r := throughNetHTTP(request[:end])
+		r := viaNetHTTP(request[:end])
 		if r == nil {
 			t.Fatalf("net/http refuses %q", request)
 		}
@@ -227,9 +227,9 @@ func FuzzHead(f *testing.F) {
 	})
 }
 
-// throughNetHTTP is what a handler gets of a request; nil if it gets none.
-func throughNetHTTP(request string) (got *http.Request) {
-	ln := &handover{conns: make(chan net.Conn, 1), done: make(chan struct{})}
+// viaNetHTTP is what a handler gets of a request; nil if it gets none.
+func viaNetHTTP(request string) (got *http.Request) {
+	ln := &fallbackListener{conns: make(chan net.Conn, 1), done: make(chan struct{})}
 	there, here := net.Pipe()
 	defer here.Close()
 	srv := &http.Server{
@@ -254,11 +254,11 @@ func BenchmarkHeadDribble(b *testing.B) {
 	b.ReportAllocs()
 	request := []byte(strings.Replace(handshake, "Upgrade: w", "X: "+strings.Repeat("y", 15<<10)+"\r\nUpgrade: w", 1))
 	for range b.N {
-		x := &head{}
+		x := &handshakeConn{}
 		for i := range request[:len(request)-1] {
 			seen := len(x.buf)
 			x.buf = append(x.buf, request[i])
-			if headEnd(x.buf, max(0, seen-3)) >= 0 {
+			if headerEnd(x.buf, max(0, seen-3)) >= 0 {
 				b.Fatal("too early")
 			}
 		}
