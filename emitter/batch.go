@@ -13,12 +13,12 @@ import (
 // What Emitter says of sends holds here, too. It keeps what is added until Send, so add what memory has room for, send,
 // and go on.
 type Batch struct {
-	emitter  *Emitter
-	n        int                // how many were added
-	messages []protocol.Message // those of them that can be sent
-	places   []int              // of each of messages among all that were added
-	targets  []Target           // of each of messages
-	errs     []error            // of all that were added; nil while there are none
+	emitter   *Emitter
+	n         int                // how many were added
+	messages  []protocol.Message // those of them that can be sent
+	positions []int              // of each of messages among all that were added
+	targets   []Target           // of each of messages
+	errs      []error            // of all that were added; nil while there are none
 }
 
 // Batch makes an empty batch.
@@ -27,27 +27,27 @@ func (e *Emitter) Batch() *Batch { return &Batch{emitter: e} }
 // Add adds an event for the target's clients; see Emitter for the arguments. Data that is not a json.RawMessage is encoded
 // at once.
 func (b *Batch) Add(t Target, event string, data any) {
-	place := b.n
+	position := b.n
 	b.n++
 	m, err := message(t, event, data)
 	if err != nil {
-		b.fail(place, sendError(event, t, err))
+		b.fail(position, sendError(event, t, err))
 		return
 	}
 	b.messages = append(b.messages, m)
-	b.places = append(b.places, place)
+	b.positions = append(b.positions, position)
 	b.targets = append(b.targets, t)
 }
 
 // Len is how many events were added since the last Send, including those that cannot be sent.
 func (b *Batch) Len() int { return b.n }
 
-// fail notes what became of the event that was added in that place.
-func (b *Batch) fail(place int, err error) {
-	for len(b.errs) <= place {
+// fail notes what became of the event that was added in that position.
+func (b *Batch) fail(position int, err error) {
+	for len(b.errs) <= position {
 		b.errs = append(b.errs, nil)
 	}
-	b.errs[place] = err
+	b.errs[position] = err
 }
 
 // Send sends what was added, and empties the batch. nil: all of it went, as Emitter says what that means. Otherwise
@@ -83,23 +83,23 @@ func (b *Batch) send(ctx context.Context) {
 	if e.confirmer != nil {
 		for i, err := range e.confirmer.PublishAll(ctx, b.messages) {
 			if err != nil {
-				b.fail(b.places[i], sendError(b.messages[i].Event, b.targets[i], err))
+				b.fail(b.positions[i], sendError(b.messages[i].Event, b.targets[i], err))
 			}
 		}
 		return
 	}
 	for i, m := range b.messages {
 		if err := e.publish(ctx, m); err != nil {
-			b.fail(b.places[i], sendError(m.Event, b.targets[i], err))
+			b.fail(b.positions[i], sendError(m.Event, b.targets[i], err))
 		}
 	}
 }
 
 // failAll is for what keeps every event from being sent; one that could not be sent anyway keeps its own error.
 func (b *Batch) failAll(err error) {
-	for place := range b.n {
-		if place >= len(b.errs) || b.errs[place] == nil {
-			b.fail(place, fmt.Errorf("emitter: send a batch: %w", err))
+	for position := range b.n {
+		if position >= len(b.errs) || b.errs[position] == nil {
+			b.fail(position, fmt.Errorf("emitter: send a batch: %w", err))
 		}
 	}
 }

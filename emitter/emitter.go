@@ -150,7 +150,7 @@ func (e *Emitter) send(ctx context.Context, t Target, event string, data any) er
 // publish is for publishers that confirm nothing. Where the queue is full it asks again after a while: there is nothing
 // that would tell when there is room.
 func (e *Emitter) publish(ctx context.Context, m protocol.Message) error {
-	for pause := time.Millisecond; ; pause = min(2*pause, longestPause) {
+	for pause := time.Millisecond; ; pause = min(2*pause, maxPause) {
 		err := e.publisher.Publish(ctx, m)
 		if !errors.Is(err, broker.ErrQueueFull) {
 			return err
@@ -169,8 +169,8 @@ func (e *Emitter) publish(ctx context.Context, m protocol.Message) error {
 	}
 }
 
-// longestPause is how long publish waits at most before it asks again.
-const longestPause = 64 * time.Millisecond
+// maxPause is how long publish waits at most before it asks again.
+const maxPause = 64 * time.Millisecond
 
 // message returns what is to be published. It shares nothing with the caller.
 func message(t Target, event string, data any) (protocol.Message, error) {
@@ -184,7 +184,7 @@ func message(t Target, event string, data any) (protocol.Message, error) {
 	if err != nil {
 		return protocol.Message{}, err
 	}
-	if _, callers := data.(json.RawMessage); callers {
+	if _, isRaw := data.(json.RawMessage); isRaw {
 		raw = bytes.Clone(raw)
 	}
 	m := protocol.Message{

@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A line is a publisher that keeps what it is given, and confirms it when it is told to.
-type line struct {
+type fakePublisher struct {
 	mu       sync.Mutex // guards the fields below
 	messages []protocol.Message
 	calls    int
@@ -36,7 +36,7 @@ type line struct {
 	entered chan struct{} // if not nil, PublishAll says so that it waits
 }
 
-func (l *line) Publish(ctx context.Context, m protocol.Message) error {
+func (l *fakePublisher) Publish(ctx context.Context, m protocol.Message) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -54,23 +54,23 @@ func (l *line) Publish(ctx context.Context, m protocol.Message) error {
 	return nil
 }
 
-func (l *line) Close() error {
+func (l *fakePublisher) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed++
 	return nil
 }
 
-func (l *line) got() []protocol.Message {
+func (l *fakePublisher) got() []protocol.Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.messages
 }
 
-// A confirmedLine is a line that confirms.
-type confirmedLine struct{ line }
+// A confirmingPublisher is a line that confirms.
+type confirmingPublisher struct{ fakePublisher }
 
-func (l *confirmedLine) PublishAll(ctx context.Context, ms []protocol.Message) []error {
+func (l *confirmingPublisher) PublishAll(ctx context.Context, ms []protocol.Message) []error {
 	if l.entered != nil {
 		l.entered <- struct{}{}
 	}
@@ -108,17 +108,17 @@ func open(t *testing.T, p broker.Publisher) *emitter.Emitter {
 }
 
 // forPublishers runs f with a publisher that confirms and with one that does not.
-func forPublishers(t *testing.T, f func(t *testing.T, p broker.Publisher, l *line)) {
+func forPublishers(t *testing.T, f func(t *testing.T, p broker.Publisher, l *fakePublisher)) {
 	t.Helper()
 	t.Run("plain", func(t *testing.T) {
 		t.Parallel()
-		l := &line{}
+		l := &fakePublisher{}
 		f(t, l, l)
 	})
 	t.Run("confirmer", func(t *testing.T) {
 		t.Parallel()
-		l := &confirmedLine{}
-		f(t, l, &l.line)
+		l := &confirmingPublisher{}
+		f(t, l, &l.fakePublisher)
 	})
 }
 
@@ -153,7 +153,7 @@ func TestWithoutPublisher(t *testing.T) {
 
 func TestMessages(t *testing.T) {
 	t.Parallel()
-	forPublishers(t, func(t *testing.T, p broker.Publisher, l *line) {
+	forPublishers(t, func(t *testing.T, p broker.Publisher, l *fakePublisher) {
 		e := open(t, p)
 		for i, err := range everySend(t.Context(), e, "ada", "mail", map[string]int{"unread": 3}, "x", "y") {
 			if err != nil {
@@ -179,7 +179,7 @@ func TestMessages(t *testing.T) {
 // TestData: the same data as for the sends of a server.
 func TestData(t *testing.T) {
 	t.Parallel()
-	forPublishers(t, func(t *testing.T, p broker.Publisher, l *line) {
+	forPublishers(t, func(t *testing.T, p broker.Publisher, l *fakePublisher) {
 		e := open(t, p)
 		ctx := t.Context()
 		good := []struct {
@@ -238,7 +238,7 @@ func TestData(t *testing.T) {
 
 func TestBadTargets(t *testing.T) {
 	t.Parallel()
-	forPublishers(t, func(t *testing.T, p broker.Publisher, l *line) {
+	forPublishers(t, func(t *testing.T, p broker.Publisher, l *fakePublisher) {
 		e := open(t, p)
 		for i, err := range everySend(t.Context(), e, "", "m", 1) {
 			if toAll := i%4 == 3; toAll != (err == nil) || !toAll && !errors.Is(err, protocol.ErrTarget) {
@@ -259,7 +259,7 @@ func TestBadTargets(t *testing.T) {
 // TestWhatWasSentIsTheCallers: data and exclusions may be changed once a send has returned.
 func TestWhatWasSentIsTheCallers(t *testing.T) {
 	t.Parallel()
-	forPublishers(t, func(t *testing.T, p broker.Publisher, l *line) {
+	forPublishers(t, func(t *testing.T, p broker.Publisher, l *fakePublisher) {
 		e := open(t, p)
 		data, exclude := json.RawMessage(`1`), []string{"x"}
 		b := e.Batch()
@@ -283,7 +283,7 @@ func TestWhatWasSentIsTheCallers(t *testing.T) {
 func TestConfirmed(t *testing.T) {
 	t.Parallel()
 	const callers = 20
-	l := &confirmedLine{line{hold: make(chan struct{}), entered: make(chan struct{})}}
+	l := &confirmingPublisher{fakePublisher{hold: make(chan struct{}), entered: make(chan struct{})}}
 	e := open(t, l)
 	returned := make(chan error, callers)
 	for range callers {
@@ -310,7 +310,7 @@ func TestConfirmed(t *testing.T) {
 func TestContextEndsTheWaiting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		e := open(t, &confirmedLine{line{hold: make(chan struct{})}})
+		e := open(t, &confirmingPublisher{fakePublisher{hold: make(chan struct{})}})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		start := time.Now()
@@ -330,7 +330,7 @@ func TestContextEndsTheWaiting(t *testing.T) {
 func TestFullQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := &line{full: 100}
+		l := &fakePublisher{full: 100}
 		e := open(t, l)
 		b := e.Batch()
 		for i := range 3 {
@@ -369,7 +369,7 @@ func TestFullQueue(t *testing.T) {
 func TestClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := &confirmedLine{line{hold: make(chan struct{})}}
+		l := &confirmingPublisher{fakePublisher{hold: make(chan struct{})}}
 		e := open(t, l)
 		sent := make(chan error, 1)
 		// Ends when the line confirms; read below.
@@ -410,7 +410,7 @@ func (unclosable) Close() error { return errors.New("it hangs") }
 
 func TestOwnership(t *testing.T) {
 	t.Parallel()
-	l := &confirmedLine{}
+	l := &confirmingPublisher{}
 	e, err := emitter.New(struct{ broker.Confirmer }{l})
 	if err != nil {
 		t.Fatal(err)
@@ -432,7 +432,7 @@ func TestOwnership(t *testing.T) {
 // TestBatch: one call for all, errors in their places, and the next batch begins with nothing.
 func TestBatch(t *testing.T) {
 	t.Parallel()
-	l := &confirmedLine{line{fail: map[string]error{"refused": broker.ErrDown}}}
+	l := &confirmingPublisher{fakePublisher{fail: map[string]error{"refused": broker.ErrDown}}}
 	e := open(t, l)
 	b := e.Batch()
 	if errs := b.Send(t.Context()); errs != nil || b.Len() != 0 {

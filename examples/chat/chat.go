@@ -65,72 +65,72 @@ func (c *chat) validateRooms(_ context.Context, _ *client, rooms []string) ([]st
 	return slices.DeleteFunc(rooms, func(room string) bool { return strings.HasPrefix(room, "staff-") }), nil
 }
 
-func (c *chat) connected(ctx context.Context, who *client) {
-	c.tell(ctx, hearth.ToRoom("lobby"), "came", line{From: who.Metadata().name}, who.ID())
+func (c *chat) connected(ctx context.Context, sender *client) {
+	c.notify(ctx, hearth.ToRoom("lobby"), "came", line{From: sender.Metadata().name}, sender.ID())
 }
 
-func (c *chat) disconnected(ctx context.Context, who *client, _ int, _ string) {
-	c.tell(ctx, hearth.ToRoom("lobby"), "left", line{From: who.Metadata().name})
+func (c *chat) disconnected(ctx context.Context, sender *client, _ int, _ string) {
+	c.notify(ctx, hearth.ToRoom("lobby"), "left", line{From: sender.Metadata().name})
 }
 
-// tell publishes what nobody is waiting for: if it can't be sent there is nobody to tell.
-func (c *chat) tell(ctx context.Context, to hearth.Target, event string, data any, exclude ...string) {
+// notify publishes what nobody is waiting for: if it can't be sent there is nobody to tell.
+func (c *chat) notify(ctx context.Context, to hearth.Target, event string, data any, exclude ...string) {
 	_ = c.srv.Send(ctx, to.Except(exclude...), event, data)
 }
 
-// errRefused is told to the client in its own words; everything else stays in the log.
-var errRefused = errors.New("refused")
+// errRejected is told to the client in its own words; everything else stays in the log.
+var errRejected = errors.New("refused")
 
 // message divides what clients send. Those of one client come one after the other; it may take its time.
-func (c *chat) message(ctx context.Context, who *client, m hearth.Message) error {
+func (c *chat) message(ctx context.Context, sender *client, m hearth.Message) error {
 	var err error
 	switch m.Event {
 	case "say":
-		err = c.say(ctx, who, m.Data)
+		err = c.say(ctx, sender, m.Data)
 	case "whisper":
-		err = c.whisper(ctx, who, m.Data)
+		err = c.whisper(ctx, sender, m.Data)
 	case "who":
-		err = c.who(who, m.Data)
+		err = c.who(sender, m.Data)
 	default:
-		err = fmt.Errorf("%w: there is no event %q", errRefused, m.Event)
+		err = fmt.Errorf("%w: there is no event %q", errRejected, m.Event)
 	}
-	if errors.Is(err, errRefused) {
-		return who.Send("sorry", err.Error())
+	if errors.Is(err, errRejected) {
+		return sender.Send("sorry", err.Error())
 	}
 	return err
 }
 
-func (c *chat) say(ctx context.Context, who *client, data json.RawMessage) error {
+func (c *chat) say(ctx context.Context, sender *client, data json.RawMessage) error {
 	var said struct{ Room, Text string }
 	if err := json.Unmarshal(data, &said); err != nil {
-		return fmt.Errorf("%w: %w", errRefused, err)
+		return fmt.Errorf("%w: %w", errRejected, err)
 	}
-	if !slices.Contains(who.Rooms(), said.Room) {
-		return fmt.Errorf("%w: you are not in %q", errRefused, said.Room)
+	if !slices.Contains(sender.Rooms(), said.Room) {
+		return fmt.Errorf("%w: you are not in %q", errRejected, said.Room)
 	}
-	return c.srv.Send(ctx, hearth.ToRoom(said.Room), "said", line{who.Metadata().name, said.Room, said.Text})
+	return c.srv.Send(ctx, hearth.ToRoom(said.Room), "said", line{sender.Metadata().name, said.Room, said.Text})
 }
 
-func (c *chat) whisper(ctx context.Context, who *client, data json.RawMessage) error {
+func (c *chat) whisper(ctx context.Context, sender *client, data json.RawMessage) error {
 	var said struct{ To, Text string }
 	if err := json.Unmarshal(data, &said); err != nil {
-		return fmt.Errorf("%w: %w", errRefused, err)
+		return fmt.Errorf("%w: %w", errRejected, err)
 	}
 	// All of the user's tabs and phones get it, on whatever node they are.
 	to := hearth.ToUser(strings.ToLower(said.To))
-	return c.srv.Send(ctx, to, "whispered", line{From: who.Metadata().name, Text: said.Text})
+	return c.srv.Send(ctx, to, "whispered", line{From: sender.Metadata().name, Text: said.Text})
 }
 
 // who lists the people of a room on this node.
-func (c *chat) who(asks *client, data json.RawMessage) error {
+func (c *chat) who(sender *client, data json.RawMessage) error {
 	var room string
 	if err := json.Unmarshal(data, &room); err != nil {
-		return fmt.Errorf("%w: %w", errRefused, err)
+		return fmt.Errorf("%w: %w", errRejected, err)
 	}
 	names := []string{}
 	for _, member := range c.srv.Local().Clients(hearth.ToRoom(room)) {
 		names = append(names, member.Metadata().name)
 	}
 	slices.Sort(names)
-	return asks.Send("here", slices.Compact(names))
+	return sender.Send("here", slices.Compact(names))
 }

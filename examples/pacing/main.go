@@ -33,7 +33,7 @@ const (
 	backpressure = 1 << 20          // what may wait for one client
 	pace         = backpressure / 4 // what the export lets wait: it stays busy, and far from the limit
 	maxRows      = 10_000_000
-	patience     = time.Minute // with a client that takes nothing at all
+	stallTimeout = time.Minute // with a client that takes nothing at all
 )
 
 func main() {
@@ -109,7 +109,7 @@ func export(ctx context.Context, srv *server, c *client, request json.RawMessage
 
 // wait lets the client catch up.
 func wait(ctx context.Context, srv *server, t hearth.Target) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stallTimeout)
 	defer cancel()
 	return srv.Local().WaitPending(ctx, t, pace)
 }

@@ -73,7 +73,7 @@ const sendTimeout = 2 * time.Second
 
 func (w *worker) work(ctx context.Context, j job) error {
 	for page := range j.Pages {
-		if err := w.rest(ctx); err != nil { // a real one would write the page here
+		if err := w.sleep(ctx); err != nil { // a real one would write the page here
 			return fmt.Errorf("write page %d: %w", page+1, err)
 		}
 		sending, cancel := context.WithTimeout(ctx, sendTimeout)
@@ -83,7 +83,7 @@ func (w *worker) work(ctx context.Context, j job) error {
 			w.log.Warn("nobody hears of the progress", "page", page+1, "error", err)
 		}
 	}
-	if err := w.insist(ctx, j); err != nil {
+	if err := w.sendUntilAccepted(ctx, j); err != nil {
 		return fmt.Errorf("tell %s of the report: %w", j.User, err)
 	}
 	// Those who follow reports get to know, too: many events at once are a batch.
@@ -93,9 +93,9 @@ func (w *worker) work(ctx context.Context, j job) error {
 	return errors.Join(followers.Send(ctx)...)
 }
 
-// insist sends that the report is ready until Redis has taken it. Where the connection broke half-way the user may be
+// sendUntilAccepted sends that the report is ready until Redis has taken it. Where the connection broke half-way the user may be
 // told twice: the report's name says that it is the same.
-func (w *worker) insist(ctx context.Context, j job) error {
+func (w *worker) sendUntilAccepted(ctx context.Context, j job) error {
 	for {
 		sending, cancel := context.WithTimeout(ctx, sendTimeout)
 		err := w.emitter.Send(sending, emitter.ToUser(j.User), "ready", j)
@@ -104,14 +104,14 @@ func (w *worker) insist(ctx context.Context, j job) error {
 			return err // nil, or what no repetition helps
 		}
 		w.log.Warn("trying again", "error", err)
-		if err := w.rest(ctx); err != nil {
+		if err := w.sleep(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-// rest waits for a while.
-func (w *worker) rest(ctx context.Context) error {
+// sleep waits for a while.
+func (w *worker) sleep(ctx context.Context) error {
 	timer := time.NewTimer(w.pause)
 	defer timer.Stop()
 	select {

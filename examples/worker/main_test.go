@@ -122,8 +122,8 @@ func (h heard) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestInsist: a Redis that is away for a while costs time, not the message.
-func TestInsist(t *testing.T) {
+// TestRetry: a Redis that is away for a while costs time, not the message.
+func TestRetry(t *testing.T) {
 	t.Parallel()
 	store := redistest.Start(t)
 	store.Kill()

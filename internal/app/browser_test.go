@@ -214,7 +214,7 @@ func TestBrowser(t *testing.T) {
 	s := serve(t, nil)
 
 	ada := open(t, chrome, s.url)
-	ada.shows("#door-title", "Your server is running")
+	ada.shows("#login-title", "Your server is running")
 	ada.fill("#name", "ada")
 	ada.shows("#status", "Connected as ada")
 	grace, linus := open(t, chrome, s.url+"?as=grace"), open(t, chrome, s.url+"?as=linus")

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// certificateLook is the time between two looks at the files of a certificate: the first handshake after it has one.
-	certificateLook = 5 * time.Second
+	// certificateInterval is the time between two looks at the files of a certificate: the first handshake after it has one.
+	certificateInterval = 5 * time.Second
 
-	// certificateSettle is for how long files that have changed must be the same before they are used, or complained of, unless
+	// certificateSettleTime is for how long files that have changed must be the same before they are used, or complained of, unless
 	// the certificate before has expired. While they are being written they may be a good one without its chain, or have the key
 	// of another.
-	certificateSettle = time.Second
+	certificateSettleTime = time.Second
 )
 
 // A certificate is that of tls-cert and tls-key. It is read again when the files have changed, so that a renewal needs neither a
@@ -32,11 +32,11 @@ type certificate struct {
 
 	current atomic.Pointer[tls.Certificate]
 
-	mu      sync.Mutex        // guards the fields below
-	next    time.Time         // not looked at before
-	sum     [sha256.Size]byte // of current
-	seen    [sha256.Size]byte // of the files at the last look
-	trouble string            // what is wrong with the files, as far as it has been said
+	mu        sync.Mutex        // guards the fields below
+	nextCheck time.Time         // not looked at before
+	sum       [sha256.Size]byte // of current
+	lastSum   [sha256.Size]byte // of the files at the last look
+	lastError string            // what is wrong with the files, as far as it has been said
 }
 
 // newCertificate reads the files. Later on it logs to log.
@@ -49,7 +49,7 @@ func newCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 	if err := validNow(pair.Leaf); err != nil {
 		log.Warn("clients will refuse the certificate", "file", cert, "error", err)
 	}
-	c.sum, c.seen = sum, sum
+	c.sum, c.lastSum = sum, sum
 	c.current.Store(pair)
 	return c, nil
 }
@@ -58,27 +58,27 @@ func newCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c.mu.TryLock() {
 		defer c.mu.Unlock()
-		c.lookLocked()
+		c.reloadLocked()
 	}
 	return c.current.Load(), nil
 }
 
-// lookLocked takes over what is new in the files, if it is time to look. What is wrong with them it says once.
-func (c *certificate) lookLocked() {
+// reloadLocked takes over what is new in the files, if it is time to look. What is wrong with them it says once.
+func (c *certificate) reloadLocked() {
 	now := time.Now()
-	if now.Before(c.next) {
+	if now.Before(c.nextCheck) {
 		return
 	}
-	c.next = now.Add(certificateLook)
+	c.nextCheck = now.Add(certificateInterval)
 	pair, sum, err := readPair(c.cert, c.key)
-	settled := sum == c.seen
-	c.seen = sum
+	settled := sum == c.lastSum
+	c.lastSum = sum
 	if err == nil && sum == c.sum {
-		c.trouble = ""
+		c.lastError = ""
 		return
 	}
 	if !settled && validNow(c.current.Load().Leaf) == nil {
-		c.next = now.Add(certificateSettle)
+		c.nextCheck = now.Add(certificateSettleTime)
 		return
 	}
 	if err == nil {
@@ -87,10 +87,10 @@ func (c *certificate) lookLocked() {
 	switch {
 	case err == nil:
 		c.current.Store(pair)
-		c.sum, c.trouble = sum, ""
+		c.sum, c.lastError = sum, ""
 		c.log.Info("the certificate was read again", "file", c.cert, "until", pair.Leaf.NotAfter)
-	case err.Error() != c.trouble:
-		c.trouble = err.Error()
+	case err.Error() != c.lastError:
+		c.lastError = err.Error()
 		c.log.Error("the new certificate can't be used, and the one before stays", "file", c.cert, "error", err,
 			"until", c.current.Load().Leaf.NotAfter)
 	}

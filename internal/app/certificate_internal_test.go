@@ -96,9 +96,9 @@ func TestCertificateIsReadAgain(t *testing.T) {
 		r := newRenewal(t)
 		r.wants("at first", 1, 0)
 		r.write(r.pair(2, -time.Hour, time.Hour))
-		r.wants("too early to look", 1, certificateLook-1)
+		r.wants("too early to look", 1, certificateInterval-1)
 		r.wants("perhaps not all written", 1, 1)
-		r.wants("too early to believe it", 1, certificateSettle-1)
+		r.wants("too early to believe it", 1, certificateSettleTime-1)
 		r.said("")
 		r.wants("renewed", 2, 1)
 		r.said("the certificate was read again")
@@ -130,15 +130,15 @@ func TestBadCertificateIsRefused(t *testing.T) {
 			}},
 		} {
 			bad.change()
-			r.wants(bad.what+", seen", 1, certificateLook)
+			r.wants(bad.what+", seen", 1, certificateInterval)
 			r.said("")
-			r.wants(bad.what, 1, certificateSettle)
-			r.wants(bad.what+", still", 1, certificateLook)
+			r.wants(bad.what, 1, certificateSettleTime)
+			r.wants(bad.what+", still", 1, certificateInterval)
 			r.said(bad.said)
 		}
 		r.write(cert, key)
-		r.wants("good, as it seems", 1, certificateLook)
-		r.wants("good at last", 2, certificateSettle)
+		r.wants("good, as it seems", 1, certificateInterval)
+		r.wants("good at last", 2, certificateSettleTime)
 		r.said("the certificate was read again")
 	})
 }
@@ -153,12 +153,12 @@ func TestCertificateBeingWritten(t *testing.T) {
 		whole := append(leaf, chain...)
 		for n := len(leaf); n < len(whole); n += len(chain) / 5 {
 			r.write(whole[:n], key)
-			r.wants("not all written", 1, certificateLook)
+			r.wants("not all written", 1, certificateInterval)
 		}
 		r.write(whole, key)
-		r.wants("written", 1, certificateSettle)
+		r.wants("written", 1, certificateSettleTime)
 		r.said("")
-		r.wants("the same for long enough", 2, certificateSettle)
+		r.wants("the same for long enough", 2, certificateSettleTime)
 		if n := len(r.read.current.Load().Certificate); n != 2 {
 			t.Errorf("%d certificates of 2", n)
 		}
@@ -203,8 +203,8 @@ func TestHandshakesTogether(t *testing.T) {
 		r := newRenewal(t)
 		for number := int64(2); number < 5; number++ {
 			r.write(r.pair(number, -time.Hour, time.Hour))
-			r.wants("seen", number-1, certificateLook)
-			time.Sleep(certificateSettle)
+			r.wants("seen", number-1, certificateInterval)
+			time.Sleep(certificateSettleTime)
 			var all sync.WaitGroup
 			for range 50 {
 				all.Go(func() {

@@ -23,7 +23,7 @@ func check(c Config, settings []Setting) []error {
 	wrong := func(option, format string, args ...any) {
 		for _, s := range settings {
 			if s.Option.Name == option {
-				errs = append(errs, s.wrong(fmt.Errorf(format, args...)))
+				errs = append(errs, s.optionError(fmt.Errorf(format, args...)))
 			}
 		}
 	}
@@ -111,8 +111,8 @@ func parseRedis(s string) (string, error) {
 		return "", fmt.Errorf("takes a URL, as in redis://:password@host:6379: %w", err)
 	}
 	if u, err := url.Parse(s); err == nil {
-		if password, _ := u.User.Password(); password == hidden || u.Query().Get("sentinel_password") == hidden {
-			return "", fmt.Errorf("its password reads %s, which is what --print-config shows of any: give the password itself", hidden)
+		if password, _ := u.User.Password(); password == redactedMark || u.Query().Get("sentinel_password") == redactedMark {
+			return "", fmt.Errorf("its password reads %s, which is what --print-config shows of any: give the password itself", redactedMark)
 		}
 	}
 	return s, nil

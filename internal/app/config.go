@@ -128,7 +128,7 @@ func Load(src Sources) (Config, []Setting, error) {
 	var errs []error
 	for _, s := range settings {
 		if err := s.Option.set(&c, s.Values); err != nil {
-			errs = append(errs, s.wrong(err))
+			errs = append(errs, s.optionError(err))
 		}
 	}
 	if len(errs) == 0 {
@@ -137,27 +137,27 @@ func Load(src Sources) (Config, []Setting, error) {
 	return c, settings, errors.Join(errs...)
 }
 
-func (s Setting) wrong(err error) *OptionError {
-	return &OptionError{Option: s.Option.Name, Source: s.Source, Value: s.Option.shown(strings.Join(s.Values, ",")), Reason: err.Error()}
+func (s Setting) optionError(err error) *OptionError {
+	return &OptionError{Option: s.Option.Name, Source: s.Source, Value: s.Option.redacted(strings.Join(s.Values, ",")), Reason: err.Error()}
 }
 
-// shown is a value as people may see it: of a secret that there is one, and of a URL all but what is secret in it.
-func (o Option) shown(value string) string {
+// redacted is a value as people may see it: of a secret that there is one, and of a URL all but what is secret in it.
+func (o Option) redacted(value string) string {
 	if !o.Secret || value == "" {
 		return value
 	}
 	u, err := url.Parse(value)
 	if err != nil || u.Scheme == "" || u.Opaque != "" || strings.Contains(value, "#") || strings.Contains(u.Path+u.RawQuery, "@") {
-		return hidden // nobody knows which part is the password
+		return redactedMark // nobody knows which part is the password
 	}
 	if _, has := u.User.Password(); has {
-		u.User = url.UserPassword(u.User.Username(), hidden)
+		u.User = url.UserPassword(u.User.Username(), redactedMark)
 	}
 	query := u.Query()
 	for name, values := range query {
 		for i := range values {
 			if strings.Contains(strings.ToLower(name), "pass") {
-				values[i] = hidden
+				values[i] = redactedMark
 			}
 		}
 	}
@@ -165,8 +165,8 @@ func (o Option) shown(value string) string {
 	return u.String()
 }
 
-// hidden stands for a secret.
-const hidden = "HIDDEN"
+// redactedMark stands for a secret.
+const redactedMark = "HIDDEN"
 
 // environment picks the HEARTH_* variables, by option name. A variable that is set to nothing counts as not set: that
 // is how compose files and unit files pass what they do not have.
@@ -185,9 +185,9 @@ func envName(option string) string {
 	return "HEARTH_" + strings.ToUpper(strings.ReplaceAll(option, "-", "_"))
 }
 
-// MisspeltVariables returns a remark for each HEARTH_* variable that looks like a misspelt option. One that resembles
+// MisspelledVariables returns a remark for each HEARTH_* variable that looks like a misspelt option. One that resembles
 // none is somebody else's (Kubernetes sets HEARTH_PORT for a service of that name) and no reason to refuse to start.
-func MisspeltVariables(environ []string) []string {
+func MisspelledVariables(environ []string) []string {
 	var remarks []string
 	for _, name := range slices.Sorted(maps.Keys(environment(environ))) {
 		if _, known := lookup(name); known || name == "config" {
@@ -273,7 +273,7 @@ func merge(ls []layer) ([]Setting, error) {
 		}
 		values, err := texts(k.Get(o.Name), o.List)
 		if err != nil {
-			errs = append(errs, &OptionError{Option: o.Name, Source: s.Source, Value: o.shown(fmt.Sprint(k.Get(o.Name))), Reason: err.Error()})
+			errs = append(errs, &OptionError{Option: o.Name, Source: s.Source, Value: o.redacted(fmt.Sprint(k.Get(o.Name))), Reason: err.Error()})
 		}
 		s.Values = values
 		settings = append(settings, s)

@@ -207,7 +207,7 @@ func TestLoadRefusesOpenAddresses(t *testing.T) {
 
 func TestMisspeltVariables(t *testing.T) {
 	t.Parallel()
-	remarks := app.MisspeltVariables([]string{
+	remarks := app.MisspelledVariables([]string{
 		"HEARTH_LISTN=x", "HEARTH_MAX_PAYLOAD=1", "HEARTH_CONFIG=x", // the first is a mistake
 		"HEARTH_PORT_8080_TCP_ADDR=10.0.0.1", "HEARTH_SERVICE_HOST=10.0.0.1", "PATH=/bin", // Kubernetes sets such
 	})

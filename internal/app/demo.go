@@ -40,12 +40,12 @@ const (
 
 	// Past this many receivers nobody is asked to confirm, and nobody is told about comings and goings: either costs
 	// as much as receivers times senders.
-	maxConfirming = 200
+	maxReceipts = 200
 
 	maxListed  = 100  // clients or rooms in one answer
-	maxCounted = 1000 // clients of a room that are worth looking at to list some
+	maxScanned = 1000 // clients of a room that are worth looking at to list some
 
-	listFor = time.Second // how long a list of rooms is good for
+	listTTL = time.Second // how long a list of rooms is good for
 
 	countTimeout = time.Second // how long other servers may take to say how many clients they have
 )
@@ -66,9 +66,9 @@ type demo struct {
 	log *slog.Logger
 	srv *hearth.Server[credentials, *visitor]
 
-	mu      sync.Mutex // guards the fields below
-	list    roomList
-	listEnd time.Time // when list is to be made anew
+	mu          sync.Mutex // guards the fields below
+	list        roomList
+	listExpires time.Time // when list is to be made anew
 }
 
 type client = hearth.Client[*visitor]
@@ -137,7 +137,7 @@ func (d *demo) disconnected(ctx context.Context, c *client, code int, reason str
 
 // presence tells everybody that who is where has changed; they ask for what they want to know of it.
 func (d *demo) presence(ctx context.Context, room string) {
-	if n := d.srv.Local().Count(hearth.ToAll()); n == 0 || n > maxConfirming {
+	if n := d.srv.Local().Count(hearth.ToAll()); n == 0 || n > maxReceipts {
 		return
 	}
 	if err := d.srv.Send(ctx, hearth.ToAll(), "presence", map[string]string{"room": room}); err != nil && !errors.Is(err, hearth.ErrServerClosed) {
@@ -145,10 +145,10 @@ func (d *demo) presence(ctx context.Context, room string) {
 	}
 }
 
-// A refusal is an error that the client is told: it asked for what cannot be.
-type refusal string
+// A rejection is an error that the client is told: it asked for what cannot be.
+type rejection string
 
-func (r refusal) Error() string { return string(r) }
+func (r rejection) Error() string { return string(r) }
 
 // message handles what a client sends beyond the protocol's own events.
 func (d *demo) message(ctx context.Context, c *client, m hearth.Message) error {
@@ -157,7 +157,7 @@ func (d *demo) message(ctx context.Context, c *client, m hearth.Message) error {
 		id = "" // not one of the page's; the message itself may still be good
 	}
 	err := d.dispatch(ctx, c, m, id)
-	var why refusal
+	var why rejection
 	if errors.As(err, &why) {
 		return c.Send("refused", map[string]string{"id": id, "event": limited(m.Event), "why": why.Error()})
 	}
@@ -170,11 +170,11 @@ func (d *demo) dispatch(ctx context.Context, c *client, m hearth.Message, id str
 		allowance = &c.Metadata().seen
 	}
 	if !allowance.take(time.Now()) {
-		return refusal("too fast: wait a moment")
+		return rejection("too fast: wait a moment")
 	}
 	var req request
 	if len(m.Data) > 0 && json.Unmarshal(m.Data, &req) != nil {
-		return refusal("data must be an object, as in {\"room\": \"lobby\", \"text\": \"hello\"}")
+		return rejection("data must be an object, as in {\"room\": \"lobby\", \"text\": \"hello\"}")
 	}
 	switch m.Event {
 	case "say", "whisper", "shout":
@@ -192,20 +192,20 @@ func (d *demo) dispatch(ctx context.Context, c *client, m hearth.Message, id str
 		d.presence(ctx, req.Room)
 		return nil
 	}
-	return refusal("no such event: there are say, whisper, shout, seen, who, rooms and announce")
+	return rejection("no such event: there are say, whisper, shout, seen, who, rooms and announce")
 }
 
 // deliver passes a text on to where the event says, and tells the sender how many that was.
 func (d *demo) deliver(ctx context.Context, c *client, event, id string, req request) error {
 	if n := utf8.RuneCountInString(req.Text); strings.TrimSpace(req.Text) == "" || n > maxText {
-		return refusal(fmt.Sprintf("text must have 1 to %d letters", maxText))
+		return rejection(fmt.Sprintf("text must have 1 to %d letters", maxText))
 	}
 	out := delivery{ID: id, From: sender{c.UserID(), c.ID()}, Text: req.Text, Time: time.Now().UTC().Truncate(time.Millisecond)}
 	var target hearth.Target
 	switch event {
 	case "say":
 		if !slices.Contains(c.Rooms(), req.Room) {
-			return refusal("join the room first")
+			return rejection("join the room first")
 		}
 		out.Room, target = req.Room, hearth.ToRoom(req.Room)
 	case "whisper":
@@ -217,7 +217,7 @@ func (d *demo) deliver(ctx context.Context, c *client, event, id string, req req
 		target = hearth.ToAll()
 	}
 	receivers, more := d.count(ctx, target)
-	out.Ack = id != "" && receivers <= maxConfirming
+	out.Ack = id != "" && receivers <= maxReceipts
 	if err := d.srv.Send(ctx, target, event, out); err != nil {
 		return fmt.Errorf("publish %s: %w", event, err)
 	}
@@ -241,7 +241,7 @@ func (d *demo) count(ctx context.Context, of hearth.Target) (n int, more bool) {
 // confirm tells a sender that c has its message. Whether there was such a message only the sender knows.
 func (d *demo) confirm(ctx context.Context, c *client, req request) error {
 	if req.ID == "" || len(req.ID) > maxID || req.To == "" || len(req.To) > maxID {
-		return refusal("seen takes the id of a message, and in `to` the client that sent it")
+		return rejection("seen takes the id of a message, and in `to` the client that sent it")
 	}
 	if err := d.srv.Send(ctx, hearth.ToClient(req.To), "seen", map[string]string{"id": req.ID, "user": c.UserID(), "client": c.ID()}); err != nil {
 		return fmt.Errorf("publish seen: %w", err)
@@ -261,7 +261,7 @@ func (d *demo) who(ctx context.Context, c *client, room string) error {
 	here := d.srv.Local().Count(of)
 	total, more := d.count(ctx, of)
 	members := []sender{}
-	if here <= maxCounted {
+	if here <= maxScanned {
 		for _, m := range d.srv.Local().Clients(of) {
 			members = append(members, sender{m.UserID(), m.ID()})
 		}
@@ -280,7 +280,7 @@ func (d *demo) who(ctx context.Context, c *client, room string) error {
 func (d *demo) rooms(now time.Time) roomList {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if now.Before(d.listEnd) && d.srv.Local().Count(hearth.ToAll()) > maxConfirming {
+	if now.Before(d.listExpires) && d.srv.Local().Count(hearth.ToAll()) > maxReceipts {
 		return d.list
 	}
 	rooms := []roomCount{}
@@ -296,7 +296,7 @@ func (d *demo) rooms(now time.Time) roomList {
 		return strings.Compare(a.Name, b.Name)
 	})
 	d.list = roomList{Total: len(rooms), Clients: d.srv.Local().Count(hearth.ToAll()), Rooms: rooms[:min(len(rooms), maxListed)], Servers: d.srv.Stats().Nodes}
-	d.listEnd = now.Add(listFor)
+	d.listExpires = now.Add(listTTL)
 	return d.list
 }
 
@@ -304,13 +304,13 @@ func (d *demo) rooms(now time.Time) roomList {
 func checkName(what, s string, most int) error {
 	n := utf8.RuneCountInString(s)
 	if n < 1 || n > most || len(s) > 256 {
-		return refusal(fmt.Sprintf("%s must have 1 to %d letters", what, most))
+		return rejection(fmt.Sprintf("%s must have 1 to %d letters", what, most))
 	}
 	odd := func(r rune) bool {
 		return r == utf8.RuneError || r != ' ' && !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r)
 	}
 	if strings.TrimSpace(s) != s || strings.ContainsFunc(s, odd) || strings.HasPrefix(s, "ws:") {
-		return refusal(what + " must be plain text, without blanks around it")
+		return rejection(what + " must be plain text, without blanks around it")
 	}
 	return nil
 }

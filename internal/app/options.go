@@ -29,8 +29,8 @@ type Option struct {
 	set func(c *Config, values []string) error
 }
 
-// mostNumber is the largest count or size that package hearth takes.
-const mostNumber = 1 << 30
+// maxNumber is the largest count or size that package hearth takes.
+const maxNumber = 1 << 30
 
 // The headings of Options, in their order.
 const (
@@ -123,23 +123,23 @@ func limitOptions() []Option {
 		boolean("close-on-backpressure", groupLimits, "past that limit, close with 1013 rather than drop messages",
 			func(c *Config) *bool { return &c.CloseOnBackpressure }),
 		number("max-connections", groupLimits, 100_000, "open connections; further ones take the place of unauthenticated clients or get 503; 0: any number",
-			func(c *Config) *int { return &c.MaxConnections }, 0, mostNumber),
+			func(c *Config) *int { return &c.MaxConnections }, 0, maxNumber),
 		number("max-unauthenticated", groupLimits, 10_000, "of those, how many may not have authenticated yet; 0: any number",
-			func(c *Config) *int { return &c.MaxUnauthenticated }, 0, mostNumber),
+			func(c *Config) *int { return &c.MaxUnauthenticated }, 0, maxNumber),
 		number("max-unauthenticated-per-address", groupLimits, 256, "the same, from one address (of IPv6, from one /64)",
-			func(c *Config) *int { return &c.MaxUnauthenticatedPerAddr }, 0, mostNumber),
+			func(c *Config) *int { return &c.MaxUnauthenticatedPerAddr }, 0, maxNumber),
 		number("unauthenticated-messages", groupLimits, 16, "messages that a client may send before it is authenticated",
-			func(c *Config) *int { return &c.UnauthenticatedMessages }, 1, mostNumber),
+			func(c *Config) *int { return &c.UnauthenticatedMessages }, 1, maxNumber),
 		size("unauthenticated-payload", "16KiB", 1, "largest message before that",
 			func(c *Config) *int { return &c.UnauthenticatedPayload }),
 		number("max-rooms", groupLimits, 1024, "rooms that one client may be in, besides its own; 0: any number",
-			func(c *Config) *int { return &c.MaxRooms }, 0, mostNumber),
+			func(c *Config) *int { return &c.MaxRooms }, 0, maxNumber),
 		size("room-names", "64KiB", 0, "bytes of the names of these rooms in all; 0: any number",
 			func(c *Config) *int { return &c.RoomNames }),
 		size("client-queue", "256KiB", 1024, "how much of one client's input may wait to be handled before it is read no further",
 			func(c *Config) *int { return &c.ClientQueue }),
 		number("message-rate", groupLimits, 0, "messages that a client may send in a second, ten seconds' worth at once; more is close 1008; 0: any number",
-			func(c *Config) *int { return &c.MessageRate }, 0, mostNumber),
+			func(c *Config) *int { return &c.MessageRate }, 0, maxNumber),
 		size("byte-rate", "0", 0, "the same for bytes, inflated; 0: any number",
 			func(c *Config) *int { return &c.ByteRate }),
 		size("send-queue", "64MiB", 64<<10, "how much may wait for an event loop before sends fail",
@@ -260,7 +260,7 @@ func size(name, def string, least int, usage string, field func(*Config) *int) O
 	o := Option{Name: name, Group: groupLimits, Hint: "size", Usage: usage, Default: def}
 	return one(o, field, func(s string) (int, error) {
 		n, err := parseSize(s)
-		if err == nil && (n < least || n > mostNumber) {
+		if err == nil && (n < least || n > maxNumber) {
 			return 0, fmt.Errorf("takes at least %d and at most 1GiB, in bytes", least)
 		}
 		return n, err
@@ -345,7 +345,7 @@ func parseOrigins(values []string) ([]string, error) {
 // yamlValue writes a setting's value so that YAML reads it back as the same text.
 func yamlValue(s Setting) string {
 	if !s.Option.List {
-		return yamlText(s.Option.shown(s.Values[0]))
+		return yamlText(s.Option.redacted(s.Values[0]))
 	}
 	quoted := make([]string, len(s.Values))
 	for i, v := range s.Values {

@@ -26,7 +26,7 @@ const (
 	healthPath = "/healthz"
 	readyPath  = "/readyz"
 
-	waitingPause = 3 * time.Second // between two lines that say what the start waits for
+	waitingLogInterval = 3 * time.Second // between two lines that say what the start waits for
 )
 
 // A Server is one running instance. Make it with New, then call Listen, then Run, each once.
@@ -107,9 +107,9 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 		Path:         c.Path,
 		DefaultRooms: c.DefaultRooms,
 		Resync:       c.Resync,
-		Timeouts:     hearth.Timeouts{Auth: c.AuthTimeout, HeartbeatInterval: zeroIs(hearth.Disabled, c.HeartbeatInterval), Heartbeat: c.HeartbeatTimeout, Idle: zeroIs(hearth.Disabled, c.IdleTimeout), Close: c.CloseTimeout},
+		Timeouts:     hearth.Timeouts{Auth: c.AuthTimeout, HeartbeatInterval: zeroMeans(hearth.Disabled, c.HeartbeatInterval), Heartbeat: c.HeartbeatTimeout, Idle: zeroMeans(hearth.Disabled, c.IdleTimeout), Close: c.CloseTimeout},
 
-		Limits:      hearth.Limits{MaxPayload: c.MaxPayload, BackpressureLimit: c.BackpressureLimit, CloseOnBackpressure: c.CloseOnBackpressure, MaxConnections: zeroIs(hearth.Unlimited, c.MaxConnections), MaxUnauthenticated: zeroIs(hearth.Unlimited, c.MaxUnauthenticated), MaxUnauthenticatedPerAddr: zeroIs(hearth.Unlimited, c.MaxUnauthenticatedPerAddr), UnauthenticatedMessages: c.UnauthenticatedMessages, UnauthenticatedPayload: min(c.UnauthenticatedPayload, c.MaxPayload), MaxRooms: zeroIs(hearth.Unlimited, c.MaxRooms), RoomNames: zeroIs(hearth.Unlimited, c.RoomNames), ClientQueue: c.ClientQueue, SendQueue: c.SendQueue, MessageRate: c.MessageRate, ByteRate: c.ByteRate},
+		Limits:      hearth.Limits{MaxPayload: c.MaxPayload, BackpressureLimit: c.BackpressureLimit, CloseOnBackpressure: c.CloseOnBackpressure, MaxConnections: zeroMeans(hearth.Unlimited, c.MaxConnections), MaxUnauthenticated: zeroMeans(hearth.Unlimited, c.MaxUnauthenticated), MaxUnauthenticatedPerAddr: zeroMeans(hearth.Unlimited, c.MaxUnauthenticatedPerAddr), UnauthenticatedMessages: c.UnauthenticatedMessages, UnauthenticatedPayload: min(c.UnauthenticatedPayload, c.MaxPayload), MaxRooms: zeroMeans(hearth.Unlimited, c.MaxRooms), RoomNames: zeroMeans(hearth.Unlimited, c.RoomNames), ClientQueue: c.ClientQueue, SendQueue: c.SendQueue, MessageRate: c.MessageRate, ByteRate: c.ByteRate},
 		Compression: c.Compression,
 		Encryption:  hearth.Encryption{Mode: encryption},
 		Loops:       c.Loops,
@@ -128,8 +128,8 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 	return hc
 }
 
-// zeroIs translates: whoever configures the server writes 0 for "none", the library's zero is its default.
-func zeroIs[T int | time.Duration](none, v T) T {
+// zeroMeans translates: whoever configures the server writes 0 for "none", the library's zero is its default.
+func zeroMeans[T int | time.Duration](none, v T) T {
 	if v == 0 {
 		return none
 	}
@@ -206,7 +206,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) start(ctx context.Context) error {
 	started := make(chan error, 1)
 	go func() { started <- s.hearth.Start(ctx) }() // ends when Redis is there, or not within Config.RedisTimeout, or with ctx; waited for below
-	tick := time.NewTicker(waitingPause)
+	tick := time.NewTicker(waitingLogInterval)
 	defer tick.Stop()
 	for begun := time.Now(); ; {
 		select {
@@ -268,10 +268,10 @@ func (s *Server) drain(ctx context.Context, ended <-chan error) error {
 // a restart would not bring that back.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	if s.draining.Load() {
-		answer(w, http.StatusServiceUnavailable, "draining")
+		respond(w, http.StatusServiceUnavailable, "draining")
 		return
 	}
-	answer(w, http.StatusOK, "ok")
+	respond(w, http.StatusOK, "ok")
 }
 
 // ready tells load balancers whether new clients should come here: not while the server drains, nor while it is cut off from
@@ -280,19 +280,19 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	h := s.hearth.Health()
 	switch {
 	case s.draining.Load():
-		answer(w, http.StatusServiceUnavailable, "draining")
+		respond(w, http.StatusServiceUnavailable, "draining")
 	case h.State == broker.StateDown || h.State == broker.StateIdle:
-		answer(w, http.StatusServiceUnavailable, "cut off from other servers: "+ofRedis(h))
+		respond(w, http.StatusServiceUnavailable, "cut off from other servers: "+redisText(h))
 	case h.State == broker.StateDegraded:
-		answer(w, http.StatusOK, "ok, but "+ofRedis(h))
+		respond(w, http.StatusOK, "ok, but "+redisText(h))
 	default:
-		answer(w, http.StatusOK, "ok")
+		respond(w, http.StatusOK, "ok")
 	}
 }
 
-// ofRedis says how Redis is, since when, and why, for people and for alerts. Whoever may ask may know all of it: it names no
+// redisText says how Redis is, since when, and why, for people and for alerts. Whoever may ask may know all of it: it names no
 // address, and no secret.
-func ofRedis(h broker.Health) string {
+func redisText(h broker.Health) string {
 	text := fmt.Sprintf("Redis is %v since %s", h.State, h.Since.UTC().Format(time.RFC3339))
 	if h.Reason != "" {
 		text += ": " + h.Reason
@@ -300,7 +300,7 @@ func ofRedis(h broker.Health) string {
 	return text
 }
 
-func answer(w http.ResponseWriter, code int, text string) {
+func respond(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)

@@ -99,7 +99,7 @@ func newEmit(environ []string) *cobra.Command {
 		if strings.HasPrefix(err.Error(), "unknown shorthand flag") {
 			err = fmt.Errorf("%w: data that begins with - goes behind --", err)
 		}
-		return badFlag(cmd, err)
+		return flagError(cmd, err)
 	})
 	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { io.WriteString(cmd.OutOrStdout(), emitHelp()) })
 	return cmd
@@ -152,11 +152,11 @@ func runEmit(cmd *cobra.Command, f emitFlags, args []string) error {
 		err = f.check()
 	}
 	if err != nil {
-		return errUsage{err}
+		return usageError{err}
 	}
 	sender, err := emit.Open(f.redis, f.prefix)
 	if err != nil {
-		return errUsage{fmt.Errorf("--redis, or HEARTH_REDIS, takes a URL, as in redis://:password@host:6379: %w", err)}
+		return usageError{fmt.Errorf("--redis, or HEARTH_REDIS, takes a URL, as in redis://:password@host:6379: %w", err)}
 	}
 	ctx, stop := untilSignal()
 	defer stop()
@@ -216,14 +216,14 @@ func oneEvent(cmd *cobra.Command, f emitFlags, args []string) (emit.Event, error
 	}
 	event.Exclude = f.exclude
 	var err error
-	if event.Data, err = dataOf(cmd, f, args); err != nil {
+	if event.Data, err = readData(cmd, f, args); err != nil {
 		return event, err
 	}
 	return event, event.Check()
 }
 
-// dataOf is the data of one event, without the white space around it: files end with a line end.
-func dataOf(cmd *cobra.Command, f emitFlags, args []string) (json.RawMessage, error) {
+// readData is the data of one event, without the white space around it: files end with a line end.
+func readData(cmd *cobra.Command, f emitFlags, args []string) (json.RawMessage, error) {
 	if f.file == "" {
 		if len(args) == 0 {
 			return nil, nil
@@ -287,11 +287,11 @@ func emitOne(ctx context.Context, stderr io.Writer, sender *emit.Sender, event e
 	if err == nil {
 		return nil
 	}
-	if end := signalled(ctx); end != nil {
+	if end := signalExit(ctx); end != nil {
 		fmt.Fprintln(stderr, "hearth: interrupted; nobody knows whether the event went")
 		return end
 	}
-	return unsent(0, err, f)
+	return explainUnsent(0, err, f)
 }
 
 func emitLines(ctx context.Context, stderr io.Writer, sender *emit.Sender, in io.Reader, f emitFlags) error {
@@ -305,34 +305,34 @@ func emitLines(ctx context.Context, stderr io.Writer, sender *emit.Sender, in io
 	if s.Bad > 0 {
 		summary += fmt.Sprintf("; lines that are no events: %d", s.Bad)
 	}
-	end := signalled(ctx)
+	end := signalExit(ctx)
 	switch {
 	case err == nil && s.Bad > 0:
-		err = exit{ExitUsage}
+		err = exitError{ExitUsage}
 	case err == nil:
 	case end != nil && s.Unsent == 0:
 		err = end
 	case s.Unsent > 0:
-		err = unsent(s.Sent, err, f)
+		err = explainUnsent(s.Sent, err, f)
 	case !f.keepGoing && s.Bad > 0:
-		err = errUsage{fmt.Errorf("%w\nwith --keep-going such lines are passed over", err)}
+		err = usageError{fmt.Errorf("%w\nwith --keep-going such lines are passed over", err)}
 	default:
-		err = errUsage{err}
+		err = usageError{err}
 	}
 	fmt.Fprintln(stderr, "hearth:", summary)
 	return err
 }
 
-// errUnreachable is for a Redis that has taken nothing, because nobody gets there.
-type errUnreachable struct{ error }
+// unreachableError is for a Redis that has taken nothing, because nobody gets there.
+type unreachableError struct{ error }
 
-func (e errUnreachable) Unwrap() error { return e.error }
+func (e unreachableError) Unwrap() error { return e.error }
 
-// unsent explains what kept an event from being sent, after others were.
-func unsent(sent int, err error, f emitFlags) error {
+// explainUnsent explains what kept an event from being sent, after others were.
+func explainUnsent(sent int, err error, f emitFlags) error {
 	switch {
 	case errors.Is(err, emit.ErrDown) && sent == 0:
-		return errUnreachable{fmt.Errorf("%w: is that where Redis is (--redis or HEARTH_REDIS)?", err)}
+		return unreachableError{fmt.Errorf("%w: is that where Redis is (--redis or HEARTH_REDIS)?", err)}
 	case errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, emit.ErrDown):
 		return fmt.Errorf("%w: Redis did not answer within %v (--timeout)", err, f.timeout)
 	}

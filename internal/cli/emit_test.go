@@ -37,7 +37,7 @@ func TestEmitUsage(t *testing.T) {
 	}
 	large := write("large.json", `"`+strings.Repeat("x", 4<<20)+`"`)
 	blank := write("blank.json", " \n")
-	const nobody = "redis://127.0.0.1:1"
+	const unreachable = "redis://127.0.0.1:1"
 	for _, tt := range []struct {
 		name string
 		args []string
@@ -47,11 +47,11 @@ func TestEmitUsage(t *testing.T) {
 		{"nothing", nil, nil, "for whom?"},
 		{"no redis", []string{"room", "r", "e", "1"}, nil, "--redis redis://localhost:6379"},
 		{"empty variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS="}, "which Redis?"},
-		{"empty flag", []string{"--redis", "", "room", "r", "e", "1"}, []string{"HEARTH_REDIS=" + nobody}, "which Redis?"},
-		{"client", []string{"--redis", nobody, "client", "ada", "e", "1"}, nil, "no client has the id \"ada\""},
+		{"empty flag", []string{"--redis", "", "room", "r", "e", "1"}, []string{"HEARTH_REDIS=" + unreachable}, "which Redis?"},
+		{"client", []string{"--redis", unreachable, "client", "ada", "e", "1"}, nil, "no client has the id \"ada\""},
 		{"bad url", []string{"--redis", "localhost:6379", "room", "r", "e", "1"}, nil, "takes a URL"},
 		{"bad variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS=http://x"}, "HEARTH_REDIS"},
-		{"bad prefix", []string{"--redis", nobody, "--redis-prefix", "a*", "room", "r", "e", "1"}, nil, "--redis-prefix"},
+		{"bad prefix", []string{"--redis", unreachable, "--redis-prefix", "a*", "room", "r", "e", "1"}, nil, "--redis-prefix"},
 		{"unknown target", []string{"rooms", "r", "e", "1"}, nil, "there are room, user, client and all"},
 		{"no name", []string{"room"}, nil, "which room?"},
 		{"no event", []string{"room", "r"}, nil, "which event?"},
@@ -69,7 +69,7 @@ func TestEmitUsage(t *testing.T) {
 		{"missing file", []string{"all", "e", "--file", "nowhere.json"}, nil, "nowhere.json"},
 		{"large file", []string{"all", "e", "--file", large}, nil, "more than 4 MiB"},
 		{"blank file", []string{"all", "e", "--file", blank}, nil, "the data is empty"},
-		{"timeout", []string{"all", "e", "1", "--timeout", "0s", "--redis", nobody}, nil, "at least 1ms"},
+		{"timeout", []string{"all", "e", "1", "--timeout", "0s", "--redis", unreachable}, nil, "at least 1ms"},
 		{"keep going", []string{"all", "e", "1", "--keep-going"}, nil, "--keep-going is for --lines"},
 		{"lines and file", []string{"--lines", "--file", "x"}, nil, "behind --lines"},
 		{"lines and exclude", []string{"--lines", "--exclude", "x"}, nil, "its own \"exclude\""},
@@ -377,8 +377,8 @@ func TestEmitUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	nowhere := "redis://127.0.0.1:1"
-	p.emit("all", "e", "1", "--redis", nowhere, "--timeout", "5s").ends(cli.ExitNobody, "127.0.0.1:1", "--redis")
-	p.emit("--lines", file, "--redis", nowhere, "--timeout", "5s").ends(cli.ExitNobody, "0 sent", "line 1", "--redis")
+	p.emit("all", "e", "1", "--redis", nowhere, "--timeout", "5s").ends(cli.ExitUnreachable, "127.0.0.1:1", "--redis")
+	p.emit("--lines", file, "--redis", nowhere, "--timeout", "5s").ends(cli.ExitUnreachable, "0 sent", "line 1", "--redis")
 	p.redis.Freeze()
 	p.emit("all", "e", "1", "--timeout", "500ms").ends(cli.ExitFailed, "within 500ms (--timeout)")
 	p.redis.Thaw()

@@ -15,23 +15,23 @@ import (
 
 // Exit codes of the binary.
 const (
-	ExitOK     = 0
-	ExitFailed = 1 // it could not do, or finish, what was asked
-	ExitUsage  = 2 // it was asked wrongly: an option, a value, a command
-	ExitNobody = 3 // there was nobody to talk to
+	ExitOK          = 0
+	ExitFailed      = 1 // it could not do, or finish, what was asked
+	ExitUsage       = 2 // it was asked wrongly: an option, a value, a command
+	ExitUnreachable = 3 // there was nobody to talk to
 
 	exitSignal = 128 // plus the signal's number, as shells have it
 )
 
-// An exit ends the program with a code, and says nothing more.
-type exit struct{ code int }
+// An exitError ends the program with a code, and says nothing more.
+type exitError struct{ code int }
 
-func (e exit) Error() string { return fmt.Sprintf("exit with code %d", e.code) }
+func (e exitError) Error() string { return fmt.Sprintf("exit with code %d", e.code) }
 
-// An errUsage is an error of whoever typed the command.
-type errUsage struct{ error }
+// An usageError is an error of whoever typed the command.
+type usageError struct{ error }
 
-func (e errUsage) Unwrap() error { return e.error }
+func (e usageError) Unwrap() error { return e.error }
 
 // Run runs the command line args and returns the exit code. It takes over SIGINT and SIGTERM while a server runs.
 // environ is as os.Environ has it.
@@ -44,7 +44,7 @@ func Run(args, environ []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return ExitOK
 	}
-	var e exit
+	var e exitError
 	if errors.As(err, &e) {
 		return e.code
 	}
@@ -58,13 +58,13 @@ func Run(args, environ []string, stdout, stderr io.Writer) int {
 
 func exitCode(err error) int {
 	var option *app.OptionError
-	var usage errUsage
+	var usage usageError
 	if errors.As(err, &option) || errors.As(err, &usage) {
 		return ExitUsage
 	}
-	var nobody errUnreachable
-	if errors.As(err, &nobody) {
-		return ExitNobody
+	var unreachable unreachableError
+	if errors.As(err, &unreachable) {
+		return ExitUnreachable
 	}
 	return ExitFailed
 }
@@ -90,13 +90,13 @@ Start with:  hearth serve    and open http://localhost:8080/ in two tabs.`,
 		Version:       versionText(), // hearth --version, for those who are used to it
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          noSuchCommand,
+		Args:          unknownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetUsageTemplate(usageTemplate)
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.SetFlagErrorFunc(badFlag)
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newServe(environ), newEmit(environ), newVersion())
 	root.SetHelpCommand(&cobra.Command{Use: "help [command]", Short: "Explain a command", Hidden: true, DisableFlagsInUseLine: true, RunE: help})
 	return root
@@ -106,13 +106,13 @@ Start with:  hearth serve    and open http://localhost:8080/ in two tabs.`,
 func help(cmd *cobra.Command, args []string) error {
 	about, rest, err := cmd.Root().Find(args)
 	if err != nil || len(rest) > 0 {
-		return noSuchCommand(cmd.Root(), args)
+		return unknownCommand(cmd.Root(), args)
 	}
 	return about.Help()
 }
 
-// noSuchCommand answers whatever follows hearth and is no command.
-func noSuchCommand(cmd *cobra.Command, args []string) error {
+// unknownCommand answers whatever follows hearth and is no command.
+func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
@@ -120,26 +120,26 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 		cmd.SuggestionsMinimumDistance = 2
 	}
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		return errUsage{fmt.Errorf("unknown command %q: did you mean %q?", args[0], near[0])}
+		return usageError{fmt.Errorf("unknown command %q: did you mean %q?", args[0], near[0])}
 	}
-	return errUsage{fmt.Errorf("unknown command %q: hearth --help lists all", args[0])}
+	return usageError{fmt.Errorf("unknown command %q: hearth --help lists all", args[0])}
 }
 
-// badFlag adds to pflag's message what may have been meant.
-func badFlag(cmd *cobra.Command, err error) error {
+// flagError adds to pflag's message what may have been meant.
+func flagError(cmd *cobra.Command, err error) error {
 	name, unknown := strings.CutPrefix(err.Error(), "unknown flag: --")
 	if unknown {
 		if near := app.Nearest(name); near != "" && cmd.Flag(near) != nil {
-			return errUsage{fmt.Errorf("%w: did you mean --%s?", err, near)}
+			return usageError{fmt.Errorf("%w: did you mean --%s?", err, near)}
 		}
 	}
-	return errUsage{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
+	return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
 }
 
 // noArgs refuses arguments where only flags make sense.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return errUsage{fmt.Errorf("%s takes no argument, and got %q: options start with --", cmd.CommandPath(), args[0])}
+		return usageError{fmt.Errorf("%s takes no argument, and got %q: options start with --", cmd.CommandPath(), args[0])}
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func newServe(environ []string) *cobra.Command {
 		Example: serveExamples,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			src := app.Sources{Flags: given(cmd.Flags()), Environ: environ}
+			src := app.Sources{Flags: givenFlags(cmd.Flags()), Environ: environ}
 			if cmd.Flags().Changed("config") {
 				src.File = &config
 			}
@@ -66,7 +66,7 @@ func newServe(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			remarks := app.MisspeltVariables(environ)
+			remarks := app.MisspelledVariables(environ)
 			if printConfig {
 				for _, remark := range remarks {
 					fmt.Fprintln(cmd.ErrOrStderr(), "hearth:", remark)
@@ -94,9 +94,9 @@ func newServe(environ []string) *cobra.Command {
 	return cmd
 }
 
-// echo is how long a signal may be repeated without meaning anything: timeout(1) and others signal the process and its
+// signalDebounce is how long a signal may be repeated without meaning anything: timeout(1) and others signal the process and its
 // group, and nobody presses Ctrl-C twice that fast.
-const echo = 200 * time.Millisecond
+const signalDebounce = 200 * time.Millisecond
 
 // serve runs a server until a signal, or until it fails.
 func serve(cfg app.Config, log *slog.Logger) error {
@@ -121,23 +121,23 @@ func serve(cfg app.Config, log *slog.Logger) error {
 	for {
 		select {
 		case err := <-ended:
-			return failed(log, err)
+			return logFailure(log, err)
 		case sig := <-signals:
 			switch {
 			case first.IsZero():
 				log.Info("received a signal", "signal", sig.String())
 				cancel()
 				first = time.Now() // what repeats it waits in the channel until now
-			case time.Since(first) > echo:
+			case time.Since(first) > signalDebounce:
 				log.Warn("ending at once", "signal", sig.String())
-				return exit{exitSignal + int(sig.(syscall.Signal))}
+				return exitError{exitSignal + int(sig.(syscall.Signal))}
 			}
 		}
 	}
 }
 
-// failed reports what ended a server in the log, where whoever watches it looks.
-func failed(log *slog.Logger, err error) error {
+// logFailure reports what ended a server in the log, where whoever watches it looks.
+func logFailure(log *slog.Logger, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -146,7 +146,7 @@ func failed(log *slog.Logger, err error) error {
 		message = "some clients were cut off"
 	}
 	log.Error(message, "error", err)
-	return exit{ExitFailed}
+	return exitError{ExitFailed}
 }
 
 // An optionFlag collects what was given for an option, unread: app.Load reads all sources alike.
@@ -159,7 +159,7 @@ func (f *optionFlag) String() string     { return strings.Join(f.values, ",") }
 func (f *optionFlag) Set(s string) error { f.values = append(f.values, s); return nil }
 func (f *optionFlag) Type() string       { return f.option.Hint }
 
-func given(flags *pflag.FlagSet) map[string][]string {
+func givenFlags(flags *pflag.FlagSet) map[string][]string {
 	m := map[string][]string{}
 	flags.Visit(func(f *pflag.Flag) {
 		if o, ok := f.Value.(*optionFlag); ok {

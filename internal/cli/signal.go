@@ -30,7 +30,7 @@ func untilSignal() (context.Context, func()) {
 		case <-done:
 			return
 		}
-		repeats := time.NewTimer(echo)
+		repeats := time.NewTimer(signalDebounce)
 		defer repeats.Stop()
 		select {
 		case <-repeats.C:
@@ -40,11 +40,11 @@ func untilSignal() (context.Context, func()) {
 	return ctx, func() { close(done); <-ended; cancel(nil) }
 }
 
-// signalled is how the program ends if a signal has ended ctx; nil if none has.
-func signalled(ctx context.Context) error {
+// signalExit is how the program ends if a signal has ended ctx; nil if none has.
+func signalExit(ctx context.Context) error {
 	var by signalError
 	if errors.As(context.Cause(ctx), &by) {
-		return exit{exitSignal + int(by.signal)}
+		return exitError{exitSignal + int(by.signal)}
 	}
 	return nil
 }

@@ -76,13 +76,13 @@ func checkData(data json.RawMessage) error {
 	case err != nil && bytes.HasPrefix(data, []byte("\ufeff")):
 		return errors.New("data begins with a byte order mark: save it without")
 	case err != nil:
-		return fmt.Errorf("data is not JSON: %s", shown(data))
+		return fmt.Errorf("data is not JSON: %s", quotingHint(data))
 	}
 	return nil
 }
 
-// shown is a text that is not JSON, and, if that may have been what was meant, as JSON for a shell.
-func shown(data []byte) string {
+// quotingHint is a text that is not JSON, and, if that may have been what was meant, as JSON for a shell.
+func quotingHint(data []byte) string {
 	const most = 40
 	text := string(data)
 	if word := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || strings.ContainsRune(`'"{}[]\`, r) }); word < 0 && len(text) <= most {

@@ -21,45 +21,45 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A taker is a Redis that takes what it is given.
-type taker struct {
+// A fakePublisher is a Redis that takes what it is given.
+type fakePublisher struct {
 	mu     sync.Mutex // guards the fields below
 	events []string
 	calls  int
 
-	refuse  string        // events of this name get errRefused
+	reject  string        // events of this name get errRejected
 	silent  chan struct{} // if not nil, nothing is taken until it is closed
 	entered chan struct{} // if not nil, told of each call
 }
 
-var errRefused = errors.New("refused")
+var errRejected = errors.New("refused")
 
-func (k *taker) Publish(context.Context, protocol.Message) error {
+func (p *fakePublisher) Publish(context.Context, protocol.Message) error {
 	return errors.New("not asked for a confirmation")
 }
 
-func (k *taker) PublishAll(ctx context.Context, ms []protocol.Message) []error {
-	if k.entered != nil {
-		k.entered <- struct{}{}
+func (p *fakePublisher) PublishAll(ctx context.Context, ms []protocol.Message) []error {
+	if p.entered != nil {
+		p.entered <- struct{}{}
 	}
-	if k.silent != nil {
+	if p.silent != nil {
 		select {
-		case <-k.silent:
+		case <-p.silent:
 		case <-ctx.Done():
 		}
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.calls++
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls++
 	errs, failed := make([]error, len(ms)), false
 	for i, m := range ms {
 		switch {
 		case ctx.Err() != nil:
 			errs[i] = ctx.Err()
-		case m.Event == k.refuse:
-			errs[i] = errRefused
+		case m.Event == p.reject:
+			errs[i] = errRejected
 		default:
-			k.events = append(k.events, m.Event)
+			p.events = append(p.events, m.Event)
 			continue
 		}
 		failed = true
@@ -70,10 +70,10 @@ func (k *taker) PublishAll(ctx context.Context, ms []protocol.Message) []error {
 	return errs
 }
 
-func (k *taker) got() []string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.events
+func (p *fakePublisher) got() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.events
 }
 
 func sender(t *testing.T, p broker.Publisher) *emit.Sender {
@@ -96,14 +96,14 @@ func line(event string) string { return fmt.Sprintf(`{"all":true,"event":%q,"dat
 
 func TestLines(t *testing.T) {
 	t.Parallel()
-	k := &taker{}
-	s := sender(t, k)
+	p := &fakePublisher{}
+	s := sender(t, p)
 	in := "\ufeff" + line("one") + "\n  \r\n" + strings.TrimSpace(line("two")) + "\r\n" + strings.TrimSpace(line("three"))
 	sum, err := s.Lines(t.Context(), strings.NewReader(in), quiet())
 	if err != nil || sum != (emit.Summary{Sent: 3}) {
 		t.Errorf("%+v, %v", sum, err)
 	}
-	if got := strings.Join(k.got(), " "); got != "one two three" {
+	if got := strings.Join(p.got(), " "); got != "one two three" {
 		t.Errorf("got %q", got)
 	}
 	for name, in := range map[string]string{"nothing": "", "an empty line": "\n"} {
@@ -125,18 +125,18 @@ func TestManyLines(t *testing.T) {
 		"whole": strings.NewReader(in.String()), "halves": iotest.HalfReader(strings.NewReader(in.String())),
 		"error with data": iotest.DataErrReader(strings.NewReader(in.String())),
 	} {
-		k := &taker{}
-		sum, err := sender(t, k).Lines(t.Context(), r, quiet())
-		if err != nil || sum.Sent != n || len(k.events) != n {
+		p := &fakePublisher{}
+		sum, err := sender(t, p).Lines(t.Context(), r, quiet())
+		if err != nil || sum.Sent != n || len(p.events) != n {
 			t.Fatalf("%s: %+v, %v", name, sum, err)
 		}
-		for i, event := range k.events {
+		for i, event := range p.events {
 			if event != fmt.Sprint(i) {
 				t.Fatalf("%s: %s in place %d", name, event, i)
 			}
 		}
-		if name == "whole" && k.calls > n/1000 {
-			t.Errorf("%s: %d calls", name, k.calls)
+		if name == "whole" && p.calls > n/1000 {
+			t.Errorf("%s: %d calls", name, p.calls)
 		}
 	}
 }
@@ -144,24 +144,24 @@ func TestManyLines(t *testing.T) {
 func TestBadLines(t *testing.T) {
 	t.Parallel()
 	in := line("one") + line("two") + "hello\n" + line("three") + `{"event":"x"}` + "\n" + line("four")
-	k := &taker{}
-	sum, err := sender(t, k).Lines(t.Context(), strings.NewReader(in), quiet())
+	p := &fakePublisher{}
+	sum, err := sender(t, p).Lines(t.Context(), strings.NewReader(in), quiet())
 	if !errors.Is(err, emit.ErrInput) || !strings.Contains(err.Error(), `line 3: is not a JSON object: "hello"`) || sum != (emit.Summary{Sent: 2, Bad: 1}) {
 		t.Errorf("%+v, %v", sum, err)
 	}
-	if got := strings.Join(k.got(), " "); got != "one two" {
+	if got := strings.Join(p.got(), " "); got != "one two" {
 		t.Errorf("got %q", got)
 	}
 
-	k = &taker{}
+	p = &fakePublisher{}
 	var bad []int
 	o := quiet()
 	o.KeepGoing, o.Bad = true, func(line int, err error) { bad = append(bad, line) }
-	sum, err = sender(t, k).Lines(t.Context(), strings.NewReader(in), o)
+	sum, err = sender(t, p).Lines(t.Context(), strings.NewReader(in), o)
 	if err != nil || sum != (emit.Summary{Sent: 4, Bad: 2}) || fmt.Sprint(bad) != "[3 5]" {
 		t.Errorf("%+v, %v; bad lines %v", sum, err, bad)
 	}
-	if got := strings.Join(k.got(), " "); got != "one two three four" {
+	if got := strings.Join(p.got(), " "); got != "one two three four" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -183,12 +183,12 @@ func TestLongLines(t *testing.T) {
 		bad = append(bad, line)
 	}
 	in := line("one") + long(most-1) + "\n" + long(most+1) + "\n" + long(3*most) + "\n" + line("two") + long(most+1)
-	k := &taker{}
-	sum, err := sender(t, k).Lines(t.Context(), strings.NewReader(in), o)
+	p := &fakePublisher{}
+	sum, err := sender(t, p).Lines(t.Context(), strings.NewReader(in), o)
 	if err != nil || sum != (emit.Summary{Sent: 3, Bad: 3}) || fmt.Sprint(bad) != "[3 4 6]" {
 		t.Errorf("%+v, %v; bad lines %v", sum, err, bad)
 	}
-	if got := strings.Join(k.got(), " "); got != "one long two" {
+	if got := strings.Join(p.got(), " "); got != "one long two" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -210,8 +210,8 @@ func (e *endless) Read(p []byte) (int, error) {
 // TestEndlessLine: a line without an end is read in bounded memory, and is none if the input breaks off.
 func TestEndlessLine(t *testing.T) {
 	t.Parallel()
-	k := &taker{}
-	sum, err := sender(t, k).Lines(t.Context(), &endless{}, quiet())
+	p := &fakePublisher{}
+	sum, err := sender(t, p).Lines(t.Context(), &endless{}, quiet())
 	if !errors.Is(err, emit.ErrInput) || !errors.Is(err, io.ErrUnexpectedEOF) || sum != (emit.Summary{}) {
 		t.Errorf("%+v, %v", sum, err)
 	}
@@ -220,10 +220,10 @@ func TestEndlessLine(t *testing.T) {
 // TestReadError: what was read whole is sent, half a line is not.
 func TestReadError(t *testing.T) {
 	t.Parallel()
-	k := &taker{}
+	p := &fakePublisher{}
 	in := io.MultiReader(strings.NewReader(line("one")+line("two")[:10]), iotest.ErrReader(os.ErrPermission))
-	sum, err := sender(t, k).Lines(t.Context(), in, quiet())
-	if !errors.Is(err, os.ErrPermission) || sum != (emit.Summary{Sent: 1}) || len(k.got()) != 1 {
+	sum, err := sender(t, p).Lines(t.Context(), in, quiet())
+	if !errors.Is(err, os.ErrPermission) || sum != (emit.Summary{Sent: 1}) || len(p.got()) != 1 {
 		t.Errorf("%+v, %v", sum, err)
 	}
 }
@@ -231,25 +231,25 @@ func TestReadError(t *testing.T) {
 // TestNotTaken: what comes after an event that was not taken is not sent: it would overtake it.
 func TestNotTaken(t *testing.T) {
 	t.Parallel()
-	k := &taker{refuse: "two"}
+	p := &fakePublisher{reject: "two"}
 	o := quiet()
 	o.KeepGoing = true
 	in := line("one") + "\nhello\n" + line("two") + line("three") + strings.Repeat(" ", 1<<20) + "\n" + line("four")
-	sum, err := sender(t, k).Lines(t.Context(), strings.NewReader(in), o)
-	if !errors.Is(err, errRefused) || sum != (emit.Summary{Sent: 2, Bad: 1, Unsent: 1, FirstUnsent: 4}) {
+	sum, err := sender(t, p).Lines(t.Context(), strings.NewReader(in), o)
+	if !errors.Is(err, errRejected) || sum != (emit.Summary{Sent: 2, Bad: 1, Unsent: 1, FirstUnsent: 4}) {
 		t.Errorf("%+v, %v", sum, err)
 	}
-	if got := strings.Join(k.got(), " "); got != "one three" { // what was on its way already
+	if got := strings.Join(p.got(), " "); got != "one three" { // what was on its way already
 		t.Errorf("got %q", got)
 	}
 }
 
 func TestTimeout(t *testing.T) {
 	t.Parallel()
-	k := &taker{silent: make(chan struct{})}
+	p := &fakePublisher{silent: make(chan struct{})}
 	o := quiet()
 	o.Timeout = time.Millisecond
-	sum, err := sender(t, k).Lines(t.Context(), strings.NewReader(line("one")+line("two")), o)
+	sum, err := sender(t, p).Lines(t.Context(), strings.NewReader(line("one")+line("two")), o)
 	if !errors.Is(err, context.DeadlineExceeded) || sum != (emit.Summary{Unsent: 2, FirstUnsent: 1}) {
 		t.Errorf("%+v, %v", sum, err)
 	}
@@ -260,8 +260,8 @@ func TestTrickle(t *testing.T) {
 	t.Parallel()
 	in, out := io.Pipe()
 	defer out.Close()
-	k := &taker{entered: make(chan struct{})}
-	s := sender(t, k)
+	p := &fakePublisher{entered: make(chan struct{})}
+	s := sender(t, p)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	type result struct {
@@ -278,32 +278,32 @@ func TestTrickle(t *testing.T) {
 		if _, err := io.WriteString(out, line(fmt.Sprint(i))+`{"all":`); err != nil { // half a line holds up nobody
 			t.Fatal(err)
 		}
-		<-k.entered
+		<-p.entered
 		if _, err := io.WriteString(out, `true,"event":"half","data":1}`+"\n"); err != nil {
 			t.Fatal(err)
 		}
 		if i < 2 {
-			<-k.entered
+			<-p.entered
 		}
 	}
 	interrupted := errors.New("interrupted")
 	cancel(interrupted)
 	select {
-	case <-k.entered: // the last half may have been sent, or not
+	case <-p.entered: // the last half may have been sent, or not
 	case r := <-done:
 		done <- r
 	}
 	r := <-done
-	if !errors.Is(r.err, interrupted) || r.sum.Sent != len(k.got()) || r.sum.Sent < 5 {
-		t.Errorf("%+v, %v; got %q", r.sum, r.err, k.got())
+	if !errors.Is(r.err, interrupted) || r.sum.Sent != len(p.got()) || r.sum.Sent < 5 {
+		t.Errorf("%+v, %v; got %q", r.sum, r.err, p.got())
 	}
 }
 
 // TestInterruptedWhileSending: what is being sent is waited for, so that the count is true.
 func TestInterruptedWhileSending(t *testing.T) {
 	t.Parallel()
-	k := &taker{silent: make(chan struct{}), entered: make(chan struct{})}
-	s := sender(t, k)
+	p := &fakePublisher{silent: make(chan struct{}), entered: make(chan struct{})}
+	s := sender(t, p)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan emit.Summary, 1)
 	// Ends when silent is closed; read below.
@@ -314,9 +314,9 @@ func TestInterruptedWhileSending(t *testing.T) {
 		}
 		done <- sum
 	}()
-	<-k.entered
+	<-p.entered
 	cancel()
-	close(k.silent)
+	close(p.silent)
 	if sum := <-done; sum != (emit.Summary{Sent: 1}) {
 		t.Errorf("%+v", sum)
 	}
@@ -324,14 +324,14 @@ func TestInterruptedWhileSending(t *testing.T) {
 
 func TestOne(t *testing.T) {
 	t.Parallel()
-	k := &taker{refuse: "bad"}
-	s := sender(t, k)
+	p := &fakePublisher{reject: "bad"}
+	s := sender(t, p)
 	ev := emit.Event{To: emit.ToUser, Target: "ada", Event: "good", Data: []byte("1")}
-	if err := s.One(t.Context(), ev); err != nil || len(k.got()) != 1 {
-		t.Errorf("%v; got %q", err, k.got())
+	if err := s.One(t.Context(), ev); err != nil || len(p.got()) != 1 {
+		t.Errorf("%v; got %q", err, p.got())
 	}
 	ev.Event = "bad"
-	if err := s.One(t.Context(), ev); !errors.Is(err, errRefused) {
+	if err := s.One(t.Context(), ev); !errors.Is(err, errRejected) {
 		t.Errorf("got %v", err)
 	}
 }

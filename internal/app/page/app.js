@@ -1,7 +1,7 @@
 // The page: signing in and out, the state of the connection, the theme. What happens inside is in the other modules.
 import { $ } from "./dom.js";
 import { Connection } from "./connection.js";
-import { House } from "./house.js";
+import { Chat } from "./chat.js";
 import { Wire } from "./wire.js";
 
 const setting = (name) => document.querySelector(`meta[name="hearth-${name}"]`).content;
@@ -12,7 +12,7 @@ url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 url.search = "";
 
 const connection = new Connection(url.href, Number(setting("heartbeat-ms")));
-const house = new House(connection);
+const chat = new Chat(connection);
 new Wire(connection);
 
 // What a tab remembers over a reload. Each tab has its own: two tabs are two people, if they want to be.
@@ -20,17 +20,17 @@ const memory = {
   get name() { return sessionStorage.getItem("name"); },
   get rooms() { return JSON.parse(sessionStorage.getItem("rooms") ?? '["lobby"]'); },
   keep() {
-    sessionStorage.setItem("name", house.me);
-    sessionStorage.setItem("rooms", JSON.stringify(house.rooms.filter((r) => !defaultRooms.includes(r))));
+    sessionStorage.setItem("name", chat.me);
+    sessionStorage.setItem("rooms", JSON.stringify(chat.rooms.filter((r) => !defaultRooms.includes(r))));
   },
 };
 
 function signIn(name) {
   $("name-error").textContent = "";
-  $("door").hidden = true;
-  $("house").hidden = false;
+  $("login").hidden = true;
+  $("chat").hidden = false;
   $("sign-out").hidden = false;
-  house.enter(name, memory.rooms, defaultRooms);
+  chat.enter(name, memory.rooms, defaultRooms);
   memory.keep();
   connection.signIn(name);
   $("text").focus();
@@ -39,8 +39,8 @@ function signIn(name) {
 function signOut(why = "") {
   connection.signOut();
   sessionStorage.removeItem("name");
-  $("door").hidden = false;
-  $("house").hidden = true;
+  $("login").hidden = false;
+  $("chat").hidden = true;
   $("sign-out").hidden = true;
   $("name-error").textContent = why;
   document.title = "Hearth";
@@ -54,14 +54,14 @@ $("sign-in").onsubmit = (e) => {
 };
 $("sign-out").onclick = () => signOut();
 $("reconnect").onclick = () => connection.reconnect();
-house.dispatchRooms = () => memory.keep();
+chat.onRoomsChange = () => memory.keep();
 connection.addEventListener("refused", (e) => signOut(`Closed: ${e.detail.code} ${e.detail.reason} (${e.detail.meaning}).`));
 
 // The second tab gets a name that is not here yet.
 const names = ["grace", "ada", "linus", "radia", "ken", "barbara", "edsger", "hedy", "alan", "joan"];
 function freeName() {
-  const here = house.users;
-  return names.find((n) => !here.has(n) && n !== house.me) ?? `guest-${here.size + 1}`;
+  const here = chat.users;
+  return names.find((n) => !here.has(n) && n !== chat.me) ?? `guest-${here.size + 1}`;
 }
 connection.addEventListener("message", () => {
   const name = freeName();
@@ -76,15 +76,15 @@ connection.addEventListener("state", () => {
   $("status").dataset.state = connection.state;
   $("reconnect").hidden = connection.state !== "waiting";
   $("second-tab").hidden = connection.state !== "connected"; // there would be nobody to show it
-  const tell = () => {
+  const showStatus = () => {
     const seconds = Math.max(0, Math.ceil((connection.retryAt - Date.now()) / 1000));
     $("status").title = connection.clientId ? `client ${connection.clientId}` : "";
-    const user = connection.state === "connected" ? ` as ${house.me}` : "";
+    const user = connection.state === "connected" ? ` as ${chat.me}` : "";
     $("status-text").textContent = connection.detail + user;
     if (connection.state === "waiting") $("reconnect").textContent = `Reconnecting in ${seconds} s: now`;
   };
-  tell();
-  if (connection.state === "waiting") countdown = setInterval(tell, 250);
+  showStatus();
+  if (connection.state === "waiting") countdown = setInterval(showStatus, 250);
 });
 
 // Trouble that belongs to no message is shown for a while.

@@ -1,6 +1,6 @@
 // A connection that comes back: it authenticates, sends heartbeats, reconnects with growing pauses, and tells what happens.
 
-const firstPause = 400, longestPause = 15_000; // milliseconds
+const minPause = 400, maxPause = 15_000; // milliseconds
 
 /** What a close code means to the one who sees it, and whether connecting again makes sense. */
 const closeCodes = {
@@ -139,7 +139,7 @@ export class Connection extends EventTarget {
       this.#emit("refused", { code, reason, meaning });
       return;
     }
-    const pause = Math.min(longestPause, firstPause * 2 ** this.#attempts++) * (0.7 + 0.6 * Math.random());
+    const pause = Math.min(maxPause, minPause * 2 ** this.#attempts++) * (0.7 + 0.6 * Math.random());
     this.retryAt = Date.now() + pause;
     this.#retryTimer = setTimeout(() => this.#open(), pause);
     if (opened) this.#lastClose = `Closed: ${reason ? said : `${code} (${meaning})`}`;

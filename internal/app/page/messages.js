@@ -64,7 +64,7 @@ export class Messages {
   }
 
   /** What is on its way when the connection ends may or may not have arrived. */
-  lost() {
+  connectionLost() {
     for (const own of this.#own.values()) {
       if (own.clients === null && !own.failed) {
         own.failed = "connection lost: perhaps not sent";

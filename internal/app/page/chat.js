@@ -1,4 +1,4 @@
-// The house: which places there are (everyone, rooms, people), which one is shown, what was said in each, and who got it.
+// The chat: which places there are (everyone, rooms, people), which one is shown, what was said in each, and who got it.
 import { $, el, reconcile, setText, hue, plural } from "./dom.js";
 import { Messages } from "./messages.js";
 
@@ -6,7 +6,7 @@ const everyone = "everyone";
 const roomKey = (name) => "room:" + name;
 const userKey = (name) => "user:" + name;
 
-export class House {
+export class Chat {
   me = "";
 
   #connection;
@@ -66,12 +66,12 @@ export class House {
     this.#connection.send("announce", { room: name });
     this.#add("room", name, roomKey(name), true).joined = true;
     this.show(roomKey(name));
-    this.dispatchRooms();
+    this.onRoomsChange();
     return true;
   }
 
   /** Set by whoever wants to know that the set of rooms changed. */
-  dispatchRooms = () => {};
+  onRoomsChange = () => {};
 
   show(key) {
     this.#current = key;
@@ -103,7 +103,7 @@ export class House {
 
   #forget(place) {
     this.#places.delete(place.key);
-    this.dispatchRooms();
+    this.onRoomsChange();
     if (this.#current === place.key) this.show(everyone);
   }
 
@@ -114,7 +114,7 @@ export class House {
   }
 
   #stateChanged() {
-    if (this.#connection.state !== "connected") this.#messages.lost();
+    if (this.#connection.state !== "connected") this.#messages.connectionLost();
     this.#render();
   }
 
