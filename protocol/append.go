@@ -8,8 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// AppendEvent appends the message {"event":…,"data":…} to dst. data is JSON text and copied as it is: use EncodeData,
-// or text that has been checked. Without data (nil; null is data) it is {"event":…}.
+// AppendEvent appends the message {"event":…,"data":…} to dst. data is JSON text and is copied
+// without a check: use EncodeData, or text that has been checked. If data is nil, the message is
+// {"event":…}; the JSON text null is data.
 func AppendEvent(dst []byte, event string, data []byte) []byte {
 	dst = append(dst, `{"event":`...)
 	dst = appendString(dst, event)
@@ -20,22 +21,23 @@ func AppendEvent(dst []byte, event string, data []byte) []byte {
 	return append(dst, '}')
 }
 
-// AppendError appends the error event that tells a client of e.
+// AppendError appends the error event that reports e to a client.
 func AppendError(dst []byte, e *Error) []byte {
 	dst = append(dst, `{"event":"error","data":{"message":`...)
 	dst = appendString(dst, e.Message)
 	return append(dst, `}}`...)
 }
 
-// AppendReply appends the reply to a message of that event and id: {"event":…,"data":…,"id":…}. data and id are JSON
-// text and copied as they are; without data (nil) the member is left out.
+// AppendReply appends the reply to a message with that event and id: {"event":…,"data":…,"id":…}.
+// data and id are JSON text and are copied without a check. If data is nil, the message has no data
+// member.
 func AppendReply(dst []byte, event string, data, id []byte) []byte {
 	dst = AppendEvent(dst, event, data)
 	return appendID(dst, id)
 }
 
-// AppendClientError appends the error event by which an application tells a client of e. The id, JSON text, is that of
-// the message that caused it; nil for none.
+// AppendClientError appends the error event with which an application reports e to a client. id is
+// the JSON text of the id of the message that caused the error, or nil.
 func AppendClientError(dst []byte, e ClientError, id []byte) []byte {
 	dst = append(dst, `{"event":"error","data":{"message":`...)
 	dst = appendString(dst, e.Message)
@@ -46,7 +48,7 @@ func AppendClientError(dst []byte, e ClientError, id []byte) []byte {
 	return appendID(append(dst, `}}`...), id)
 }
 
-// appendID adds a member to the object at the end of dst.
+// appendID adds the id member to the object at the end of dst.
 func appendID(dst, id []byte) []byte {
 	if len(id) == 0 {
 		return dst
@@ -56,13 +58,14 @@ func appendID(dst, id []byte) []byte {
 	return append(dst, '}')
 }
 
-// AppendConnected appends the message that ends authentication. An empty userID, an anonymous client's, is left out.
+// AppendConnected appends the message that ends authentication. An empty userID, as anonymous
+// clients have it, is left out.
 func AppendConnected(dst []byte, id, userID string, t time.Time) []byte {
 	return append(appendConnected(dst, id, userID, t), `}}`...)
 }
 
-// AppendConnectedEncrypted is AppendConnected for a client with encryption: it carries the server's half of the key
-// exchange, both in base64.
+// AppendConnectedEncrypted is AppendConnected for a client with encryption. The message carries the
+// server's public key and the salt of the key exchange, both in base64.
 func AppendConnectedEncrypted(dst []byte, id, userID string, t time.Time, serverPublicKey, salt string) []byte {
 	dst = appendConnected(dst, id, userID, t)
 	dst = append(dst, `,"serverPublicKey":`...)
@@ -89,16 +92,19 @@ func appendTime(dst []byte, t time.Time) []byte {
 	return append(dst, '"')
 }
 
-// A Resync is what a client may have missed: messages that other nodes sent between two moments.
+// A Resync describes the messages that a client may have missed: those that other nodes sent
+// between two points in time.
 type Resync struct {
-	Rooms        []string  // of the client's, in their order on the wire
-	Broadcast    bool      // those to everyone, too
-	User         bool      // those to its user, too
-	Client       bool      // those to the client itself, too, its own room included
+	Rooms     []string // the client's rooms that are affected, in their order on the wire
+	Broadcast bool     // broadcasts are affected
+	User      bool     // messages to the client's user are affected
+	// Messages to the client itself are affected, including those to its own room.
+	Client       bool
 	Since, Until time.Time // when the messages were sent that may be missing
 }
 
-// AppendResync appends the event that tells a client of r. Since is rounded down to the millisecond, Until up.
+// AppendResync appends the event that reports r to a client. Since is rounded down to the
+// millisecond, Until up.
 func AppendResync(dst []byte, r Resync) []byte {
 	dst = append(dst, `{"event":"resync","data":{"rooms":[`...)
 	for i, name := range r.Rooms {
@@ -129,10 +135,14 @@ func AppendResync(dst []byte, r Resync) []byte {
 	return append(dst, `}}`...)
 }
 
-// EncodeData returns v as the data of a message, encoded as by encoding/json without escaping for HTML. A
-// json.RawMessage is returned as it is, not copied. A nil v, and a nil json.RawMessage, are null. NoData is no data
-// and gives nil. Data that ParseEnvelope would not accept is an error that wraps ErrSyntax, an empty json.RawMessage
-// that is not nil included.
+// EncodeData returns v as the data of a message, encoded like encoding/json without HTML escaping.
+//
+//   - A json.RawMessage is returned without a copy.
+//   - A nil v, and a nil json.RawMessage, become null.
+//   - NoData becomes nil, which means that the message has no data.
+//
+// If ParseEnvelope would not accept the data, the error wraps ErrSyntax. This includes an empty
+// json.RawMessage that is not nil.
 func EncodeData(v any) (json.RawMessage, error) {
 	switch v := v.(type) {
 	case nil:
@@ -155,15 +165,16 @@ func EncodeData(v any) (json.RawMessage, error) {
 		return nil, fmt.Errorf("encode data: %w", err)
 	}
 	data := bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
-	if !validData(data) { // encoding/json takes a MarshalJSON's word for UTF-8, and does not add up how deep it is
+	// Encoding/json does not check the UTF-8 of a MarshalJSON result, nor the total depth.
+	if !validData(data) {
 		return nil, fmt.Errorf("encode data: %w", ErrSyntax)
 	}
 	return data, nil
 }
 
-// appendString appends s as JSON.stringify writes it: short escapes where there are any, \u00xx in lower case for other
-// control characters and unpaired surrogates (see ParseString), everything else as it is. Other bytes that are not UTF-8
-// become U+FFFD.
+// appendString appends s as JSON.stringify writes it. It uses short escapes where they exist and
+// \u00xx in lower case for the other control characters. Unpaired surrogates (see ParseString) are
+// escaped, too. Everything else is copied. Other bytes that are not UTF-8 become U+FFFD.
 func appendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	for {
@@ -186,7 +197,7 @@ func appendString(dst []byte, s string) []byte {
 	}
 }
 
-// asciiPrefix is the length of what s starts with of ASCII that stands for itself in JSON.
+// asciiPrefix returns the length of the prefix of s that is ASCII and needs no escape in JSON.
 func asciiPrefix(s string) int {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
@@ -196,7 +207,7 @@ func asciiPrefix(s string) int {
 	return len(s)
 }
 
-// isSurrogate reports whether s begins with what ParseString makes of an unpaired surrogate.
+// isSurrogate reports whether s begins with an unpaired surrogate in the encoding of ParseString.
 func isSurrogate(s string) bool {
 	return len(s) >= 3 && s[0] == 0xED && s[1]&0xE0 == 0xA0 && s[2]&0xC0 == 0x80
 }

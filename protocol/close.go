@@ -5,14 +5,15 @@ import (
 	"fmt"
 )
 
-// Close codes that a server sends (RFC 6455 section 7.4). 4001 to 4004 belong to this protocol, the others are the
-// RFC's or IANA's.
+// Close codes that a server sends (RFC 6455 section 7.4). This protocol defines 4001 to 4004; the
+// RFC or IANA defines the others.
 const (
-	CloseGoingAway          = 1001
-	CloseProtocolError      = 1002
-	CloseUnsupportedData    = 1003
-	CloseInvalidPayload     = 1007
-	ClosePolicyViolation    = 1008 // too much said before authentication, or an encrypted message that does not decrypt
+	CloseGoingAway       = 1001
+	CloseProtocolError   = 1002
+	CloseUnsupportedData = 1003
+	CloseInvalidPayload  = 1007
+	// Too many messages before authentication, or an encrypted message that cannot be decrypted.
+	ClosePolicyViolation    = 1008
 	CloseMessageTooBig      = 1009
 	CloseSlowConsumer       = 1013
 	CloseAuthTimeout        = 4001
@@ -21,7 +22,7 @@ const (
 	CloseEncryptionRequired = 4004
 )
 
-// The reasons that go with them, exact.
+// The exact close reasons for these codes.
 const (
 	ReasonGoingAway          = "Server shutting down"
 	ReasonSlowConsumer       = "Slow consumer"
@@ -31,7 +32,7 @@ const (
 	ReasonEncryptionRequired = "Encryption required"
 )
 
-// CloseReason is the reason text that belongs to code; empty for codes that leave the text to whoever closes.
+// CloseReason returns the reason text for code. It is empty for codes without a fixed text.
 func CloseReason(code int) string {
 	switch code {
 	case CloseGoingAway:
@@ -50,24 +51,26 @@ func CloseReason(code int) string {
 	return ""
 }
 
-// CheckCloseCode reports why a server can't close with code, nil if it can: 1000, 1001, 1007 to 1014 and, for the
-// application, 3000 to 4999. The error wraps ErrCloseCode.
+// CheckCloseCode returns an error if a server cannot close with code. Valid are 1000, 1001, 1007 to
+// 1014 and, for the application, 3000 to 4999. The error wraps ErrCloseCode.
 func CheckCloseCode(code int) error {
 	if code == 1000 || code == 1001 || code >= 1007 && code <= 1014 || code >= 3000 && code <= 4999 {
 		return nil
 	}
-	return fmt.Errorf("%w: %d; 1000, 1001, 1007 to 1014 and, for the application, 3000 to 4999 can", ErrCloseCode, code)
+	return fmt.Errorf("%w: %d; use 3000 to 4999, or 1000, 1001, 1007 to 1014", ErrCloseCode, code)
 }
 
-// ErrCloseCode is wrapped by CheckCloseCode's errors.
-var ErrCloseCode = errors.New("protocol: close code that can't be sent")
+// ErrCloseCode is wrapped by the errors of CheckCloseCode.
+var ErrCloseCode = errors.New("protocol: invalid close code")
 
-// An Error is all that a client ever learns of what went wrong: it gets the message in an error event.
+// An Error is everything that a client learns about a failure: the client gets the message in an
+// error event.
 type Error struct {
-	// Code is the close code that ends the connection after the event, 0 where the connection stays.
+	// Code is the close code with which the server ends the connection after the event. It is 0 if
+	// the connection stays open.
 	Code int
 
-	// Message is the text on the wire. Clients compare it: it never changes.
+	// Message is the text on the wire. Clients compare it, so it never changes.
 	Message string
 }
 
@@ -75,11 +78,11 @@ func (e *Error) Error() string { return "protocol: " + e.Message }
 
 // A ClientError is an application's own error for a client.
 type ClientError struct {
-	Code    string // for programs; empty: left out
+	Code    string // for programs; left out if empty
 	Message string // for people
 }
 
-// The errors that a client may be told. Never changed after start.
+// The errors that the protocol sends to clients. They never change after start.
 var (
 	ErrInvalidFormat        = &Error{Message: "Invalid message format"}
 	ErrAlreadyAuthenticated = &Error{Message: "Already authenticated"}

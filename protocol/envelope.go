@@ -6,28 +6,33 @@ import (
 	"errors"
 )
 
-// What ParseEnvelope refuses.
+// The errors of ParseEnvelope.
 var (
-	// ErrSyntax is for what JSON.parse would throw at, and what is not UTF-8. The client is told ErrInvalidFormat.
+	// ErrSyntax means that the text is not UTF-8, or not JSON as JSON.parse accepts it. The server
+	// answers such a message with ErrInvalidFormat.
 	ErrSyntax = errors.New("protocol: not JSON")
 
-	// ErrNoEvent is for JSON without an event that is a non-empty string. The message is dropped without an answer.
+	// ErrNoEvent means that the JSON has no event that is a non-empty string. The server drops such
+	// a message without an answer.
 	ErrNoEvent = errors.New("protocol: no event")
 )
 
-// An Envelope is one message from a client, or to one.
+// An Envelope is one message from a client or to a client.
 type Envelope struct {
-	// Event is never empty after ParseEnvelope. Unpaired surrogates are kept as ParseString keeps them.
+	// Event is never empty after ParseEnvelope. Unpaired surrogates are encoded as ParseString
+	// does.
 	Event string
 
-	// Data is the JSON text of the data as it was sent, digits and spaces untouched; nil when absent, which null is not.
+	// Data is the JSON text of the data as it was sent, including its digits and spaces. It is nil
+	// when the data is absent; null is data.
 	Data json.RawMessage
 
-	// ID is the JSON text of the id, of whatever type; nil when absent. The protocol gives it no meaning.
+	// ID is the JSON text of the id, of any type; nil when absent. The protocol gives it no
+	// meaning.
 	ID json.RawMessage
 }
 
-// MarshalJSON returns e as it goes over the wire, without what is absent.
+// MarshalJSON returns e as it is sent on the wire, without absent members.
 func (e Envelope) MarshalJSON() ([]byte, error) {
 	b := AppendEvent(nil, e.Event, e.Data)
 	if len(e.ID) > 0 {
@@ -37,17 +42,18 @@ func (e Envelope) MarshalJSON() ([]byte, error) {
 	return b, nil
 }
 
-// UnmarshalJSON is ParseEnvelope of a copy.
+// UnmarshalJSON calls ParseEnvelope with a copy of b.
 func (e *Envelope) UnmarshalJSON(b []byte) (err error) {
 	*e, err = ParseEnvelope(bytes.Clone(b))
 	return err
 }
 
-// ParseEnvelope reads one message. It accepts what JSON.parse accepts, up to MaxDepth: of equal keys the last counts,
-// escapes in keys are understood, unknown keys are checked and ignored. The error is ErrSyntax or ErrNoEvent.
+// ParseEnvelope parses one message. It accepts what JSON.parse accepts, up to MaxDepth: the last of
+// equal keys counts, escapes in keys are decoded, and unknown keys are checked and ignored. The
+// error is ErrSyntax or ErrNoEvent.
 //
-// Data and ID alias b. An event with a name of the protocol costs no memory, any other its own length. Time is linear
-// in len(b).
+// Data and ID alias b. An event name of the protocol needs no allocation; any other name is copied.
+// Time is linear in len(b).
 func ParseEnvelope(b []byte) (Envelope, error) {
 	var e Envelope
 	var event []byte
@@ -64,14 +70,15 @@ func ParseEnvelope(b []byte) (Envelope, error) {
 	switch {
 	case !valid:
 		return Envelope{}, ErrSyntax
-	case !object, len(event) <= len(`""`), event[0] != '"': // no event, an empty one, or not a string
+	// The event is missing, empty, or not a string.
+	case !object, len(event) <= len(`""`), event[0] != '"':
 		return Envelope{}, ErrNoEvent
 	}
 	e.Event = eventName(event)
 	return e, nil
 }
 
-// eventName is unquote without memory for the names that come all the time.
+// eventName is unquote without an allocation for the frequent names.
 func eventName(raw []byte) string {
 	switch string(raw[1 : len(raw)-1]) {
 	case EventHeartbeat:

@@ -15,10 +15,11 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// Other ways in which an envelope could be read, for the benchmark and as oracles. docs/adr/0002-envelope-parsing.md keeps
-// what they cost.
+// Other ways to parse an envelope, for the benchmark and as oracles.
+// docs/adr/0002-envelope-parsing.md has their costs.
 
-// parseStd is encoding/json into a struct. It matches keys without regard to case and accepts what is not UTF-8.
+// parseStd decodes with encoding/json into a struct. It matches keys without regard to case and
+// accepts invalid UTF-8.
 func parseStd(b []byte) (protocol.Envelope, error) {
 	var e struct {
 		Event string          `json:"event"`
@@ -31,7 +32,7 @@ func parseStd(b []byte) (protocol.Envelope, error) {
 	return protocol.Envelope{Event: e.Event, Data: e.Data, ID: e.ID}, nil
 }
 
-// parseV2 is the next encoding/json into a struct. It copies data.
+// parseV2 decodes with the next version of encoding/json into a struct. It copies data.
 func parseV2(b []byte) (protocol.Envelope, error) {
 	var e struct {
 		Event string         `json:"event"`
@@ -51,15 +52,16 @@ type pooledDecoder struct {
 
 var decoders = sync.Pool{New: func() any { return &pooledDecoder{dec: jsontext.NewDecoder(strings.NewReader(""))} }}
 
-// parseTokens is jsontext token by token, with decoders from a pool, written for speed: data is found by its offsets
-// and aliases b. AllowInvalidUTF8 is what it takes to accept unpaired surrogate escapes, so UTF-8 is checked before.
+// parseTokens reads the tokens of jsontext with pooled decoders, written for speed: it finds data
+// by its offsets and aliases b. Unpaired surrogate escapes need AllowInvalidUTF8, so it checks
+// UTF-8 first.
 func parseTokens(b []byte) (protocol.Envelope, error) {
 	if !utf8.Valid(b) {
 		return protocol.Envelope{}, protocol.ErrSyntax
 	}
 	p := decoders.Get().(*pooledDecoder)
 	defer decoders.Put(p)
-	p.buf = *bytes.NewBuffer(b) // a bytes.Buffer is read in place
+	p.buf = *bytes.NewBuffer(b) // the decoder reads a bytes.Buffer in place
 	d := p.dec
 	d.Reset(&p.buf, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	e, err := readTokens(d, b)
@@ -119,7 +121,8 @@ func readTokens(d *jsontext.Decoder, b []byte) (e protocol.Envelope, err error) 
 	return e, nil
 }
 
-// parseValid is jsontext's plain check of a text, and nothing else: the least that anything built on it can cost.
+// parseValid only checks the text with jsontext. This is the lower bound for any parser built on
+// it.
 func parseValid(b []byte) (protocol.Envelope, error) {
 	if !jsontext.Value(b).IsValid(jsontext.AllowDuplicateNames(true)) {
 		return protocol.Envelope{}, protocol.ErrSyntax
@@ -127,12 +130,13 @@ func parseValid(b []byte) (protocol.Envelope, error) {
 	return protocol.Envelope{}, nil
 }
 
-// validTokens is jsontext's check by the protocol's rules, which unpaired surrogate escapes need AllowInvalidUTF8 for.
+// validTokens checks a text with jsontext by the protocol's rules. Unpaired surrogate escapes need
+// AllowInvalidUTF8.
 func validTokens(b []byte) bool {
 	return utf8.Valid(b) && jsontext.Value(b).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 }
 
-// parseStdValid is the same for encoding/json.
+// parseStdValid only checks the text with encoding/json.
 func parseStdValid(b []byte) (protocol.Envelope, error) {
 	if !json.Valid(b) {
 		return protocol.Envelope{}, protocol.ErrSyntax
@@ -140,7 +144,7 @@ func parseStdValid(b []byte) (protocol.Envelope, error) {
 	return protocol.Envelope{}, nil
 }
 
-// BenchmarkParseEnvelope holds ParseEnvelope against the alternatives.
+// BenchmarkParseEnvelope compares ParseEnvelope with the alternatives.
 func BenchmarkParseEnvelope(b *testing.B) {
 	texts := []struct{ name, text string }{
 		{"heartbeat", `{"event":"heartbeat"}`},

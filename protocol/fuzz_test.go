@@ -15,7 +15,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// hardTexts are texts on which scanners of JSON like to differ, whole or as data.
+// hardTexts are texts on which JSON parsers often differ, as whole texts or as data.
 var hardTexts = []string{
 	"", " ", "null", "-", "-0", "01", "1.", ".5", "1e", "1E+9", "-0.0e-0", "1 2", "tru", "truex", "nul", "\ufeff1",
 	"[", "[1,]", "[,1]", "[1 2]", "[]]", "[}", "{]", "{}", " [ ] ", `{"a"}`, `{"a":}`, `{"a":1,}`, `{,}`, `{a:1}`, `{"a" : [ { } , [ ] ] }`,
@@ -25,7 +25,8 @@ var hardTexts = []string{
 	"1\x00", "[1\x00]", "\x00", nest(70),
 }
 
-// loneSurrogate is where text has the first half of a surrogate pair, as ParseString keeps it; len(text) if there is none.
+// loneSurrogate returns the index of the first unpaired surrogate in text, as ParseString encodes
+// it; len(text) if there is none.
 func loneSurrogate(text string) int {
 	for i := range len(text) - 2 {
 		if text[i] == 0xED && text[i+1] >= 0xA0 && text[i+1] <= 0xBF && text[i+2] >= 0x80 && text[i+2] <= 0xBF {
@@ -35,7 +36,7 @@ func loneSurrogate(text string) int {
 	return len(text)
 }
 
-// replaceSurrogates is text as other parsers read it.
+// replaceSurrogates returns text as other parsers decode it, with U+FFFD for unpaired surrogates.
 func replaceSurrogates(text string) string {
 	i := loneSurrogate(text)
 	if i == len(text) {
@@ -44,7 +45,7 @@ func replaceSurrogates(text string) string {
 	return text[:i] + "\ufffd" + replaceSurrogates(text[i+3:])
 }
 
-// FuzzData holds what counts as data against encoding/json and jsontext.
+// FuzzData compares the check of data with encoding/json and jsontext.
 func FuzzData(f *testing.F) {
 	for _, text := range hardTexts {
 		f.Add([]byte(text))
@@ -53,18 +54,19 @@ func FuzzData(f *testing.F) {
 		if len(b) == 0 {
 			return
 		}
-		inside := append(append([]byte("["), b...), ']') // so deep must what is data still be JSON
+		// Data must still be valid one level deeper.
+		inside := append(append([]byte("["), b...), ']')
 		_, err := protocol.EncodeData(json.RawMessage(b))
 		if want := json.Valid(b) && json.Valid(inside) && utf8.Valid(b); want != (err == nil) {
-			t.Errorf("encoding/json says %v, error %v", want, err)
+			t.Errorf("encoding/json: valid is %v, error %v", want, err)
 		}
 		if want := validTokens(b) && validTokens(inside); want != (err == nil) {
-			t.Errorf("jsontext says %v, error %v", want, err)
+			t.Errorf("jsontext: valid is %v, error %v", want, err)
 		}
 	})
 }
 
-// FuzzText holds the writing and reading of strings against jsontext.
+// FuzzText compares how strings are written and read with jsontext.
 func FuzzText(f *testing.F) {
 	for _, text := range hardTexts {
 		f.Add(text)
@@ -74,7 +76,7 @@ func FuzzText(f *testing.F) {
 		want := `{"event":"`
 		for rest := text; ; {
 			at := loneSurrogate(rest)
-			quoted, _ := jsontext.AppendQuote(nil, rest[:at]) // the error is for invalid UTF-8
+			quoted, _ := jsontext.AppendQuote(nil, rest[:at]) // the error is about invalid UTF-8
 			want += string(quoted[1 : len(quoted)-1])
 			if rest = rest[at:]; rest == "" {
 				break
@@ -98,8 +100,8 @@ func FuzzText(f *testing.F) {
 	})
 }
 
-// FuzzEnvelope holds ParseEnvelope against encoding/json and jsontext: they agree on what is JSON, and on what an
-// envelope says.
+// FuzzEnvelope compares ParseEnvelope with encoding/json and jsontext: both must agree with it on
+// validity and content.
 func FuzzEnvelope(f *testing.F) {
 	for _, v := range golden[[]envelopeVector](f, "envelopes.json") {
 		f.Add(input(v.Text, v.Base64))
@@ -112,24 +114,24 @@ func FuzzEnvelope(f *testing.F) {
 		before := bytes.Clone(b)
 		e, err := protocol.ParseEnvelope(b)
 		if !bytes.Equal(b, before) {
-			t.Fatal("the input was changed")
+			t.Fatal("ParseEnvelope changed its input")
 		}
 		if valid := json.Valid(b) && utf8.Valid(b); valid != (err != protocol.ErrSyntax) {
 			t.Fatalf("valid is %v, error %v", valid, err)
 		}
 		other, otherErr := parseTokens(b)
 		if otherErr != err {
-			t.Fatalf("error %v, by jsontext %v", err, otherErr)
+			t.Fatalf("error %v, jsontext's error %v", err, otherErr)
 		}
 		replaced := e
 		replaced.Event = replaceSurrogates(e.Event)
 		if diff := cmp.Diff(other, replaced); diff != "" {
-			t.Fatalf("beside jsontext: %s", diff)
+			t.Fatalf("differs from jsontext: %s", diff)
 		}
 		if err == protocol.ErrSyntax {
 			return
 		}
-		var object map[string]json.RawMessage // exact keys, the last of equal ones
+		var object map[string]json.RawMessage // keys match exactly; the last of equal keys counts
 		_ = json.Unmarshal(b, &object)
 		var event string
 		isString := len(object["event"]) > 0 && object["event"][0] == '"' && json.Unmarshal(object["event"], &event) == nil
@@ -145,12 +147,13 @@ func FuzzEnvelope(f *testing.F) {
 		}
 		again, err := protocol.ParseEnvelope(protocol.AppendEvent(nil, e.Event, e.Data))
 		if err != nil || again.Event != e.Event || !bytes.Equal(again.Data, e.Data) {
-			t.Fatalf("sent on, it became %+v, %v", again, err)
+			t.Fatalf("encoded and parsed again: %+v, %v", again, err)
 		}
 	})
 }
 
-// FuzzMessage checks that what is accepted is what encoding/json reads, and survives being written and read.
+// FuzzMessage checks that encoding/json decodes an accepted message to the same values, and that
+// encoding and parsing it again changes nothing.
 func FuzzMessage(f *testing.F) {
 	for _, v := range golden[[]messageVector](f, "messages.json") {
 		f.Add(input(v.Text, v.Base64))
@@ -188,9 +191,9 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
-// messageStd is m as encoding/json reads it from b, which has been accepted.
+// messageStd decodes b, which has been accepted, with encoding/json, starting from m.
 func messageStd(b []byte, m protocol.Message) protocol.Message {
-	var object map[string]json.RawMessage // exact keys, the last of equal ones
+	var object map[string]json.RawMessage // keys match exactly; the last of equal keys counts
 	_ = json.Unmarshal(b, &object)
 	var typ string
 	want := protocol.Message{Data: object["data"]}
@@ -214,7 +217,8 @@ func messageStd(b []byte, m protocol.Message) protocol.Message {
 	return want
 }
 
-// FuzzRooms checks that no bad name gets through, and that the good ones that encoding/json finds do.
+// FuzzRooms checks that no invalid name is returned, and that every valid name that encoding/json
+// finds is.
 func FuzzRooms(f *testing.F) {
 	for _, v := range golden[roomVectors](f, "rooms.json").Requests {
 		f.Add([]byte(v.Data))
@@ -230,7 +234,8 @@ func FuzzRooms(f *testing.F) {
 				if v[0] != '"' || json.Unmarshal(v, &s) != nil || i >= protocol.MaxRoomsPerRequest || protocol.CheckRoom(s) != nil {
 					continue
 				}
-				if text, ok := protocol.ParseString(v); ok && text == s { // else it has unpaired surrogates
+				// Otherwise it has unpaired surrogates.
+				if text, ok := protocol.ParseString(v); ok && text == s {
 					want = append(want, s)
 				}
 			}

@@ -15,12 +15,13 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// The golden files, as other implementations read them too: members that are absent mean absence.
+// The golden files, which other implementations read, too. A missing member means that the value is
+// absent.
 type (
 	envelopeVector struct {
 		Name    string
 		Text    string
-		Base64  []byte // instead of Text, for what is no text
+		Base64  []byte // instead of Text, for input that is not valid text
 		Outcome string // "syntax", "no event", or empty for an envelope
 		Event   text
 		Data    *string
@@ -45,7 +46,7 @@ type (
 		Name      string
 		Text      string
 		Base64    []byte
-		Canonical bool // writing the message gives Text again
+		Canonical bool // encoding the message gives Text again
 		Channel   string
 		Message   *struct {
 			ServerID, Type string
@@ -75,7 +76,7 @@ type (
 	}
 )
 
-// text is a string that may have unpaired surrogates, as those of JavaScript.
+// text is a string that may have unpaired surrogates, as in JavaScript.
 type text string
 
 func (t *text) UnmarshalJSON(b []byte) error {
@@ -232,8 +233,9 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestDocument holds docs/protocol.md to the golden files: a block of code that begins with the name of a vector, as in
-// "json outgoing.json#connected", must be that vector, byte for byte, and every close code and error text must be there.
+// TestDocument compares docs/protocol.md with the golden files. A code block whose info string
+// names a vector, as in "json outgoing.json#connected", must equal that vector, byte for byte.
+// Every close code and error text must be in the document.
 func TestDocument(t *testing.T) {
 	t.Parallel()
 	examples := map[string]string{}
@@ -259,7 +261,7 @@ func TestDocument(t *testing.T) {
 		}
 		want, ok := examples[strings.TrimSpace(info)]
 		if !ok {
-			t.Errorf("line %d: no golden vector is called %q", n, strings.TrimSpace(info))
+			t.Errorf("line %d: there is no golden vector %q", n, strings.TrimSpace(info))
 			continue
 		}
 		var block []string

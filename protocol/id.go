@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// idLength is the length of a UUID as text.
+// idLength is the length of a UUID in text form.
 const idLength = 36
 
-// IsID reports whether s has the form that the ids of clients and of nodes have: a UUID of version 4, in lower case.
+// IsID reports whether s has the form of a client or node id: a version 4 UUID in lower case.
 func IsID(s string) bool {
 	if len(s) != idLength {
 		return false
@@ -33,21 +33,23 @@ func IsID(s string) bool {
 	return true
 }
 
-// The id of a client of a Hearth node is a UUID of version 4 that carries a checksum: its last four bytes are the CRC-32 (IEEE)
-// of the twelve before them (docs/protocol.md §4). The checksum is no secret and proves nothing. It lets every node recognise
-// the ids of all clients without asking another node, so that no client joins the room of another client.
+// The id of a client of a Hearth node is a version 4 UUID with a checksum: its last four bytes are
+// the CRC-32 (IEEE) of the first twelve (docs/protocol.md §4). The checksum is not secret and
+// proves nothing. It lets every node recognise client ids without asking another node, so that no
+// client joins the room of another client.
 const checksumOffset = 12
 
-// StampClientID makes id, whose bytes are random, the id of a client: it sets the version, the variant and the checksum.
+// StampClientID turns id, which holds random bytes, into a client id. It sets the version, the
+// variant and the checksum.
 func StampClientID(id *[16]byte) {
 	id[6] = id[6]&0x0f | 4<<4 // the version (RFC 9562 §5.4)
 	id[8] = id[8]&0x3f | 2<<6 // the variant
 	binary.BigEndian.PutUint32(id[checksumOffset:], crc32.ChecksumIEEE(id[:checksumOffset]))
 }
 
-// IsClientID reports whether s has the form of the id of a client of a Hearth node. It is true for every id that StampClientID
-// has made, whether the client is connected or not, and false for the ids that other implementations give. A random UUID has that
-// form by chance once in 2^32.
+// IsClientID reports whether s has the form of the id of a client of a Hearth node. It is true for
+// every id that StampClientID has made, whether or not the client is connected, and false for the
+// ids that other implementations give. A random UUID has this form by chance once in 2^32.
 func IsClientID(s string) bool {
 	if !IsID(s) {
 		return false

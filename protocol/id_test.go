@@ -14,7 +14,7 @@ import (
 // idVector is an entry of ids.json.
 type idVector struct {
 	Name, ID string
-	Client   bool // it is the id of a client of a Hearth node
+	Client   bool // whether it is the id of a client of a Hearth node
 }
 
 func TestGoldenIDs(t *testing.T) {
@@ -32,13 +32,14 @@ func TestGoldenIDs(t *testing.T) {
 		}
 		protocol.StampClientID(&id)
 		if got := uuid.UUID(id).String(); got != v.ID {
-			t.Errorf("%s: stamped again it is %s, want %s", v.Name, got, v.ID)
+			t.Errorf("%s: stamped again: %s, want %s", v.Name, got, v.ID)
 		}
 	}
 }
 
-// TestStampedIsRecognised: whatever the random bytes are, and no other text is recognised that differs in one character.
-func TestStampedIsRecognised(t *testing.T) {
+// TestStampedIDs checks that every stamped id is recognised, for random bytes, and no text that
+// differs from it in one character.
+func TestStampedIDs(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		id := [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "random"))
@@ -51,7 +52,7 @@ func TestStampedIsRecognised(t *testing.T) {
 		at := rapid.IntRange(0, len(changed)-1).Draw(t, "at")
 		changed[at] = rapid.ByteRange(' ', '~').Filter(func(c byte) bool { return c != text[at] }).Draw(t, "character")
 		if protocol.IsClientID(string(changed)) {
-			t.Fatalf("%s is recognised, which differs from %s", changed, text)
+			t.Fatalf("%s is recognised, although it differs from %s", changed, text)
 		}
 	})
 }

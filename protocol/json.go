@@ -7,14 +7,16 @@ import (
 	"unsafe"
 )
 
-// validData reports whether text is one JSON value, and as data of a message, one level deeper, still within MaxDepth.
+// validData reports whether text is one JSON value that stays within MaxDepth as the data of a
+// message, one level deeper.
 func validData(text []byte) bool {
 	s := scanner{text: text}
 	return s.value(MaxDepth-1) && s.atEnd()
 }
 
-// parseObject calls each with the members of the object that text is, in their order: keys as shortText gives them, values
-// as they are written, aliasing text. It reports whether text is JSON, and whether it is an object.
+// parseObject calls visit with each member of the object in text, in order. Keys are decoded as
+// shortText does; values are raw text that aliases the input. It reports whether text is valid
+// JSON, and whether it is an object.
 func parseObject(text []byte, visit func(key, value []byte)) (valid, object bool) {
 	s := scanner{text: text}
 	if s.skipSpace() != '{' {
@@ -39,8 +41,8 @@ func parseObject(text []byte, visit func(key, value []byte)) (valid, object bool
 	}
 }
 
-// parseArray calls each with the elements of the array that text is, until that says false. It reports whether text was
-// an array, as far as it was read.
+// parseArray calls visit with each element of the array in text, until visit returns false. It
+// reports whether text is an array, as far as it was read.
 func parseArray(text []byte, visit func(value []byte) bool) bool {
 	s := scanner{text: text}
 	if s.skipSpace() != '[' {
@@ -63,9 +65,10 @@ func parseArray(text []byte, visit func(value []byte) bool) bool {
 	}
 }
 
-// shortText is the text of a valid JSON string, as a slice of raw wherever it can be. Of strings that are longer than
-// any name of the protocol, with each character escaped, it leaves the escapes as they are: so it needs no memory to
-// speak of, and still equals a name only if the string says that name.
+// shortText returns the text of a valid JSON string, as a subslice of raw if possible. If the
+// string is longer than every name of the protocol with each character escaped, shortText leaves
+// its escapes in place. This bounds the allocation, and the result still equals a name only if the
+// string is that name.
 func shortText(raw []byte) []byte {
 	inner := raw[1 : len(raw)-1]
 	if len(inner) > 64 || bytes.IndexByte(inner, '\\') < 0 {
@@ -74,10 +77,10 @@ func shortText(raw []byte) []byte {
 	return appendUnescaped(nil, inner)
 }
 
-// ParseString returns the text of raw, which must be a JSON string. Strings of JavaScript may hold halves of surrogate
-// pairs, which JSON writes as escapes and UTF-8 cannot express. Each becomes the three bytes that UTF-8 would need for it
-// (WTF-8), so that different strings stay different. Such a text is not valid UTF-8. This package writes those bytes as
-// the same escape again.
+// ParseString returns the text of raw, which must be a JSON string. JavaScript strings may contain
+// unpaired surrogates, which JSON writes as escapes and UTF-8 cannot represent. Each becomes the
+// three bytes of its WTF-8 encoding, so that different strings stay different. Such a text is not
+// valid UTF-8. This package writes those bytes as the same escape again.
 func ParseString(raw []byte) (text string, ok bool) {
 	s := scanner{text: raw}
 	if s.skipSpace() != '"' {
@@ -91,7 +94,7 @@ func ParseString(raw []byte) (text string, ok bool) {
 	return unquote(raw[start:end]), s.atEnd()
 }
 
-// unquote is ParseString of what is known to be a JSON string, which raw is with its quotes.
+// unquote is ParseString for raw that is known to be a valid JSON string, with its quotes.
 func unquote(raw []byte) string {
 	inner := raw[1 : len(raw)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {
@@ -100,7 +103,8 @@ func unquote(raw []byte) string {
 	return string(appendUnescaped(make([]byte, 0, len(inner)), inner))
 }
 
-// unquoteShared is unquote of bytes that nobody will change: the text shares them if it has no escapes.
+// unquoteShared is unquote for bytes that never change: the result shares their memory if raw has
+// no escapes.
 func unquoteShared(raw []byte) string {
 	inner := raw[1 : len(raw)-1]
 	if len(inner) == 0 || bytes.IndexByte(inner, '\\') >= 0 {
@@ -109,7 +113,7 @@ func unquoteShared(raw []byte) string {
 	return unsafe.String(&inner[0], len(inner))
 }
 
-// appendUnescaped appends what inner, a valid JSON string without its quotes, says.
+// appendUnescaped appends the decoded text of inner, a valid JSON string without its quotes.
 func appendUnescaped(dst, inner []byte) []byte {
 	for {
 		i := bytes.IndexByte(inner, '\\')
@@ -127,8 +131,8 @@ func appendUnescaped(dst, inner []byte) []byte {
 	}
 }
 
-// unescape is the character that the escape sequence at the start of b stands for, and the sequence's length: two
-// sequences, if they are the halves of a surrogate pair. A half alone is itself.
+// unescape decodes the escape sequence at the start of b. It returns the character and the length
+// of the sequence. A surrogate pair is two sequences. An unpaired surrogate is returned unchanged.
 func unescape(b []byte) (r rune, n int) {
 	switch b[1] {
 	case 'b':

@@ -9,38 +9,40 @@ import (
 	"unsafe"
 )
 
-// EmitterID is the ServerID of messages that come from an emitter. No server has it, so all deliver them.
+// EmitterID is the ServerID of messages from an emitter. No server has this id, so all servers
+// deliver them.
 const EmitterID = "emitter"
 
-// MaxExclude is how many client ids one message may exclude.
+// MaxExclude is the maximum number of client ids that one message may exclude.
 const MaxExclude = 1 << 16
 
-// Channels on which messages travel between nodes.
+// Channels that carry messages between nodes.
 const (
 	BroadcastChannel     = "ws:broadcast"
 	roomChannelPrefix    = "ws:room:"
 	clientChannelPrefix  = "ws:client:"
 	userChannelPrefix    = "ws:user:"
-	NodesChannel         = "hearth:nodes" // every Hearth node holds it
+	NodesChannel         = "hearth:nodes" // every Hearth node subscribes to it
 	nodeChannelPrefix    = "hearth:node:"
 	RoomChannelPattern   = roomChannelPrefix + "*" // for Redis PSUBSCRIBE
 	ClientChannelPattern = clientChannelPrefix + "*"
 	UserChannelPattern   = userChannelPrefix + "*"
 )
 
-// RoomChannel is the channel of a room.
+// RoomChannel returns the channel of a room.
 func RoomChannel(room string) string { return roomChannelPrefix + room }
 
-// ClientChannel is the channel of one client.
+// ClientChannel returns the channel of one client.
 func ClientChannel(clientID string) string { return clientChannelPrefix + clientID }
 
-// UserChannel is the channel of all sessions of a user.
+// UserChannel returns the channel of all sessions of a user.
 func UserChannel(userID string) string { return userChannelPrefix + userID }
 
-// NodeChannel is the channel of one Hearth node.
+// NodeChannel returns the channel of one Hearth node.
 func NodeChannel(nodeID string) string { return nodeChannelPrefix + nodeID }
 
-// ParseChannel is whom the messages on a channel are for; ok is false for a channel that carries none for clients.
+// ParseChannel returns the target of the messages on a channel. ok is false for a channel that
+// carries no messages to clients.
 func ParseChannel(channel string) (t MessageType, target string, ok bool) {
 	if channel == BroadcastChannel {
 		return TypeBroadcast, "", true
@@ -53,16 +55,18 @@ func ParseChannel(channel string) (t MessageType, target string, ok bool) {
 	return 0, "", false
 }
 
-// prefixes are those of the channels of each type that has a target.
+// prefixes has the channel prefix of each message type that has a target.
 var prefixes = [...]string{
 	TypeRoom: roomChannelPrefix, TypeClient: clientChannelPrefix, TypeUser: userChannelPrefix,
 }
 
-// A MessageType says whom a message between nodes is for. The zero value is none.
+// A MessageType says which clients or nodes a message between nodes is for. The zero value is
+// invalid.
 type MessageType uint8
 
-// The types of messages between nodes. All but TypeBroadcast and TypeNodes need a target. The last two are Hearth's own, for
-// its nodes and not for clients; see the constants that begin with Node and Call.
+// The types of messages between nodes. All except TypeBroadcast and TypeNodes need a target. The
+// last two exist only between Hearth nodes and do not reach clients; see the constants that begin
+// with Node and Call.
 const (
 	TypeBroadcast MessageType = iota + 1 // every authenticated client
 	TypeRoom                             // the members of a room
@@ -72,10 +76,10 @@ const (
 	TypeNode                             // one Hearth node, by its id
 )
 
-// targeted reports whether a message of that type says whom among several it is for.
+// targeted reports whether messages of the type need a target.
 func (t MessageType) targeted() bool { return t != TypeBroadcast && t != TypeNodes }
 
-// String is the type's name on the wire; "unknown" for a value that has none.
+// String returns the type's name on the wire, or "unknown".
 func (t MessageType) String() string {
 	switch t {
 	case TypeBroadcast:
@@ -94,10 +98,10 @@ func (t MessageType) String() string {
 	return "unknown"
 }
 
-// MarshalText returns the type's name on the wire, in JSON too.
+// MarshalText returns the type's name on the wire, which is also its JSON form.
 func (t MessageType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-// UnmarshalText reads a name. The error wraps ErrMessage.
+// UnmarshalText parses a name. The error wraps ErrMessage.
 func (t *MessageType) UnmarshalText(text []byte) error {
 	named := parseType(text)
 	if named == 0 {
@@ -107,32 +111,36 @@ func (t *MessageType) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// ErrMessage is wrapped by every error about a message between nodes that breaks the contract. Such a message is
-// dropped and logged.
+// ErrMessage is wrapped by every error about an invalid message between nodes. Nodes drop and log
+// such messages.
 var ErrMessage = errors.New("protocol: bad message")
 
-// A Message is what one node, or an emitter, tells the others.
+// A Message is a message from a node or an emitter to other nodes.
 type Message struct {
-	// ServerID is the sender: a node's UUID, or EmitterID. A node ignores its own.
+	// ServerID identifies the sender: a node's UUID, or EmitterID. A node ignores messages with its
+	// own id.
 	ServerID string
 
-	// Type says whom the message is for; not the channel that it came by.
+	// Type says which clients or nodes the message is for. It counts, not the channel that carried
+	// the message.
 	Type MessageType
 
 	// Target is the room, client id, user id or node id. Empty for TypeBroadcast and TypeNodes.
 	Target string
 
-	// Event is the event that clients get, or what nodes are told or asked. Never empty.
+	// Event is the event for the clients, or the notification or call for the nodes. Never empty.
 	Event string
 
-	// Data is valid JSON, nil when absent, which null is not. Clients then get an event without data.
+	// Data is valid JSON, or nil when absent; null is data. Without data, clients get an event
+	// without data.
 	Data json.RawMessage
 
-	// Exclude lists the ids of clients that do not get it. Only for TypeRoom and TypeBroadcast, ignored otherwise.
+	// Exclude lists the ids of clients that do not get the message. Only for TypeRoom and
+	// TypeBroadcast, ignored otherwise.
 	Exclude []string
 }
 
-// Clone is a copy of m that shares nothing with it.
+// Clone returns a copy of m that shares no memory with it.
 func (m Message) Clone() Message {
 	m.ServerID, m.Target, m.Event = strings.Clone(m.ServerID), strings.Clone(m.Target), strings.Clone(m.Event)
 	m.Data = bytes.Clone(m.Data)
@@ -144,7 +152,7 @@ func (m Message) Clone() Message {
 	return m
 }
 
-// Channel is the channel that m belongs on; empty if its type is unknown.
+// Channel returns the channel of m. It is empty if the type is unknown.
 func (m Message) Channel() string {
 	switch m.Type {
 	case TypeBroadcast:
@@ -163,8 +171,8 @@ func (m Message) Channel() string {
 	return ""
 }
 
-// Check reports what is missing in m: a known type, a server id, an event, a target. It does not look at Data.
-// The error wraps ErrMessage.
+// Check returns an error if m lacks a known type, a server id, an event or a target, or excludes
+// too many ids. It does not check Data. The error wraps ErrMessage.
 func (m Message) Check() error {
 	switch {
 	case m.Type < TypeBroadcast || m.Type > TypeNode:
@@ -181,8 +189,8 @@ func (m Message) Check() error {
 	return nil
 }
 
-// AppendMessage appends m, which must pass Check and whose Data must be valid JSON, as one line of JSON. The fields
-// come in the order in which the other implementations write them, absent ones are left out.
+// AppendMessage appends m as one line of JSON. m must pass Check, and its Data must be valid JSON.
+// The order of the fields is that of the other implementations. Absent fields are left out.
 func AppendMessage(dst []byte, m Message) []byte {
 	dst = append(dst, `{"serverId":`...)
 	dst = appendString(dst, m.ServerID)
@@ -221,26 +229,26 @@ func (m Message) MarshalJSON() ([]byte, error) {
 	return AppendMessage(nil, m), nil
 }
 
-// UnmarshalJSON is ParseMessage of a copy.
+// UnmarshalJSON calls ParseMessage with a copy of b.
 func (m *Message) UnmarshalJSON(b []byte) (err error) {
 	*m, err = ParseMessage(bytes.Clone(b))
 	return err
 }
 
-// ParseMessage reads a message between nodes, in whatever order its fields come. It accepts the JSON that ParseEnvelope
-// accepts; null counts as absent for target and exclude; elements of exclude that are not strings exclude nobody.
-// Everything else that breaks the contract is an error that wraps ErrMessage.
+// ParseMessage parses a message between nodes, with its fields in any order. It accepts the same
+// JSON as ParseEnvelope. For target and exclude, null counts as absent. Elements of exclude that
+// are not strings are ignored. For any other violation the error wraps ErrMessage.
 //
-// Data aliases b. Time is linear in len(b), memory at most in proportion to it.
+// Data aliases b. Time is linear in len(b), memory at most proportional to it.
 func ParseMessage(b []byte) (Message, error) { return parseMessage(b, unquote) }
 
-// ParseMessageString is ParseMessage without copies: not only Data, which must then not be changed, but all strings of
-// the message that have no escapes share the memory of s.
+// ParseMessageString is ParseMessage without copies. Data, which must not be changed, and all
+// strings without escapes share the memory of s.
 func ParseMessageString(s string) (Message, error) {
 	return parseMessage(unsafe.Slice(unsafe.StringData(s), len(s)), unquoteShared)
 }
 
-// parseMessage makes texts of valid JSON strings by text.
+// parseMessage parses a message, and uses text to decode JSON strings, which are valid.
 func parseMessage(b []byte, text func(raw []byte) string) (Message, error) {
 	f, err := parseMessageFields(b)
 	if err != nil {
@@ -272,7 +280,7 @@ func parseMessage(b []byte, text func(raw []byte) string) (Message, error) {
 	return m, nil
 }
 
-// messageFields are the raw values of a message's members, nil where absent.
+// messageFields has the raw values of a message's members, nil where absent.
 type messageFields struct{ serverID, typ, target, event, data, exclude []byte }
 
 func parseMessageFields(b []byte) (messageFields, error) {
@@ -303,9 +311,9 @@ func parseMessageFields(b []byte) (messageFields, error) {
 	return f, nil
 }
 
-// parseCanonicalFields are those of a message that looks as AppendMessage and JSON.stringify write it, as nearly all do: the
-// members in their order, and no white space between them. To look for just that takes half the time. ok is false for
-// any other.
+// parseCanonicalFields parses a message in the form that AppendMessage and JSON.stringify write:
+// the members in their order, without white space between them. Nearly all messages have this form,
+// and checking for it takes half the time. ok is false for any other form.
 func parseCanonicalFields(b []byte) (f messageFields, ok bool) {
 	s := scanner{text: b}
 	for _, m := range [...]struct {
@@ -327,7 +335,7 @@ func parseCanonicalFields(b []byte) (f messageFields, ok bool) {
 	return f, s.literal("}") && s.at == len(b)
 }
 
-// parseTypeField is 0 for what is no type's name.
+// parseTypeField returns the message type in raw, 0 if it is not the name of a type.
 func parseTypeField(raw []byte) MessageType {
 	if len(raw) == 0 || raw[0] != '"' {
 		return 0
@@ -344,7 +352,8 @@ func parseType(name []byte) MessageType {
 	return 0
 }
 
-// parseText is a string field's text; empty, for Check to judge, when absent or null.
+// parseText returns the text of a string field. If the field is absent or null, the text is empty,
+// and Check reports that.
 func parseText(name string, raw []byte, text func([]byte) string) (string, error) {
 	switch {
 	case len(raw) == 0 || raw[0] == 'n':
@@ -355,7 +364,8 @@ func parseText(name string, raw []byte, text func([]byte) string) (string, error
 	return text(raw), nil
 }
 
-// parseExclude takes an array that the scanner has passed; null and absent give none.
+// parseExclude parses an array that the scanner has checked. It returns nil if the array is null or
+// absent.
 func parseExclude(raw []byte, text func([]byte) string) ([]string, error) {
 	if len(raw) == 0 || raw[0] == 'n' {
 		return nil, nil
@@ -365,7 +375,8 @@ func parseExclude(raw []byte, text func([]byte) string) ([]string, error) {
 		if id[0] == '"' {
 			ids = append(ids, text(id))
 		}
-		return len(ids) <= MaxExclude // one more than allowed is for Check to refuse
+		// Keeps one more than allowed, so that Check reports the excess.
+		return len(ids) <= MaxExclude
 	})
 	if !array {
 		return nil, fmt.Errorf("%w: exclude is not an array", ErrMessage)

@@ -7,72 +7,79 @@ import (
 	"unicode/utf8"
 )
 
-// What nodes tell each other about themselves and ask of each other (docs/protocol.md §9): the events of messages of
-// TypeNodes and TypeNode. The other implementations do not listen on those channels.
+// Events of messages with TypeNodes and TypeNode, with which nodes announce themselves and call
+// each other (docs/protocol.md §9). The other implementations do not subscribe to those channels.
 const (
-	NodeHello = "hello" // to all: I am here; who else is? Data is a Presence
-	NodeHere  = "here"  // to all at intervals, or to one in answer to its hello: I am here. Data is a Presence
-	NodeBye   = "bye"   // to all: do not wait for me any more
+	// To all: the sender has started and asks the others to announce themselves. Data is a
+	// Presence.
+	NodeHello = "hello"
+	// To all at intervals, or to one node in answer to its hello: the sender is alive. Data is a
+	// Presence.
+	NodeHere = "here"
+	NodeBye  = "bye" // to all: the sender is shutting down
 
-	// NodeMissed tells all nodes that they may have missed messages of its sender, a node or an emitter. Data is a Missed.
+	// NodeMissed tells all nodes that they may have missed messages of its sender, a node or an
+	// emitter. Data is a Missed.
 	NodeMissed = "missed"
 
-	// Calls: to all, with the data of a Call. Each node does it for its own clients, and answers the one that has asked by
-	// the same event, with the data of a Reply.
-	CallCount      = "count"      // how many clients has the target?
+	// Calls, sent to all nodes with the data of a Call. Each node handles the call for its own
+	// clients and answers the caller with the same event and the data of a Reply.
+	CallCount      = "count"      // count the clients of the target
 	CallDisconnect = "disconnect" // close the clients of a client or user target
 	CallJoin       = "join"       // make the clients of a client or user target members of rooms
 	CallLeave      = "leave"      // remove the clients of a client or user target from rooms
 )
 
 const (
-	// MaxNodeData is how many bytes of data a message to nodes may have; more is refused unread.
+	// MaxNodeData is the maximum size of the data of a message to nodes, in bytes. Larger data is
+	// rejected without being parsed.
 	MaxNodeData = 256 << 10
 
-	// MaxRoomsPerCall is how many rooms one call may name.
+	// MaxRoomsPerCall is the maximum number of rooms in one call.
 	MaxRoomsPerCall = 128
 
-	// MaxNodeName and MaxCallError are how many bytes the name of a node, and the text of an error, may have. Longer
-	// ones are cut.
+	// MaxNodeName and MaxCallError are the maximum lengths of a node name and of an error text, in
+	// bytes. Longer texts are truncated.
 	MaxNodeName  = 64
 	MaxCallError = 256
 
-	// MaxMissed is how long ago what a Missed is about may have begun. What was longer ago counts as that.
+	// MaxMissed is the maximum age of the start of a Missed. Larger values are reduced to it.
 	MaxMissed = 24 * time.Hour
 )
 
-// A Presence is what a node says about itself.
+// A Presence is what a node announces about itself.
 type Presence struct {
 	Name string // for people; need not be unique
 }
 
-// A Missed is the time in which a sender published messages that may not have reached the nodes. It is told in time before
-// the report, since clocks differ.
+// A Missed is the time range in which a sender published messages that may not have reached the
+// nodes. It is relative to the time of the report, because the clocks of nodes differ.
 type Missed struct {
-	Since, Until time.Duration // to the millisecond; Since is not less than Until, and at most MaxMissed
+	// How long ago the range began and ended, to the millisecond; Until <= Since <= MaxMissed.
+	Since, Until time.Duration
 }
 
-// A Call is what a node asks of all.
+// A Call is a request from one node to all nodes.
 type Call struct {
 	Event  string        // one of the calls above; not part of the data
-	ID     uint64        // the asking node's own number for it
+	ID     uint64        // chosen by the calling node, to match replies
 	Type   MessageType   // of the target
 	Target string        // empty for TypeBroadcast
-	Within time.Duration // how long the answer is waited for, to the millisecond
+	Within time.Duration // how long the caller waits for replies, to the millisecond
 
 	Code   int      // CallDisconnect: the close code
 	Reason string   // CallDisconnect
 	Rooms  []string // CallJoin, CallLeave
 }
 
-// A Reply is what a node has done for a Call.
+// A Reply is a node's answer to a Call.
 type Reply struct {
-	Call    uint64 // the ID of what it answers
-	Clients int    // of that node: counted, closed, joined, taken out
-	Error   string // what went wrong with others of its clients; empty if nothing did
+	Call    uint64 // the ID of the Call
+	Clients int    // how many clients of that node were counted, closed, joined or removed
+	Error   string // the error for further clients of that node; empty if there was none
 }
 
-// The data on the wire, in the order of the members.
+// The data on the wire, with its members in order.
 type (
 	presenceData struct {
 		Name string `json:"name"`
@@ -97,12 +104,12 @@ type (
 	}
 )
 
-// Data is p as the data of a message.
+// Data encodes p as the data of a message.
 func (p Presence) Data() (json.RawMessage, error) {
 	return EncodeData(presenceData{truncate(p.Name, MaxNodeName)})
 }
 
-// ParsePresence reads the data of NodeHello and NodeHere. The error wraps ErrMessage.
+// ParsePresence parses the data of NodeHello and NodeHere. The error wraps ErrMessage.
 func ParsePresence(data json.RawMessage) (Presence, error) {
 	var d presenceData
 	if err := parseNodeData(data, &d); err != nil {
@@ -111,32 +118,32 @@ func ParsePresence(data json.RawMessage) (Presence, error) {
 	return Presence{truncate(d.Name, MaxNodeName)}, nil
 }
 
-// Data is m as the data of a message. Since is rounded up, Until down.
+// Data encodes m as the data of a message. Since is rounded up, Until down.
 func (m Missed) Data() (json.RawMessage, error) {
 	m = m.clamped()
 	return EncodeData(missedData{(m.Since + time.Millisecond - 1).Milliseconds(), m.Until.Milliseconds()})
 }
 
-// ParseMissed reads the data of NodeMissed. The error wraps ErrMessage.
+// ParseMissed parses the data of NodeMissed. The error wraps ErrMessage.
 func ParseMissed(data json.RawMessage) (Missed, error) {
 	var d missedData
 	if err := parseNodeData(data, &d); err != nil {
 		return Missed{}, err
 	}
 	if d.Since < 0 || d.Until < 0 || d.Until > d.Since {
-		return Missed{}, fmt.Errorf("%w: missed since %d ms, until %d ms ago", ErrMessage, d.Since, d.Until)
+		return Missed{}, fmt.Errorf("%w: missed: invalid range, from %d ms to %d ms ago", ErrMessage, d.Since, d.Until)
 	}
 	const most = int64(MaxMissed / time.Millisecond)
 	return Missed{time.Duration(min(d.Since, most)) * time.Millisecond, time.Duration(min(d.Until, most)) * time.Millisecond}, nil
 }
 
-// clamped is m within its bounds.
+// clamped returns m within its bounds.
 func (m Missed) clamped() Missed {
 	since := min(max(m.Since, 0), MaxMissed)
 	return Missed{since, min(max(m.Until, 0), since)}
 }
 
-// Data is c, which must pass Check, as the data of a message.
+// Data encodes c, which must pass Check, as the data of a message.
 func (c Call) Data() (json.RawMessage, error) {
 	d := callData{c.ID, c.Type.String(), c.Target, c.Within.Milliseconds(), c.Code, c.Reason, c.Rooms}
 	data, err := EncodeData(d)
@@ -146,7 +153,7 @@ func (c Call) Data() (json.RawMessage, error) {
 	return data, err
 }
 
-// ParseCall reads the data of a call with that event, and checks it. The error wraps ErrMessage.
+// ParseCall parses and checks the data of a call with that event. The error wraps ErrMessage.
 func ParseCall(event string, data json.RawMessage) (Call, error) {
 	var d callData
 	if err := parseNodeData(data, &d); err != nil {
@@ -157,20 +164,20 @@ func ParseCall(event string, data json.RawMessage) (Call, error) {
 	return c, c.Check()
 }
 
-// Check reports what is wrong with c. The error wraps ErrMessage.
+// Check returns an error if c is invalid. The error wraps ErrMessage.
 func (c Call) Check() error {
 	switch {
 	case c.Type < TypeBroadcast || c.Type > TypeUser:
-		return fmt.Errorf("%w: %s of no known target", ErrMessage, c.Event)
+		return fmt.Errorf("%w: %s: unknown target type", ErrMessage, c.Event)
 	case c.Type != TypeBroadcast && c.Target == "":
-		return fmt.Errorf("%w: %s of a %v without its name", ErrMessage, c.Event, c.Type)
+		return fmt.Errorf("%w: %s: the target %v has no name", ErrMessage, c.Event, c.Type)
 	}
 	switch c.Event {
 	case CallCount:
 		return nil
 	case CallDisconnect:
 		if c.Type != TypeClient && c.Type != TypeUser {
-			return fmt.Errorf("%w: disconnect of a %v; it can be of a client or a user", ErrMessage, c.Type)
+			return fmt.Errorf("%w: disconnect: the target is a %v; want a client or a user", ErrMessage, c.Type)
 		}
 		if err := CheckCloseCode(c.Code); err != nil {
 			return fmt.Errorf("%w: %w", ErrMessage, err)
@@ -178,11 +185,11 @@ func (c Call) Check() error {
 		return nil
 	case CallJoin, CallLeave:
 		if c.Type != TypeClient && c.Type != TypeUser {
-			return fmt.Errorf("%w: %s of a %v; it can be of a client or a user", ErrMessage, c.Event, c.Type)
+			return fmt.Errorf("%w: %s: the target is a %v; want a client or a user", ErrMessage, c.Event, c.Type)
 		}
 		return checkCallRooms(c.Rooms)
 	}
-	return fmt.Errorf("%w: no call is named %q", ErrMessage, truncate(c.Event, 64))
+	return fmt.Errorf("%w: unknown call %q", ErrMessage, truncate(c.Event, 64))
 }
 
 func checkCallRooms(rooms []string) error {
@@ -197,12 +204,12 @@ func checkCallRooms(rooms []string) error {
 	return nil
 }
 
-// Data is r as the data of a message.
+// Data encodes r as the data of a message.
 func (r Reply) Data() (json.RawMessage, error) {
 	return EncodeData(replyData{r.Call, r.Clients, truncate(r.Error, MaxCallError)})
 }
 
-// ParseReply reads the data of an answer. The error wraps ErrMessage.
+// ParseReply parses the data of a reply. The error wraps ErrMessage.
 func ParseReply(data json.RawMessage) (Reply, error) {
 	var d replyData
 	if err := parseNodeData(data, &d); err != nil {
@@ -224,7 +231,7 @@ func parseNodeData(data json.RawMessage, v any) error {
 	return nil
 }
 
-// truncate shortens s to n bytes at most, at the end of a character.
+// truncate shortens s to at most n bytes, without splitting a character.
 func truncate(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -14,7 +14,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// reencode reads the data of a message to nodes and writes it anew.
+// reencode parses the data of a message to nodes and encodes it again.
 func reencode(m protocol.Message) (json.RawMessage, error) {
 	switch {
 	case m.Event == protocol.NodeHello || m.Event == protocol.NodeHere || m.Event == protocol.NodeBye:
@@ -44,7 +44,8 @@ func reencode(m protocol.Message) (json.RawMessage, error) {
 	}
 }
 
-// TestNodeMessages reads what the golden messages to nodes say, and writes it: it must be the same.
+// TestNodeMessages parses the golden messages to nodes and encodes them again. The result must be
+// the same.
 func TestNodeMessages(t *testing.T) {
 	t.Parallel()
 	found := 0
@@ -95,8 +96,8 @@ func TestCallCheck(t *testing.T) {
 	}
 }
 
-// TestDataIsCut at the end of a character.
-func TestDataIsCut(t *testing.T) {
+// TestTruncatedData checks that long texts are truncated at the end of a character.
+func TestTruncatedData(t *testing.T) {
 	t.Parallel()
 	name := strings.Repeat("x", protocol.MaxNodeName-1) + "é"
 	data, err := protocol.Presence{Name: name}.Data()
@@ -124,7 +125,8 @@ func TestIsID(t *testing.T) {
 	}
 }
 
-// FuzzNodeData checks that what is accepted of other nodes survives being written and read, and keeps to its bounds.
+// FuzzNodeData checks that accepted data of other nodes stays the same when it is encoded and
+// parsed again, and stays within its bounds.
 func FuzzNodeData(f *testing.F) {
 	for _, v := range golden[[]messageVector](f, "messages.json") {
 		if m, err := protocol.ParseMessage(input(v.Text, v.Base64)); err == nil && m.Type >= protocol.TypeNodes {
@@ -151,7 +153,7 @@ func FuzzNodeData(f *testing.F) {
 		}
 		data, err := c.Data()
 		if err != nil {
-			return // longer than it was, with its escapes
+			return // with its escapes it is longer than it was
 		}
 		again, err := protocol.ParseCall(event, data)
 		if len(c.Rooms) == 0 {

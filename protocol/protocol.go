@@ -1,8 +1,9 @@
-// Package protocol is the contract between Hearth's servers, their clients and their emitters: event names, states,
-// close codes, error texts, channels and limits, and the reading and writing of every envelope.
+// Package protocol is the contract between Hearth's servers, their clients and their emitters:
+// event names, states, close codes, error texts, channels and limits, and functions that read and
+// write every envelope.
 //
-// docs/protocol.md says the same in prose. The files in testdata are its examples, and are read by the tests of every
-// implementation. Nothing here does I/O, keeps state or knows of sockets.
+// docs/protocol.md says the same in prose. The files in testdata are its examples, and the tests of
+// every implementation read them. Nothing here does I/O, keeps state or knows about sockets.
 package protocol
 
 import (
@@ -10,8 +11,8 @@ import (
 	"time"
 )
 
-// Events with a meaning of their own, from clients (authenticate, join, leave, heartbeat) and to them (connected, error).
-// All other names are the application's.
+// Events that the protocol defines: clients send authenticate, join, leave and heartbeat; servers
+// send connected and error. The application defines all other names.
 const (
 	EventAuthenticate = "authenticate"
 	EventConnected    = "connected"
@@ -22,13 +23,14 @@ const (
 	EventDisconnect   = "disconnect"
 	EventEncrypted    = "encrypted"
 
-	// EventResync tells a client that messages may have been lost for it while a broker was away, so that it may load
-	// afresh what it shows. Sent only by servers that are configured to. It is not a system name: a client may send it.
+	// EventResync tells a client that it may have missed messages while a broker was unavailable,
+	// so that it can reload what it shows. Only servers that are configured to do so send it. It is
+	// not a system name: a client may send it.
 	EventResync = "resync"
 )
 
-// System reports whether event is a name that the protocol keeps to itself: a client's message of that name never
-// reaches the application's message handler.
+// System reports whether the protocol reserves the event name. A client's message with a reserved
+// name never reaches the application's message handler.
 func System(event string) bool {
 	switch event {
 	case EventAuthenticate, EventConnected, EventJoin, EventLeave,
@@ -38,18 +40,20 @@ func System(event string) bool {
 	return false
 }
 
-// A State is how far a client has come. It only ever grows.
+// A State is a client's progress from connecting to disconnecting. It never goes back to a lower
+// value.
 type State uint8
 
-// The states of a client, in their order.
+// The states of a client, in order.
 const (
-	StateUnauthorized   State = iota // connected, nothing said yet
-	StateAuthenticating              // a callback is deciding
-	StateAuthenticated               // may join rooms and send; receives
-	StateDisconnected                // gone
+	StateUnauthorized   State = iota // connected; authentication has not started
+	StateAuthenticating              // a callback is authenticating the client
+	StateAuthenticated               // may join rooms and send; receives messages
+	StateDisconnected                // the session has ended
 )
 
-// String is the state's public name: "unauthorized", "authenticating", "authenticated" or "disconnected".
+// String returns the state's public name: "unauthorized", "authenticating", "authenticated" or
+// "disconnected".
 func (s State) String() string {
 	switch s {
 	case StateUnauthorized:
@@ -64,10 +68,10 @@ func (s State) String() string {
 	return "unknown"
 }
 
-// MarshalText returns the state's public name, in JSON too.
+// MarshalText returns the state's public name, which is also its JSON form.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText reads a public name.
+// UnmarshalText parses a public name.
 func (s *State) UnmarshalText(text []byte) error {
 	for state := StateUnauthorized; state <= StateDisconnected; state++ {
 		if state.String() == string(text) {
@@ -78,21 +82,23 @@ func (s *State) UnmarshalText(text []byte) error {
 	return fmt.Errorf("protocol: unknown state %.40q", text)
 }
 
-// What a server does when its configuration does not say otherwise.
+// The defaults of a server's configuration.
 const (
-	DefaultPath                = "/ws"
-	DefaultMaxPayload          = 128 << 10 // bytes of one message from a client, after decompression
-	DefaultBackpressureLimit   = 1 << 20   // bytes that a client may leave waiting
+	DefaultPath = "/ws"
+	// Bytes of one message from a client, after decompression.
+	DefaultMaxPayload          = 128 << 10
+	DefaultBackpressureLimit   = 1 << 20 // bytes that may wait for a client
 	DefaultAuthTimeout         = 5 * time.Second
 	DefaultHeartbeatInterval   = 30 * time.Second
 	DefaultHeartbeatTimeout    = 90 * time.Second
 	DefaultIdleTimeout         = 60 * time.Second
 	DefaultEncryptedBatchLimit = 10 // messages of one fan-out that are encrypted at the same time
 
-	// AuthTimeoutFactor times the authentication timeout is what the authenticate and handshake callbacks have
-	// together, counted from the client's authenticate.
+	// AuthTimeoutFactor times the authentication timeout is the time limit for the authenticate and
+	// handshake callbacks together, counted from the client's authenticate.
 	AuthTimeoutFactor = 3
 )
 
-// DefaultRooms is the list of rooms that a client joins when it is authenticated. Each call makes a new slice.
+// DefaultRooms returns the rooms that a client joins when it is authenticated. Each call makes a
+// new slice.
 func DefaultRooms() []string { return []string{"ws-default", "ws-notification"} }

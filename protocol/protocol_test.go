@@ -44,7 +44,7 @@ func TestDefaultRoomsAreNotShared(t *testing.T) {
 	}
 }
 
-func TestCheckRoomRefusesInvalidUTF8(t *testing.T) {
+func TestCheckRoomRejectsInvalidUTF8(t *testing.T) {
 	t.Parallel()
 	if err := protocol.CheckRoom("a\xff"); !errors.Is(err, protocol.ErrRoomInvalid) {
 		t.Errorf("error %v", err)
@@ -66,7 +66,7 @@ func TestParseRoomsIsBounded(t *testing.T) {
 	}
 }
 
-// nest wraps an empty array until it is depth deep.
+// nest returns arrays nested to the given depth.
 func nest(depth int) string { return strings.Repeat("[", depth) + strings.Repeat("]", depth) }
 
 func TestDepthIsBounded(t *testing.T) {
@@ -88,7 +88,8 @@ func TestDepthIsBounded(t *testing.T) {
 	}
 }
 
-// TestAcceptedDataCanBePassedOn: what one client may send can be sent to another, published, and decoded.
+// TestAcceptedDataCanBePassedOn checks that data that a client may send can be sent to another
+// client, published, and decoded.
 func TestAcceptedDataCanBePassedOn(t *testing.T) {
 	t.Parallel()
 	e, err := protocol.ParseEnvelope([]byte(`{"event":"e","data":` + nest(protocol.MaxDepth-1) + `}`))
@@ -135,7 +136,7 @@ func TestEncodeData(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		v    any
-		want string // "absent" for nil
+		want string // "absent" stands for nil
 	}{
 		{"nil", nil, "null"},
 		{"nil raw", json.RawMessage(nil), "null"},
@@ -160,7 +161,7 @@ func TestEncodeData(t *testing.T) {
 	}
 }
 
-func TestEncodeDataRefuses(t *testing.T) {
+func TestEncodeDataRejects(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"{", "1 2", " ", "\"\xff\"", "[1,]", `{"a":1}}`, `1,"b":2`, nest(protocol.MaxDepth)} {
 		if _, err := protocol.EncodeData(json.RawMessage(text)); !errors.Is(err, protocol.ErrSyntax) {
@@ -221,14 +222,15 @@ func TestMessageCheck(t *testing.T) {
 		}
 	}
 	if got := (protocol.Message{}).Channel(); got != "" {
-		t.Errorf("the zero message is for %q", got)
+		t.Errorf("the zero message has the channel %q", got)
 	}
 	if got := protocol.MessageType(9).String(); got != "unknown" {
 		t.Errorf("type 9 is %q", got)
 	}
 }
 
-// TestHostileMessages: work and memory stay in proportion to the input, and nothing gets through.
+// TestHostileMessages checks that invalid messages are rejected with work and memory proportional
+// to their size.
 func TestHostileMessages(t *testing.T) {
 	t.Parallel()
 	const size = 10 << 20

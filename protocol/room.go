@@ -8,21 +8,23 @@ import (
 )
 
 const (
-	// MaxRoomName is the length of the longest room name, in characters as JavaScript counts them: UTF-16 code units.
+	// MaxRoomName is the maximum length of a room name, in UTF-16 code units (JavaScript's length).
 	MaxRoomName = 256
 
-	// MaxRoomsPerRequest is how many names of one join or leave are looked at. Those beyond are ignored: they are all
-	// handed to one call of the room validator, and 128 KiB of JSON can hold more than thirty thousand.
+	// MaxRoomsPerRequest is the maximum number of names in one join or leave. Further names are
+	// ignored. The limit exists because one call of the room validator gets all of them, and 128
+	// KiB of JSON can hold more than thirty thousand.
 	MaxRoomsPerRequest = 1024
 
-	// ReservedRoomPrefix starts the names of channels, and so no room's.
+	// ReservedRoomPrefix is the prefix of channel names. No room name may start with it.
 	ReservedRoomPrefix = "ws:"
 )
 
-// maxRoomJSON is the most that a room's name can take as JSON: each code unit as \uXXXX, and the quotes.
+// maxRoomJSON is the maximum length of a room name in JSON: each code unit as \uXXXX, and the
+// quotes.
 const maxRoomJSON = 6*MaxRoomName + 2
 
-// What CheckRoom refuses.
+// The errors of CheckRoom.
 var (
 	ErrRoomEmpty    = errors.New("protocol: room name is empty")
 	ErrRoomTooLong  = errors.New("protocol: room name is longer than 256 characters")
@@ -30,8 +32,8 @@ var (
 	ErrRoomInvalid  = errors.New("protocol: room name is not valid UTF-8")
 )
 
-// CheckRoom reports why name cannot be a room's, nil if it can: it must be valid UTF-8, not empty, at most MaxRoomName
-// characters and must not start with ReservedRoomPrefix.
+// CheckRoom returns an error if name is not a valid room name. A valid name is non-empty UTF-8 with
+// at most MaxRoomName code units, and does not start with ReservedRoomPrefix.
 func CheckRoom(name string) error {
 	switch {
 	case name == "":
@@ -48,7 +50,7 @@ func CheckRoom(name string) error {
 	return nil
 }
 
-// utf16Len is what JavaScript calls the length of s.
+// utf16Len returns the length of s in UTF-16 code units.
 func utf16Len(s string) int {
 	n := 0
 	for _, r := range s {
@@ -60,9 +62,10 @@ func utf16Len(s string) int {
 	return n
 }
 
-// ParseRooms is the list in the data of a join or leave, {"rooms":[…]}, in its order. What is not a string, and what
-// CheckRoom refuses, is left out, as is everything after the first MaxRoomsPerRequest elements. Anything but such an
-// object gives nil. The names do not alias data.
+// ParseRooms returns the list of rooms in the data of a join or leave, {"rooms":[…]}, in order. It
+// leaves out elements that are not strings, names that CheckRoom rejects, and everything after the
+// first MaxRoomsPerRequest elements. It returns nil if data is not such an object. The names do not
+// alias data.
 func ParseRooms(data json.RawMessage) []string {
 	var list []byte
 	if valid, _ := parseObject(data, func(key, value []byte) {

@@ -6,22 +6,23 @@ import (
 	"unicode/utf8"
 )
 
-// MaxDepth is how deep arrays and objects may nest in one JSON text, the outermost included. JSON.parse has no such
-// limit, but encoding/json stops here: what is accepted can be decoded, and passed on, by all who come after.
+// MaxDepth is the maximum nesting of arrays and objects in one JSON text, including the outermost.
+// JSON.parse has no such limit, but encoding/json does. With this limit, every receiver can decode
+// accepted data and pass it on.
 const MaxDepth = 10_000
 
-// A scanner checks JSON and finds where its values begin and end. It accepts what JSON.parse accepts of valid UTF-8
-// (RFC 8259; no byte order mark; escapes of unpaired surrogates are fine). It copies nothing and does not recurse.
-// docs/adr/0002-envelope-parsing.md says why there is one.
+// A scanner checks JSON and finds where its values begin and end. It accepts the valid UTF-8 that
+// JSON.parse accepts (RFC 8259): no byte order mark, but escapes of unpaired surrogates. It copies
+// nothing and does not recurse. docs/adr/0002-envelope-parsing.md says why it exists.
 //
-// Methods that return false have met what is not JSON; the position is of no use then. A byte of 0 stands for the end
-// of the text: where a byte is looked at, no other 0 is JSON either.
+// Methods return false if the text is not JSON; the position is meaningless then. The byte 0 stands
+// for the end of the text, since no valid JSON has a 0 where these methods look at a byte.
 type scanner struct {
 	text []byte
 	at   int
 }
 
-// peek is the next byte.
+// peek returns the next byte without consuming it, 0 at the end.
 func (s *scanner) peek() byte {
 	if s.at < len(s.text) {
 		return s.text[s.at]
@@ -29,7 +30,7 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// skipSpace passes white space and returns the byte after it, which it does not pass.
+// skipSpace skips white space and returns the next byte without consuming it.
 func (s *scanner) skipSpace() byte {
 	for ; s.at < len(s.text); s.at++ {
 		switch c := s.text[s.at]; c {
@@ -41,13 +42,14 @@ func (s *scanner) skipSpace() byte {
 	return 0
 }
 
-// atEnd reports whether nothing but white space is left.
+// atEnd reports whether only white space is left.
 func (s *scanner) atEnd() bool {
 	s.skipSpace()
 	return s.at == len(s.text)
 }
 
-// nextElement passes what stands before an element or a member that is not the first, a comma, or else the bracket that closes.
+// nextElement consumes the comma before an element or member, which the first one does not have, or
+// else the closing bracket. more is false after the closing bracket.
 func (s *scanner) nextElement(first bool, closing byte) (more, ok bool) {
 	switch c := s.skipSpace(); {
 	case c == closing:
@@ -62,7 +64,7 @@ func (s *scanner) nextElement(first bool, closing byte) (more, ok bool) {
 	return false, false
 }
 
-// key passes the name of a member, which it returns with its quotes, and the colon.
+// key consumes the name of a member and the colon. It returns the name with its quotes.
 func (s *scanner) key() (name []byte, ok bool) {
 	if s.skipSpace() != '"' {
 		return nil, false
@@ -79,7 +81,7 @@ func (s *scanner) key() (name []byte, ok bool) {
 	return name, true
 }
 
-// value passes one value, in which arrays and objects may nest depth deep.
+// value consumes one value, in which arrays and objects may nest up to depth.
 func (s *scanner) value(depth int) bool {
 	if c := s.skipSpace(); c == '{' || c == '[' {
 		return s.nested(depth)
@@ -87,9 +89,9 @@ func (s *scanner) value(depth int) bool {
 	return s.scalar()
 }
 
-// nested passes an array or object.
+// nested consumes an array or object.
 func (s *scanner) nested(depth int) bool {
-	var few [64]byte // saves memory from the heap
+	var few [64]byte // avoids a heap allocation for most texts
 	open := few[:0]  // the brackets that are open
 	for {
 		c := s.skipSpace()
@@ -117,8 +119,9 @@ func (s *scanner) nested(depth int) bool {
 	}
 }
 
-// afterValue passes the brackets that close after a value, and the comma and key before the next value. It returns the
-// brackets that are still open, without which there is no next value.
+// afterValue consumes the brackets that close after a value, and the comma and key before the next
+// value. It returns the brackets that are still open; if there are none, the outermost value has
+// ended.
 func (s *scanner) afterValue(open []byte) (still []byte, ok bool) {
 	for len(open) > 0 {
 		bracket := open[len(open)-1]
@@ -135,7 +138,7 @@ func (s *scanner) afterValue(open []byte) (still []byte, ok bool) {
 	return open, true
 }
 
-// keyIfObject is key between braces, and nothing between brackets.
+// keyIfObject consumes a key if bracket opens an object. It does nothing in an array.
 func (s *scanner) keyIfObject(bracket byte) bool {
 	if bracket == '[' {
 		return true
@@ -144,10 +147,11 @@ func (s *scanner) keyIfObject(bracket byte) bool {
 	return ok
 }
 
-// closing is the bracket that closes what the bracket c opens: in ASCII both follow by two.
+// closing returns the bracket that closes c. In ASCII both closing brackets are two after the
+// opening one.
 func closing(c byte) byte { return c + 2 }
 
-// scalar passes a value that is neither array nor object. It comes next, without white space before it.
+// scalar consumes a value that is neither an array nor an object, without white space before it.
 func (s *scanner) scalar() bool {
 	switch s.peek() {
 	case '"':
@@ -205,10 +209,10 @@ func (s *scanner) digits() bool {
 	return some
 }
 
-// str passes a string, whose opening quote comes next.
+// str consumes a string, starting with its opening quote.
 func (s *scanner) str() bool {
 	b, start := s.text, s.at+1
-	var seen uint64 // all bytes laid over one another, and perhaps some of those that follow
+	var seen uint64 // OR of all bytes of the string, and perhaps of some bytes after it
 	for i := start; i < len(b); {
 		for ; len(b)-i >= 8; i += 8 {
 			w := binary.LittleEndian.Uint64(b[i:])
@@ -233,7 +237,7 @@ func (s *scanner) str() bool {
 			i += n
 		case c < ' ':
 			return false
-		default: // among the last eight
+		default: // one of the last seven bytes
 			seen |= uint64(c)
 			i++
 		}
@@ -242,20 +246,21 @@ func (s *scanner) str() bool {
 }
 
 const (
-	lowBits  = 0x0101010101010101 // times c: c in each of eight bytes
+	lowBits  = 0x0101010101010101 // multiplied by c: c in each of eight bytes
 	highBits = 0x8080808080808080
 )
 
-// specialBytes marks the quotes, backslashes and control characters among the eight bytes of w, by their top bits. The lowest
-// mark is right; above it there may be others that are not. To look at eight at a time pays: byte by byte a long text
-// takes five times as long.
+// specialBytes sets the top bit of each quote, backslash and control character among the eight
+// bytes of w. Only the lowest set bit is reliable; bits above it may be false. Looking at eight
+// bytes at a time pays: a loop over single bytes takes five times as long for long texts.
 func specialBytes(w uint64) uint64 {
 	quote, backslash := w^'"'*lowBits, w^'\\'*lowBits
-	// Where a byte is less than what is subtracted it borrows, from its top bit and from the byte above.
+	// A subtraction borrows where a byte is smaller than its subtrahend: from its own top bit, and
+	// from the next higher byte.
 	return ((w-' '*lowBits)&^w | (quote-lowBits)&^quote | (backslash-lowBits)&^backslash) & highBits
 }
 
-// escape is the length of the escape sequence that b starts with, 0 if it is none.
+// escape returns the length of the escape sequence at the start of b, 0 if there is none.
 func escape(b []byte) int {
 	if len(b) < 2 {
 		return 0
@@ -271,7 +276,7 @@ func escape(b []byte) int {
 	return 0
 }
 
-// hex4 is the value of the \uXXXX that b starts with.
+// hex4 returns the value of the \uXXXX at the start of b.
 func hex4(b []byte) (v rune, ok bool) {
 	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
 		return 0, false

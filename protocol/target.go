@@ -16,31 +16,33 @@ var (
 	ErrEvent = errors.New("invalid event")
 )
 
-// A Target says which clients a message is for (docs/protocol.md §6): one client, the clients of one user, the
-// members of one room, or all authenticated clients. Make one with ToClient, ToUser, ToRoom or ToAll. The zero
-// Target is invalid, so that a forgotten one is an error and not a broadcast.
+// A Target says which clients a message is for (docs/protocol.md §6): one client, the clients of
+// one user, the members of one room, or all authenticated clients. Make one with ToClient, ToUser,
+// ToRoom or ToAll. The zero Target is invalid, so that a missing target is an error and not a
+// broadcast.
 //
-// A Target is a value: it may be copied and kept, and used by several goroutines.
+// A Target is a value: it may be copied and kept, and several goroutines may use it.
 type Target struct {
-	typ      MessageType // 0: none
+	typ      MessageType // 0: no target
 	name     string
 	excluded []string // never changed; nil for clients and users
 }
 
-// ToClient is the client with that id.
+// ToClient returns the target for the client with that id.
 func ToClient(clientID string) Target { return Target{typ: TypeClient, name: clientID} }
 
-// ToUser is every client of that user.
+// ToUser returns the target for every client of that user.
 func ToUser(userID string) Target { return Target{typ: TypeUser, name: userID} }
 
-// ToRoom is every member of that room.
+// ToRoom returns the target for every member of that room.
 func ToRoom(name string) Target { return Target{typ: TypeRoom, name: name} }
 
-// ToAll is every authenticated client.
+// ToAll returns the target for every authenticated client.
 func ToAll() Target { return Target{typ: TypeBroadcast} }
 
-// Except is t without the clients with those ids, in addition to those that t excludes already. It is for rooms and
-// for all clients; Check reports any other use. Queries, such as Count, ignore exclusions.
+// Except returns t without the clients with those ids, in addition to the exclusions that t already
+// has. Only rooms and ToAll may have exclusions; Check reports any other use. Queries, such as
+// Count, ignore exclusions.
 func (t Target) Except(clientIDs ...string) Target {
 	if len(clientIDs) > 0 {
 		t.excluded = slices.Concat(t.excluded, clientIDs)
@@ -48,16 +50,16 @@ func (t Target) Except(clientIDs ...string) Target {
 	return t
 }
 
-// Type is the kind of target, as messages between nodes name it; 0 for the zero Target.
+// Type returns the kind of target, as in messages between nodes; 0 for the zero Target.
 func (t Target) Type() MessageType { return t.typ }
 
-// Name is the client id, the user id or the name of the room; empty for ToAll.
+// Name returns the client id, the user id or the room name; empty for ToAll.
 func (t Target) Name() string { return t.name }
 
-// Excluded are the ids that Except has named. The slice must not be changed.
+// Excluded returns the ids passed to Except. The slice must not be changed.
 func (t Target) Excluded() []string { return t.excluded }
 
-// String describes t for people: `all clients`, or `room "tea"`.
+// String describes t in words: `all clients`, or `room "tea"`.
 func (t Target) String() string {
 	switch t.typ {
 	case TypeBroadcast:
@@ -68,8 +70,8 @@ func (t Target) String() string {
 	return "no target"
 }
 
-// Check reports why no message can be sent to t; nil if one can, whether such a client exists or not. The error wraps
-// ErrTarget.
+// Check returns an error if no message can be sent to t. It does not check whether such a client
+// exists. The error wraps ErrTarget.
 func (t Target) Check() error {
 	switch {
 	case t.typ < TypeBroadcast || t.typ > TypeUser:
@@ -93,8 +95,8 @@ func (t Target) Check() error {
 	return nil
 }
 
-// CheckEvent reports why an application cannot send an event of that name: it is empty, not valid UTF-8, or one of the
-// protocol's own names, which clients give another meaning. The error wraps ErrEvent.
+// CheckEvent returns an error if an application cannot send an event with that name: the name is
+// empty, not valid UTF-8, or reserved by the protocol. The error wraps ErrEvent.
 func CheckEvent(event string) error {
 	switch {
 	case event == "":
@@ -107,7 +109,8 @@ func CheckEvent(event string) error {
 	return nil
 }
 
-// validText reports whether s is UTF-8, apart from unpaired surrogates as ParseString keeps them.
+// validText reports whether s is valid UTF-8, except for unpaired surrogates as ParseString encodes
+// them.
 func validText(s string) bool {
 	for !utf8.ValidString(s) {
 		i := strings.IndexFunc(s, func(r rune) bool { return r == utf8.RuneError })
@@ -123,5 +126,5 @@ func validText(s string) bool {
 	return true
 }
 
-// NoData is the data of an event that has none: {"event":"ping"}. A nil in its place would be null.
+// NoData is the data of an event without data: {"event":"ping"}. A nil value would become null.
 type NoData struct{}

@@ -58,7 +58,7 @@ func (n *Node) CountNodes() int {
 func (n *Node) handleCall(ctx context.Context, c protocol.Call) (clients int, err error) {
 	t, ok := parseTarget(c.Type, c.Target)
 	if !ok {
-		return 0, fmt.Errorf("%w: %s of no known target", protocol.ErrMessage, c.Event)
+		return 0, fmt.Errorf("%w: %s: unknown target type", protocol.ErrMessage, c.Event)
 	}
 	switch c.Event {
 	case protocol.CallCount:
@@ -78,7 +78,7 @@ func (n *Node) handleCall(ctx context.Context, c protocol.Call) (clients int, er
 			return nil
 		})
 	}
-	return 0, fmt.Errorf("%w: no call is named %q", protocol.ErrMessage, c.Event)
+	return 0, fmt.Errorf("%w: unknown call %q", protocol.ErrMessage, c.Event)
 }
 
 // forEach does something to all clients of the target, and counts those with which it succeeded. Who has gone meanwhile is no
