@@ -16,11 +16,6 @@ const (
 	acceptMax   = 64                     // that one turn accepts
 	acceptPause = 100 * time.Millisecond // without accepting, when the system has no descriptors or memory left
 	doorMark    = -1                     // in place of the serial, in the events of a listening socket
-
-	// doorsMax is how many loops accept from one socket; they give connections to the others. The kernel lets a socket be
-	// watched by 100 epolls at most if each is watched by another that is watched itself, as a loop's is (see parking).
-	// It refuses more, and doors in other processes that have the socket from this one count, too.
-	doorsMax = 16
 )
 
 // A Listener is where loops accept connections from. Made by Transport.Listen.
@@ -45,7 +40,7 @@ func (t *Transport) Listen(ln *net.TCPListener, open func(RawConn) transport.Han
 	}
 	defer t.adopting.Done()
 	lr := &Listener{}
-	for _, l := range t.loops[:min(len(t.loops), doorsMax)] {
+	for _, l := range t.loops {
 		fd, err := duplicate(ln)
 		if err != nil {
 			for _, d := range lr.doors {
@@ -87,7 +82,7 @@ func inherit(fd int) {
 // openDoor starts accepting at d.
 func (l *loop) openDoor(d *door) {
 	l.doors[d.fd] = d
-	// Of several loops that sleep in the kernel, a connection wakes one. Those that are parked all hear of it, look, and sleep on.
+	// A connection wakes one of the loops that sleep, not all of them.
 	ev := unix.EpollEvent{Events: readable | unix.EPOLLEXCLUSIVE, Fd: d.fd, Pad: doorMark}
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(d.fd), &ev); err != nil && err != unix.EEXIST {
 		l.pauseDoors()

@@ -28,7 +28,6 @@ type loop struct {
 	t     *Transport
 	index int
 	ep    int
-	park  *parking
 
 	count    atomic.Int32  // connections
 	owing    atomic.Int32  // those of them that have a queue; written by run
@@ -91,19 +90,13 @@ func newLoop(t *Transport, index int) (*loop, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	park, err := newParking(ep)
-	if err != nil {
-		_ = unix.Close(ep)
-		return nil, err
-	}
 	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
-		park.close()
 		_ = unix.Close(ep)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
 	l := &loop{
-		t: t, index: index, ep: ep, park: park, event: event,
+		t: t, index: index, ep: ep, event: event,
 		buffer:  make([]byte, bufferSize),
 		scratch: make([]byte, 0, bufferSize),
 		held:    make(map[*connection][]byte),
@@ -124,7 +117,6 @@ func (l *loop) free() {
 	defer l.eventMu.Unlock()
 	_ = unix.Close(l.event)
 	l.event = -1
-	l.park.close()
 	_ = unix.Close(l.ep)
 }
 
@@ -211,21 +203,7 @@ func (l *loop) wait(more bool) int {
 	if !l.attend.CompareAndSwap(awake, asleep) {
 		return 0
 	}
-	return l.sleep(l.timeout())
-}
-
-// sleep waits for events: for at most d, or until there is one if d is negative.
-func (l *loop) sleep(d time.Duration) int {
-	if 0 <= d && d <= nap {
-		return wait(l.ep, l.events[:], d)
-	}
-	if n := wait(l.ep, l.events[:], nap); n > 0 {
-		return n
-	}
-	if d > 0 {
-		d -= nap
-	}
-	return l.park.wait(l.events[:], d)
+	return wait(l.ep, l.events[:], l.timeout())
 }
 
 // timeout is how long to sleep; negative: until there is an event.

@@ -95,13 +95,23 @@ func poll(ep int, events []unix.EpollEvent) int {
 	return int(n)
 }
 
-// wait is epoll_wait for d, rounded up to milliseconds; an error (a signal) is no event.
+// wait is epoll_wait for at most d, or without a limit if d is negative. An error means that a signal
+// ended the wait, and counts as no event.
 func wait(ep int, events []unix.EpollEvent, d time.Duration) int {
-	n, err := unix.EpollWait(ep, events, int((d+time.Millisecond-1)/time.Millisecond))
+	n, err := unix.EpollWait(ep, events, milliseconds(d))
 	if err != nil {
 		return 0
 	}
 	return n
+}
+
+// milliseconds rounds d up, so that a deadline has passed after the wait. The kernel takes 32 bits: a
+// longer wait ends after an hour, and the loop computes the rest. A negative d is -1, without a limit.
+func milliseconds(d time.Duration) int {
+	if d < 0 {
+		return -1
+	}
+	return int((min(d, time.Hour) + time.Millisecond - 1) / time.Millisecond)
 }
 
 // hangup is why a socket that is broken or hung up is so.
