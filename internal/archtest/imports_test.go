@@ -27,6 +27,7 @@ var rules = []rule{
 	{folder: "internal/callback"},
 	{folder: "internal/clock", anyTest: true},
 	{folder: "internal/fifo"},
+	{folder: "internal/shrinkmap"},
 	{folder: "internal/ratelog"},
 	{folder: "internal/origin"},
 
@@ -49,7 +50,7 @@ var rules = []rule{
 	{folder: "internal/transport/netconn", imports: []string{"internal/clock", "internal/transport", "internal/transport/pending"}},
 
 	// Clients, and who is where. No sockets: a hub writes to links, a session is fed bytes.
-	{folder: "internal/hub", imports: []string{"internal/ws", "seal"}},
+	{folder: "internal/hub", imports: []string{"internal/shrinkmap", "internal/ws", "seal"}},
 	{folder: "internal/cluster", imports: []string{"broker", "internal/clock", "protocol"}},
 	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
 

@@ -81,31 +81,3 @@ func shrink[T any](s []T) []T {
 	}
 	return append(make([]T, 0, 2*len(s)), s...)
 }
-
-// table is a map that gives memory back after a storm, which Go's maps do not. Its zero value is empty and ready.
-type table[V any] struct {
-	m    map[string]V
-	peak int // most entries since m was made
-}
-
-func (t *table[V]) get(key string) V { return t.m[key] }
-
-func (t *table[V]) put(key string, v V) {
-	if t.m == nil {
-		t.m = make(map[string]V)
-	}
-	t.m[key] = v
-	t.peak = max(t.peak, len(t.m))
-}
-
-func (t *table[V]) drop(key string) {
-	delete(t.m, key)
-	if t.peak < 1024 || len(t.m) > t.peak/8 {
-		return
-	}
-	m := make(map[string]V, len(t.m))
-	for k, v := range t.m {
-		m[k] = v
-	}
-	t.m, t.peak = m, len(m)
-}

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/hearthws/hearth/internal/shrinkmap"
 	"github.com/hearthws/hearth/internal/ws"
 )
 
@@ -74,9 +75,9 @@ type Hub struct {
 	waiters waiters
 
 	mu      sync.RWMutex // guards the fields below and, in each Member, what says so; before Lane.mu
-	clients roster
-	users   table[*group]
-	rooms   table[*group]
+	clients shrinkmap.Map[ID, *Member]
+	users   shrinkmap.Map[string, *group]
+	rooms   shrinkmap.Map[string, *group]
 	all     *group
 }
 
@@ -133,7 +134,7 @@ func (h *Hub) Admit(m *Member, a Admission) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m.admitted, m.own = true, true
-	h.clients.put(m)
+	h.clients.Put(m.id, m)
 	h.all.add(m)
 	if a.User != "" {
 		h.group(&h.users, user, a.User).add(m)
@@ -173,7 +174,7 @@ func (h *Hub) Remove(m *Member) (userID string, rooms []string, ok bool) {
 	}
 	userID, rooms = m.userLocked(), m.roomsLocked()
 	m.admitted, m.own = false, false
-	h.clients.drop(m)
+	h.clients.Delete(m.id)
 	for len(m.places) > 0 {
 		h.leaveLocked(m, len(m.places)-1)
 	}
@@ -194,7 +195,7 @@ func (h *Hub) Join(m *Member, name string) (joined bool, err error) {
 		joined, m.own = !m.own, true
 		return joined, nil
 	}
-	if g := h.rooms.get(name); g != nil && m.place(g) >= 0 {
+	if g := h.rooms.Get(name); g != nil && m.place(g) >= 0 {
 		return false, nil
 	}
 	if h.maxRooms > 0 && m.countRoomsLocked() >= h.maxRooms {
@@ -218,7 +219,7 @@ func (h *Hub) Leave(m *Member, name string) bool {
 		m.own = false
 		return true
 	}
-	g := h.rooms.get(name)
+	g := h.rooms.Get(name)
 	if g == nil {
 		return false
 	}
@@ -240,18 +241,18 @@ func (h *Hub) leaveLocked(m *Member, i int) {
 	}
 	switch g.kind {
 	case user:
-		h.users.drop(g.name)
+		h.users.Delete(g.name)
 	case room:
-		h.rooms.drop(g.name)
+		h.rooms.Delete(g.name)
 	}
 }
 
 // group finds or makes the group of that name.
-func (h *Hub) group(t *table[*group], k kind, name string) *group {
-	g := t.get(name)
+func (h *Hub) group(t *shrinkmap.Map[string, *group], k kind, name string) *group {
+	g := t.Get(name)
 	if g == nil {
 		g = newGroup(k, name, len(h.lanes))
-		t.put(name, g)
+		t.Put(name, g)
 	}
 	return g
 }
@@ -260,7 +261,16 @@ func (h *Hub) group(t *table[*group], k kind, name string) *group {
 func (h *Hub) Client(id string) *Member {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return h.clients.named(id)
+	return h.clientLocked(id)
+}
+
+// clientLocked returns the member whose id has this text, or nil.
+func (h *Hub) clientLocked(text string) *Member {
+	id, ok := parseID(text)
+	if !ok {
+		return nil
+	}
+	return h.clients.Get(id)
 }
 
 // Count returns how many members the target has here.
@@ -299,7 +309,7 @@ func (h *Hub) Members(dst []*Member, t Target) []*Member {
 func (h *Hub) Rooms(dst []string) []string {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	for name := range h.rooms.m {
+	for name := range h.rooms.All() {
 		dst = append(dst, name)
 	}
 	return dst
@@ -309,7 +319,7 @@ func (h *Hub) Rooms(dst []string) []string {
 func (h *Hub) CountRooms() int {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return len(h.rooms.m)
+	return h.rooms.Len()
 }
 
 // Delivered is how many messages were handed to connections, one for each.

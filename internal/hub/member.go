@@ -167,6 +167,6 @@ func (h *Hub) In(m *Member, name string) bool {
 	if m.own && m.named(name) {
 		return true
 	}
-	g := h.rooms.get(name)
+	g := h.rooms.Get(name)
 	return g != nil && m.place(g) >= 0
 }

@@ -34,15 +34,15 @@ func (h *Hub) resolve(t Target) (*group, *Member) {
 	case All:
 		return h.all, nil
 	case Client:
-		return nil, h.clients.named(t.Name)
+		return nil, h.clientLocked(t.Name)
 	case User:
-		return h.users.get(t.Name), nil
+		return h.users.Get(t.Name), nil
 	case Room:
-		m := h.clients.named(t.Name)
+		m := h.clientLocked(t.Name)
 		if m != nil && !m.own {
 			m = nil
 		}
-		return h.rooms.get(t.Name), m
+		return h.rooms.Get(t.Name), m
 	}
 	return nil, nil
 }
@@ -74,7 +74,7 @@ func (h *Hub) SendMade(t Target, message func() *ws.Message, exclude []string) e
 	var except []*Member
 	if t.Kind == All || t.Kind == Room {
 		for _, id := range exclude {
-			if x := h.clients.named(id); x != nil {
+			if x := h.clientLocked(id); x != nil {
 				except = append(except, x)
 			}
 		}
