@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connection implements RawConn. An idle server consists of these: keep it within 80 bytes. What a write needs comes
-// first, and so lies in one line of the processor's cache.
+// connection implements RawConn. An idle server consists of these: keep it within 96 bytes. What a
+// write needs comes first, so that it is in one line of the processor's cache.
 type connection struct {
 	loop    *loop          // set when it is made, then read-only
 	out     *pending.Queue // nil while nothing waits; owned by the loop
@@ -24,7 +24,7 @@ type connection struct {
 	orders   atomic.Uint32     // what others want of it; any goroutine
 	serial   uint32            // unlike fd, never that of an earlier connection; set when it is made, then read-only
 	handler  transport.Handler // owned by the loop, once registered
-	remote   address           // set when it is made, then read-only
+	remote   netip.AddrPort    // set when it is made, then read-only
 
 	low int32 // awaited: what the handler waits for Buffered to fall below; owned by the loop
 }
@@ -52,7 +52,7 @@ const (
 )
 
 func (c *connection) Buffered() int              { return int(c.waiting.Load()) }
-func (c *connection) RemoteAddr() netip.AddrPort { return c.loop.t.zones.addrPort(c.remote) }
+func (c *connection) RemoteAddr() netip.AddrPort { return c.remote }
 func (c *connection) Loop() int                  { return c.loop.index }
 
 func (c *connection) Abort()  { c.order(aborted, 0) }

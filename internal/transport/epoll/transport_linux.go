@@ -21,7 +21,6 @@ type Transport struct {
 	cfg   transport.Config
 	loops []*loop
 
-	zones    zones          // of the connections' addresses
 	serial   atomic.Uint32  // of the newest connection
 	running  sync.WaitGroup // the loops
 	adopting sync.WaitGroup // calls of Adopt and Listen; grows only under mu and while closed is false
@@ -111,7 +110,7 @@ func (t *Transport) connection(l *loop, fd int, remote netip.AddrPort) *connecti
 		loop:   l,
 		fd:     int32(fd),
 		serial: t.nextSerial(),
-		remote: t.zones.address(remote),
+		remote: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()), // an IPv4 address as one
 	}
 }
 
