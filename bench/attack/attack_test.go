@@ -244,7 +244,7 @@ func TestParseSummary(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string][2]int{
 		"hearth: 12 sent": {12, 0},
-		"hearth: some error\nhearth: 400 sent; not taken: 7, the first of them line 401": {400, 7},
+		"hearth: some error\nhearth: 400 sent; failed: 7, first at line 401": {400, 7},
 		"hearth: no connection": {0, 0},
 	} {
 		if sent, failed := parseSummary(text); sent != want[0] || failed != want[1] {

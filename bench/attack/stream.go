@@ -40,12 +40,13 @@ const (
 	streamRoom  = "ws-default"
 	streamPause = 5 * time.Millisecond
 
-	// The times of a resync are the node's, and a message is published a little after we have written it.
+	// The times of a resync are the node's, and a message is published a little after we have
+	// written it.
 	tolerance = 100 * time.Millisecond
 )
 
-// underStream publishes messages while a fault happens, and counts those that were neither delivered nor reported, summed over
-// one client of each node.
+// underStream publishes messages while a fault happens, and counts those that were neither
+// delivered nor reported, summed over one client of each node.
 func underStream(ctx context.Context, l *lab, url string, nodes []*server, length time.Duration, fault func() error) (figure, error) {
 	var clients []*client
 	for _, node := range nodes {
@@ -98,8 +99,8 @@ func (l *listener) take(e envelope) {
 	}
 }
 
-// publish gives the emitter a message every few milliseconds. An emitter that ends with an error is started again with what it
-// has not tried.
+// publish gives the emitter a message every few milliseconds. An emitter that ends with an error is
+// started again with what it has not tried.
 func (s *stream) publish(ctx context.Context, l *lab, url string, end time.Time) error {
 	for ended := false; !ended; {
 		in, out, err := os.Pipe()
@@ -132,8 +133,8 @@ func (s *stream) publish(ctx context.Context, l *lab, url string, end time.Time)
 	return nil
 }
 
-// feed writes messages until it is time, first those that were written to an emitter before and not tried. It reports whether
-// it could write all.
+// feed writes messages until it is time, first those that were written to an emitter before and not
+// tried. It reports whether it could write all.
 func (s *stream) feed(ctx context.Context, p *process.Process, out *os.File, end time.Time) bool {
 	next := s.tried
 	for {
@@ -159,7 +160,7 @@ func (s *stream) feed(ctx context.Context, p *process.Process, out *os.File, end
 
 var (
 	sentCount   = regexp.MustCompile(`(\d+) sent`)
-	failedCount = regexp.MustCompile(`not taken: (\d+)`)
+	failedCount = regexp.MustCompile(`failed: (\d+)`)
 )
 
 // parseSummary reads what hearth emit says at its end.
@@ -188,7 +189,8 @@ func (s *stream) account(listeners []listener) (figure, error) {
 			delivered, told, s.failed)}, nil
 }
 
-// compare counts the messages that the client got, those that it did not get but was told of, and the others.
+// compare counts the messages that the client got, those that it did not get but was told of, and
+// the others.
 func (l *listener) compare(written []time.Time) (got, told, missing int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -256,8 +258,8 @@ func oneNode(ctx context.Context, l *lab, url string, length time.Duration, faul
 	return []figure{lost}, err
 }
 
-// failover has Sentinels make the replica the master. Nodes and emitters find that out by themselves, each in its own time, and
-// so the nodes are started at different times.
+// failover has Sentinels make the replica the master. Nodes and emitters find that out by
+// themselves, each in its own time, and so the nodes are started at different times.
 func failover(ctx context.Context, l *lab) ([]figure, error) {
 	sentinels, err := startSentinels(ctx, l)
 	if err != nil {
@@ -287,7 +289,8 @@ func failover(ctx context.Context, l *lab) ([]figure, error) {
 
 const masterSet = "hearth"
 
-// startSentinels starts a master, a replica, and three Sentinels, and returns these when they know all.
+// startSentinels starts a master, a replica, and three Sentinels, and returns these when they know
+// all.
 func startSentinels(ctx context.Context, l *lab) ([]*redis.Server, error) {
 	master, err := l.redis(ctx, nil)
 	if err != nil {

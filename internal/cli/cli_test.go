@@ -16,7 +16,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// mainVariable makes the test binary the hearth binary: that is how tests get a process to send signals to.
+// mainVariable makes the test binary run as hearth. Tests start it that way as a process that they
+// can send signals to.
 const mainVariable = "CLI_TEST_MAIN"
 
 func TestMain(m *testing.M) {
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// run runs a command line that ends by itself.
+// run runs a command line and returns when it ends.
 func run(environ []string, args ...string) (code int, stdout, stderr string) {
 	var out, err bytes.Buffer
 	code = cli.Run(args, environ, &out, &err)
@@ -57,7 +58,7 @@ func TestHelp(t *testing.T) {
 				t.Fatal(err)
 			}
 			if d := cmp.Diff(string(want), got); d != "" {
-				t.Errorf("help differs from %s (go test ./internal/cli -update writes it anew):\n%s", golden, d)
+				t.Errorf("help differs from %s (go test ./internal/cli -update rewrites it):\n%s", golden, d)
 			}
 			for line := range strings.Lines(got) {
 				if len(strings.TrimRight(line, "\n")) > 92 {
@@ -83,11 +84,11 @@ func TestCommandLine(t *testing.T) {
 		{"version flag", []string{"--version"}, nil, cli.ExitOK, "hearth ", ""},
 		{"help command", []string{"help", "serve"}, nil, cli.ExitOK, "--max-payload", ""},
 		{"help for nothing", []string{"help", "versio"}, nil, cli.ExitUsage, "", `did you mean "version"?`},
-		{"misspelt command", []string{"srve"}, nil, cli.ExitUsage, "", `did you mean "serve"?`},
-		{"misspelt longer", []string{"versoin"}, nil, cli.ExitUsage, "", `did you mean "version"?`},
+		{"misspelled command", []string{"srve"}, nil, cli.ExitUsage, "", `did you mean "serve"?`},
+		{"misspelled longer", []string{"versoin"}, nil, cli.ExitUsage, "", `did you mean "version"?`},
 		{"unknown command", []string{"frobnicate"}, nil, cli.ExitUsage, "", `unknown command "frobnicate"`},
 		{"argument", []string{"serve", "localhost:80"}, nil, cli.ExitUsage, "", "takes no argument"},
-		{"misspelt flag", []string{"serve", "--listn", "x"}, nil, cli.ExitUsage, "", "did you mean --listen?"},
+		{"misspelled flag", []string{"serve", "--listn", "x"}, nil, cli.ExitUsage, "", "did you mean --listen?"},
 		{"unknown flag", []string{"serve", "--zzzzzzzz"}, nil, cli.ExitUsage, "", "hearth serve --help"},
 		{"flag without value", []string{"serve", "--listen"}, nil, cli.ExitUsage, "", "--listen"},
 		{"open address", []string{"serve", "--listen", "0.0.0.0:8080"}, nil, cli.ExitUsage, "", "--listen localhost:8080"},
@@ -98,7 +99,7 @@ func TestCommandLine(t *testing.T) {
 		{"print, empty flag over variable", []string{"serve", "--print-config", "--redis", ""}, []string{"HEARTH_REDIS=redis://h:1"}, cli.ExitOK, `redis: "" `, ""},
 		{"print, no file over variable", []string{"serve", "--print-config", "--config="}, []string{"HEARTH_CONFIG=nowhere.yaml"}, cli.ExitOK, "loops: 1 ", ""},
 		{"print names sources", []string{"serve", "--print-config"}, []string{"HEARTH_NAME=x"}, cli.ExitOK, "# HEARTH_NAME", ""},
-		{"print names misspelt variables", []string{"serve", "--print-config"}, []string{"HEARTH_MAX_PAYLOD=1"}, cli.ExitOK, "max-payload: 128KiB", "did you mean HEARTH_MAX_PAYLOAD?"},
+		{"print names misspelled variables", []string{"serve", "--print-config"}, []string{"HEARTH_MAX_PAYLOD=1"}, cli.ExitOK, "max-payload: 128KiB", "did you mean HEARTH_MAX_PAYLOAD?"},
 		{"print checks too", []string{"serve", "--print-config", "--loops", "x"}, nil, cli.ExitUsage, "", "--loops"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -17,26 +17,26 @@ import (
 	"github.com/hearthws/hearth/internal/emit"
 )
 
-const emitLong = `Send events to the clients of all servers that share a Redis. It needs no server of its
-own: for scripts, cron jobs, and programs in languages without an emitter.
+const emitLong = `Send events to the clients of all servers that share a Redis. Use it in scripts and cron
+jobs, and from programs in languages that have no emitter library.
 
   room NAME     the members of a room
   user ID       every client of a user
   client ID     one client
   all           every client; "broadcast" is the same
 
-The data is JSON, as clients get it, byte for byte: null, 7, '"a text"', '{"n":1}'. Quote
-it for the shell. Without data, clients get the event alone. Data that begins with -
-follows --.
+DATA is JSON: null, 7, '"a text"', '{"n":1}'. Quote it for the shell. Clients receive it
+unchanged. Without DATA, clients receive an event without data. Put -- before data that
+starts with -.
 
-With --lines each line of a file, or of standard input, is one event of its own:
+With --lines, each line of a file or of standard input is one event:
   {"room":"lobby","event":"news","data":{"n":1},"exclude":["2f1b7c1e-…"]}
   {"user":"ada","event":"mail","data":null}
   {"client":"2f1b7c1e-…","event":"ready","data":true}
   {"all":true,"event":"maintenance","data":{"minutes":5}}
-They are sent in their order, many at a time, and as they come: the input may be a pipe
-that never ends. Empty lines are passed over. A member with another name is an error, and
-so is a line longer than 4 MiB.`
+Events are sent in the order of the lines, in batches, as soon as they are read: the input
+may be a pipe that never ends. Empty lines are ignored. Unknown members are an error, and
+so are lines longer than 4 MiB.`
 
 const emitExamples = `  export HEARTH_REDIS=redis://localhost:6379
   hearth emit room lobby news '{"n":1}'
@@ -47,22 +47,23 @@ const emitExamples = `  export HEARTH_REDIS=redis://localhost:6379
   hearth emit --lines events.jsonl
   tail -f events.jsonl | hearth emit --lines --keep-going`
 
-const emitTrailer = `It says nothing if one event went; after --lines it says how many did. Ctrl-C ends it; with
---lines behind what is being sent, and a second one at once.
+const emitTrailer = `The command prints nothing after it has sent one event. With --lines it prints the number
+of events sent. Ctrl-C stops it; with --lines it first finishes the batch that is being
+sent, and a second Ctrl-C stops it at once.
 
-Exit codes, the worst that happened:
-  0             Redis has taken everything
-  1             it did not take an event, or did not answer in time: then the event may
-                have gone all the same; with --lines none of those after it was tried
-  2             an option, the data or a line is not as it should be; what comes before
-                such a line has been sent, with --keep-going also what comes after
-  3             Redis cannot be reached, and has taken nothing as far as anyone knows
-  130, 143      ended by SIGINT (Ctrl-C), by SIGTERM
+Exit codes:
+  0             Redis accepted all events
+  1             Redis rejected an event or did not answer in time. After a timeout the
+                event may have been sent. With --lines, the lines after it are not sent.
+  2             an option, the data or a line is invalid. The lines before an invalid line
+                have been sent; with --keep-going, the lines after it too.
+  3             Redis cannot be reached; nothing was sent
+  130, 143      stopped by SIGINT (Ctrl-C) or SIGTERM
 `
 
 const emitTimeout = 10 * time.Second
 
-// emitFlags are what follows hearth emit.
+// emitFlags are the options of hearth emit.
 type emitFlags struct {
 	redis     string
 	prefix    string
@@ -97,7 +98,7 @@ func newEmit(environ []string) *cobra.Command {
 	cmd.Flags().DurationVar(&f.timeout, "timeout", emitTimeout, "")
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if strings.HasPrefix(err.Error(), "unknown shorthand flag") {
-			err = fmt.Errorf("%w: data that begins with - goes behind --", err)
+			err = fmt.Errorf("%w: put -- before data that starts with -", err)
 		}
 		return flagError(cmd, err)
 	})
@@ -110,21 +111,21 @@ func emitHelp() string {
 	fmt.Fprintf(&b, "%s\n\nUsage:\n", emitLong)
 	b.WriteString("  hearth emit room|user|client TARGET EVENT [DATA]\n  hearth emit all EVENT [DATA]\n  hearth emit --lines [FILE]\n")
 	fmt.Fprintf(&b, "\nExamples:\n%s\n\nOptions:\n", emitExamples)
-	writeOption(&b, "--redis url", "where the servers' Redis is: redis://user:password@host:6379, rediss:// for TLS, "+
-		"unix:///path/to/socket; without it the variable HEARTH_REDIS counts, which ps does not show", "")
-	writeOption(&b, "--redis-prefix prefix", "the servers' redis-prefix, if they have one; without it the variable "+
-		"HEARTH_REDIS_PREFIX counts", "")
-	writeOption(&b, "--exclude id", "a client that does not get it, of a room or of all; may be repeated", "")
-	writeOption(&b, "--file file", "take the data from a file; - is standard input", "")
-	writeOption(&b, "--lines", "one event a line, from FILE or standard input", "")
-	writeOption(&b, "--keep-going", "with --lines: report lines that are no events, and pass over them", "")
-	writeOption(&b, "--timeout duration", "how long Redis may take; with --lines for what is sent at once", emitTimeout.String())
-	writeOption(&b, "-h, --help", "this text", "")
+	writeOption(&b, "--redis url", "URL of the servers' Redis: redis://user:password@host:6379, rediss:// for TLS, or "+
+		"unix:///path/to/socket (default: the variable HEARTH_REDIS, which ps does not show)", "")
+	writeOption(&b, "--redis-prefix prefix", "the redis-prefix of the servers, if they have one (default: the variable "+
+		"HEARTH_REDIS_PREFIX)", "")
+	writeOption(&b, "--exclude id", "do not send to this client of the room, or of all; may be repeated", "")
+	writeOption(&b, "--file file", "read the data from a file; - is standard input", "")
+	writeOption(&b, "--lines", "send one event per line of FILE, or of standard input", "")
+	writeOption(&b, "--keep-going", "with --lines: report invalid lines and continue", "")
+	writeOption(&b, "--timeout duration", "how long to wait for Redis; with --lines, per batch", emitTimeout.String())
+	writeOption(&b, "-h, --help", "show this help", "")
 	fmt.Fprintf(&b, "\n%s", emitTrailer)
 	return b.String()
 }
 
-// variable is an environment variable; one that is set to nothing counts as not set.
+// variable returns an environment variable. An empty variable counts as not set.
 func variable(environ []string, name string) string {
 	value := ""
 	for _, kv := range environ {
@@ -135,7 +136,7 @@ func variable(environ []string, name string) string {
 	return value
 }
 
-// runEmit looks at everything that was asked for before it connects to anything.
+// runEmit checks all options and arguments before it connects.
 func runEmit(cmd *cobra.Command, f emitFlags, args []string) error {
 	var event emit.Event
 	var in io.Reader
@@ -156,7 +157,7 @@ func runEmit(cmd *cobra.Command, f emitFlags, args []string) error {
 	}
 	sender, err := emit.Open(f.redis, f.prefix)
 	if err != nil {
-		return usageError{fmt.Errorf("--redis, or HEARTH_REDIS, takes a URL, as in redis://:password@host:6379: %w", err)}
+		return usageError{fmt.Errorf("--redis (or HEARTH_REDIS) takes a URL, as in redis://:password@host:6379: %w", err)}
 	}
 	ctx, stop := untilSignal()
 	defer stop()
@@ -165,31 +166,31 @@ func runEmit(cmd *cobra.Command, f emitFlags, args []string) error {
 	} else {
 		err = emitOne(ctx, cmd.ErrOrStderr(), sender, event, f)
 	}
-	_ = sender.Close() // what was to be sent has been, or the error says why not
+	_ = sender.Close() // everything is sent, or err says why not
 	return err
 }
 
 func (f emitFlags) check() error {
 	switch {
 	case f.redis == "":
-		return errors.New("which Redis? --redis redis://localhost:6379, or set HEARTH_REDIS: the one of the servers")
+		return errors.New("which Redis? Set --redis or HEARTH_REDIS to the Redis of the servers, as in --redis redis://localhost:6379")
 	case f.timeout < time.Millisecond:
 		return fmt.Errorf("--timeout=%v: takes at least 1ms", f.timeout)
 	}
 	if err := emit.CheckPrefix(f.prefix); err != nil {
-		return fmt.Errorf("--redis-prefix, or HEARTH_REDIS_PREFIX, is %q: %w", f.prefix, err)
+		return fmt.Errorf("--redis-prefix (or HEARTH_REDIS_PREFIX) %q: %w", f.prefix, err)
 	}
 	return nil
 }
 
-// oneEvent reads the event of a command line.
+// oneEvent reads one event from the arguments.
 func oneEvent(cmd *cobra.Command, f emitFlags, args []string) (emit.Event, error) {
 	var event emit.Event
 	if len(args) == 0 {
-		return event, errors.New(`for whom? hearth emit room lobby news '{"n":1}', or user, client, all, --lines: see hearth emit --help`)
+		return event, errors.New(`no target: give room, user, client, all or --lines, as in hearth emit room lobby news '{"n":1}'; see hearth emit --help`)
 	}
 	if f.keepGoing {
-		return event, errors.New("--keep-going is for --lines")
+		return event, errors.New("--keep-going works only with --lines")
 	}
 	event.To, args = args[0], args[1:]
 	switch event.To {
@@ -202,17 +203,17 @@ func oneEvent(cmd *cobra.Command, f emitFlags, args []string) (emit.Event, error
 		}
 		event.Target, args = args[0], args[1:]
 	default:
-		return event, fmt.Errorf("unknown kind of target %q: there are room, user, client and all", event.To)
+		return event, fmt.Errorf("unknown target %q: give room, user, client or all", event.To)
 	}
 	if len(args) == 0 {
-		return event, errors.New("which event? Its name is missing: see hearth emit --help")
+		return event, errors.New("which event? The name of the event is missing; see hearth emit --help")
 	}
 	event.Event, args = args[0], args[1:]
 	switch {
 	case f.file != "" && len(args) > 0:
-		return event, fmt.Errorf("there is data twice: --file %s, and %.40q", f.file, args[0])
+		return event, fmt.Errorf("data given twice: --file %s and %.40q: remove one", f.file, args[0])
 	case len(args) > 1:
-		return event, fmt.Errorf("%.40q is too much: quote the data for the shell, '{\"n\":1}'", args[1])
+		return event, fmt.Errorf("unexpected argument %.40q: quote the data for the shell, '{\"n\":1}'", args[1])
 	}
 	event.Exclude = f.exclude
 	var err error
@@ -222,7 +223,8 @@ func oneEvent(cmd *cobra.Command, f emitFlags, args []string) (emit.Event, error
 	return event, event.Check()
 }
 
-// readData is the data of one event, without the white space around it: files end with a line end.
+// readData returns the data of one event without the white space around it, such as the newline at
+// the end of a file.
 func readData(cmd *cobra.Command, f emitFlags, args []string) (json.RawMessage, error) {
 	if f.file == "" {
 		if len(args) == 0 {
@@ -240,19 +242,20 @@ func readData(cmd *cobra.Command, f emitFlags, args []string) (json.RawMessage, 
 	case err != nil:
 		return nil, fmt.Errorf("--file: %w", err)
 	case len(data) > emit.MaxText:
-		return nil, fmt.Errorf("--file %s: more than %d MiB of data", f.file, emit.MaxText>>20)
+		return nil, fmt.Errorf("--file %s: the data is larger than %d MiB", f.file, emit.MaxText>>20)
 	}
-	return append([]byte{}, bytes.TrimSpace(data)...), nil // not nil: an empty file is a mistake, not an event without data
+	// Not nil for an empty file: that is a mistake, and nil means an event without data.
+	return append([]byte{}, bytes.TrimSpace(data)...), nil
 }
 
 func linesInput(cmd *cobra.Command, f emitFlags, args []string) (io.Reader, func(), error) {
 	switch {
 	case len(args) > 1:
-		return nil, nil, fmt.Errorf("--lines takes one FILE, and got %q", args)
+		return nil, nil, fmt.Errorf("--lines takes one FILE, got %q", args)
 	case f.file != "":
-		return nil, nil, errors.New("--file is the data of one event: name the file behind --lines")
+		return nil, nil, errors.New("--file is for the data of one event: give the file after --lines")
 	case len(f.exclude) > 0:
-		return nil, nil, errors.New(`--exclude is for one event: with --lines each line has its own "exclude"`)
+		return nil, nil, errors.New(`--exclude is for one event: with --lines, each line has its own "exclude"`)
 	case len(args) == 0:
 		args = []string{"-"}
 	}
@@ -264,7 +267,7 @@ func openInput(cmd *cobra.Command, name string) (io.Reader, func(), error) {
 	if name == "-" {
 		in := cmd.InOrStdin()
 		if terminal(in) {
-			fmt.Fprintln(cmd.ErrOrStderr(), "hearth: reading from the terminal; Ctrl-D at the start of a line ends it")
+			fmt.Fprintln(cmd.ErrOrStderr(), "hearth: reading from the terminal; press Ctrl-D at the start of a line to finish")
 		}
 		return in, func() {}, nil
 	}
@@ -288,7 +291,7 @@ func emitOne(ctx context.Context, stderr io.Writer, sender *emit.Sender, event e
 		return nil
 	}
 	if end := signalExit(ctx); end != nil {
-		fmt.Fprintln(stderr, "hearth: interrupted; nobody knows whether the event went")
+		fmt.Fprintln(stderr, "hearth: interrupted; the event may have been sent")
 		return end
 	}
 	return explainUnsent(0, err, f)
@@ -300,10 +303,10 @@ func emitLines(ctx context.Context, stderr io.Writer, sender *emit.Sender, in io
 	p.clear()
 	summary := fmt.Sprintf("%d sent", s.Sent)
 	if s.Unsent > 0 {
-		summary += fmt.Sprintf("; not taken: %d, the first of them line %d", s.Unsent, s.FirstUnsent)
+		summary += fmt.Sprintf("; failed: %d, first at line %d", s.Unsent, s.FirstUnsent)
 	}
 	if s.Bad > 0 {
-		summary += fmt.Sprintf("; lines that are no events: %d", s.Bad)
+		summary += fmt.Sprintf("; invalid lines: %d", s.Bad)
 	}
 	end := signalExit(ctx)
 	switch {
@@ -315,7 +318,7 @@ func emitLines(ctx context.Context, stderr io.Writer, sender *emit.Sender, in io
 	case s.Unsent > 0:
 		err = explainUnsent(s.Sent, err, f)
 	case !f.keepGoing && s.Bad > 0:
-		err = usageError{fmt.Errorf("%w\nwith --keep-going such lines are passed over", err)}
+		err = usageError{fmt.Errorf("%w\nuse --keep-going to skip invalid lines", err)}
 	default:
 		err = usageError{err}
 	}
@@ -323,28 +326,30 @@ func emitLines(ctx context.Context, stderr io.Writer, sender *emit.Sender, in io
 	return err
 }
 
-// unreachableError is for a Redis that has taken nothing, because nobody gets there.
+// An unreachableError says that Redis cannot be reached and that nothing was sent.
 type unreachableError struct{ error }
 
 func (e unreachableError) Unwrap() error { return e.error }
 
-// explainUnsent explains what kept an event from being sent, after others were.
+// explainUnsent adds the likely cause and fix to the error of a send. sent is the number of events
+// that were sent before.
 func explainUnsent(sent int, err error, f emitFlags) error {
 	switch {
 	case errors.Is(err, emit.ErrDown) && sent == 0:
-		return unreachableError{fmt.Errorf("%w: is that where Redis is (--redis or HEARTH_REDIS)?", err)}
+		return unreachableError{fmt.Errorf("%w: check the address in --redis or HEARTH_REDIS, and that Redis runs there", err)}
 	case errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, emit.ErrDown):
-		return fmt.Errorf("%w: Redis did not answer within %v (--timeout)", err, f.timeout)
+		return fmt.Errorf("%w: Redis did not answer within %v (--timeout): the event may have been sent", err, f.timeout)
 	}
 	return err
 }
 
-// progress shows on a terminal how it goes, and reports bad lines wherever it writes to. It is one goroutine's.
+// progress shows the number of sent events if out is a terminal, and reports invalid lines. One
+// goroutine uses it.
 type progress struct {
 	out   io.Writer
 	show  bool
 	drawn bool
-	next  time.Time // not before this
+	next  time.Time // time of the next update
 }
 
 func (p *progress) sent(s emit.Summary) {
@@ -359,7 +364,7 @@ func (p *progress) bad(line int, err error) {
 	fmt.Fprintf(p.out, "hearth: line %d: %v\n", line, err)
 }
 
-// clear makes room for other lines.
+// clear removes the progress so that another line can be written.
 func (p *progress) clear() {
 	if p.drawn {
 		fmt.Fprint(p.out, "\r\x1b[K")

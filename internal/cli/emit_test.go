@@ -44,7 +44,7 @@ func TestEmitUsage(t *testing.T) {
 		env  []string
 		err  string // in stderr
 	}{
-		{"nothing", nil, nil, "for whom?"},
+		{"nothing", nil, nil, "no target"},
 		{"no redis", []string{"room", "r", "e", "1"}, nil, "--redis redis://localhost:6379"},
 		{"empty variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS="}, "which Redis?"},
 		{"empty flag", []string{"--redis", "", "room", "r", "e", "1"}, []string{"HEARTH_REDIS=" + unreachable}, "which Redis?"},
@@ -52,7 +52,7 @@ func TestEmitUsage(t *testing.T) {
 		{"bad url", []string{"--redis", "localhost:6379", "room", "r", "e", "1"}, nil, "takes a URL"},
 		{"bad variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS=http://x"}, "HEARTH_REDIS"},
 		{"bad prefix", []string{"--redis", unreachable, "--redis-prefix", "a*", "room", "r", "e", "1"}, nil, "--redis-prefix"},
-		{"unknown target", []string{"rooms", "r", "e", "1"}, nil, "there are room, user, client and all"},
+		{"unknown target", []string{"rooms", "r", "e", "1"}, nil, "give room, user, client or all"},
 		{"no name", []string{"room"}, nil, "which room?"},
 		{"no event", []string{"room", "r"}, nil, "which event?"},
 		{"no event for all", []string{"all"}, nil, "which event?"},
@@ -63,20 +63,20 @@ func TestEmitUsage(t *testing.T) {
 		{"empty event", []string{"room", "r", "", "1"}, nil, "name is empty"},
 		{"bad room", []string{"room", "ws:r", "e", "1"}, nil, `starts with "ws:"`},
 		{"empty user", []string{"user", "", "e", "1"}, nil, "id of the user is empty"},
-		{"minus", []string{"all", "e", "-5"}, nil, "goes behind --"},
+		{"minus", []string{"all", "e", "-5"}, nil, "put -- before data"},
 		{"exclude from a user", []string{"user", "u", "e", "1", "--exclude", "x"}, nil, "not from a user"},
-		{"data twice", []string{"all", "e", "1", "--file", "x.json"}, nil, "data twice"},
+		{"data twice", []string{"all", "e", "1", "--file", "x.json"}, nil, "data given twice"},
 		{"missing file", []string{"all", "e", "--file", "nowhere.json"}, nil, "nowhere.json"},
-		{"large file", []string{"all", "e", "--file", large}, nil, "more than 4 MiB"},
+		{"large file", []string{"all", "e", "--file", large}, nil, "larger than 4 MiB"},
 		{"blank file", []string{"all", "e", "--file", blank}, nil, "the data is empty"},
 		{"timeout", []string{"all", "e", "1", "--timeout", "0s", "--redis", unreachable}, nil, "at least 1ms"},
-		{"keep going", []string{"all", "e", "1", "--keep-going"}, nil, "--keep-going is for --lines"},
-		{"lines and file", []string{"--lines", "--file", "x"}, nil, "behind --lines"},
+		{"keep going", []string{"all", "e", "1", "--keep-going"}, nil, "--keep-going works only with --lines"},
+		{"lines and file", []string{"--lines", "--file", "x"}, nil, "after --lines"},
 		{"lines and exclude", []string{"--lines", "--exclude", "x"}, nil, "its own \"exclude\""},
 		{"lines of two files", []string{"--lines", "a", "b"}, nil, "takes one FILE"},
 		{"lines of no file", []string{"--lines", "nowhere.jsonl"}, nil, "nowhere.jsonl"},
 		{"lines without redis", []string{"--lines", blank}, nil, "which Redis?"},
-		{"misspelt", []string{"--line"}, nil, "hearth emit --help"},
+		{"misspelled", []string{"--line"}, nil, "hearth emit --help"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -88,11 +88,11 @@ func TestEmitUsage(t *testing.T) {
 	}
 }
 
-// A place is a Redis, a server of Hearth on it, and a client of that.
+// A place is a Redis, a Hearth server that uses it, and a client of that server.
 type place struct {
 	t     *testing.T
 	redis *redistest.Server
-	id    string // the client's
+	id    string // the id of the client
 	conn  *websocket.Conn
 }
 
@@ -171,7 +171,7 @@ func (p *place) wants(messages ...string) {
 	}
 }
 
-// An emitting is a hearth emit of its own.
+// An emitting is a running hearth emit.
 type emitting struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -179,7 +179,7 @@ type emitting struct {
 	stderr strings.Builder
 }
 
-// emit starts hearth emit for this place's Redis.
+// emit starts hearth emit with the Redis of this place.
 func (p *place) emit(args ...string) *emitting {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
@@ -204,7 +204,7 @@ func (e *emitting) write(text string) {
 	}
 }
 
-// ends waits for the end and checks the exit code, and what stderr says.
+// ends waits for the process to end and checks the exit code and stderr.
 func (e *emitting) ends(code int, said ...string) {
 	e.t.Helper()
 	err := e.cmd.Wait()
@@ -234,7 +234,7 @@ func TestEmit(t *testing.T) {
 		p.wants(`{"event":"` + event + `","data":{"n":12345678901234567890.50}}`)
 	}
 	p.emit("all", "excluded", "1", "--exclude", "x", "--exclude", p.id).ends(cli.ExitOK, "")
-	p.emit("room", "elsewhere", "e", "1").ends(cli.ExitOK, "") // nobody there is no error
+	p.emit("room", "elsewhere", "e", "1").ends(cli.ExitOK, "") // a room without members is not an error
 	p.emit("all", "minus", "--", "-5").ends(cli.ExitOK, "")
 	e := p.emit("all", "from stdin", "--file", "-")
 	e.write(" [1, 2]\n")
@@ -248,7 +248,7 @@ func TestEmit(t *testing.T) {
 	p.wants(`{"event":"minus","data":-5}`, `{"event":"from stdin","data":[1, 2]}`, `{"event":"from a file","data":null}`)
 }
 
-// TestEmitToServe: what the two commands are for, together.
+// TestEmitToServe checks that an event of hearth emit reaches a client of hearth serve.
 func TestEmitToServe(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -260,7 +260,7 @@ func TestEmitToServe(t *testing.T) {
 	if code != cli.ExitOK || stderr != "" {
 		t.Fatalf("exit code %d, stderr %q", code, stderr)
 	}
-	for got := ""; got != `{"event":"mail","data":{"n":1.50}}`; { // presence and the like come first
+	for got := ""; got != `{"event":"mail","data":{"n":1.50}}`; { // presence and other events come first
 		_, b, err := c.Read(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -269,7 +269,8 @@ func TestEmitToServe(t *testing.T) {
 	}
 }
 
-// TestEmitWithPrefix checks that events reach the servers with the same prefix, by flag or variable, and no others.
+// TestEmitWithPrefix checks that events reach the servers with the same prefix, and no other
+// servers. The prefix comes from a flag or a variable.
 func TestEmitWithPrefix(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -314,14 +315,14 @@ func TestEmitLines(t *testing.T) {
 	p := newPlace(t)
 	e := p.emit("--lines")
 	e.write(threeLines)
-	e.ends(cli.ExitUsage, `hearth: 1 sent; lines that are no events: 1`, `line 2: has an unknown member "rom"`, "--keep-going")
+	e.ends(cli.ExitUsage, `hearth: 1 sent; invalid lines: 1`, `line 2: has an unknown member "rom"`, "--keep-going")
 	p.wants(`{"event":"one","data":1}`)
 
 	file := filepath.Join(t.TempDir(), "events.jsonl")
 	if err := os.WriteFile(file, []byte(threeLines), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.emit("--lines", "--keep-going", file).ends(cli.ExitUsage, "hearth: 2 sent; lines that are no events: 1", `line 2: has an unknown member "rom"`)
+	p.emit("--lines", "--keep-going", file).ends(cli.ExitUsage, "hearth: 2 sent; invalid lines: 1", `line 2: has an unknown member "rom"`)
 	p.wants(`{"event":"one","data":1}`, `{"event":"three","data":3}`)
 
 	const many = 5000
@@ -336,7 +337,8 @@ func TestEmitLines(t *testing.T) {
 	e.ends(cli.ExitOK, "hearth: 5000 sent\n")
 }
 
-// TestEmitInterrupted: a pipe that trickles is sent as it comes, and a signal says how far it got.
+// TestEmitInterrupted checks that events from a slow pipe are sent as they arrive, and that after a
+// signal the command reports how many it sent.
 func TestEmitInterrupted(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
@@ -344,15 +346,15 @@ func TestEmitInterrupted(t *testing.T) {
 		e := p.emit("--lines")
 		for i := range 3 {
 			e.write(fmt.Sprintf(`{"all":true,"event":"n","data":%d}`+"\n", i))
-			p.wants(fmt.Sprintf(`{"event":"n","data":%d}`, i)) // and nothing closes the pipe
+			p.wants(fmt.Sprintf(`{"event":"n","data":%d}`, i)) // the pipe stays open
 		}
 		if err := e.cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
-		_ = e.cmd.Process.Signal(sig) // as timeout(1) does; it may have ended by now
+		_ = e.cmd.Process.Signal(sig) // as timeout(1) does; the process may have ended
 		e.ends(code, "hearth: 3 sent\n")
 	}
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and says nothing
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and sends nothing
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +368,7 @@ func TestEmitInterrupted(t *testing.T) {
 	if err := e.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	e.ends(130, "hearth: interrupted; nobody knows whether the event went\n")
+	e.ends(130, "hearth: interrupted; the event may have been sent\n")
 }
 
 func TestEmitUnreachable(t *testing.T) {
@@ -384,7 +386,8 @@ func TestEmitUnreachable(t *testing.T) {
 	p.redis.Thaw()
 }
 
-// TestEmitLosesRedis: it stops at the first event that is not taken, and says which that was.
+// TestEmitLosesRedis checks that the command stops at the first event that fails, and reports its
+// line.
 func TestEmitLosesRedis(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
@@ -393,5 +396,5 @@ func TestEmitLosesRedis(t *testing.T) {
 	p.wants(`{"event":"one","data":1}`)
 	p.redis.Kill()
 	e.write(`{"all":true,"event":"two","data":2}` + "\n")
-	e.ends(cli.ExitFailed, "1 sent; not taken: 1, the first of them line 3", "line 3: emit")
+	e.ends(cli.ExitFailed, "1 sent; failed: 1, first at line 3", "line 3: emit")
 }

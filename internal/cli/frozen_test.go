@@ -16,7 +16,7 @@ import (
 	"github.com/hearthws/hearth/internal/test/redistest"
 )
 
-// A caller is a client of a process.
+// A caller is a client of a server process.
 type caller struct {
 	t    *testing.T
 	ctx  context.Context
@@ -36,7 +36,7 @@ func (c *caller) send(event string, data any) {
 
 func (c *caller) join(room string) { c.send("join", map[string]any{"rooms": []string{room}}) }
 
-// next is the next of these events, and its data; the others are passed over.
+// next returns the next message with one of these events, and its data. It ignores other messages.
 func (c *caller) next(events ...string) (event string, data map[string]any) {
 	c.t.Helper()
 	for {
@@ -59,14 +59,16 @@ func (c *caller) next(events ...string) (event string, data map[string]any) {
 	}
 }
 
-// handled waits until all that the client has sent was handled: no server knows this event, and refuses it at once.
+// handled waits until the server has handled everything that the client sent. The server rejects an
+// unknown event at once.
 func (c *caller) handled() {
 	c.t.Helper()
 	c.send("unknown", nil)
 	c.next("refused")
 }
 
-// in reports whether the client is in a room: only members may speak there.
+// in reports whether the client is in a room. The server accepts messages to a room only from
+// members.
 func (c *caller) in(room string) bool {
 	c.t.Helper()
 	c.send("say", map[string]any{"room": room, "text": "hello"})
@@ -74,7 +76,7 @@ func (c *caller) in(room string) bool {
 	return event == "accepted"
 }
 
-// id is the client's id, by what it says about itself.
+// id returns the client's id, which the server puts into each message of the client.
 func (c *caller) id() string {
 	c.t.Helper()
 	room := uuid.NewString()
@@ -84,8 +86,8 @@ func (c *caller) id() string {
 	return data["from"].(map[string]any)["client"].(string)
 }
 
-// TestServeOneIsFrozen: while the server of a client stands still, and when it goes on, no client of another server joins
-// the room that is named by that client's id.
+// TestServeOneIsFrozen checks that a client cannot join the room that has the id of a client of
+// another server, while that server is stopped and after it continues.
 func TestServeOneIsFrozen(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
@@ -106,13 +108,13 @@ func TestServeOneIsFrozen(t *testing.T) {
 			t.Errorf("%s: the attacker is in the room of another client", when)
 		}
 	}
-	tries("as ever")
+	tries("normally")
 	two.signal(syscall.SIGSTOP)
-	tries("while the server of that client stands still")
+	tries("while the server of the victim is stopped")
 	two.signal(syscall.SIGCONT)
-	tries("when it goes on")
+	tries("after it continues")
 	db.Freeze()
-	tries("while Redis stands still")
+	tries("while Redis is stopped")
 	db.Thaw()
 	const secret = "private"
 	if code, _, stderr := run(nil, "emit", "--redis", db.URL(), "room", victim, secret, "{}"); code != cli.ExitOK {
@@ -122,11 +124,12 @@ func TestServeOneIsFrozen(t *testing.T) {
 		t.Fatalf("emit: exit code %d, %s", code, stderr)
 	}
 	if event, _ := attacker.next(secret, "public"); event == secret {
-		t.Error("the attacker gets what is for another client")
+		t.Error("the attacker received a message for another client")
 	}
 }
 
-// TestServeOneIsGone: after a crash, joins of rooms that are named by UUIDs do not wait for the server that is gone.
+// TestServeOneIsGone checks that, after a crash of a server, joins of rooms whose names are UUIDs
+// do not wait for it.
 func TestServeOneIsGone(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
@@ -147,7 +150,7 @@ func TestServeOneIsGone(t *testing.T) {
 		c.join(rooms[i])
 		c.handled()
 	}
-	// Each join that asked the server that is gone would take two seconds.
+	// Each join would take two seconds if it waited for the crashed server.
 	if took := time.Since(began); took > joins*time.Second {
 		t.Errorf("%d joins took %v", joins, took)
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/hearthws/hearth/internal/test/redistest"
 )
 
-// shout has a client tell everybody something, and returns how many clients its server counts for that; more is true when
-// one of the servers has not answered.
+// shout sends a message to all clients and returns how many clients the server counted. more is
+// true if a server did not answer in time.
 func shout(t *testing.T, ctx context.Context, c *websocket.Conn) (clients int, more bool) {
 	t.Helper()
 	if err := c.Write(ctx, websocket.MessageText, []byte(`{"event":"shout","id":"s","data":{"text":"hello"}}`)); err != nil {
@@ -42,14 +42,14 @@ func shout(t *testing.T, ctx context.Context, c *websocket.Conn) (clients int, m
 	}
 }
 
-// shoutToAll is shout until both servers have answered: a machine that is slow may not let the other do so within the second that
-// it is waited for.
+// shoutToAll repeats shout until both servers have answered: on a slow machine the other one may
+// not answer within the second that a server waits for.
 func shoutToAll(t *testing.T, ctx context.Context, c *websocket.Conn) {
 	t.Helper()
 	for {
 		n, more := shout(t, ctx, c)
 		if n > 2 || n < 2 && !more {
-			t.Errorf("%d clients are said to be all of 2", n)
+			t.Errorf("the servers count %d clients, want 2", n)
 		}
 		if !more {
 			return
@@ -57,10 +57,11 @@ func shoutToAll(t *testing.T, ctx context.Context, c *websocket.Conn) {
 	}
 }
 
-// TestServeOneIsKilled: of two servers on one Redis, one dies without a word. The other says what it can't know, and forgets it.
+// TestServeOneIsKilled kills one of two servers. The other reports incomplete counts until it
+// forgets the killed server.
 func TestServeOneIsKilled(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes 20 seconds until a server is forgotten")
+		t.Skip("a server forgets a killed server after 20 seconds")
 	}
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)

@@ -1,5 +1,5 @@
-// Package cli is the command line of the hearth binary: one file a command. It parses, explains and reports; the work
-// is done by packages app and emit.
+// Package cli is the command line of the hearth binary, with one file per command. It parses
+// arguments and reports results; packages app and emit do the work.
 package cli
 
 import (
@@ -16,28 +16,28 @@ import (
 // Exit codes of the binary.
 const (
 	ExitOK          = 0
-	ExitFailed      = 1 // it could not do, or finish, what was asked
-	ExitUsage       = 2 // it was asked wrongly: an option, a value, a command
-	ExitUnreachable = 3 // there was nobody to talk to
+	ExitFailed      = 1 // the command failed or did not finish
+	ExitUsage       = 2 // wrong usage: an option, a value or a command
+	ExitUnreachable = 3 // Redis cannot be reached
 
-	exitSignal = 128 // plus the signal's number, as shells have it
+	exitSignal = 128 // plus the number of the signal, as in a shell
 )
 
-// An exitError ends the program with a code, and says nothing more.
+// An exitError ends the program with an exit code and prints nothing more.
 type exitError struct{ code int }
 
 func (e exitError) Error() string { return fmt.Sprintf("exit with code %d", e.code) }
 
-// An usageError is an error of whoever typed the command.
+// A usageError is a mistake in the command line.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// Run runs the command line args and returns the exit code. It takes over SIGINT and SIGTERM while a server runs.
-// environ is as os.Environ has it.
+// Run runs the command line args and returns the exit code. It handles SIGINT and SIGTERM while a
+// command runs. environ has the format of os.Environ.
 func Run(args, environ []string, stdout, stderr io.Writer) int {
 	cmd := newRoot(environ)
-	cmd.SetArgs(append([]string{}, args...)) // for nil the library would take the process's own
+	cmd.SetArgs(append([]string{}, args...)) // cobra reads os.Args if args is nil
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	err := cmd.Execute()
@@ -69,14 +69,14 @@ func exitCode(err error) int {
 	return ExitFailed
 }
 
-// usageTemplate is the library's own without the parts that never apply here.
+// usageTemplate is the template of cobra without the parts that Hearth does not use.
 const usageTemplate = `Usage:
   {{if .HasAvailableSubCommands}}{{.CommandPath}} <command>
 
 Commands:{{range .Commands}}{{if .IsAvailableCommand}}
   {{rpad .Name 10}} {{.Short}}{{end}}{{end}}
 
-Each command explains itself: {{.CommandPath}} <command> --help{{else}}{{.UseLine}}{{end}}
+Help for a command: {{.CommandPath}} <command> --help{{else}}{{.UseLine}}{{end}}
 `
 
 func newRoot(environ []string) *cobra.Command {
@@ -87,7 +87,7 @@ func newRoot(environ []string) *cobra.Command {
 rooms, users, direct messages and broadcasts.
 
 Start with:  hearth serve    and open http://localhost:8080/ in two tabs.`,
-		Version:       versionText(), // hearth --version, for those who are used to it
+		Version:       versionText(), // for hearth --version
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          unknownCommand,
@@ -102,7 +102,7 @@ Start with:  hearth serve    and open http://localhost:8080/ in two tabs.`,
 	return root
 }
 
-// help is hearth help serve, for those who are used to it.
+// help implements hearth help COMMAND.
 func help(cmd *cobra.Command, args []string) error {
 	about, rest, err := cmd.Root().Find(args)
 	if err != nil || len(rest) > 0 {
@@ -111,7 +111,7 @@ func help(cmd *cobra.Command, args []string) error {
 	return about.Help()
 }
 
-// unknownCommand answers whatever follows hearth and is no command.
+// unknownCommand reports an argument that is not a command.
 func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -122,10 +122,10 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		return usageError{fmt.Errorf("unknown command %q: did you mean %q?", args[0], near[0])}
 	}
-	return usageError{fmt.Errorf("unknown command %q: hearth --help lists all", args[0])}
+	return usageError{fmt.Errorf("unknown command %q: run hearth --help for a list of commands", args[0])}
 }
 
-// flagError adds to pflag's message what may have been meant.
+// flagError adds a suggestion to pflag's error message.
 func flagError(cmd *cobra.Command, err error) error {
 	name, unknown := strings.CutPrefix(err.Error(), "unknown flag: --")
 	if unknown {
@@ -133,13 +133,13 @@ func flagError(cmd *cobra.Command, err error) error {
 			return usageError{fmt.Errorf("%w: did you mean --%s?", err, near)}
 		}
 	}
-	return usageError{fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())}
+	return usageError{fmt.Errorf("%w: run %s --help for a list of options", err, cmd.CommandPath())}
 }
 
-// noArgs refuses arguments where only flags make sense.
+// noArgs rejects arguments of a command that takes only options.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s takes no argument, and got %q: options start with --", cmd.CommandPath(), args[0])}
+		return usageError{fmt.Errorf("%s takes no arguments, got %q: options start with --", cmd.CommandPath(), args[0])}
 	}
 	return nil
 }

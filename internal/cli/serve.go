@@ -19,33 +19,36 @@ import (
 	"github.com/hearthws/hearth/internal/app"
 )
 
-const serveLong = `Run a server. Without any option it serves http://localhost:8080/ with a page to try
-it on, keeps everything in this process, and runs in development mode: any name is a user,
-any room may be joined. With --redis, several servers share their clients.
+const serveLong = `Run a server. Without options it serves a demo page on http://localhost:8080/, runs as a
+single server, and uses development mode: clients sign in with any name, without a
+password, and may join any room. With --redis, several servers act as one.
 
-Development mode is all there is so far. Tokens and webhooks are not part of this version,
-so the server refuses to listen where other machines could reach it.
+This version has only development mode. It does not support tokens or webhooks, so the
+server listens only on addresses that other machines cannot reach.
 
-Each option may be given in three ways; the first wins:
+You can set each option in three ways. The first one in this list that is set applies:
   a flag         --max-payload 64KiB
   a variable     HEARTH_MAX_PAYLOAD=64KiB
-  a YAML file    max-payload: 64KiB      named by --config or HEARTH_CONFIG
-A flag counts even if it is empty: --redis "" is none. An empty variable counts as not set.
-Durations have a unit (500ms, 30s, 1m30s), sizes may (131072, 128KiB, 1MiB), lists are
-separated by commas.`
+  a YAML file    max-payload: 64KiB      (set its name with --config or HEARTH_CONFIG)
+An empty flag overrides the others: --redis "" turns Redis off. An empty variable counts as
+not set. Durations need a unit (500ms, 30s, 1m30s). Sizes are in bytes or have a unit
+(131072, 128KiB, 1MiB). Separate the values of a list with commas.`
 
-const serveExamples = `  hearth serve                                   on http://localhost:8080/
+const serveExamples = `  hearth serve                                   listen on http://localhost:8080/
   hearth serve --listen localhost:9000 --log-level debug
   hearth serve --config hearth.yaml --print-config
-  HEARTH_LISTEN=127.0.0.1:0 hearth serve         on any free port
+  HEARTH_LISTEN=127.0.0.1:0 hearth serve         listen on any free port
   HEARTH_REDIS=redis://:password@localhost:6379 hearth serve
   hearth serve --tls-cert cert.pem --tls-key key.pem`
 
-const serveTrailer = `Signals: SIGINT (Ctrl-C) and SIGTERM close all clients with 1001 and end the server; a
-second one ends it at once.
+const serveTrailer = `Signals: SIGINT (Ctrl-C) or SIGTERM closes all clients with code 1001 and stops the server.
+A second signal stops it at once.
 
-Exit codes: 0 ended as asked, 1 failed or the shutdown was cut short, 2 an option that
-cannot work, 130 and 143 ended at once by a second SIGINT or SIGTERM.
+Exit codes:
+  0             the server stopped after a signal
+  1             the server failed, or cut off clients at the end of shutdown-timeout
+  2             an option is invalid
+  130, 143      a second SIGINT or SIGTERM stopped the server at once
 `
 
 func newServe(environ []string) *cobra.Command {
@@ -94,11 +97,12 @@ func newServe(environ []string) *cobra.Command {
 	return cmd
 }
 
-// signalDebounce is how long a signal may be repeated without meaning anything: timeout(1) and others signal the process and its
-// group, and nobody presses Ctrl-C twice that fast.
+// signalDebounce is the time after the first signal in which further signals are ignored.
+// timeout(1) and other programs send a signal to the process and to its group; a user cannot press
+// Ctrl-C twice that fast.
 const signalDebounce = 200 * time.Millisecond
 
-// serve runs a server until a signal, or until it fails.
+// serve runs a server until a signal arrives or the server fails.
 func serve(cfg app.Config, log *slog.Logger) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
@@ -114,7 +118,7 @@ func serve(cfg app.Config, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ended := make(chan error, 1)
-	// Ends after a drain; waited for below, except when a second signal ends the whole process.
+	// Ends after the drain. serve waits for it below, unless a second signal ends the process.
 	go func() { ended <- srv.Run(ctx) }()
 
 	var first time.Time
@@ -125,31 +129,32 @@ func serve(cfg app.Config, log *slog.Logger) error {
 		case sig := <-signals:
 			switch {
 			case first.IsZero():
-				log.Info("received a signal", "signal", sig.String())
+				log.Info("shutting down", "signal", sig.String())
 				cancel()
-				first = time.Now() // what repeats it waits in the channel until now
+				first = time.Now() // repeated signals wait in the channel until now
 			case time.Since(first) > signalDebounce:
-				log.Warn("ending at once", "signal", sig.String())
+				log.Warn("second signal: exiting now", "signal", sig.String())
 				return exitError{exitSignal + int(sig.(syscall.Signal))}
 			}
 		}
 	}
 }
 
-// logFailure reports what ended a server in the log, where whoever watches it looks.
+// logFailure logs the error that ended a server: users look for it in the log.
 func logFailure(log *slog.Logger, err error) error {
 	if err == nil {
 		return nil
 	}
-	message := "failed"
+	message := "server failed"
 	if errors.Is(err, app.ErrCutShort) {
-		message = "some clients were cut off"
+		message = "shutdown timed out: some connections were cut off"
 	}
 	log.Error(message, "error", err)
 	return exitError{ExitFailed}
 }
 
-// An optionFlag collects what was given for an option, unread: app.Load reads all sources alike.
+// An optionFlag collects the values of an option without parsing them. app.Load parses the values
+// of all sources in the same way.
 type optionFlag struct {
 	option app.Option
 	values []string
@@ -169,7 +174,8 @@ func givenFlags(flags *pflag.FlagSet) map[string][]string {
 	return m
 }
 
-// noColour follows no-color.org, and terminals that have none.
+// noColour reports whether the environment asks for output without colour (NO_COLOR, see
+// no-color.org) or names a terminal without colour.
 func noColour(environ []string) bool {
 	return slices.ContainsFunc(environ, func(kv string) bool {
 		name, value, _ := strings.Cut(kv, "=")
@@ -177,7 +183,7 @@ func noColour(environ []string) bool {
 	})
 }
 
-// serveHelp lays the options out under their headings, with their defaults in a column of their own.
+// serveHelp returns the help text: the options in groups, with their defaults.
 func serveHelp() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\nUsage:\n  hearth serve [options]\n\nExamples:\n%s\n", serveLong, serveExamples)
@@ -194,9 +200,9 @@ func serveHelp() string {
 		writeOption(&b, flag, o.Usage, o.Default)
 	}
 	b.WriteString("\nConfiguration:\n")
-	writeOption(&b, "--config file", "a YAML file with options; an unknown one in it is an error", "")
-	writeOption(&b, "--print-config", "print what the server would run with, and from where, and exit", "")
-	writeOption(&b, "-h, --help", "this text", "")
+	writeOption(&b, "--config file", "YAML file with options; unknown options are an error", "")
+	writeOption(&b, "--print-config", "print the value and the source of each option, and exit", "")
+	writeOption(&b, "-h, --help", "show this help", "")
 	fmt.Fprintf(&b, "\n%s", serveTrailer)
 	return b.String()
 }
@@ -206,11 +212,12 @@ const (
 	helpWidth   = 92
 )
 
-// writeOption breaks the usage into lines beside the flag; a flag too long for its column gets a line of its own.
+// writeOption writes an option and its usage in two columns. A flag that is too long for its column
+// gets a line of its own.
 func writeOption(b *strings.Builder, flag, usage, def string) {
 	words := strings.Fields(usage)
 	if def != "" && def != "false" {
-		words = append(words, "(default "+def+")") // one word: never broken
+		words = append(words, "(default "+def+")") // one word, so that it is not wrapped
 	}
 	line := fmt.Sprintf("  %-*s", usageColumn-2, flag)
 	if len(line) > usageColumn {

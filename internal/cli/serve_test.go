@@ -21,21 +21,21 @@ import (
 	"github.com/hearthws/hearth/internal/test/child"
 )
 
-// A process is a hearth of its own.
+// A process is a running hearth serve.
 type process struct {
 	t    *testing.T
 	cmd  *exec.Cmd
 	logs chan map[string]any // closed at the end of stderr
 	url  string
-	met  bool // another one: until has come by that
+	met  bool // whether until has read the log line met
 
 	ended *child.Process
 }
 
-// met is what a server says that has heard of another one.
+// met is the message that a server logs when it discovers another server.
 const met = "another node is there"
 
-// limit is how long anything here may take.
+// limit bounds every wait in these tests.
 const limit = time.Minute
 
 func start(t *testing.T, args ...string) *process {
@@ -49,7 +49,7 @@ func start(t *testing.T, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.ended, err = child.Start(p.cmd, func() { // until the end of stderr, which wait waits for
+	p.ended, err = child.Start(p.cmd, func() { // ends at the end of stderr; wait waits for it
 		defer close(p.logs)
 		for s := bufio.NewScanner(stderr); s.Scan(); {
 			var record map[string]any
@@ -72,7 +72,7 @@ func start(t *testing.T, args ...string) *process {
 	return p
 }
 
-// until reads the log up to a message that begins so.
+// until reads the log up to a line whose message starts with message.
 func (p *process) until(message string) map[string]any {
 	p.t.Helper()
 	timeout := time.After(limit)
@@ -80,7 +80,7 @@ func (p *process) until(message string) map[string]any {
 		select {
 		case record, ok := <-p.logs:
 			if !ok {
-				p.t.Fatalf("the process ended without saying %q", message)
+				p.t.Fatalf("the process ended without logging %q", message)
 			}
 			s, _ := record["msg"].(string)
 			p.met = p.met || s == met
@@ -88,7 +88,7 @@ func (p *process) until(message string) map[string]any {
 				return record
 			}
 		case <-timeout:
-			p.t.Fatalf("nothing in the log begins with %q", message)
+			p.t.Fatalf("no message in the log starts with %q", message)
 		}
 	}
 }
@@ -100,7 +100,8 @@ func (p *process) signal(sig os.Signal) {
 	}
 }
 
-// signalUntil goes on until the log says that message: the first repeats may come too soon to count.
+// signalUntil repeats the signal until the log has that message. The server may ignore the first
+// repetitions, because they follow too soon.
 func (p *process) signalUntil(sig os.Signal, message string) {
 	p.t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -113,9 +114,9 @@ func (p *process) signalUntil(sig os.Signal, message string) {
 				return
 			}
 		case <-tick.C:
-			_ = p.cmd.Process.Signal(sig) // it may have ended by now
+			_ = p.cmd.Process.Signal(sig) // the process may have ended
 		case <-timeout:
-			p.t.Fatalf("the log does not say %q", message)
+			p.t.Fatalf("the log does not have %q", message)
 		}
 	}
 }
@@ -133,7 +134,7 @@ func (p *process) wait() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// connect signs in a client.
+// connect returns a connection of an authenticated client.
 func (p *process) connect(ctx context.Context) *websocket.Conn {
 	p.t.Helper()
 	c, _, err := websocket.Dial(ctx, strings.Replace(p.url, "http", "ws", 1)+"ws", nil)
@@ -162,7 +163,7 @@ func TestServeDrains(t *testing.T) {
 			c := p.connect(ctx)
 			p.signal(sig)
 			var err error
-			for err == nil { // presence and the like come first
+			for err == nil { // presence and other events come first
 				_, _, err = c.Read(ctx)
 			}
 			var closed websocket.CloseError
@@ -177,7 +178,8 @@ func TestServeDrains(t *testing.T) {
 	}
 }
 
-// While it drains a server says so to load balancers; a second signal does not wait for that to end.
+// TestServeSecondSignal checks that a draining server is unhealthy for load balancers, and that a
+// second signal ends it during drain-delay.
 func TestServeSecondSignal(t *testing.T) {
 	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
@@ -192,7 +194,7 @@ func TestServeSecondSignal(t *testing.T) {
 			if code := health(t, p.url); code != http.StatusServiceUnavailable {
 				t.Errorf("health %d while draining", code)
 			}
-			p.signalUntil(sig, "ending at once")
+			p.signalUntil(sig, "second signal: exiting now")
 			if code := p.wait(); code != 128+int(sig) {
 				t.Errorf("exit code %d", code)
 			}
@@ -200,11 +202,13 @@ func TestServeSecondSignal(t *testing.T) {
 	}
 }
 
-// What sends a signal to a process and to its group, as timeout(1) does, has not asked twice.
+// TestServeRepeatedSignal sends a signal to the process twice at once, as timeout(1) does when it
+// signals the process and its group. That counts as one signal.
 func TestServeRepeatedSignal(t *testing.T) {
 	t.Parallel()
 	p := start(t, "--drain-delay", "100ms")
-	// Stopped meanwhile, it gets both at the same time, however late this process comes to send the second.
+	// The stopped process receives both signals at the same time, even if this test sends the
+	// second one late.
 	for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGCONT} {
 		p.signal(sig)
 	}
@@ -213,15 +217,16 @@ func TestServeRepeatedSignal(t *testing.T) {
 	}
 }
 
-// A client that never answers the close is cut off when the time is over, and the exit code tells.
+// TestServeCutShort checks that a client that never answers the close frame is cut off after
+// shutdown-timeout, and that the exit code is 1.
 func TestServeCutShort(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	p := start(t, "--close-timeout", "1h", "--shutdown-timeout", "200ms")
-	p.connect(ctx) // and reads no more
+	p.connect(ctx) // it reads nothing more
 	p.signal(syscall.SIGTERM)
-	p.until("some clients were cut off")
+	p.until("shutdown timed out: some connections were cut off")
 	if code := p.wait(); code != cli.ExitFailed {
 		t.Errorf("exit code %d", code)
 	}

@@ -9,18 +9,19 @@ import (
 	"time"
 )
 
-// A signalError is the cause of a context that a signal ended.
+// A signalError is the cause of a context that a signal cancelled.
 type signalError struct{ signal syscall.Signal }
 
 func (e signalError) Error() string { return e.signal.String() }
 
-// untilSignal makes a context that ends with SIGINT or SIGTERM. After that a second one ends the process.
+// untilSignal returns a context that SIGINT or SIGTERM cancels. After that a second signal ends the
+// process.
 func untilSignal() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	done, ended := make(chan struct{}), make(chan struct{})
-	// Ends with done; whoever closes that waits for it.
+	// Ends with done. The returned function closes done and waits for this goroutine.
 	go func() {
 		defer close(ended)
 		defer signal.Stop(signals)
@@ -40,7 +41,7 @@ func untilSignal() (context.Context, func()) {
 	return ctx, func() { close(done); <-ended; cancel(nil) }
 }
 
-// signalExit is how the program ends if a signal has ended ctx; nil if none has.
+// signalExit returns the exit code of the signal that cancelled ctx, or nil if no signal did.
 func signalExit(ctx context.Context) error {
 	var by signalError
 	if errors.As(context.Cause(ctx), &by) {

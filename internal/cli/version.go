@@ -11,7 +11,7 @@ import (
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:                   "version",
-		Short:                 "Print which version this is",
+		Short:                 "Print the version",
 		DisableFlagsInUseLine: true,
 		Args:                  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -21,7 +21,7 @@ func newVersion() *cobra.Command {
 	}
 }
 
-// versionText is built from what the Go tool recorded: nothing to stamp, nothing to forget.
+// versionText returns the version that the Go tool recorded in the binary.
 func versionText() string {
 	version, commit := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -33,7 +33,7 @@ func versionText() string {
 			case s.Key == "vcs.revision":
 				commit = " commit " + s.Value[:min(12, len(s.Value))]
 			case s.Key == "vcs.modified" && s.Value == "true":
-				commit += " and changes"
+				commit += " (modified)"
 			}
 		}
 	}
