@@ -74,12 +74,12 @@ func TestTranscriptFaults(t *testing.T) {
 		"twice":            {sealedClient(t, key, 0, 1, 1), "number 1 is not one of 3"},
 		"another number":   {sealedClient(t, key, 0, 1, 3), "number 3 is not one of 3"},
 		"in clear":         {replaced(2, `{"event":"m","data":{"p":"x"}}`), `in clear: the event is "m"`},
-		"another's":        {append([][]byte(nil), mine[0], mine[1], mine[2], good()[3]), "message does not open with this key"},
+		"another's":        {append([][]byte(nil), mine[0], mine[1], mine[2], good()[3]), "message cannot be decrypted with this key"},
 		"no connected":     {replaced(0, `{"event":"m"}`), `the event is "m"`},
-		"without salt":     {replaced(0, `{"event":"connected","data":{"serverPublicKey":"`+key.PublicKey().String()+`"}}`), "not a salt"},
-		"without a key":    {replaced(0, `{"event":"connected"}`), "not a public key"},
+		"without salt":     {replaced(0, `{"event":"connected","data":{"serverPublicKey":"`+key.PublicKey().String()+`"}}`), "invalid salt"},
+		"without a key":    {replaced(0, `{"event":"connected"}`), "invalid public key"},
 		"not JSON":         {replaced(1, `{`), "unexpected end"},
-		"encrypted rubble": {replaced(1, `{"event":"encrypted","data":{"iv":"","ct":""}}`), "not a sealed message"},
+		"encrypted rubble": {replaced(1, `{"event":"encrypted","data":{"iv":"","ct":""}}`), "malformed sealed message"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

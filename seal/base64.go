@@ -7,11 +7,11 @@ import (
 	"fmt"
 )
 
-// strict refuses bits that are left over, but passes over line ends: decode looks for those.
+// strict rejects trailing bits that are not zero, but ignores line breaks; decode checks for those.
 var strict = base64.StdEncoding.Strict()
 
-// decode reads canonical base64, the text that encoding the same bytes would give and no other. dst needs room for
-// DecodedLen(len(src)) bytes.
+// decode decodes canonical base64: exactly the text that encoding the same bytes would give. dst
+// must have space for DecodedLen(len(src)) bytes.
 func decode(dst, src []byte) (n int, ok bool) {
 	n, err := strict.Decode(dst, src)
 	return n, err == nil && strict.EncodedLen(n) == len(src)
@@ -19,14 +19,14 @@ func decode(dst, src []byte) (n int, ok bool) {
 
 var errBase64 = errors.New("not canonical base64")
 
-// decodeExactly fills dst from s. A length that can't be right is seen before anything is read.
+// decodeExactly fills dst from s. It rejects a wrong length without reading s.
 func decodeExactly(dst []byte, s string) error {
 	if want := strict.EncodedLen(len(dst)); len(s) != want {
 		return fmt.Errorf("%d characters, want %d", len(s), want)
 	}
-	var buf [96]byte // for the longer of two: EncodedLen(PublicKeySize) is 88
+	var buf [96]byte // enough for the longer of the two inputs: EncodedLen(PublicKeySize) is 88
 	src := buf[:copy(buf[:], s)]
-	var out [72]byte // DecodedLen leaves room for what padding stands for
+	var out [72]byte // DecodedLen includes the bytes that padding replaces
 	n, ok := decode(out[:], src)
 	switch {
 	case !ok:
@@ -38,7 +38,7 @@ func decodeExactly(dst []byte, s string) error {
 	return nil
 }
 
-// pairTable has the two characters for each 12 bits, first the lower byte.
+// pairTable has the two base64 characters for each 12 bits. The first character is the lower byte.
 var pairTable = func() (table [1 << 12]uint16) {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 	for i := range table {
@@ -47,20 +47,23 @@ var pairTable = func() (table [1 << 12]uint16) {
 	return table
 }()
 
-// encode48 gives the characters for the upper 48 bits of v, the first one lowest.
+// encode48 returns the eight characters for the upper 48 bits of v. The first character is the
+// lowest byte.
 func encode48(v uint64) uint64 {
 	return uint64(pairTable[v>>52]) | uint64(pairTable[v>>40&0xfff])<<16 |
 		uint64(pairTable[v>>28&0xfff])<<32 | uint64(pairTable[v>>16&0xfff])<<48
 }
 
-// encodeInPlace makes b the base64 of its last n bytes; len(b) must be EncodedLen(n). The standard library's encoder
-// takes three times as long, which would be more than all the encryption, and does not promise to work in place.
+// encodeInPlace replaces b by the base64 of its last n bytes; len(b) must be EncodedLen(n). The
+// encoder of the standard library takes three times as long, more than the encryption itself, and
+// does not promise to work in place.
 //
-// With r bytes left, reading is ahead of writing by EncodedLen(r) - r, which is r/3 or more: 8 at least for 24 bytes and
-// up, so that 32 characters end before the 25th byte.
+// With r bytes left, reading is ahead of writing by EncodedLen(r) - r >= r/3 bytes. That is at
+// least 8 for r >= 24, so 32 written characters end before the 25th byte.
 func encodeInPlace(b []byte, n int) {
 	src := b[len(b)-n:]
-	for len(src) >= 26 && len(b) >= 32 { // 24 bytes; the last read looks at two more
+	// Consumes 24 bytes; the last read extends two bytes further.
+	for len(src) >= 26 && len(b) >= 32 {
 		v0 := binary.BigEndian.Uint64(src)
 		v1 := binary.BigEndian.Uint64(src[6:])
 		v2 := binary.BigEndian.Uint64(src[12:])
@@ -71,7 +74,8 @@ func encodeInPlace(b []byte, n int) {
 		binary.LittleEndian.PutUint64(b[24:], encode48(v3))
 		src, b = src[24:], b[32:]
 	}
-	var rest [30]byte // up to 25 bytes, and zeros: what is left of the last three characters' bits
+	// Up to 25 bytes, then zeros, which provide the missing bits of the last characters.
+	var rest [30]byte
 	var text [40]byte
 	n = copy(rest[:], src)
 	for i, j := 0, 0; i < n; i, j = i+6, j+8 {
@@ -84,7 +88,7 @@ func encodeInPlace(b []byte, n int) {
 	}
 }
 
-// encodeIV puts the base64 of an IV to the start of b.
+// encodeIV writes the base64 of an IV to the start of b.
 func encodeIV(b []byte, iv *[ivSize]byte) {
 	binary.LittleEndian.PutUint64(b, encode48(binary.BigEndian.Uint64(iv[:])))
 	low := uint64(binary.BigEndian.Uint32(iv[8:])) | uint64(binary.BigEndian.Uint16(iv[6:]))<<32

@@ -14,7 +14,8 @@ import (
 
 var sizes = []int{100, 1000, 65536}
 
-// BenchmarkAppendEnvelope, compared with BenchmarkBare: what IV, base64 and JSON add to the encryption.
+// BenchmarkAppendEnvelope, compared with BenchmarkBare, shows the cost of IV, base64 and JSON in
+// addition to the encryption.
 func BenchmarkAppendEnvelope(b *testing.B) {
 	_, server := exchange(b)
 	for _, n := range sizes {
@@ -31,7 +32,7 @@ func BenchmarkAppendEnvelope(b *testing.B) {
 	}
 }
 
-// BenchmarkBare is AES-256-GCM and nothing else; bare/iv draws a fresh IV, too.
+// BenchmarkBare measures AES-256-GCM alone; bare/iv also draws a fresh IV.
 func BenchmarkBare(b *testing.B) {
 	block, err := aes.NewCipher(make([]byte, 32))
 	if err != nil {
@@ -54,14 +55,14 @@ func BenchmarkBare(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(n))
 			for b.Loop() {
-				_, _ = rand.Read(iv) // does not return errors
+				_, _ = rand.Read(iv) // never returns an error
 				aead.Seal(buf, iv, text, nil)
 			}
 		})
 	}
 }
 
-// BenchmarkOpenData opens what JSON.stringify writes, and the same with a space in it.
+// BenchmarkOpenData opens data in the form of JSON.stringify, and the same with an added space.
 func BenchmarkOpenData(b *testing.B) {
 	client, server := exchange(b)
 	for _, n := range sizes {
@@ -84,7 +85,7 @@ func BenchmarkOpenData(b *testing.B) {
 	}
 }
 
-// BenchmarkHandshake is the server's work for one client.
+// BenchmarkHandshake measures the server's work for one client.
 func BenchmarkHandshake(b *testing.B) {
 	client := generate(b).PublicKey().String()
 	b.ReportAllocs()
@@ -93,7 +94,7 @@ func BenchmarkHandshake(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory tells what one Cipher holds.
+// BenchmarkMemory reports the memory of one Cipher.
 func BenchmarkMemory(b *testing.B) {
 	const many = 10_000
 	key, peer := generate(b), generate(b).PublicKey()

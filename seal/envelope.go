@@ -19,24 +19,28 @@ const (
 	ivChars = ivSize / 3 * 4
 )
 
-// EnvelopeSize is the length of what AppendEnvelope appends for a plaintext of n bytes, for n up to MaxPlaintext.
+// EnvelopeSize returns how many bytes AppendEnvelope appends for a plaintext of n bytes. n must be
+// at most MaxPlaintext.
 func EnvelopeSize(n int) int { return len(envelopeHead) + DataSize(n) + len(envelopeTail) }
 
-// DataSize is the length of what AppendData appends for a plaintext of n bytes, for n up to MaxPlaintext.
+// DataSize returns how many bytes AppendData appends for a plaintext of n bytes. n must be at most
+// MaxPlaintext.
 func DataSize(n int) int {
 	return len(dataHead) + ivChars + len(dataMiddle) + base64.StdEncoding.EncodedLen(n+tagSize) + len(dataTail)
 }
 
-// AppendEnvelope appends the whole message that carries plaintext, {"event":"encrypted","data":{"iv":…,"ct":…}}. If dst
-// has room for EnvelopeSize more bytes it needs no memory: a server can write straight into a frame.
+// AppendEnvelope seals plaintext and appends the whole message,
+// {"event":"encrypted","data":{"iv":…,"ct":…}}. If dst has space for EnvelopeSize more bytes, it
+// does not allocate, so a server can write directly into a frame.
 //
-// plaintext must not lie in the spare capacity of dst, which is written to. The error is ErrTooLong or ErrExhausted, and
-// comes with dst as it was.
+// plaintext must not lie in the spare capacity of dst, which is overwritten. The error is
+// ErrTooLong or ErrExhausted; AppendEnvelope then returns dst unchanged.
 func (c *Cipher) AppendEnvelope(dst, plaintext []byte) ([]byte, error) {
 	return c.appendJSON(dst, plaintext, envelopeHead, envelopeTail)
 }
 
-// AppendData is AppendEnvelope without the envelope: it appends {"iv":…,"ct":…}, for who writes the event otherwise.
+// AppendData is AppendEnvelope without the envelope. It appends {"iv":…,"ct":…}, for callers that
+// write the event themselves.
 func (c *Cipher) AppendData(dst, plaintext []byte) ([]byte, error) {
 	return c.appendJSON(dst, plaintext, "", "")
 }
@@ -54,7 +58,8 @@ func (c *Cipher) appendJSON(dst, plaintext []byte, head, tail string) ([]byte, e
 	ctAt := ivAt + ivChars + len(dataMiddle)
 	end := ctAt + text
 
-	// Seal so that the ciphertext ends where its base64 will end. The IV, in front of it, is in the way of what comes there.
+	// Seal so that the ciphertext ends where its base64 will end. The IV in front of it lies where
+	// text will be written, and is encoded first.
 	sealedAt := end - boxed - ivSize
 	c.aead.Seal(b[:sealedAt], nil, plaintext, nil)
 	b = b[:end]
@@ -66,12 +71,13 @@ func (c *Cipher) appendJSON(dst, plaintext []byte, head, tail string) ([]byte, e
 	return append(b, tail...), nil
 }
 
-// OpenData appends to dst the plaintext of an encrypted message's data: {"iv":…,"ct":…}. What JSON.stringify makes of
-// that is read as it is; other spacing, order, escapes and further members are understood too, for more time and memory.
-// Both take time and memory linear in len(data), which is not changed.
+// OpenData decrypts the data of an encrypted message, {"iv":…,"ct":…}, and appends the plaintext to
+// dst. It has a fast path for the form that JSON.stringify writes. It also accepts other spacing,
+// order and escapes, and further members, at the cost of more time and memory. Both are linear in
+// len(data). data is not changed.
 //
-// The error is ErrMalformed, ErrForged or ErrExhausted, and comes with dst as it was; its spare capacity never holds
-// plaintext then. data must not lie there.
+// The error is ErrMalformed, ErrForged or ErrExhausted. OpenData then returns dst unchanged, and
+// its spare capacity holds no plaintext. data must not lie in the spare capacity of dst.
 func (c *Cipher) OpenData(dst, data []byte) ([]byte, error) {
 	iv, ct, ok := parseCanonical(data)
 	if !ok {
@@ -83,7 +89,7 @@ func (c *Cipher) OpenData(dst, data []byte) ([]byte, error) {
 	if len(iv) != ivChars {
 		return dst, fmt.Errorf("%w: IV of %d characters", ErrMalformed, len(iv))
 	}
-	// As Open wants it, and in the place where the plaintext will be.
+	// In the layout that Open expects, at the place where the plaintext will be.
 	start, size := len(dst), ivSize+base64.StdEncoding.DecodedLen(len(ct))
 	b := slices.Grow(dst, size)
 	sealed := b[start : start+size]
@@ -101,8 +107,9 @@ func (c *Cipher) OpenData(dst, data []byte) ([]byte, error) {
 	return opened, nil
 }
 
-// parseCanonical finds the two strings if data looks as appendJSON and JSON.stringify write it. They may still be anything:
-// the quotes and escapes that would make another object of it are not base64.
+// parseCanonical finds the two strings if data has the form that appendJSON and JSON.stringify
+// write. It does not check their content: quotes and escapes, which would change the object's
+// structure, are not base64 and are rejected later.
 func parseCanonical(data []byte) (iv, ct []byte, ok bool) {
 	const ctAt = len(dataHead) + ivChars + len(dataMiddle)
 	if len(data) < ctAt+len(dataTail) || !bytes.HasPrefix(data, []byte(dataHead)) ||
@@ -113,7 +120,7 @@ func parseCanonical(data []byte) (iv, ct []byte, ok bool) {
 	return iv, ct, bytes.IndexByte(iv, '"') < 0 && bytes.IndexByte(ct, '"') < 0 && bytes.IndexByte(ct, '\\') < 0
 }
 
-// parseAny finds them in any JSON object.
+// parseAny finds the two strings in any JSON object.
 func parseAny(data []byte) (iv, ct []byte, err error) {
 	var object struct {
 		IV string `json:"iv"`

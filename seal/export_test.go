@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// FixedKey is the private key with the scalar d.
+// FixedKey returns the private key with the scalar d.
 func FixedKey(d []byte) (*PrivateKey, error) {
 	key, err := ecdh.P256().NewPrivateKey(d)
 	if err != nil {
@@ -14,8 +14,8 @@ func FixedKey(d []byte) (*PrivateKey, error) {
 	return &PrivateKey{key: key}, nil
 }
 
-// Use makes c one that has taken n messages.
+// Use sets the number of messages that c has processed.
 func (c *Cipher) Use(n uint64) { c.used.Store(n) }
 
-// EncodeInPlace is the encoder, which has a slow obvious counterpart in the standard library.
+// EncodeInPlace is the encoder, which tests compare with the standard library.
 var EncodeInPlace = encodeInPlace

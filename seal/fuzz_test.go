@@ -10,7 +10,8 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// FuzzOpen gives Open anything; what opens was sealed with this key, so it is one of the seeds.
+// FuzzOpen calls Open with arbitrary input. Input that opens was sealed with this key, so it must
+// be one of the seeds.
 func FuzzOpen(f *testing.F) {
 	e := golden(f).Exchanges[0]
 	_, server := e.ciphers(f)
@@ -33,7 +34,8 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// decodeReference is the sealed bytes that an object stands for, by the slow obvious way; nil if there are none.
+// decodeReference returns the sealed bytes in an object, decoded in a slow and obvious way; nil if
+// there are none.
 func decodeReference(t testing.TB, object string) []byte {
 	t.Helper()
 	var parts struct{ IV, CT string }
@@ -49,7 +51,7 @@ func decodeReference(t testing.TB, object string) []byte {
 	return append(iv, ct...)
 }
 
-// checkResult holds a result to what is promised of all of them.
+// checkResult checks the properties of every result.
 func checkResult(t *testing.T, got []byte, err error, size int) {
 	t.Helper()
 	switch {
@@ -64,7 +66,8 @@ func checkResult(t *testing.T, got []byte, err error, size int) {
 	}
 }
 
-// FuzzOpenData holds OpenData against encoding/json and a decoder that encodes again, whichever way it took.
+// FuzzOpenData compares both paths of OpenData with encoding/json and a decoder that checks its
+// input by encoding again.
 func FuzzOpenData(f *testing.F) {
 	all := golden(f)
 	_, server := all.Exchanges[0].ciphers(f)
@@ -95,7 +98,7 @@ func FuzzOpenData(f *testing.F) {
 	})
 }
 
-// FuzzParsePublicKey wants what is read to be written the same, and to serve.
+// FuzzParsePublicKey checks that a parsed key has the same text again, and can be used.
 func FuzzParsePublicKey(f *testing.F) {
 	all := golden(f)
 	for _, v := range all.BadPublicKeys {

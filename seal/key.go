@@ -17,14 +17,14 @@ const (
 	keySize = 32
 )
 
-// A PrivateKey is one side's secret of an exchange. Make one for each connection, and let go of it after Derive.
-// It may be used from any goroutine.
+// A PrivateKey is the private key of one side of an exchange. Make one for each connection, and
+// drop all references to it after Derive. It is safe for concurrent use.
 type PrivateKey struct {
 	key *ecdh.PrivateKey // read-only
 }
 
-// GenerateKey makes a key pair from the system's randomness. It fails only where that was replaced by something that
-// can fail.
+// GenerateKey makes a key pair from the system's random number generator. It fails only if the
+// program has replaced crypto/rand.Reader by a reader that fails.
 func GenerateKey() (*PrivateKey, error) {
 	key, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
@@ -33,13 +33,14 @@ func GenerateKey() (*PrivateKey, error) {
 	return &PrivateKey{key: key}, nil
 }
 
-// PublicKey is what the other side gets.
+// PublicKey returns the public key to send to the other side.
 func (k *PrivateKey) PublicKey() *PublicKey {
 	return &PublicKey{key: k.key.PublicKey()}
 }
 
-// Derive gives the cipher that both sides come to: k with the other side's public key here, the other way round there,
-// and the same salt. Together with GenerateKey it takes some 50 µs of an amd64 core, as 200 short messages do.
+// Derive returns the cipher of the connection. Both sides get the same key if each passes the
+// other's public key, and the same salt. Together with GenerateKey it takes about 50 µs of an amd64
+// core, as much as 200 short messages.
 func (k *PrivateKey) Derive(peer *PublicKey, salt Salt) (*Cipher, error) {
 	secret, err := k.key.ECDH(peer.key)
 	if err != nil {
@@ -60,14 +61,16 @@ func (k *PrivateKey) Derive(peer *PublicKey, salt Salt) (*Cipher, error) {
 	return &Cipher{aead: aead}, nil
 }
 
-// A PublicKey is the other side's half of an exchange: a point of P-256, and not the one at infinity. It comes from
-// ParsePublicKey or PrivateKey.PublicKey, and may be used from any goroutine.
+// A PublicKey is the public key of the other side of an exchange: a point of P-256 that is not the
+// point at infinity. ParsePublicKey and PrivateKey.PublicKey return one. It is safe for concurrent
+// use.
 type PublicKey struct {
 	key *ecdh.PublicKey // read-only
 }
 
-// ParsePublicKey reads the base64 of an uncompressed point. Anything else is ErrPublicKey: the point at infinity, points
-// that are not on the curve, compressed ones. The cost does not grow with the length of s.
+// ParsePublicKey parses the base64 of an uncompressed point. Any other text is an error that wraps
+// ErrPublicKey, including the point at infinity, points that are not on the curve, and compressed
+// points. The cost does not depend on the length of s.
 func ParsePublicKey(s string) (*PublicKey, error) {
 	var point [PublicKeySize]byte
 	if err := decodeExactly(point[:], s); err != nil {
@@ -80,25 +83,26 @@ func ParsePublicKey(s string) (*PublicKey, error) {
 	return &PublicKey{key: key}, nil
 }
 
-// String is the key in base64, as it goes over the wire: 88 characters.
+// String returns the key in base64, as it is sent on the wire: 88 characters.
 func (k *PublicKey) String() string {
 	return base64.StdEncoding.EncodeToString(k.key.Bytes())
 }
 
-// MarshalText returns what String returns, in JSON too.
+// MarshalText returns the same text as String. It is also the JSON form.
 func (k *PublicKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// A Salt makes the keys of two exchanges differ even if both key pairs are the same. It is not secret.
+// A Salt makes the keys of two exchanges differ even if both key pairs are the same. It is not
+// secret.
 type Salt [SaltSize]byte
 
-// NewSalt draws a salt from the system's randomness, which can't fail.
+// NewSalt draws a salt from the system's random number generator, which cannot fail.
 func NewSalt() Salt {
 	var s Salt
-	_, _ = rand.Read(s[:]) // does not return errors
+	_, _ = rand.Read(s[:]) // never returns an error
 	return s
 }
 
-// ParseSalt reads a salt in base64. Anything but SaltSize bytes is ErrSalt.
+// ParseSalt parses a salt in base64. If it is not SaltSize bytes long, the error wraps ErrSalt.
 func ParseSalt(s string) (Salt, error) {
 	var salt Salt
 	if err := decodeExactly(salt[:], s); err != nil {
@@ -107,23 +111,25 @@ func ParseSalt(s string) (Salt, error) {
 	return salt, nil
 }
 
-// String is the salt in base64, as it goes over the wire: 44 characters.
+// String returns the salt in base64, as it is sent on the wire: 44 characters.
 func (s Salt) String() string {
 	return base64.StdEncoding.EncodeToString(s[:])
 }
 
-// MarshalText returns what String returns, in JSON too.
+// MarshalText returns the same text as String. It is also the JSON form.
 func (s Salt) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Keys are what a server and a client have agreed on for one connection (docs/protocol.md §10).
+// Keys are the keys of one connection, which the server and the client have agreed on
+// (docs/protocol.md §10).
 type Keys struct {
-	// ServerPublicKey goes to the client in `connected`, in standard base64: PublicKey.String.
+	// ServerPublicKey is sent to the client in `connected`, in standard base64: PublicKey.String.
 	ServerPublicKey string
 
-	// Salt goes to the client in `connected`, in standard base64: Salt.String.
+	// Salt is sent to the client in `connected`, in standard base64: Salt.String.
 	Salt string
 
-	// Cipher seals what the server sends to the client, and opens what the client sends encrypted. Nil: the application
-	// encrypts by itself (Config.Transform of package hearth), and encrypted messages of the client are dropped.
+	// Cipher seals the messages from the server to the client, and opens encrypted messages from
+	// the client. If it is nil, the application encrypts by itself (Config.Transform of package
+	// hearth), and encrypted messages from the client are dropped.
 	Cipher *Cipher
 }

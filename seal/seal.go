@@ -1,5 +1,6 @@
-// Package seal encrypts the messages of one client, the way browsers do with WebCrypto, so that what carries a connection
-// and ends its TLS (a proxy, a CDN, a log of frames) can't read them.
+// Package seal encrypts the messages of one client, compatible with WebCrypto in browsers.
+// Intermediaries that end the connection's TLS (a proxy, a CDN) or log its frames cannot read the
+// messages.
 //
 // The exchange:
 //
@@ -15,23 +16,24 @@
 //	iv       12 random bytes, in base64
 //	ct       AES-256-GCM of the inner message followed by the tag, 16 bytes, in base64; no additional data
 //
-// Base64 is the standard alphabet with padding, and only its canonical form is read.
+// Base64 is the standard alphabet with padding, and only its canonical form is accepted.
 //
-// # What it protects, and what not
+// # What it protects, and what it does not
 //
-// Who only listens learns the lengths and times of messages, and nothing else. A key pair made for one connection and
-// forgotten after Derive leaves nothing by which a recording could be read later (forward secrecy). A message that was
-// changed does not open.
+// A passive eavesdropper learns only the lengths and times of messages. If a key pair is made for
+// each connection and discarded after Derive, a recording cannot be decrypted later (forward
+// secrecy). A message that was changed does not decrypt.
 //
-// The public keys are not authenticated, so who can change what goes by during the exchange can put its own keys in
-// place and read everything: this goes inside TLS and does not replace it. Messages are not numbered: one can be left
-// out, repeated, delayed, or sent back to where it came from, and still opens.
+// The public keys are not authenticated. An active attacker that can change the exchange can
+// substitute its own keys and read everything, so this package complements TLS and does not replace
+// it. Messages are not numbered. An attacker can drop, repeat or delay a message, or send it back
+// to its sender, and it still decrypts.
 //
 // # Timing
 //
-// The standard library's P-256, HKDF and comparison of tags take the same time whatever the secrets are; its AES-GCM
-// does where the processor has instructions for it (amd64, arm64, s390x), and does not elsewhere. What this package adds,
-// base64 and lengths, sees public data only.
+// P-256, HKDF and the comparison of tags in the standard library take constant time. Its AES-GCM
+// takes constant time on processors with instructions for it (amd64, arm64, s390x), but not on
+// others. The code that this package adds, for base64 and lengths, handles only public data.
 package seal
 
 import "errors"
@@ -43,39 +45,42 @@ const (
 	// SaltSize is the length of a salt before base64.
 	SaltSize = 32
 
-	// Overhead is by how many bytes a sealed message is longer than its plaintext: IV and tag.
+	// Overhead is the number of bytes that sealing adds to a message: the IV and the tag.
 	Overhead = ivSize + tagSize
 
-	// MaxPlaintext is the length of the longest message that can be sealed, in bytes: 1 GiB.
+	// MaxPlaintext is the maximum length of a message to seal, in bytes: 1 GiB.
 	MaxPlaintext = 1 << 30
 
-	// MaxMessages is how many messages one Cipher takes, those sealed and those opened together, as both sides draw their
-	// IVs for the same key. Two equal IVs would give away the XOR of two messages and the means to forge others. Among
-	// 2^32 IVs of 96 random bits there are two equal ones with a probability of 2^-33, which is within what NIST SP
-	// 800-38D, 8.3 allows; at 1000 messages a second it takes 49 days to get there.
+	// MaxMessages is the number of messages, sealed and opened together, that one Cipher accepts.
+	// They count together because both sides draw random IVs for the same key. Two equal IVs would
+	// reveal the XOR of two messages and allow forgeries. Two of 2^32 random IVs of 96 bits are
+	// equal with a probability of 2^-33, which is within the limit of NIST SP 800-38D, 8.3. At 1000
+	// messages a second, the limit is reached after 49 days.
 	MaxMessages = 1 << 32
 
 	ivSize  = 12
 	tagSize = 16
 )
 
-// The errors to branch on, with errors.Is. What is returned may say more.
+// The errors to test for with errors.Is. Returned errors may wrap them with details.
 var (
-	// ErrPublicKey is for what is no public key: not canonical base64, not 65 bytes, compressed, not on the curve.
-	ErrPublicKey = errors.New("seal: not a public key")
+	// ErrPublicKey means that a text is not a public key: not canonical base64, not 65 bytes,
+	// compressed, or not on the curve.
+	ErrPublicKey = errors.New("seal: invalid public key")
 
-	// ErrSalt is for what is no salt: not canonical base64, not 32 bytes.
-	ErrSalt = errors.New("seal: not a salt")
+	// ErrSalt means that a text is not a salt: not canonical base64, or not 32 bytes.
+	ErrSalt = errors.New("seal: invalid salt")
 
-	// ErrMalformed is for what can't be a sealed message, whatever the key.
-	ErrMalformed = errors.New("seal: not a sealed message")
+	// ErrMalformed means that the data cannot be a sealed message, whatever the key.
+	ErrMalformed = errors.New("seal: malformed sealed message")
 
-	// ErrForged is for a message that was sealed with another key, or changed since.
-	ErrForged = errors.New("seal: message does not open with this key")
+	// ErrForged means that the message was sealed with another key, or changed afterwards.
+	ErrForged = errors.New("seal: message cannot be decrypted with this key")
 
-	// ErrTooLong is for a plaintext of more than MaxPlaintext bytes.
+	// ErrTooLong means that the plaintext has more than MaxPlaintext bytes.
 	ErrTooLong = errors.New("seal: message too long")
 
-	// ErrExhausted says that the key has been used for MaxMessages messages. The client needs a new one: a new connection.
-	ErrExhausted = errors.New("seal: key used up")
+	// ErrExhausted means that the key has been used for MaxMessages messages. The client needs a
+	// new key, and therefore a new connection.
+	ErrExhausted = errors.New("seal: key reached its message limit")
 )

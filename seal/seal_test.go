@@ -15,7 +15,7 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// exchange is what client and server do; both ciphers have the same key.
+// exchange runs the key exchange of a client and a server; both ciphers have the same key.
 func exchange(t testing.TB) (client, server *seal.Cipher) {
 	t.Helper()
 	clientKey, serverKey := generate(t), generate(t)
@@ -48,7 +48,7 @@ func derive(t testing.TB, key *seal.PrivateKey, peer string, salt seal.Salt) *se
 	return c
 }
 
-// data is the data of an encrypted message, read by encoding/json.
+// data returns the data of an encrypted message, parsed by encoding/json.
 func data(t testing.TB, envelope []byte) json.RawMessage {
 	t.Helper()
 	var e struct {
@@ -61,7 +61,8 @@ func data(t testing.TB, envelope []byte) json.RawMessage {
 	return e.Data
 }
 
-// TestEnvelopes sends messages of many lengths both ways, with all that may be in front of them.
+// TestEnvelopes sends messages of many lengths in both directions, with different content in front
+// of them.
 func TestEnvelopes(t *testing.T) {
 	t.Parallel()
 	client, server := exchange(t)
@@ -81,11 +82,11 @@ func TestEnvelopes(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := len(envelope) - len(before); got != seal.EnvelopeSize(n) || !bytes.HasPrefix(envelope, before) {
-			t.Fatalf("%d bytes make %d, want %d; begins with %q", n, got, seal.EnvelopeSize(n), envelope[:10])
+			t.Fatalf("%d bytes are sealed to %d, want %d; begins with %q", n, got, seal.EnvelopeSize(n), envelope[:10])
 		}
 		inner := data(t, envelope[len(before):])
 		if len(inner) != seal.DataSize(n) {
-			t.Fatalf("%d bytes make data of %d, want %d", n, len(inner), seal.DataSize(n))
+			t.Fatalf("%d bytes are sealed to data of %d, want %d", n, len(inner), seal.DataSize(n))
 		}
 		kept := bytes.Clone(inner)
 		got, err := to.OpenData(before, inner)
@@ -122,7 +123,7 @@ func TestAppendDataAndSealed(t *testing.T) {
 	}
 }
 
-// TestOpenDataForms reads what JSON allows and JSON.stringify does not write.
+// TestOpenDataForms opens data in forms that JSON allows and JSON.stringify does not write.
 func TestOpenDataForms(t *testing.T) {
 	t.Parallel()
 	client, server := exchange(t)
@@ -155,7 +156,8 @@ func TestOpenDataForms(t *testing.T) {
 	}
 }
 
-// TestErrorsKeepDst wants what append's users rely on: with an error comes dst, as it was.
+// TestErrorsKeepDst checks that dst is returned unchanged together with an error, which users of
+// append functions rely on.
 func TestErrorsKeepDst(t *testing.T) {
 	t.Parallel()
 	client, server := exchange(t)
@@ -174,14 +176,15 @@ func TestErrorsKeepDst(t *testing.T) {
 		t.Errorf("%v, %q", err, got)
 	}
 	if bytes.Contains(dst[:cap(dst)], []byte("secret")) {
-		t.Error("plaintext of a forged message was left behind")
+		t.Error("the buffer still holds plaintext of a forged message")
 	}
 	if got, err := client.Open(dst, make([]byte, seal.Overhead-1)); !errors.Is(err, seal.ErrMalformed) || string(got) != "dst" {
 		t.Errorf("%v, %q", err, got)
 	}
 }
 
-// TestExhausted goes to the end of a key: the last message passes, and nothing after it, either way.
+// TestExhausted reaches the limit of a key: the last message passes, and nothing after it, in
+// either direction.
 func TestExhausted(t *testing.T) {
 	t.Parallel()
 	client, server := exchange(t)
@@ -213,7 +216,7 @@ func TestExhausted(t *testing.T) {
 	}
 }
 
-// TestManyGoroutines seals and opens with the same two ciphers at once. No IV comes twice.
+// TestManyGoroutines seals and opens with the same two ciphers concurrently. No IV may occur twice.
 func TestManyGoroutines(t *testing.T) {
 	t.Parallel()
 	const goroutines, messages = 8, 200
@@ -244,7 +247,7 @@ func TestManyGoroutines(t *testing.T) {
 	}
 }
 
-// TestSalts wants other keys for other salts, and canonical text only.
+// TestSalts checks that other salts give other keys, and that only canonical text is accepted.
 func TestSalts(t *testing.T) {
 	t.Parallel()
 	key, peer := generate(t), generate(t).PublicKey()
@@ -281,7 +284,7 @@ func TestEncodeInPlace(t *testing.T) {
 	random := rand.NewChaCha8([32]byte{})
 	for n := range 1000 {
 		src := make([]byte, n)
-		_, _ = random.Read(src) // does not return errors
+		_, _ = random.Read(src) // never returns an error
 		want := base64.StdEncoding.AppendEncode(nil, src)
 		got := make([]byte, len(want))
 		copy(got[len(got)-n:], src)
@@ -292,8 +295,8 @@ func TestEncodeInPlace(t *testing.T) {
 	}
 }
 
-// TestNoGarbage wants no memory for messages that fit.
-func TestNoGarbage(t *testing.T) {
+// TestNoAllocations checks that messages that fit into dst need no allocation.
+func TestNoAllocations(t *testing.T) {
 	client, server := exchange(t)
 	text := make([]byte, 1000)
 	buf, opened := make([]byte, 0, seal.EnvelopeSize(len(text))), make([]byte, 0, 2000)

@@ -19,7 +19,8 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// vectors is testdata/vectors.json, written by testdata/generate.mjs with WebCrypto.
+// vectors is the content of testdata/vectors.json, which testdata/generate.mjs writes with
+// WebCrypto.
 type vectors struct {
 	Exchanges     []exchangeVector
 	BadPublicKeys []struct{ Name, Key string }
@@ -56,7 +57,7 @@ func golden(t testing.TB) vectors {
 	return v
 }
 
-// ciphers are those of both sides.
+// ciphers returns the ciphers of both sides.
 func (e exchangeVector) ciphers(t testing.TB) (client, server *seal.Cipher) {
 	t.Helper()
 	salt, err := seal.ParseSalt(e.Salt)
@@ -89,7 +90,8 @@ func TestVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			bare, err := cipher.NewGCMWithRandomNonce(block) // which takes the IV in front, and FIPS 140 allows
+			// This one takes the IV in front, and FIPS 140 allows it.
+			bare, err := cipher.NewGCMWithRandomNonce(block)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -99,7 +101,8 @@ func TestVectors(t *testing.T) {
 					if got, err := c.OpenData(nil, []byte(m.Data)); err != nil || string(got) != want {
 						t.Errorf("%s: %v, %.100q", m.Name, err, got)
 					}
-					// And the other way, with the key that WebCrypto came to and IV, ciphertext and tag where it has them.
+					// The other direction, with the key of WebCrypto, and IV, ciphertext and tag in
+					// the order that WebCrypto uses.
 					object, err := c.AppendData(nil, []byte(want))
 					var parts struct{ IV, CT []byte }
 					if err := errors.Join(err, json.Unmarshal(object, &parts)); err != nil {
@@ -135,15 +138,15 @@ func TestBadData(t *testing.T) {
 	}
 }
 
-// node finds Node. Where there is none the tests against WebCrypto itself are left out, aloud; with CI=true that is a
-// failure.
+// node returns the path of Node.js. If it is not installed, the tests against WebCrypto itself are
+// skipped with a message; with CI=true that is a failure.
 func node(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath("node")
 	if err == nil {
 		return path
 	}
-	const missing = "NO NODE FOUND: NOT TESTED AGAINST A LIVE WEBCRYPTO (install nodejs, 20 or later)"
+	const missing = "Node.js not found: WebCrypto tests not run (install nodejs, 20 or later)"
 	if os.Getenv("CI") == "true" {
 		t.Fatal(missing)
 	}
@@ -169,7 +172,7 @@ func TestVectorsAreCurrent(t *testing.T) {
 	}
 }
 
-// TestLive exchanges keys and messages with a client that runs now.
+// TestLive exchanges keys and messages with a client process.
 func TestLive(t *testing.T) {
 	t.Parallel()
 	in, out := startClient(t)
@@ -212,15 +215,15 @@ func TestLive(t *testing.T) {
 	}
 	for i, want := range texts {
 		if answer.Opened[i] != want {
-			t.Errorf("it opened %.100q, want %.100q", answer.Opened[i], want)
+			t.Errorf("the client opened %.100q, want %.100q", answer.Opened[i], want)
 		}
 		if got, err := c.OpenData(nil, answer.Sealed[i]); err != nil || string(got) != want {
-			t.Errorf("it sealed %.100q, want %.100q: %v", got, want, err)
+			t.Errorf("the client sealed %.100q, want %.100q: %v", got, want, err)
 		}
 	}
 }
 
-// startClient starts a client. It ends with its input, at the end of the test.
+// startClient starts a client. It exits when its input is closed, at the end of the test.
 func startClient(t *testing.T) (io.Writer, *json.Decoder) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -1,4 +1,4 @@
-// Writes vectors.json, the same each time: node generate.mjs > vectors.json
+// Writes vectors.json, deterministically: node generate.mjs > vectors.json
 
 import assert from 'node:assert/strict';
 import { createECDH, createHash, webcrypto } from 'node:crypto';
@@ -7,7 +7,7 @@ import { agree, derive, fromBase64, importPublic, open, seal, toBase64 } from '.
 const { subtle } = webcrypto;
 const hash = (text) => createHash('sha256').update(text).digest();
 
-// pair gives the key pair that goes with a name.
+// pair returns the key pair for a name.
 async function pair(name) {
   const ecdh = createECDH('prime256v1');
   const d = hash(`hearth seal test key: ${name}`);
@@ -19,7 +19,7 @@ async function pair(name) {
   return { key, private: toBase64(d), public: toBase64(point), x: point.subarray(1, 33) };
 }
 
-// The first of many names for which something rare is true.
+// Returns the first of many names for which a rare condition holds.
 async function first(stem, condition) {
   for (let i = 0; ; i++) {
     const p = await pair(`${stem} ${i}`);
