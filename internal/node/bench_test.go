@@ -18,7 +18,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// discardMember is a member that costs nothing to write to.
+// discardMember is a member that discards its messages.
 type discardMember struct{ hub.Member }
 
 func (s *discardMember) Write([]byte) bool                       { return true }
@@ -32,7 +32,7 @@ func (s *discardMember) Refused(int)                             {}
 func (s *discardMember) Unsealed(error)                          {}
 func (s *discardMember) Lingers()                                {}
 
-// newIdle makes a node that is not running: whoever has it is its loop.
+// newIdle makes a node that is not running. The test runs its lane.
 func newIdle(t interface {
 	Fatal(args ...any)
 	Cleanup(f func())
@@ -53,13 +53,14 @@ func newIdle(t interface {
 	return n
 }
 
+// runLane runs the first lane until it has no work.
 func (n *Node) runLane() {
 	for n.hub.Lane(0).Tick() {
 	}
 }
 
-// BenchmarkDeliver is a message of another node, from the broker to the lane: for a room with members here, and for one
-// without.
+// BenchmarkDeliver measures the delivery of a message of another node from the broker to the lane,
+// for a room with members on this node and for one without.
 func BenchmarkDeliver(b *testing.B) {
 	for _, held := range []bool{true, false} {
 		b.Run(fmt.Sprintf("held=%v", held), func(b *testing.B) {
@@ -87,7 +88,8 @@ func BenchmarkDeliver(b *testing.B) {
 	}
 }
 
-// BenchmarkDeliverAll is one of 64 messages of other nodes that come together, for a room with members here.
+// BenchmarkDeliverAll measures one of 64 messages of other nodes that arrive together, for a room
+// with members on this node.
 func BenchmarkDeliverAll(b *testing.B) {
 	n := newIdle(b)
 	for range 100 {
@@ -114,7 +116,7 @@ func BenchmarkDeliverAll(b *testing.B) {
 	}
 }
 
-// discardConn is a connection that costs nothing to write to.
+// discardConn is a connection that discards its output.
 type discardConn struct{ discardMember }
 
 func (*discardConn) Abort()                     {}
@@ -123,7 +125,8 @@ func (*discardConn) Resume()                    {}
 func (*discardConn) RemoteAddr() netip.AddrPort { return netip.AddrPort{} }
 func (*discardConn) Loop() int                  { return 0 }
 
-// BenchmarkResync tells 100,000 clients that anything may be missing: all of the same rooms, or each of one of its own too.
+// BenchmarkResync sends resync to 100,000 clients after a loss that may affect all channels. The
+// clients are in the same rooms, or each is in one of its own too.
 func BenchmarkResync(b *testing.B) {
 	const clients = 100_000
 	for _, own := range []bool{false, true} {
@@ -142,7 +145,7 @@ func BenchmarkResync(b *testing.B) {
 				n.runLane()
 			}
 			for b.Loop() {
-				n.resync(broker.Loss{Since: time.Now(), Until: time.Now()})
+				(&resyncer{env: n.env}).resync(broker.Loss{Since: time.Now(), Until: time.Now()})
 				b.StopTimer()
 				n.runLane()
 				b.StartTimer()

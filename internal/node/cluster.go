@@ -4,16 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/cluster"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/protocol"
 )
 
-// CallAll has all nodes do what c says, this one included, and returns for how many clients they did; see cluster.Call.
-// Without a broker there is only this one.
+// ErrTooManyCalls is returned by CallAll if too many calls of this node are in progress.
+var ErrTooManyCalls = cluster.ErrTooManyCalls
+
+// CallAll runs the call c on all nodes, including this one, and returns the number of clients for
+// which it succeeded; see cluster.Call. Without a broker it runs on this node only.
 func (n *Node) CallAll(ctx context.Context, c protocol.Call) (clients int, err error) {
 	if n.cluster != nil {
 		clients, err = n.cluster.Call(ctx, c)
@@ -28,17 +33,15 @@ func (n *Node) CallAll(ctx context.Context, c protocol.Call) (clients int, err e
 	if err := c.Check(); err != nil {
 		return 0, err
 	}
-	clients, err = n.handleCall(ctx, c)
+	clients, err = localCalls{n.hub}.handle(ctx, c)
 	if err != nil {
 		err = &cluster.Error{Failed: []cluster.Failure{{Node: n.id, Err: err}}}
 	}
 	return clients, err
 }
 
-// ErrTooManyCalls is returned by Everywhere if too many calls of this node are in progress.
-var ErrTooManyCalls = cluster.ErrTooManyCalls
-
-// Nodes are all that share the broker, as far as this one knows, itself first.
+// Nodes returns the nodes that share the broker, as far as this node knows them. This node comes
+// first.
 func (n *Node) Nodes() []cluster.Node {
 	if n.cluster != nil {
 		return n.cluster.Nodes()
@@ -46,7 +49,7 @@ func (n *Node) Nodes() []cluster.Node {
 	return []cluster.Node{{ID: n.id, Name: n.cfg.Name, Since: n.created, Seen: time.Now()}}
 }
 
-// CountNodes is how many Nodes there are.
+// CountNodes returns the number of nodes that Nodes lists.
 func (n *Node) CountNodes() int {
 	if n.cluster == nil {
 		return 1
@@ -54,26 +57,40 @@ func (n *Node) CountNodes() int {
 	return n.cluster.Count()
 }
 
-// handleCall does what a call asks, for the clients of this node.
-func (n *Node) handleCall(ctx context.Context, c protocol.Call) (clients int, err error) {
+// brokerLost handles a loss that the broker reports. The lost messages may include messages between
+// nodes.
+func (n *Node) brokerLost(l broker.Loss) {
+	if l.Channels == nil || slices.Contains(l.Channels, protocol.NodesChannel) || slices.Contains(l.Channels, protocol.NodeChannel(n.id)) {
+		n.cluster.Lost()
+	}
+	n.losses.report(l)
+}
+
+// localCalls handles calls for the clients of this node.
+type localCalls struct {
+	hub *hub.Hub
+}
+
+// handle runs the call, and returns the number of clients for which it succeeded.
+func (l localCalls) handle(ctx context.Context, c protocol.Call) (clients int, err error) {
 	t, ok := parseTarget(c.Type, c.Target)
 	if !ok {
 		return 0, fmt.Errorf("%w: %s: unknown target type", protocol.ErrMessage, c.Event)
 	}
 	switch c.Event {
 	case protocol.CallCount:
-		return n.hub.Count(t), nil
+		return l.hub.Count(t), nil
 	case protocol.CallDisconnect:
-		return n.forEach(t, func(s *session.Session) error {
+		return l.forEach(t, func(s *session.Session) error {
 			if !s.Close(c.Code, c.Reason) {
 				return hub.ErrNotMember
 			}
 			return nil
 		})
 	case protocol.CallJoin:
-		return n.forEach(t, func(s *session.Session) error { return s.Join(ctx, c.Rooms...) })
+		return l.forEach(t, func(s *session.Session) error { return s.Join(ctx, c.Rooms...) })
 	case protocol.CallLeave:
-		return n.forEach(t, func(s *session.Session) error {
+		return l.forEach(t, func(s *session.Session) error {
 			s.Leave(c.Rooms...)
 			return nil
 		})
@@ -81,12 +98,13 @@ func (n *Node) handleCall(ctx context.Context, c protocol.Call) (clients int, er
 	return 0, fmt.Errorf("%w: unknown call %q", protocol.ErrMessage, c.Event)
 }
 
-// forEach does something to all clients of the target, and counts those with which it succeeded. Who has gone meanwhile is no
-// failure; of others the error tells how many there were, and what was wrong with the first.
-func (n *Node) forEach(t hub.Target, do func(*session.Session) error) (done int, err error) {
+// forEach calls do for all clients of the target, and returns the number of successes. A client
+// that has disconnected meanwhile is not a failure. The error reports the number of failures and
+// wraps the first.
+func (l localCalls) forEach(t hub.Target, do func(*session.Session) error) (done int, err error) {
 	failed := 0
 	var first error
-	for _, m := range n.hub.Members(nil, t) {
+	for _, m := range l.hub.Members(nil, t) {
 		switch err := do(session.Of(m)); {
 		case err == nil:
 			done++
@@ -102,7 +120,7 @@ func (n *Node) forEach(t hub.Target, do func(*session.Session) error) (done int,
 	return done, nil
 }
 
-// parseTarget is the target that a message's type and target name.
+// parseTarget returns the target with a message's type and target name.
 func parseTarget(typ protocol.MessageType, name string) (t hub.Target, ok bool) {
 	for kind, known := range messageTypes {
 		if typ == known {

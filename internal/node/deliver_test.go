@@ -15,43 +15,44 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// recordingMember is a member that keeps what it gets.
+// recordingMember is a member that records its messages.
 type recordingMember struct {
 	discardMember
 	got []string
 }
 
-func (l *recordingMember) Write(p []byte) bool {
+func (m *recordingMember) Write(p []byte) bool {
 	end := ws.NewEndpoint(ws.Client, 1<<20, false)
-	return end.Feed(append([]byte(nil), p...), l) == nil
+	return end.Feed(append([]byte(nil), p...), m) == nil
 }
 
-func (l *recordingMember) WriteNow(p []byte) bool { return l.Write(p) }
-func (l *recordingMember) Message(_ ws.Opcode, payload []byte) {
-	l.got = append(l.got, string(payload))
+func (m *recordingMember) WriteNow(p []byte) bool { return m.Write(p) }
+func (m *recordingMember) Message(_ ws.Opcode, payload []byte) {
+	m.got = append(m.got, string(payload))
 }
-func (l *recordingMember) Ping([]byte)       {}
-func (l *recordingMember) Pong([]byte)       {}
-func (l *recordingMember) Close(int, string) {}
+func (m *recordingMember) Ping([]byte)       {}
+func (m *recordingMember) Pong([]byte)       {}
+func (m *recordingMember) Close(int, string) {}
 
-// idOf is the id of listener i.
-func idOf(i int) hub.ID { return hub.ID(uuid.NewSHA1(uuid.Nil, []byte{byte(i)})) }
+// memberID returns the id of member i.
+func memberID(i int) hub.ID { return hub.ID(uuid.NewSHA1(uuid.Nil, []byte{byte(i)})) }
 
-// listeners makes members of a node: two users with two clients each, in rooms.
-func listeners(n *Node) []*recordingMember {
+// addMembers adds members to a node: two users with two clients each, in rooms.
+func addMembers(n *Node) []*recordingMember {
 	var all []*recordingMember
 	for i := range 4 {
-		l := &recordingMember{}
-		l.Init(idOf(i), l, n.hub.Lane(0), l)
-		n.hub.Admit(&l.Member, hub.Admission{User: fmt.Sprint("user", i%2), Rooms: []string{"all", fmt.Sprint("room", i/2)},
+		m := &recordingMember{}
+		m.Init(memberID(i), m, n.hub.Lane(0), m)
+		n.hub.Admit(&m.Member, hub.Admission{User: fmt.Sprint("user", i%2), Rooms: []string{"all", fmt.Sprint("room", i/2)},
 			Welcome: Encode("connected", nil)})
-		all = append(all, l)
+		all = append(all, m)
 	}
 	return all
 }
 
-// TestTogetherAsOneByOne: messages that come together are delivered as each by itself would be.
-func TestTogetherAsOneByOne(t *testing.T) {
+// TestDeliverAllEqualsDeliver: messages that arrive together are delivered like messages that
+// arrive one by one.
+func TestDeliverAllEqualsDeliver(t *testing.T) {
 	t.Parallel()
 	large := json.RawMessage(`"` + strings.Repeat("x", maxSeriesBytes/3) + `"`)
 	rapid.Check(t, func(t *rapid.T) {
@@ -59,20 +60,20 @@ func TestTogetherAsOneByOne(t *testing.T) {
 		for range rapid.IntRange(1, 10).Draw(t, "runs") {
 			m := protocol.Message{ServerID: "other", Type: protocol.MessageType(rapid.IntRange(1, 4).Draw(t, "type"))}
 			if m.Type != protocol.TypeBroadcast {
-				m.Target = rapid.SampledFrom([]string{"all", "room0", "room1", idOf(0).String(), idOf(3).String(), "user0", "nobody"}).Draw(t, "target")
+				m.Target = rapid.SampledFrom([]string{"all", "room0", "room1", memberID(0).String(), memberID(3).String(), "user0", "nobody"}).Draw(t, "target")
 			}
 			for range rapid.IntRange(1, 5).Draw(t, "messages") {
 				m.Event = rapid.SampledFrom([]string{"e", "a\"b", strings.Repeat("é\x00", 50)}).Draw(t, "event")
 				m.Data = rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(fmt.Sprint(len(ms))), large}).Draw(t, "data")
 				m.Exclude = nil
 				if (m.Type == protocol.TypeBroadcast || m.Type == protocol.TypeRoom) && rapid.IntRange(0, 3).Draw(t, "exclude") == 0 {
-					m.Exclude = []string{idOf(0).String(), idOf(2).String()}
+					m.Exclude = []string{memberID(0).String(), memberID(2).String()}
 				}
 				ms = append(ms, m)
 			}
 		}
 		together, each := newIdle(t), newIdle(t)
-		want, got := listeners(each), listeners(together)
+		want, got := addMembers(each), addMembers(together)
 		for _, m := range ms {
 			each.deliver(m)
 		}
@@ -90,12 +91,13 @@ func TestTogetherAsOneByOne(t *testing.T) {
 	})
 }
 
-// TestSeriesIsLostAsWhatItIs: each message that a full queue has no room for counts.
-func TestSeriesIsLostAsWhatItIs(t *testing.T) {
+// TestSeriesLoss: when a series does not fit into a full queue, each of its messages counts as
+// lost.
+func TestSeriesLoss(t *testing.T) {
 	t.Parallel()
 	n := newIdle(t)
 	s := &discardMember{}
-	s.Init(idOf(0), s, n.hub.Lane(0), s)
+	s.Init(memberID(0), s, n.hub.Lane(0), s)
 	n.hub.Admit(&s.Member, hub.Admission{Welcome: Encode("connected", nil)})
 	ms := make([]protocol.Message, 10)
 	for i := range ms {
@@ -108,12 +110,12 @@ func TestSeriesIsLostAsWhatItIs(t *testing.T) {
 	n.runLane()
 	lost := int(n.env.Stats.DeliveriesLost.Load())
 	if delivered := int(n.hub.Delivered()); lost != len(ms) || delivered != 1+sent-lost {
-		t.Errorf("of %d messages %d were lost and %d delivered, the welcome included", sent, lost, delivered)
+		t.Errorf("sent %d messages: %d lost, %d delivered (including the welcome)", sent, lost, delivered)
 	}
 }
 
-// TestAlikeGoTogether: what is a series, and what is not.
-func TestAlikeGoTogether(t *testing.T) {
+// TestSeriesLength: only consecutive messages of the same type and target form a series.
+func TestSeriesLength(t *testing.T) {
 	t.Parallel()
 	room := protocol.Message{Type: protocol.TypeRoom, Target: "r", Event: "e"}
 	with := func(change func(*protocol.Message)) protocol.Message {
@@ -135,11 +137,11 @@ func TestAlikeGoTogether(t *testing.T) {
 		{"another type", []protocol.Message{room, with(func(m *protocol.Message) { m.Type = protocol.TypeUser })}, 1},
 		{"one excludes", []protocol.Message{room, room, excluding}, 2},
 		{"the first excludes", []protocol.Message{excluding, excluding}, 1},
-		{"much", []protocol.Message{large, room, large, room}, 2},
+		{"too large", []protocol.Message{large, room, large, room}, 2},
 		{"nodes", []protocol.Message{node, node}, 1},
 	} {
 		if got := seriesLength(tt.ms); got != tt.want {
-			t.Errorf("%s: %d go together, want %d", tt.name, got, tt.want)
+			t.Errorf("%s: a series of %d, want %d", tt.name, got, tt.want)
 		}
 	}
 }

@@ -6,10 +6,12 @@ import (
 	"sync"
 )
 
-// fallbackQueue is how many connections may wait for net/http to accept them; more are cut.
+// fallbackQueue is how many connections may wait for net/http to accept them. Further ones are
+// closed.
 const fallbackQueue = 1024
 
-// fallbackListener is the net.Listener of the connections that the engine has accepted and has no use for.
+// fallbackListener is the net.Listener from which net/http accepts the connections that the event
+// loops do not serve.
 type fallbackListener struct {
 	addr  net.Addr
 	conns chan net.Conn
@@ -19,13 +21,18 @@ type fallbackListener struct {
 	closed bool
 }
 
-// push does not block.
-func (h *fallbackListener) push(nc net.Conn) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.closed {
+func newFallbackListener(addr net.Addr) *fallbackListener {
+	return &fallbackListener{addr: addr, conns: make(chan net.Conn, fallbackQueue), done: make(chan struct{})}
+}
+
+// push queues a connection, or closes it if the queue is full or the listener is closed. It does
+// not block.
+func (l *fallbackListener) push(nc net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
 		select {
-		case h.conns <- nc:
+		case l.conns <- nc:
 			return
 		default:
 		}
@@ -33,25 +40,27 @@ func (h *fallbackListener) push(nc net.Conn) {
 	nc.Close()
 }
 
-func (h *fallbackListener) Accept() (net.Conn, error) {
+// Accept returns the next connection. It blocks until there is one, or Close is called.
+func (l *fallbackListener) Accept() (net.Conn, error) {
 	select {
-	case nc := <-h.conns:
+	case nc := <-l.conns:
 		return nc, nil
-	case <-h.done:
+	case <-l.done:
 		return nil, net.ErrClosed
 	}
 }
 
-func (h *fallbackListener) Close() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.closed {
-		h.closed = true
-		close(h.done)
+// Close closes the listener, and the connections that were not accepted.
+func (l *fallbackListener) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.closed = true
+		close(l.done)
 	}
-	for { // whoever was pushed and not accepted
+	for {
 		select {
-		case nc := <-h.conns:
+		case nc := <-l.conns:
 			nc.Close()
 		default:
 			return nil
@@ -59,30 +68,33 @@ func (h *fallbackListener) Close() error {
 	}
 }
 
-func (h *fallbackListener) Addr() net.Addr { return h.addr }
+// Addr returns the address of the listener that the event loops accept from.
+func (l *fallbackListener) Addr() net.Addr { return l.addr }
 
-// prefixConn is a connection of which something has been read already.
+// prefixConn is a connection whose first bytes have already been read.
 type prefixConn struct {
 	net.Conn
-	prefix []byte // owned by the reading goroutine
+	prefix []byte // the bytes that Read still has to return; owned by the reading goroutine
 }
 
-func (b *prefixConn) Read(p []byte) (int, error) {
-	if len(b.prefix) == 0 {
-		return b.Conn.Read(p)
+// Read returns the prefix first.
+func (c *prefixConn) Read(p []byte) (int, error) {
+	if len(c.prefix) == 0 {
+		return c.Conn.Read(p)
 	}
-	n := copy(p, b.prefix)
-	if b.prefix = b.prefix[n:]; len(b.prefix) == 0 {
-		b.prefix = nil
+	n := copy(p, c.prefix)
+	if c.prefix = c.prefix[n:]; len(c.prefix) == 0 {
+		c.prefix = nil
 	}
 	return n, nil
 }
 
-// CloseWrite is how net/http ends an answer behind which it does not read on. Without it the connection would be reset, and what
-// the client has not read by then might be lost.
-func (b *prefixConn) CloseWrite() error {
-	if c, ok := b.Conn.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite()
+// CloseWrite is called by net/http after a response when it does not read the rest of the request.
+// Without it, net/http would reset the connection, and the client might lose the part of the
+// response that it has not read.
+func (c *prefixConn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
 	}
 	return errors.ErrUnsupported
 }

@@ -16,22 +16,25 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// The engine accepts connections by itself: a handshake that is good is answered on the loop, without the goroutine, the
-// buffers and the hijacking that net/http takes for it. Everything else, bad handshakes included, is handed over to
-// net/http with the bytes that have been read: there is one place where a refusal is written.
+// The event loops accept connections themselves. They answer a valid handshake without the
+// goroutine, the buffers and the hijacking that net/http needs for it. They pass every other
+// connection, including those with invalid handshakes, to net/http with the bytes that were read.
+// So only ServeHTTP writes the responses to refused handshakes.
 
-// loopsAccept reports whether the event loops can accept from ln.
+// loopsAccept reports whether the event loops can accept connections from ln.
 func (n *Node) loopsAccept(ln net.Listener) bool {
 	_, tcp := ln.(*net.TCPListener)
-	return tcp && n.loops > 0 && n.Running()
+	return tcp && n.transports.loops > 0 && n.Running()
 }
 
+// serveOnLoops makes the event loops accept connections from ln. srv serves those that are no valid
+// handshakes.
 func (n *Node) serveOnLoops(ln *net.TCPListener, srv *http.Server) error {
-	rest := &fallbackListener{addr: ln.Addr(), conns: make(chan net.Conn, fallbackQueue), done: make(chan struct{})}
-	h := &handshakes{n: n, fallback: rest, incomplete: boundedQueue[*handshakeConn]{max: n.cfg.Limits.MaxUnauthenticated, perAddr: maxIncompletePerAddr(n.cfg.Limits)}}
+	fallback := newFallbackListener(ln.Addr())
+	h := newHandshakes(n, fallback, n.cfg.Limits.MaxUnauthenticated, maxIncompletePerAddr(n.cfg.Limits))
 	defer h.close()
-	engine := n.loopRanges[0].Transport.(*epoll.Transport)
-	stop, err := engine.Listen(ln, h.open)
+	loops := n.transports.ranges[0].Transport.(*epoll.Transport)
+	stop, err := loops.Listen(ln, h.open)
 	if errors.Is(err, transport.ErrClosed) {
 		return http.ErrServerClosed // Shutdown was faster
 	}
@@ -39,10 +42,11 @@ func (n *Node) serveOnLoops(ln *net.TCPListener, srv *http.Server) error {
 		return err
 	}
 	defer stop.Close()
-	return srv.Serve(rest)
+	return srv.Serve(fallback)
 }
 
-// handshakes are the connections whose request is not complete yet: they cost little, not for long, and not too many do.
+// handshakes manages the connections whose HTTP request is incomplete. It bounds their number,
+// their age and the bytes that are kept for each.
 type handshakes struct {
 	// Set when made, then read-only.
 	n        *Node
@@ -51,9 +55,14 @@ type handshakes struct {
 	readers sync.Pool // of *bufio.Reader
 
 	mu         sync.Mutex                   // guards the fields below
-	incomplete boundedQueue[*handshakeConn] // all have equally long
+	incomplete boundedQueue[*handshakeConn] // the oldest expires first
 	timer      *time.Timer
 	closed     bool
+}
+
+// newHandshakes makes handshakes with limits for all connections and for those of one address.
+func newHandshakes(n *Node, fallback *fallbackListener, limit, perAddr int) *handshakes {
+	return &handshakes{n: n, fallback: fallback, incomplete: boundedQueue[*handshakeConn]{max: limit, perAddr: perAddr}}
 }
 
 // A handshakeConn is the transport.Handler of a connection until its request is complete.
@@ -62,19 +71,21 @@ type handshakeConn struct {
 	conn       epoll.RawConn
 
 	deadline clock.Instant               // set by open, then read-only
-	entry    *queueEntry[*handshakeConn] // set by open, then read-only; what it points to is guarded by heads.mu
+	entry    *queueEntry[*handshakeConn] // set by open; handshakes.mu guards its fields
 
 	// Owned by the loop.
-	buf    []byte             // the part that has come
-	cancel context.CancelFunc // of the callbacks that judge the request; nil before
+	buf    []byte             // what was read, if the request was not complete at the first read
+	cancel context.CancelFunc // of the callbacks' context; nil until they are called
 }
 
-func (h *handshakes) open(c epoll.RawConn) transport.Handler {
-	x := &handshakeConn{handshakes: h, conn: c, deadline: h.n.env.Clock.Now().Add(headerTimeout)}
+// open returns the handler of a new connection. If there are too many connections, it aborts the
+// oldest.
+func (h *handshakes) open(raw epoll.RawConn) transport.Handler {
+	c := &handshakeConn{handshakes: h, conn: raw, deadline: h.n.env.Clock.Now().Add(headerTimeout)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var excess *queueEntry[*handshakeConn]
-	if x.entry, excess = h.incomplete.add(x, c.RemoteAddr().Addr()); excess != nil {
+	if c.entry, excess = h.incomplete.add(c, raw.RemoteAddr().Addr()); excess != nil {
 		excess.value.conn.Abort()
 	}
 	if h.incomplete.len() == 1 && !h.closed {
@@ -84,46 +95,48 @@ func (h *handshakes) open(c epoll.RawConn) transport.Handler {
 			h.timer.Reset(headerTimeout)
 		}
 	}
-	return x
+	return c
 }
 
-func (h *handshakes) abortLocked(x *queueEntry[*handshakeConn]) {
-	h.incomplete.remove(x)
-	x.value.conn.Abort()
+// abortLocked aborts a connection and removes it from the queue.
+func (h *handshakes) abortLocked(e *queueEntry[*handshakeConn]) {
+	h.incomplete.remove(e)
+	e.value.conn.Abort()
 }
 
-// expire cuts the connections whose time is up.
+// expire aborts the connections whose deadline has passed.
 func (h *handshakes) expire() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.n.env.Clock.Now()
-	for x := h.incomplete.oldest(); x != nil; x = h.incomplete.oldest() {
-		if d := x.value.deadline; d > now {
+	for e := h.incomplete.oldest(); e != nil; e = h.incomplete.oldest() {
+		if d := e.value.deadline; d > now {
 			if !h.closed {
 				h.timer.Reset(d.Sub(now))
 			}
 			return
 		}
-		h.abortLocked(x)
+		h.abortLocked(e)
 	}
 }
 
-// remove takes x out of those that wait.
-func (h *handshakes) remove(x *handshakeConn) {
+// remove removes c from the queue of incomplete requests.
+func (h *handshakes) remove(c *handshakeConn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.incomplete.remove(x.entry)
+	h.incomplete.remove(c.entry)
 }
 
-// exempt is told that x's request is complete, and the application is deciding about it. From then on x does not have
-// to make room for others of its address: how long callbacks take is not its fault, and behind a proxy all come from one.
-func (h *handshakes) exempt(x *handshakeConn) {
+// exempt removes c from the limit per address, because its request is complete and the application
+// decides about it. The client is not to blame for slow callbacks, and behind a proxy all clients
+// have the same address.
+func (h *handshakes) exempt(c *handshakeConn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.incomplete.exempt(x.entry)
+	h.incomplete.exempt(c.entry)
 }
 
-// close cuts all connections whose request is not complete.
+// close aborts all connections whose request is incomplete.
 func (h *handshakes) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -131,129 +144,12 @@ func (h *handshakes) close() {
 	if h.timer != nil {
 		h.timer.Stop()
 	}
-	for x := h.incomplete.oldest(); x != nil; x = h.incomplete.oldest() {
-		h.abortLocked(x)
+	for e := h.incomplete.oldest(); e != nil; e = h.incomplete.oldest() {
+		h.abortLocked(e)
 	}
 }
 
-// Data collects a request's header, and decides where the connection goes.
-func (x *handshakeConn) Data(b []byte, now clock.Instant) {
-	seen := len(x.buf)
-	if seen > 0 {
-		x.buf = append(x.buf, b...)
-		b = x.buf
-	}
-	if x.cancel != nil { // the callbacks are at work, and the client does not wait for the answer
-		if len(b) > maxEarlyBytes {
-			x.conn.Abort()
-		}
-		return
-	}
-	end := headerEnd(b, max(0, seen-3))
-	if end < 0 && len(b) < maxHeaderBytes {
-		if seen == 0 {
-			x.buf = bytes.Clone(b)
-		}
-		return
-	}
-	q, ok := x.parseUpgrade(b, end)
-	switch {
-	case !ok:
-		x.finish()
-		x.fallBack(b)
-	case !x.handshakes.n.callbacksMayBlock(q.accepted):
-		x.finish()
-		if !x.upgrade(q, b, now) {
-			x.fallBack(b)
-		}
-	default:
-		if seen == 0 {
-			x.buf = bytes.Clone(b)
-		}
-		x.runCallbacks(q)
-	}
-}
-
-// A upgradeRequest is a handshake in order, about which the application may have a word to say.
-type upgradeRequest struct {
-	r        *http.Request
-	end      int // of the request, in what has been read
-	accepted ws.Accepted
-	results  callbackResults // of the application
-}
-
-// parseUpgrade reads the request that ends at end; ok says that it is a handshake in order.
-func (x *handshakeConn) parseUpgrade(b []byte, end int) (q upgradeRequest, ok bool) {
-	if end < 0 || end > maxHeaderBytes || !strictHeader(b[:end]) {
-		return q, false
-	}
-	r, err := x.handshakes.parse(b[:end])
-	if err != nil {
-		return q, false
-	}
-	if r.URL.Path != x.handshakes.n.cfg.Path {
-		return q, false
-	}
-	r.RemoteAddr = x.conn.RemoteAddr().String()
-	accepted, err := x.handshakes.n.checkRequest(r)
-	return upgradeRequest{r: r, end: end, accepted: accepted}, err == nil
-}
-
-// runCallbacks lets the application judge, on a goroutine of its own: a loop must not wait, panic or exit. The connection goes on
-// counting as one whose request is incomplete.
-func (x *handshakeConn) runCallbacks(q upgradeRequest) {
-	n := x.handshakes.n
-	if !n.beginWork() {
-		x.finish()
-		x.fallBack(x.buf)
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	x.cancel = cancel
-	x.handshakes.exempt(x)
-	q.r = q.r.WithContext(ctx)
-	go func() { // ends with the callbacks, whose context ends with the connection; Env.Running waits for it
-		defer n.env.Running.Done()
-		ok := false
-		defer func() {
-			// What went wrong goes wrong again where net/http reports it.
-			_ = recover()
-			x.conn.Do(func() { x.callbacksDone(q, ok) })
-		}()
-		var err error
-		q.results, err = n.runUpgradeCallbacks(q.r, &q.accepted)
-		ok = err == nil
-	}()
-}
-
-// callbacksDone goes on with a request that the application has judged.
-func (x *handshakeConn) callbacksDone(q upgradeRequest, ok bool) {
-	x.finish()
-	if !ok || !x.upgrade(q, x.buf, x.handshakes.n.env.Clock.Now()) {
-		x.fallBack(x.buf)
-	}
-}
-
-// upgrade makes the connection a session, if there is still room for one.
-func (x *handshakeConn) upgrade(q upgradeRequest, read []byte, now clock.Instant) bool {
-	n, early := x.handshakes.n, read[q.end:]
-	if !n.callbacksMayBlock(q.accepted) && !n.cfg.Upgrade.CheckOrigin(q.r) {
-		return false
-	}
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if n.state != running || !n.reserveConn() {
-		return false
-	}
-	s := n.openSession(x.conn, n.loopRanges[0], x.conn.RemoteAddr(), q.results, q.accepted, nil)
-	x.conn.SetHandler(s)
-	if len(early) > 0 {
-		s.Data(early, now)
-	}
-	return true
-}
-
-// parse reads a request's header with net/http's own parser.
+// parse parses the header of a request with net/http's parser.
 func (h *handshakes) parse(request []byte) (*http.Request, error) {
 	br, _ := h.readers.Get().(*bufio.Reader)
 	if br == nil {
@@ -265,30 +161,151 @@ func (h *handshakes) parse(request []byte) (*http.Request, error) {
 	return http.ReadRequest(br)
 }
 
-// fallBack gives the connection to net/http, with what has been read of it.
-func (x *handshakeConn) fallBack(read []byte) {
-	nc, err := x.conn.Detach()
-	if err != nil {
-		x.handshakes.n.cfg.Log.Warn("connection can't be handed to net/http", "error", err)
-		x.conn.Abort()
+// Data collects the header of the request. When it is complete, Data upgrades the connection, calls
+// the application's callbacks, or passes the connection to net/http.
+func (c *handshakeConn) Data(b []byte, now clock.Instant) {
+	seen := len(c.buf)
+	if seen > 0 {
+		c.buf = append(c.buf, b...)
+		b = c.buf
+	}
+	if c.cancel != nil { // the callbacks are running, and the client sends before it has the answer
+		if len(b) > maxEarlyBytes {
+			c.conn.Abort()
+		}
 		return
 	}
-	x.handshakes.fallback.push(&prefixConn{Conn: nc, prefix: bytes.Clone(read)})
+	end := headerEnd(b, max(0, seen-3))
+	if end < 0 && len(b) < maxHeaderBytes {
+		if seen == 0 {
+			c.buf = bytes.Clone(b)
+		}
+		return
+	}
+	u, ok := c.parseUpgrade(b, end)
+	switch {
+	case !ok:
+		c.finish()
+		c.fallBack(b)
+	case !c.handshakes.n.upgrader.callbacksMayBlock(u.accepted):
+		c.finish()
+		if !c.upgrade(u, b, now) {
+			c.fallBack(b)
+		}
+	default:
+		if seen == 0 {
+			c.buf = bytes.Clone(b)
+		}
+		c.runCallbacks(u)
+	}
 }
 
-// Ended lets a connection go that said nothing whole.
-func (x *handshakeConn) Ended() bool { return false }
+// An upgradeRequest is a valid handshake. The application's callbacks may still refuse it.
+type upgradeRequest struct {
+	r        *http.Request
+	end      int // length of the request in the bytes that were read
+	accepted ws.Accepted
+	results  callbackResults
+}
 
-// Drained does not come: nothing is awaited.
-func (x *handshakeConn) Drained() {}
+// parseUpgrade parses the request that ends at end. ok reports whether it is a valid handshake.
+func (c *handshakeConn) parseUpgrade(b []byte, end int) (u upgradeRequest, ok bool) {
+	if end < 0 || end > maxHeaderBytes || !strictHeader(b[:end]) {
+		return u, false
+	}
+	r, err := c.handshakes.parse(b[:end])
+	if err != nil {
+		return u, false
+	}
+	if r.URL.Path != c.handshakes.n.cfg.Path {
+		return u, false
+	}
+	r.RemoteAddr = c.conn.RemoteAddr().String()
+	accepted, err := c.handshakes.n.checkRequest(r)
+	return upgradeRequest{r: r, end: end, accepted: accepted}, err == nil
+}
 
-// Closed is the end of a connection that said nothing whole.
-func (x *handshakeConn) Closed(error) { x.finish() }
+// runCallbacks calls the application's callbacks on a goroutine of their own, since a loop must not
+// block, panic or exit. Meanwhile the connection still counts as one whose request is incomplete.
+func (c *handshakeConn) runCallbacks(u upgradeRequest) {
+	n := c.handshakes.n
+	if !n.beginWork() {
+		c.finish()
+		c.fallBack(c.buf)
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	c.handshakes.exempt(c)
+	u.r = u.r.WithContext(ctx)
+	// The goroutine ends with the callbacks, whose context ends with the connection. Env.Running
+	// waits for it.
+	go func() {
+		defer n.env.Running.Done()
+		ok := false
+		defer func() {
+			// After a failure ServeHTTP calls the callbacks again, where net/http reports a panic.
+			_ = recover()
+			c.conn.Do(func() { c.callbacksDone(u, ok) })
+		}()
+		var err error
+		u.results, err = n.upgrader.runCallbacks(u.r, &u.accepted)
+		ok = err == nil
+	}()
+}
 
-// finish is the end of x as one that waits.
-func (x *handshakeConn) finish() {
-	x.handshakes.remove(x)
-	if x.cancel != nil {
-		x.cancel()
+// callbacksDone continues with a request after the callbacks. ok reports whether they accepted it.
+func (c *handshakeConn) callbacksDone(u upgradeRequest, ok bool) {
+	c.finish()
+	if !ok || !c.upgrade(u, c.buf, c.handshakes.n.env.Clock.Now()) {
+		c.fallBack(c.buf)
+	}
+}
+
+// upgrade replaces c with a session. It reports false, and does nothing, if the origin is not
+// allowed, the node is not running, or there are too many connections.
+func (c *handshakeConn) upgrade(u upgradeRequest, read []byte, now clock.Instant) bool {
+	n, early := c.handshakes.n, read[u.end:]
+	if !n.upgrader.callbacksMayBlock(u.accepted) && !n.cfg.Upgrade.CheckOrigin(u.r) {
+		return false
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.state != running || !n.conns.reserve() {
+		return false
+	}
+	s := n.openSession(c.conn, n.transports.ranges[0], c.conn.RemoteAddr(), u.results, u.accepted, nil)
+	c.conn.SetHandler(s)
+	if len(early) > 0 {
+		s.Data(early, now)
+	}
+	return true
+}
+
+// fallBack passes the connection to net/http, with the bytes that were read from it.
+func (c *handshakeConn) fallBack(read []byte) {
+	nc, err := c.conn.Detach()
+	if err != nil {
+		c.handshakes.n.cfg.Log.Warn("connection can't be passed to net/http", "error", err)
+		c.conn.Abort()
+		return
+	}
+	c.handshakes.fallback.push(&prefixConn{Conn: nc, prefix: bytes.Clone(read)})
+}
+
+// Ended makes the loop close a connection that the peer has closed before its request was complete.
+func (c *handshakeConn) Ended() bool { return false }
+
+// Drained does nothing: c never asks for the notification.
+func (c *handshakeConn) Drained() {}
+
+// Closed handles the end of a connection whose request was never completed.
+func (c *handshakeConn) Closed(error) { c.finish() }
+
+// finish removes c from the queue of incomplete requests, and cancels its callbacks.
+func (c *handshakeConn) finish() {
+	c.handshakes.remove(c)
+	if c.cancel != nil {
+		c.cancel()
 	}
 }

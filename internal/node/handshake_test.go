@@ -19,34 +19,36 @@ import (
 const handshake = "GET /ws HTTP/1.1\r\nHost: hearth.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
-// testConn is a connection whose request is coming. Of epoll.RawConn it is what a head needs.
+// testConn is a connection that sends a request. It implements the methods of epoll.RawConn that a
+// handshakeConn calls.
 type testConn struct {
 	transport.Conn
 	handler     transport.Handler
 	abortedFlag atomic.Bool
-	detached    []byte // what was read of it when net/http got it; nil: it did not
+	detached    []byte // the bytes that were read before net/http got it; nil if it did not get it
 }
 
 func (c *testConn) RemoteAddr() netip.AddrPort     { return netip.MustParseAddrPort("192.0.2.1:1") }
 func (c *testConn) SetHandler(h transport.Handler) { c.handler = h }
 func (c *testConn) Do(f func())                    { f() }
-func (c *testConn) Detach() (net.Conn, error)      { return &detachedConn{caller: c}, nil }
+func (c *testConn) Detach() (net.Conn, error)      { return &detachedConn{conn: c}, nil }
 func (c *testConn) Abort()                         { c.abortedFlag.Store(true) }
 func (c *testConn) send(s string)                  { c.handler.Data([]byte(s), 0) }
 func (c *testConn) aborted() bool                  { return c.abortedFlag.Load() }
 func (c *testConn) pending() bool                  { return !c.aborted() && c.detached == nil }
 func (h *handshakes) connect() *testConn           { c := &testConn{}; c.handler = h.open(c); return c }
 
-// detachedConn is a caller that net/http is to serve.
+// detachedConn is a testConn that was passed to net/http.
 type detachedConn struct {
 	net.Conn
-	caller *testConn
+	conn *testConn
 }
 
-func (d *detachedConn) Close() error { d.caller.Abort(); return nil }
+func (d *detachedConn) Close() error { d.conn.Abort(); return nil }
 
-// newHandshakes makes heads of a node that is not running: every request goes to net/http.
-func newHandshakes(t *testing.T, limit int) *handshakes {
+// newTestHandshakes makes the handshakes of a node that is not running, so every request goes to
+// net/http.
+func newTestHandshakes(t *testing.T, limit int) *handshakes {
 	n, err := New(Config{
 		Path: "/ws", Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler),
 		Upgrade: Upgrade{CheckOrigin: func(*http.Request) bool { return true }},
@@ -54,18 +56,18 @@ func newHandshakes(t *testing.T, limit int) *handshakes {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &handshakes{n: n, incomplete: boundedQueue[*handshakeConn]{max: limit}, fallback: &fallbackListener{conns: make(chan net.Conn, fallbackQueue), done: make(chan struct{})}}
+	h := newHandshakes(n, newFallbackListener(nil), limit, 0)
 	t.Cleanup(h.close)
 	return h
 }
 
-// drainFallback takes the connections that net/http would be given.
+// drainFallback accepts the connections that were passed to net/http, and returns their number.
 func (h *handshakes) drainFallback() (n int) {
 	for {
 		select {
 		case nc := <-h.fallback.conns:
-			b := nc.(*prefixConn)
-			b.Conn.(*detachedConn).caller.detached = b.prefix
+			p := nc.(*prefixConn)
+			p.Conn.(*detachedConn).conn.detached = p.prefix
 			n++
 		default:
 			return n
@@ -73,10 +75,11 @@ func (h *handshakes) drainFallback() (n int) {
 	}
 }
 
-// TestHeadTimeout: a request has ten seconds from the connection's beginning, however busily it dribbles.
-func TestHeadTimeout(t *testing.T) {
+// TestHandshakeTimeout: a request must be complete ten seconds after the connection was opened,
+// even if bytes keep arriving.
+func TestHandshakeTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHandshakes(t, 0)
+		h := newTestHandshakes(t, 0)
 		silent, slow := h.connect(), h.connect()
 		time.Sleep(headerTimeout / 2)
 		late, quick := h.connect(), h.connect()
@@ -88,31 +91,31 @@ func TestHeadTimeout(t *testing.T) {
 		time.Sleep(time.Second - 1)
 		synctest.Wait()
 		if silent.aborted() || slow.aborted() {
-			t.Error("cut too early")
+			t.Error("aborted too early")
 		}
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if h.drainFallback(); !silent.aborted() || !slow.aborted() || late.aborted() || quick.pending() {
-			t.Errorf("silent is cut: %v, slow: %v, late: %v, quick waits: %v", silent.aborted(), slow.aborted(), late.aborted(), quick.pending())
+			t.Errorf("aborted: silent %v, slow %v, late %v; quick is pending: %v", silent.aborted(), slow.aborted(), late.aborted(), quick.pending())
 		}
 		time.Sleep(headerTimeout / 2)
 		synctest.Wait()
 		if !late.aborted() || quick.aborted() {
-			t.Errorf("late is cut: %v, quick: %v", late.aborted(), quick.aborted())
+			t.Errorf("aborted: late %v, quick %v", late.aborted(), quick.aborted())
 		}
-		again := h.connect() // the queue has been empty
+		again := h.connect() // after the queue was empty
 		time.Sleep(headerTimeout)
 		synctest.Wait()
 		if !again.aborted() {
-			t.Error("not cut")
+			t.Error("not aborted")
 		}
 	})
 }
 
-// TestHeadFlood: of too many the one that has waited longest goes.
-func TestHeadFlood(t *testing.T) {
+// TestHandshakeFlood: when there are too many connections, the oldest is aborted.
+func TestHandshakeFlood(t *testing.T) {
 	t.Parallel()
-	h := newHandshakes(t, 3)
+	h := newTestHandshakes(t, 3)
 	var all []*testConn
 	for range 5 {
 		all = append(all, h.connect())
@@ -123,7 +126,7 @@ func TestHeadFlood(t *testing.T) {
 	h.drainFallback()
 	for i, gone := range []bool{true, true, false, false, true, false, false, false} {
 		if all[i].aborted() != gone {
-			t.Errorf("%d is cut: %v", i, !gone)
+			t.Errorf("%d is aborted: %v", i, !gone)
 		}
 	}
 	h.close()
@@ -132,10 +135,10 @@ func TestHeadFlood(t *testing.T) {
 	}
 }
 
-// TestHeadSize: what is kept is bounded, and net/http answers to the rest.
-func TestHeadSize(t *testing.T) {
+// TestHandshakeSize: the size of a request is bounded, and larger ones are passed to net/http.
+func TestHandshakeSize(t *testing.T) {
 	t.Parallel()
-	h := newHandshakes(t, 0)
+	h := newTestHandshakes(t, 0)
 	c := h.connect()
 	said := 0
 	for h.drainFallback() == 0 {
@@ -145,15 +148,15 @@ func TestHeadSize(t *testing.T) {
 		}
 	}
 	if len(c.detached) != said || said < maxHeaderBytes {
-		t.Errorf("%d bytes of %d were passed on", len(c.detached), said)
+		t.Errorf("%d of %d bytes were passed on", len(c.detached), said)
 	}
 }
 
-// TestHandoverEnd: nobody who comes while the server ends is forgotten.
-func TestHandoverEnd(t *testing.T) {
+// TestFallbackClose: a connection that is passed to net/http during Close is closed.
+func TestFallbackClose(t *testing.T) {
 	t.Parallel()
 	for range 200 {
-		h := newHandshakes(t, 0)
+		h := newTestHandshakes(t, 0)
 		c := h.connect()
 		done := make(chan struct{})
 		go func() { // ends at once
@@ -163,12 +166,12 @@ func TestHandoverEnd(t *testing.T) {
 		_ = h.fallback.Close()
 		<-done
 		if h.drainFallback(); !c.aborted() {
-			t.Fatal("a connection was left behind")
+			t.Fatal("a connection was not closed")
 		}
 	}
 }
 
-func TestHeadEnd(t *testing.T) {
+func TestHeaderEnd(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]int{
 		"": -1, "\n": -1, "\r\n": -1, "\n\n": 2, "\r\n\r\n": 4, "\n\r\n": 3, "\r\n\n": 3, "a\r\n\rb\n": -1, "a\r\n\r": -1,
@@ -177,7 +180,7 @@ func TestHeadEnd(t *testing.T) {
 		if got := headerEnd([]byte(in), 0); got != want {
 			t.Errorf("%q: %d, want %d", in, got, want)
 		}
-		for from := range in { // looking on from what has been seen
+		for from := range in { // continue where an earlier call found no end
 			if first := headerEnd([]byte(in[:from]), 0); first < 0 {
 				if got := headerEnd([]byte(in), max(0, from-3)); got != want {
 					t.Errorf("%q from %d: %d, want %d", in, from, got, want)
@@ -187,8 +190,9 @@ func TestHeadEnd(t *testing.T) {
 	}
 }
 
-// FuzzHead: what the loops take for a handshake, net/http's server passes on as the same request.
-func FuzzHead(f *testing.F) {
+// FuzzHandshake: a request that the loops accept as a handshake reaches a handler of net/http's
+// server unchanged.
+func FuzzHandshake(f *testing.F) {
 	for _, s := range []string{
 		"", "\r\n", "Host: x\r\n", "X: \x01\r\n", "X Y: z\r\n", " folded\r\n", "Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n",
 		"Origin: a\r\nOrigin: b\r\n", "X: a\rb\r\n", "X\x80: y\r\n", "X: \x80\r\n", ": x\r\n", "X\r\n", "Expect: 100-continue\r\n",
@@ -210,26 +214,26 @@ func FuzzHead(f *testing.F) {
 			end = headerEnd([]byte(request), max(0, at-3))
 		}
 		if whole := headerEnd([]byte(request), 0); end != whole {
-			t.Fatalf("the end is %d, cut at %d it is %d", whole, at, end)
+			t.Fatalf("the header ends at %d; split at %d, it ends at %d", whole, at, end)
 		}
-		x := &handshakeConn{handshakes: &handshakes{n: n}, conn: &testConn{}}
-		q, ok := x.parseUpgrade([]byte(request), end)
+		c := &handshakeConn{handshakes: &handshakes{n: n}, conn: &testConn{}}
+		u, ok := c.parseUpgrade([]byte(request), end)
 		if !ok {
 			return
 		}
 		r := viaNetHTTP(request[:end])
 		if r == nil {
-			t.Fatalf("net/http refuses %q", request)
+			t.Fatalf("net/http rejects %q", request)
 		}
-		if r.URL.Path != n.cfg.Path || r.Host != q.r.Host || strings.Join(r.Header["Origin"], "|") != strings.Join(q.r.Header["Origin"], "|") {
-			t.Errorf("net/http: %+v, here: %+v", r, q.r)
+		if r.URL.Path != n.cfg.Path || r.Host != u.r.Host || strings.Join(r.Header["Origin"], "|") != strings.Join(u.r.Header["Origin"], "|") {
+			t.Errorf("net/http: %+v, here: %+v", r, u.r)
 		}
 	})
 }
 
-// viaNetHTTP is what a handler gets of a request; nil if it gets none.
+// viaNetHTTP returns the request that a handler of net/http gets, or nil if net/http rejects it.
 func viaNetHTTP(request string) (got *http.Request) {
-	ln := &fallbackListener{conns: make(chan net.Conn, 1), done: make(chan struct{})}
+	ln := newFallbackListener(nil)
 	there, here := net.Pipe()
 	defer here.Close()
 	srv := &http.Server{
@@ -249,16 +253,17 @@ func viaNetHTTP(request string) (got *http.Request) {
 	return got
 }
 
-// BenchmarkHeadDribble: a request that comes byte for byte costs no more than its size.
-func BenchmarkHeadDribble(b *testing.B) {
+// BenchmarkHandshakeBytewise: the cost of a request that arrives byte by byte grows only linearly
+// with its size.
+func BenchmarkHandshakeBytewise(b *testing.B) {
 	b.ReportAllocs()
 	request := []byte(strings.Replace(handshake, "Upgrade: w", "X: "+strings.Repeat("y", 15<<10)+"\r\nUpgrade: w", 1))
 	for range b.N {
-		x := &handshakeConn{}
+		c := &handshakeConn{}
 		for i := range request[:len(request)-1] {
-			seen := len(x.buf)
-			x.buf = append(x.buf, request[i])
-			if headerEnd(x.buf, max(0, seen-3)) >= 0 {
+			seen := len(c.buf)
+			c.buf = append(c.buf, request[i])
+			if headerEnd(c.buf, max(0, seen-3)) >= 0 {
 				b.Fatal("too early")
 			}
 		}

@@ -2,8 +2,8 @@ package node
 
 import "bytes"
 
-// headerEnd returns where the header of a request in b ends, behind its empty line, or -1. It looks from b[from] on. Lines
-// may lack the CR, as they may for net/http.
+// headerEnd returns the length of the request header in b, including its empty line, or -1 if the
+// header is incomplete. It searches from b[from] on. As in net/http, a line may end without a CR.
 func headerEnd(b []byte, from int) int {
 	for {
 		i := bytes.IndexByte(b[from:], '\n')
@@ -19,8 +19,9 @@ func headerEnd(b []byte, from int) int {
 	}
 }
 
-// strictHeader reports whether a request's header has nothing that the server of net/http might refuse and its parser lets
-// pass: control characters, names with spaces, several hosts or an odd one, expectations. Folded lines are not plain, either.
+// strictHeader reports whether net/http's server certainly accepts the header of a request that its
+// parser accepts. It rejects control characters, names with spaces, several Host lines, hosts with
+// unusual characters, Expect, and folded lines.
 func strictHeader(head []byte) bool {
 	hosts := 0
 	for i := 0; len(head) > 0; i++ {
@@ -50,6 +51,7 @@ func strictHeader(head []byte) bool {
 	return hosts == 1
 }
 
+// strictHost reports whether the host consists of letters, digits and the punctuation of addresses.
 func strictHost(host []byte) bool {
 	for _, c := range host {
 		switch {

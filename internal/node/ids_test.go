@@ -8,8 +8,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestIDs: every id is a UUID of version 4 that is recognised as the id of a client, no two are equal, and every bit that may
-// be either is.
+// TestIDs: every id is a UUID of version 4 that is recognized as the id of a client, no two are
+// equal, and all bits except those of the version and the variant vary.
 func TestIDs(t *testing.T) {
 	t.Parallel()
 	const goroutines, each = 4, 5*idBatch + 1
@@ -32,7 +32,7 @@ func TestIDs(t *testing.T) {
 	for _, all := range got {
 		for _, id := range all {
 			if seen[id] || !protocol.IsID(id.String()) || !protocol.IsClientID(id.String()) {
-				t.Fatalf("%v: again %v", id, seen[id])
+				t.Fatalf("%v: duplicate %v", id, seen[id])
 			}
 			seen[id] = true
 			for i, b := range id {
@@ -50,7 +50,7 @@ func TestIDs(t *testing.T) {
 			random = 0x3f
 		}
 		if ever[i]&^always[i] != random {
-			t.Errorf("of byte %d the bits %08b change, want %08b", i, ever[i]&^always[i], random)
+			t.Errorf("byte %d: bits %08b vary, want %08b", i, ever[i]&^always[i], random)
 		}
 	}
 }

@@ -9,37 +9,38 @@ import (
 	"github.com/hearthws/hearth/broker"
 )
 
-// TestLossReaderTellsOneAtATime: however the ends of its goroutine and new losses meet.
-func TestLossReaderTellsOneAtATime(t *testing.T) {
+// TestLossNotifierSerial: calls never overlap and no loss is missed, even when losses are added
+// while the goroutine ends or notify exits its goroutine.
+func TestLossNotifierSerial(t *testing.T) {
 	t.Parallel()
-	var at, together, told atomic.Int64
+	var active, overlaps, notified atomic.Int64
 	ended := make(chan struct{})
 	close(ended)
-	r := &lossNotifier{stopping: ended, notify: func(l broker.Loss) {
-		if at.Add(1) > 1 {
-			together.Add(1)
+	n := &lossNotifier{stopping: ended, notify: func(l broker.Loss) {
+		if active.Add(1) > 1 {
+			overlaps.Add(1)
 		}
-		told.Add(int64(l.Messages))
+		notified.Add(int64(l.Messages))
 		runtime.Gosched()
-		at.Add(-1)
+		active.Add(-1)
 		if l.Messages%7 == 3 {
 			runtime.Goexit()
 		}
 	}}
 	const losses = 80_000
-	var tellers sync.WaitGroup
+	var producers sync.WaitGroup
 	for range 4 {
-		tellers.Go(func() {
+		producers.Go(func() {
 			for range losses / 4 {
-				r.add(broker.Loss{Messages: 1, Channels: []string{}})
+				n.add(broker.Loss{Messages: 1, Channels: []string{}})
 				runtime.Gosched()
 			}
 		})
 	}
-	tellers.Wait()
-	r.wait()
-	if together.Load() > 0 || told.Load() != losses {
-		t.Errorf("%d calls beside another, %d of %d losses told", together.Load(), told.Load(), losses)
+	producers.Wait()
+	n.wait()
+	if overlaps.Load() > 0 || notified.Load() != losses {
+		t.Errorf("%d calls overlapped another; %d of %d losses were reported", overlaps.Load(), notified.Load(), losses)
 	}
 }
 
@@ -49,7 +50,7 @@ func TestMerge(t *testing.T) {
 	for _, tt := range []struct {
 		a, b     broker.Loss
 		messages uint64
-		channels int // -1: any
+		channels int // -1: any channel
 	}{
 		{broker.Loss{Messages: 2, Channels: []string{"a", "b"}}, broker.Loss{Messages: 3, Channels: []string{"b", "c"}}, 5, 3},
 		{broker.Loss{Messages: 2, Channels: []string{"a"}}, broker.Loss{Channels: []string{"a"}}, 0, 1},

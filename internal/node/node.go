@@ -1,4 +1,5 @@
-// Package node is one instance of Hearth: it joins the hub, the transports, the sessions and the broker, and sweeps.
+// Package node is one instance of Hearth. It connects the hub, the transports, the sessions and the
+// broker, starts and stops them, and checks the clients for timeouts.
 package node
 
 import (
@@ -21,24 +22,23 @@ import (
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ratelog"
 	"github.com/hearthws/hearth/internal/session"
-	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/transport/epoll"
-	"github.com/hearthws/hearth/internal/transport/netconn"
 	"github.com/hearthws/hearth/protocol"
 )
 
-// Transport names what serves the connections.
+// Transport names the implementation that serves the connections.
 type Transport string
 
 // The transports.
 const (
-	Auto    Transport = ""        // epoll where it can, netconn for the rest
-	Epoll   Transport = "epoll"   // the same, but New fails where there is no epoll
-	NetConn Transport = "netconn" // netconn for all
+	Auto    Transport = ""        // epoll where it is supported, netconn otherwise
+	Epoll   Transport = "epoll"   // the same, except that New fails on systems without epoll
+	NetConn Transport = "netconn" // netconn for all connections
 )
 
-// Config is what a Node is made with: complete and valid, defaults are the caller's. Where a setting has the name of one
-// of hearth.Config, it means the same, except that 0 lifts a limit and switches off a timeout.
+// Config configures a Node. It is complete and valid: the caller fills in the defaults. A setting
+// with the same name as one of hearth.Config has the same meaning, except that 0 removes a limit
+// and disables a timeout.
 type Config struct {
 	Name         string
 	Path         string
@@ -50,23 +50,24 @@ type Config struct {
 	Encryption   session.Encryption
 	Transport    Transport
 	Loops        int
-	Broker       broker.Broker // nil: this node is alone
+	Broker       broker.Broker // nil: there are no other nodes
 	Resync       bool
-	BrokerLost   func(context.Context, broker.Loss) // nil: none
+	BrokerLost   func(context.Context, broker.Loss) // may be nil
 	Log          *slog.Logger
 	Calls        session.Callbacks
 }
 
-// Upgrade decides about opening handshakes. All but CheckOrigin may be nil.
+// Upgrade holds the application's callbacks for opening handshakes. All except CheckOrigin may be
+// nil.
 type Upgrade struct {
 	CheckOrigin         func(*http.Request) bool
-	CheckOriginMayBlock bool // it is the application's
+	CheckOriginMayBlock bool // CheckOrigin is the application's function
 	ClientAddr          func(*http.Request) netip.Addr
 	Subprotocol         func(r *http.Request, offered []string) (selected string, ok bool)
 	FromRequest         func(*http.Request) (any, error)
 }
 
-// Errors of the life cycle.
+// Errors of Start, Shutdown, and of methods that need a running node.
 var (
 	ErrNotRunning = errors.New("server is not running")
 	ErrStarted    = errors.New("server was already started")
@@ -86,49 +87,39 @@ const (
 // Node is one instance. Its methods may be called from any goroutine.
 type Node struct {
 	// Set by New, then read-only.
-	cfg      Config
-	id       string
-	env      *session.Env
-	hub      *hub.Hub
-	loops    int                // event loops: the lanes before the last, which is netconn's
-	cancel   context.CancelFunc // of env.Base
-	stopping chan struct{}      // closed when Shutdown begins
+	cfg        Config
+	id         string
+	env        *session.Env
+	hub        *hub.Hub
+	transports *transports
+	upgrader   *upgrader
+	conns      *connLimit
+	losses     *losses
+	cluster    *cluster.Cluster   // nil without a broker
+	created    time.Time          // when New was called
+	logs       *ratelog.Handler   // the handler of cfg.Log
+	cancel     context.CancelFunc // cancels env.Base
+	stopping   chan struct{}      // closed when Shutdown begins
 
-	// Set by Start, then read-only: nothing reads them before there is a client.
-	loopRanges []loopRange
-	sweeper    sync.WaitGroup
-
-	// Owned by Start and Shutdown, of which one runs at a time.
-	clockWatcher sync.WaitGroup // of env.Clock
-	stopClock    chan struct{}  // ends it; nil: it does not run
-
+	sweeper sync.WaitGroup // started by Start, awaited by Shutdown
 	servers servers
-	losses  []*lossNotifier  // set by New, then read-only
-	cluster *cluster.Cluster // set by New, then read-only; nil without a broker
-	created time.Time        // set by New, then read-only
-	logs    *ratelog.Handler // set by New, then read-only: what cfg.Log writes to
 	ids     idSource
 
-	// Whether sends are accepted: from the end of Start until Shutdown has closed the connections. Any goroutine.
+	// Reports whether sends are accepted: from the end of Start until Shutdown has closed the
+	// connections. Any goroutine.
 	canSend atomic.Bool
 
-	// Guards phase. Held for reading while a connection is taken over, so that Shutdown misses none.
+	// Guards state. Held for reading while a connection is adopted, so that Shutdown misses none.
 	mu    sync.RWMutex
 	state lifecycle
 }
 
-// A loopRange is a transport whose loop 0 has the lane base of the hub.
-type loopRange struct {
-	transport.Transport
-	firstLane int
-}
-
-// New makes a node. Nothing runs before Start.
+// New makes a node. It starts no goroutines; Start does.
 func New(cfg Config) (*Node, error) {
 	if cfg.Transport == Epoll && !epoll.Supported {
-		return nil, errors.New("transport epoll: not on this system")
+		return nil, errors.New("transport epoll: not supported on this system")
 	}
-	// Nearly all that is logged can be caused by a client, and as often as it likes.
+	// Clients can cause nearly all log lines, in any number, so the lines are limited in rate.
 	logs := ratelog.NewHandler(cfg.Log.Handler())
 	cfg.Log = slog.New(logs)
 	clk := clock.New()
@@ -136,122 +127,45 @@ func New(cfg Config) (*Node, error) {
 		AuthTimeout: cfg.Timeouts.Auth, MaxUnauthenticated: cfg.Limits.MaxUnauthenticated,
 		MaxUnauthenticatedPerAddr: cfg.Limits.MaxUnauthenticatedPerAddr, Clock: clk,
 	})
-	n := &Node{cfg: cfg, id: uuid.NewString(), created: time.Now(), stopping: make(chan struct{}), logs: logs}
-	if cfg.Transport != NetConn && epoll.Supported {
-		n.loops = cfg.Loops
-	}
-	n.hub = hub.New(hub.Config{
-		Lanes: n.loops + 1, Wake: n.wake, Backlogged: n.backlogged, MaxRooms: cfg.Limits.MaxRooms, RoomNames: cfg.Limits.RoomNames,
-		Queue: cfg.Limits.SendQueue, Backpressure: cfg.Limits.BackpressureLimit, BatchLimit: cfg.Encryption.BatchLimit,
-	})
 	base, cancel := context.WithCancel(context.Background())
-	n.cancel = cancel
-	n.env = &session.Env{
-		Base: base, Hub: n.hub, Pool: &session.Pool{}, Lobby: lobby, Calls: cfg.Calls,
+	env := &session.Env{
+		Base: base, Pool: &session.Pool{}, Lobby: lobby, Calls: cfg.Calls,
 		Clock: clk, Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, Timeouts: cfg.Timeouts, Encryption: cfg.Encryption,
 		DefaultRooms: cfg.DefaultRooms,
 	}
-	if cfg.Broker != nil {
-		n.env.Interest = &interest{broker: cfg.Broker, log: cfg.Log}
-		n.cluster = cluster.New(cluster.Config{ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Clock: clk, Log: cfg.Log, Answer: n.handleCall})
+	t := newTransports(cfg, env)
+	env.Hub = hub.New(hub.Config{
+		Lanes: t.lanes(), Wake: t.wake, Backlogged: t.backlogged, MaxRooms: cfg.Limits.MaxRooms, RoomNames: cfg.Limits.RoomNames,
+		Queue: cfg.Limits.SendQueue, Backpressure: cfg.Limits.BackpressureLimit, BatchLimit: cfg.Encryption.BatchLimit,
+	})
+	n := &Node{
+		cfg: cfg, id: uuid.NewString(), env: env, hub: env.Hub, transports: t, upgrader: newUpgrader(cfg, env),
+		conns: &connLimit{max: int64(cfg.Limits.MaxConnections), env: env}, created: time.Now(), logs: logs, cancel: cancel,
+		stopping: make(chan struct{}),
 	}
-	n.losses = n.newLossNotifiers()
+	if cfg.Broker != nil {
+		env.Interest = &interest{broker: cfg.Broker, log: cfg.Log}
+		n.cluster = cluster.New(cluster.Config{
+			ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Clock: clk, Log: cfg.Log, Answer: localCalls{n.hub}.handle,
+		})
+	}
+	n.losses = newLosses(cfg, env, n.stopping)
 	return n, nil
 }
 
-// startTransports runs the loops, and the clock that they and the sweep depend on.
-func (n *Node) startTransports() error {
-	unwatch := make(chan struct{})
-	n.stopClock = unwatch
-	n.clockWatcher.Go(func() { n.env.Clock.Watch(unwatch) }) // ends with closeTransports, which waits for it
-	if n.loops > 0 {
-		t, err := epoll.New(n.transportConfig(n.loops, 0))
-		if err != nil {
-			return fmt.Errorf("event loops: %w", err)
-		}
-		n.loopRanges = append(n.loopRanges, loopRange{t, 0})
-	}
-	t, err := netconn.New(n.transportConfig(1, n.loops))
-	if err != nil {
-		return fmt.Errorf("netconn: %w", errors.Join(err, n.closeTransports()))
-	}
-	n.loopRanges = append(n.loopRanges, loopRange{t, n.loops})
-	return nil
-}
-
-// closeTransports cuts all connections and ends the loops.
-func (n *Node) closeTransports() error {
-	var err error
-	for _, c := range n.loopRanges {
-		if cerr := c.Close(); cerr != nil {
-			err = errors.Join(err, fmt.Errorf("close transport: %w", cerr))
-		}
-	}
-	n.env.Pool.Attend()
-	n.hub.Release()
-	if n.stopClock != nil {
-		close(n.stopClock)
-		n.stopClock = nil
-		n.clockWatcher.Wait()
-	}
-	return err
-}
-
-func (n *Node) transportConfig(loops, base int) transport.Config {
-	cfg := transport.Config{Loops: loops, Backpressure: n.cfg.Limits.BackpressureLimit, CloseTimeout: n.cfg.Timeouts.Close, Clock: n.env.Clock}
-	if base == n.loops { // netconn reads on other goroutines than its loop: there is nothing to lend
-		cfg.Tick = func(loop int) bool { return n.hub.Lane(base + loop).Tick() }
-		return cfg
-	}
-	lenders := make([]*session.Lender, loops)
-	for i := range lenders {
-		lenders[i] = session.NewLender()
-	}
-	cfg.Tick = func(loop int) bool {
-		n.env.Pool.Lend(lenders[loop])
-		return n.hub.Lane(base + loop).Tick()
-	}
-	return cfg
-}
-
-// wake is the hub's.
-func (n *Node) wake(lane int) {
-	if c, ok := n.loopRange(lane); ok {
-		c.Wake(lane - c.firstLane)
-	}
-}
-
-// backlogged is the hub's.
-func (n *Node) backlogged(lane int) bool {
-	c, ok := n.loopRange(lane)
-	return ok && c.Backlogged(lane-c.firstLane)
-}
-
-// loopRange is the transport whose loop has that lane; there is none before Start.
-func (n *Node) loopRange(lane int) (c loopRange, ok bool) {
-	switch {
-	case len(n.loopRanges) == 0:
-		return c, false
-	case lane == n.loops:
-		return n.loopRanges[len(n.loopRanges)-1], true
-	default:
-		return n.loopRanges[0], true
-	}
-}
-
-// ID is the node's server id, by which brokers tell its messages from others'.
+// ID returns the node's server id, by which brokers tell its messages from those of other nodes.
 func (n *Node) ID() string { return n.id }
 
-// Hub is the node's index of clients.
+// Hub returns the node's index of clients.
 func (n *Node) Hub() *hub.Hub { return n.hub }
 
-// Stats are the node's counters.
+// Stats returns the node's counters.
 func (n *Node) Stats() *session.Stats { return n.env.Stats }
 
-// Unauthenticated is the number of clients that have not authenticated yet.
+// Unauthenticated returns the number of clients that have not authenticated yet.
 func (n *Node) Unauthenticated() int { return n.env.Lobby.Count() }
 
-// Health is the broker's.
+// Health returns the broker's health; without a broker it is OK.
 func (n *Node) Health() broker.Health {
 	if n.cfg.Broker == nil {
 		return broker.Health{State: broker.StateOK}
@@ -259,20 +173,20 @@ func (n *Node) Health() broker.Health {
 	return n.cfg.Broker.Health()
 }
 
-// Start makes the node ready: it waits for the broker as long as ctx allows, and accepts connections from then on. A Start
-// that failed may be repeated.
+// Start starts the node. It waits for the broker until ctx is done; afterwards the node accepts
+// connections. After an error, Start may be called again.
 func (n *Node) Start(ctx context.Context) (err error) {
 	if !n.setState(idle, starting) {
 		return ErrStarted
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, n.closeTransports())
-			n.loopRanges = nil
+			err = errors.Join(err, n.transports.close())
+			n.transports.ranges = nil
 			n.setState(starting, idle)
 		}
 	}()
-	if err := n.startTransports(); err != nil {
+	if err := n.transports.start(); err != nil {
 		return err
 	}
 	if n.cfg.Broker != nil {
@@ -282,13 +196,15 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		}
 		n.cluster.Start(ctx)
 	}
-	n.sweeper.Go(n.sweep) // ends with n.ended, Shutdown waits for it
+	s := &sweeper{env: n.env, stop: n.stopping}
+	n.sweeper.Go(s.run)   // ends when n.stopping is closed; Shutdown waits for it
 	n.canSend.Store(true) // before there can be a client whose callbacks send
 	n.setState(starting, running)
 	return nil
 }
 
-// setState changes the phase, if it is as expected.
+// setState changes the state from one to the other and reports true, or reports false if it is not
+// from.
 func (n *Node) setState(from, to lifecycle) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -299,7 +215,8 @@ func (n *Node) setState(from, to lifecycle) bool {
 	return true
 }
 
-// beginWork has Shutdown wait for something that ends with env.Running.Done, if there is still time.
+// beginWork makes Shutdown wait until the caller calls env.Running.Done. It reports false, and
+// does nothing, if the node is not running.
 func (n *Node) beginWork() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
@@ -317,9 +234,10 @@ func (n *Node) Running() bool {
 	return n.state == running
 }
 
-// Shutdown ends the node: clients are closed with 1001 once their messages are handled, callbacks get until ctx is done, and
-// everything is waited for that can be. The error is ctx's when connections had to be cut then, or callbacks were still
-// running. ErrNotRunning when it was not running, ErrInCallback when a function that it waits for has called it.
+// Shutdown stops the node. It closes each client with 1001 after handling the client's messages,
+// lets callbacks run until ctx is done, and waits for every goroutine that ends in time. The error
+// wraps ctx's if connections had to be cut or callbacks are still running. It is ErrNotRunning if
+// the node was not running, and ErrInCallback if the caller is a function that Shutdown waits for.
 func (n *Node) Shutdown(ctx context.Context) error {
 	if callback.Within() {
 		return ErrInCallback
@@ -337,21 +255,28 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	}
 	err := errors.Join(n.servers.shutdown(ctx), n.drain(ctx))
 	n.env.Lobby.Close()
-	err = errors.Join(err, n.closeTransports(), n.waitSealing(ctx))
+	err = errors.Join(err, n.transports.close())
+	// Messages may still be in encryption after the loops have ended, although no client will get
+	// them.
+	err = errors.Join(err, waitWithGrace(ctx, "transformers", n.hub.Wait, n.cancelCallbacks))
 	n.canSend.Store(false) // until here Disconnected callbacks may publish
 	if n.cfg.Broker != nil {
 		if cerr := n.cfg.Broker.Close(); cerr != nil {
 			err = errors.Join(err, fmt.Errorf("close broker: %w", cerr))
 		}
 	}
-	err = errors.Join(err, n.waitLosses(ctx))
+	// The broker is closed and reports no further losses. A callback that ends when its context is
+	// cancelled is no failure.
+	if lerr := waitWithGrace(ctx, "BrokerLost callbacks", n.losses.wait, n.cancelCallbacks); errors.Is(lerr, errStillRunning) {
+		err = errors.Join(err, lerr)
+	}
 	n.cancel()
 	n.logs.Close()
 	n.setState(draining, closed)
 	return err
 }
 
-// sessions are all, authenticated or not.
+// sessions returns the sessions of all clients, authenticated or not.
 func (n *Node) sessions() []*session.Session {
 	all := n.env.Lobby.Sessions()
 	for _, m := range n.hub.Members(nil, hub.Target{Kind: hub.All}) {
@@ -360,41 +285,30 @@ func (n *Node) sessions() []*session.Session {
 	return all
 }
 
-// drain waits for the sessions to end; when ctx is done first it cuts the connections and cancels the callbacks.
+// drain waits for the sessions to end. When ctx is done first, it cancels the callbacks and cuts
+// the connections.
 func (n *Node) drain(ctx context.Context) error {
-	drained := make(chan struct{})
-	go func() { // ends with the last session; whoever leaves before that has been told by an error
+	wait := func() {
 		n.env.Running.Wait()
 		n.env.Pool.Wait()
-		close(drained)
-	}()
-	select {
-	case <-drained:
-		return nil
-	case <-ctx.Done():
 	}
-	n.cancelClients(drained)
-	if err := n.closeTransports(); err != nil {
-		return errors.Join(ctx.Err(), err)
-	}
-	select {
-	case <-drained:
-		return ctx.Err()
-	case <-time.After(grace):
-		return fmt.Errorf("callbacks are still running: %w", ctx.Err())
-	}
+	return waitWithGrace(ctx, "callbacks", wait, func(drained <-chan struct{}) error {
+		n.closeSessions(drained)
+		return n.transports.close()
+	})
 }
 
-// cancelClients cancels the callbacks, drops the messages that no callback has begun with, and closes the clients that waited for
-// those. The loops get a moment to send the close frames.
-func (n *Node) cancelClients(drained <-chan struct{}) {
+// closeSessions cancels the callbacks, drops the messages that no callback has started to handle,
+// and closes the clients. The loops get a short time, until drained is closed, to send the close
+// frames.
+func (n *Node) closeSessions(drained <-chan struct{}) {
 	n.env.Abandoned.Store(true)
 	n.cancel()
-	late := n.sessions()
-	if len(late) == 0 {
+	remaining := n.sessions()
+	if len(remaining) == 0 {
 		return
 	}
-	for _, s := range late {
+	for _, s := range remaining {
 		s.Close(protocol.CloseGoingAway, protocol.ReasonGoingAway)
 	}
 	select {
@@ -403,27 +317,8 @@ func (n *Node) cancelClients(drained <-chan struct{}) {
 	}
 }
 
-// waitSealing waits for what is still being encrypted, for nobody, once the loops have ended; when ctx is done first it cancels
-// the callbacks.
-func (n *Node) waitSealing(ctx context.Context) error {
-	settled := make(chan struct{})
-	go func() { // ends with the last transformer; whoever leaves before that has been told by an error
-		n.hub.Wait()
-		close(settled)
-	}()
-	select {
-	case <-settled:
-		return nil
-	case <-ctx.Done():
-	}
+// cancelCallbacks cancels the context of the callbacks.
+func (n *Node) cancelCallbacks(<-chan struct{}) error {
 	n.cancel()
-	select {
-	case <-settled:
-		return ctx.Err()
-	case <-time.After(grace):
-		return fmt.Errorf("transformers are still running: %w", ctx.Err())
-	}
+	return nil
 }
-
-// grace is how long callbacks get to notice that their context is cancelled, when a shutdown has waited long enough.
-const grace = 250 * time.Millisecond

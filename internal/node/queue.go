@@ -7,17 +7,18 @@ import (
 	"github.com/hearthws/hearth/internal/session"
 )
 
-// boundedQueue holds what has come in, oldest first, bounded in number: in all, and for each address (of IPv6: each /64).
-// Not for concurrent use.
+// boundedQueue is a queue of limited length, oldest entry first. A second limit applies to the
+// entries of one IPv4 address or one IPv6 /64 network. It is not safe for concurrent use.
 type boundedQueue[T any] struct {
-	max, perAddr int // 0: no bound
+	max, perAddr int // 0: no limit
 
-	all    list.List // of *arrival[T]
+	all    list.List // of *queueEntry[T]
 	byAddr map[netip.Prefix]*list.List
 }
 
-// maxIncompletePerAddr is how many connections of one address may wait for a request. A few more than its clients: a small limit of those
-// must not keep them from connecting at the same time.
+// maxIncompletePerAddr returns how many connections of one address may wait for a request. It is
+// more than the limit for clients, so that a small limit does not prevent clients of one address
+// from connecting at the same time.
 func maxIncompletePerAddr(l session.Limits) int {
 	if l.MaxUnauthenticatedPerAddr <= 0 {
 		return 0
@@ -25,70 +26,70 @@ func maxIncompletePerAddr(l session.Limits) int {
 	return l.MaxUnauthenticatedPerAddr + 16
 }
 
-// An queueEntry is a place in arrivals.
+// A queueEntry is an entry of a boundedQueue.
 type queueEntry[T any] struct {
 	value    T
 	network  netip.Prefix
-	elem     *list.Element // in arrivals.all; nil: removed
-	addrElem *list.Element // in the list of its address; nil: counts for none
+	elem     *list.Element // in boundedQueue.all; nil after remove
+	addrElem *list.Element // in the list of the network; nil if it does not count for the network
 }
 
-// add appends v. It returns, removed, the arrival that is too much then: the oldest of the same address or of all; nil if
-// there is none.
-func (a *boundedQueue[T]) add(v T, addr netip.Addr) (added, excess *queueEntry[T]) {
+// add appends v. If that exceeds a limit, it removes the oldest entry of the same network, or of
+// all, and returns it as excess.
+func (q *boundedQueue[T]) add(v T, addr netip.Addr) (added, excess *queueEntry[T]) {
 	added = &queueEntry[T]{value: v, network: session.Network(addr)}
-	added.elem = a.all.PushBack(added)
-	if a.perAddr > 0 {
-		same := a.byAddr[added.network]
+	added.elem = q.all.PushBack(added)
+	if q.perAddr > 0 {
+		same := q.byAddr[added.network]
 		if same == nil {
-			if a.byAddr == nil {
-				a.byAddr = make(map[netip.Prefix]*list.List)
+			if q.byAddr == nil {
+				q.byAddr = make(map[netip.Prefix]*list.List)
 			}
 			same = list.New()
-			a.byAddr[added.network] = same
+			q.byAddr[added.network] = same
 		}
 		added.addrElem = same.PushBack(added)
-		if same.Len() > a.perAddr {
+		if same.Len() > q.perAddr {
 			excess = same.Front().Value.(*queueEntry[T])
 		}
 	}
-	if excess == nil && a.max > 0 && a.all.Len() > a.max {
-		excess = a.oldest()
+	if excess == nil && q.max > 0 && q.all.Len() > q.max {
+		excess = q.oldest()
 	}
 	if excess != nil {
-		a.remove(excess)
+		q.remove(excess)
 	}
 	return added, excess
 }
 
-// remove takes x out, if it has not been already.
-func (a *boundedQueue[T]) remove(x *queueEntry[T]) {
-	if x.elem != nil {
-		a.all.Remove(x.elem)
-		x.elem = nil
+// remove removes e, if it is still in the queue.
+func (q *boundedQueue[T]) remove(e *queueEntry[T]) {
+	if e.elem != nil {
+		q.all.Remove(e.elem)
+		e.elem = nil
 	}
-	a.exempt(x)
+	q.exempt(e)
 }
 
-// exempt keeps x, but not for its address.
-func (a *boundedQueue[T]) exempt(x *queueEntry[T]) {
-	if x.addrElem == nil {
+// exempt keeps e in the queue, and no longer counts it for its network.
+func (q *boundedQueue[T]) exempt(e *queueEntry[T]) {
+	if e.addrElem == nil {
 		return
 	}
-	same := a.byAddr[x.network]
-	same.Remove(x.addrElem)
-	x.addrElem = nil
+	same := q.byAddr[e.network]
+	same.Remove(e.addrElem)
+	e.addrElem = nil
 	if same.Len() == 0 {
-		delete(a.byAddr, x.network)
+		delete(q.byAddr, e.network)
 	}
 }
 
-// oldest is nil if there is none.
-func (a *boundedQueue[T]) oldest() *queueEntry[T] {
-	if e := a.all.Front(); e != nil {
+// oldest returns the oldest entry, or nil if the queue is empty.
+func (q *boundedQueue[T]) oldest() *queueEntry[T] {
+	if e := q.all.Front(); e != nil {
 		return e.Value.(*queueEntry[T])
 	}
 	return nil
 }
 
-func (a *boundedQueue[T]) len() int { return a.all.Len() }
+func (q *boundedQueue[T]) len() int { return q.all.Len() }

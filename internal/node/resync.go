@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -15,110 +14,41 @@ import (
 )
 
 const (
-	// resyncTimeout is how long telling all clients may wait for the event loops. Without a flood it takes milliseconds.
+	// resyncTimeout is how long a resync of all clients may wait for the event loops. It takes
+	// milliseconds unless the send queues are full.
 	resyncTimeout = 30 * time.Second
 
-	// maxSharedBytes is how many bytes of messages are kept, for the next client with the same rooms.
+	// maxSharedBytes is how many bytes of resync messages are kept for other clients with the same
+	// rooms.
 	maxSharedBytes = 8 << 20
 )
 
-// newLossNotifiers are those who want to know what the broker has missed: the log, the application and the clients, each at its
-// own pace.
-func (n *Node) newLossNotifiers() []*lossNotifier {
-	readers := []*lossNotifier{{notify: n.logLoss, pause: lossLogPause, stopping: n.stopping}}
-	if call := n.cfg.BrokerLost; call != nil {
-		readers = append(readers, &lossNotifier{stopping: n.stopping, notify: func(l broker.Loss) {
-			n.env.Guard("broker lost", func(ctx context.Context) error {
-				call(ctx, l)
-				return nil
-			})
-		}})
-	}
-	if n.cfg.Resync {
-		r := &lossNotifier{pause: resyncPause, stopping: n.stopping}
-		r.notify = func(l broker.Loss) {
-			if untold := n.resync(l); untold > 0 && n.Running() {
-				r.add(l) // clients that have been told already are told again, after the pause
-			}
-		}
-		readers = append(readers, r)
-	}
-	return readers
+// resyncer sends resync messages to the clients that a loss may affect.
+type resyncer struct {
+	env *session.Env
 }
 
-// brokerLost takes a report of the broker. Messages between nodes may be among what is missing.
-func (n *Node) brokerLost(l broker.Loss) {
-	if l.Channels == nil || slices.Contains(l.Channels, protocol.NodesChannel) || slices.Contains(l.Channels, protocol.NodeChannel(n.id)) {
-		n.cluster.Lost()
-	}
-	n.reportLoss(l)
-}
-
-// reportLoss takes a report of messages of other nodes that may be missing: from the broker, and from delivery on this node. It never
-// blocks: the readers get the report on goroutines of their own.
-func (n *Node) reportLoss(l broker.Loss) {
-	n.env.Stats.BrokerLosses.Add(1)
-	n.env.Stats.BrokerLost.Add(l.Messages)
-	for _, r := range n.losses {
-		r.add(l)
-	}
-}
-
-func (n *Node) logLoss(l broker.Loss) {
-	args := []any{"since", l.Since, "until", l.Until, "cause", l.Cause}
-	if l.Messages > 0 {
-		args = append(args, "messages", l.Messages)
-	}
-	if l.Channels != nil {
-		args = append(args, "channels", len(l.Channels))
-	}
-	n.cfg.Log.Warn("messages of other nodes may be missing", args...)
-}
-
-// waitLosses waits until everyone has been told, when the broker is closed. The error is ctx's, when a callback takes
-// longer than that and does not notice the end of its own context.
-func (n *Node) waitLosses(ctx context.Context) error {
-	told := make(chan struct{})
-	go func() { // ends with the last call; whoever leaves before that has been told by an error
-		for _, r := range n.losses {
-			r.wait()
-		}
-		close(told)
-	}()
-	select {
-	case <-told:
-		return nil
-	case <-ctx.Done():
-		n.cancel()
-	}
-	select {
-	case <-told:
-		return nil
-	case <-time.After(grace):
-		return fmt.Errorf("the callback about losses is still running: %w", ctx.Err())
-	}
-}
-
-// resync tells each client which of its rooms may have missed something (protocol §9), and returns how many clients it could not
-// tell. Clients for which the report is the same share one message: a hundred thousand clients in the same few rooms need one.
-func (n *Node) resync(l broker.Loss) (untold int) {
-	ctx, cancel := context.WithTimeout(n.env.Base, resyncTimeout)
+// resync sends each client the list of its rooms in which messages may be missing (protocol §9),
+// and returns the number of clients for which the send queue had no space in time. Clients with the
+// same list share one message: a hundred thousand clients in the same few rooms need one.
+func (r *resyncer) resync(l broker.Loss) (failed int) {
+	ctx, cancel := context.WithTimeout(r.env.Base, resyncTimeout)
 	defer cancel()
-	concerned := affectedBy(l.Channels)
+	a := affectedBy(l.Channels)
 	shared := make(map[string]*ws.Message) // by payload
 	kept := 0
 	var payload []byte
-	for _, m := range n.hub.Members(nil, hub.Target{Kind: hub.All}) {
+	for _, m := range r.env.Hub.Members(nil, hub.Target{Kind: hub.All}) {
 		s := session.Of(m)
 		if s.ConnectedAt().After(l.Until) {
-			continue // it has not been there
+			continue // it connected after the loss
 		}
-		r, ok := concerned.report(n.hub, m)
+		missing, ok := a.report(r.env.Hub, m)
 		if !ok {
 			continue
 		}
-		r.Since, r.Until = l.Since, l.Until
-		payload = protocol.AppendResync(payload[:0], r)
+		missing.Since, missing.Until = l.Since, l.Until
+		payload = protocol.AppendResync(payload[:0], missing)
 		msg := shared[string(payload)]
 		if msg == nil {
 			msg = ws.NewMessage(payload)
@@ -128,79 +58,80 @@ func (n *Node) resync(l broker.Loss) (untold int) {
 			}
 			shared[string(payload)] = msg
 		}
-		if err := n.sendBlocking(ctx, s, msg); err == nil {
-			n.env.Stats.Resyncs.Add(1)
+		if err := r.send(ctx, s, msg); err == nil {
+			r.env.Stats.Resyncs.Add(1)
 		} else if !errors.Is(err, hub.ErrNotMember) {
-			untold++
+			failed++
 		}
 	}
-	if untold > 0 {
-		n.cfg.Log.Warn("clients could not be told to resync: the send queue is full", "clients", untold)
+	if failed > 0 {
+		r.env.Log.Warn("resync not sent to all clients: the send queue is full; retrying", "clients", failed)
 	}
-	return untold
+	return failed
 }
 
-// sendBlocking waits for room in the queue of the client's loop.
-func (n *Node) sendBlocking(ctx context.Context, s *session.Session, msg *ws.Message) error {
+// send queues a message for a client, and waits while the queue of the client's loop is full.
+func (r *resyncer) send(ctx context.Context, s *session.Session, msg *ws.Message) error {
 	for {
 		err := s.Send(msg)
 		if !errors.Is(err, hub.ErrQueueFull) {
 			return err
 		}
-		limit := max(n.cfg.Limits.SendQueue/2, n.cfg.Limits.BackpressureLimit)
-		if err := n.hub.WaitPending(ctx, hub.Target{Kind: hub.Client, Name: s.ID()}, limit); err != nil {
+		limit := max(r.env.Limits.SendQueue/2, r.env.Limits.BackpressureLimit)
+		if err := r.env.Hub.WaitPending(ctx, hub.Target{Kind: hub.Client, Name: s.ID()}, limit); err != nil {
 			return err
 		}
 	}
 }
 
-// A affected is whom a loss may concern, by channel.
+// affected lists the targets that a loss may affect.
 type affected struct {
-	all       bool
+	all       bool // every target
 	broadcast bool
-	names     [len(messageTypes)]map[string]bool // by the kind of target
+	names     [len(messageTypes)]map[string]bool // by hub.Kind
 }
 
+// affectedBy returns the targets of the channels; nil stands for any channel.
 func affectedBy(channels []string) affected {
 	if channels == nil {
 		return affected{all: true, broadcast: true}
 	}
-	var c affected
+	var a affected
 	for _, channel := range channels {
 		t, name, ok := protocol.ParseChannel(channel)
 		kind := slices.Index(messageTypes[:], t)
 		switch {
 		case !ok || kind < 0:
 		case t == protocol.TypeBroadcast:
-			c.broadcast = true
-		case c.names[kind] == nil:
-			c.names[kind] = map[string]bool{name: true}
+			a.broadcast = true
+		case a.names[kind] == nil:
+			a.names[kind] = map[string]bool{name: true}
 		default:
-			c.names[kind][name] = true
+			a.names[kind][name] = true
 		}
 	}
-	return c
+	return a
 }
 
-func (c *affected) includes(kind hub.Kind, name string) bool { return c.all || c.names[kind][name] }
+func (a *affected) includes(kind hub.Kind, name string) bool { return a.all || a.names[kind][name] }
 
-// report is what the loss is for one client; ok is false when it is none.
-func (c *affected) report(h *hub.Hub, m *hub.Member) (r protocol.Resync, ok bool) {
-	r.Broadcast = c.broadcast
+// report returns what may be missing for one client; ok is false if nothing is.
+func (a *affected) report(h *hub.Hub, m *hub.Member) (r protocol.Resync, ok bool) {
+	r.Broadcast = a.broadcast
 	own := m.ID()
-	r.Client = c.includes(hub.Client, own)
+	r.Client = a.includes(hub.Client, own)
 	if user := h.User(m); user != "" {
-		r.User = c.includes(hub.User, user)
+		r.User = a.includes(hub.User, user)
 	}
 	for _, name := range h.RoomsOf(m) {
 		switch {
-		case !c.includes(hub.Room, name):
+		case !a.includes(hub.Room, name):
 		case name == own:
-			r.Client = true // the room that is named by its id: another name for the client
+			r.Client = true // messages to the room with the client's id are messages to the client
 		default:
 			r.Rooms = append(r.Rooms, name)
 		}
 	}
-	slices.Sort(r.Rooms) // so that equal sets are equal
+	slices.Sort(r.Rooms) // so that clients in the same rooms get the same payload
 	return r, len(r.Rooms) > 0 || r.Broadcast || r.User || r.Client
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestResyncIsTriedAgain: a client that cannot be told of a loss because the send queue stays full is told when it has room.
-func TestResyncIsTriedAgain(t *testing.T) {
+// TestResyncRetry: a resync that does not fit into the full send queue is sent once it fits.
+func TestResyncRetry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n, err := New(Config{
@@ -45,16 +45,16 @@ func TestResyncIsTriedAgain(t *testing.T) {
 		flood := Encode("flood", json.RawMessage(`"`+strings.Repeat("x", 64<<10)+`"`))
 		for n.hub.Send(hub.Target{Kind: hub.All}, flood, nil) == nil {
 		}
-		n.reportLoss(broker.Loss{Since: time.Now(), Until: time.Now()})
-		time.Sleep(5 * time.Minute) // the loop stands still
-		if told := n.env.Stats.Resyncs.Load(); told != 0 {
-			t.Fatalf("%d clients were told", told)
+		n.losses.report(broker.Loss{Since: time.Now(), Until: time.Now()})
+		time.Sleep(5 * time.Minute) // the loop does not run
+		if sent := n.env.Stats.Resyncs.Load(); sent != 0 {
+			t.Fatalf("%d clients got resync", sent)
 		}
 		n.runLane()
 		time.Sleep(resyncTimeout)
 		n.runLane()
-		if told := n.env.Stats.Resyncs.Load(); told != 1 {
-			t.Errorf("%d clients were told", told)
+		if sent := n.env.Stats.Resyncs.Load(); sent != 1 {
+			t.Errorf("%d clients got resync", sent)
 		}
 	})
 }

@@ -15,31 +15,35 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// Encode makes the message of an event; data is raw JSON, nil for none.
+// Encode makes the message of an event. data is raw JSON; nil for none.
 func Encode(event string, data json.RawMessage) *ws.Message {
-	// The function can't fail: AppendEvent doesn't.
+	// BuildMessage returns only errors of the function, which has none.
 	msg, _ := ws.BuildMessage(eventSize(event, data), func(dst []byte) ([]byte, error) {
 		return protocol.AppendEvent(dst, event, data), nil
 	})
 	return msg
 }
 
-// EncodeReply makes the message that replies to one of that event and id; data is raw JSON, nil for none.
+// EncodeReply makes the reply to the message with that event and id. data is raw JSON; nil for
+// none.
 func EncodeReply(event string, data, id json.RawMessage) *ws.Message {
 	return ws.NewMessage(protocol.AppendReply(nil, event, data, id))
 }
 
-// EncodeClientError makes the error event of an application; id is that of the message that caused it, nil for none.
+// EncodeClientError makes the error event for an error of the application. id is the id of the
+// message that caused it; nil for none.
 func EncodeClientError(e protocol.ClientError, id json.RawMessage) *ws.Message {
 	return ws.NewMessage(protocol.AppendClientError(nil, e, id))
 }
 
-// eventSize is how long an event is as a message; less if its name has to be escaped.
+// eventSize returns the size of an event's message. The message is larger if the name has to be
+// escaped.
 func eventSize(event string, data json.RawMessage) int {
 	return len(`{"event":"","data":}`) + len(event) + len(data)
 }
 
-// HubTarget converts a target for the hub. One that is of no type that has clients, such as the zero value, has no members.
+// HubTarget converts a target for the hub. A target whose type has no clients, such as the zero
+// value, becomes one without members.
 func HubTarget(t protocol.Target) hub.Target {
 	target, ok := parseTarget(t.Type(), t.Name())
 	if !ok {
@@ -48,8 +52,8 @@ func HubTarget(t protocol.Target) hub.Target {
 	return target
 }
 
-// SendHere queues an event for the target's clients on this node. It never blocks. ErrNotRunning before Start and after
-// Shutdown.
+// SendHere queues an event for the target's clients on this node. It never blocks. It returns
+// ErrNotRunning before Start and after Shutdown.
 func (n *Node) SendHere(t protocol.Target, event string, data json.RawMessage) error {
 	if !n.canSend.Load() {
 		return ErrNotRunning
@@ -57,8 +61,9 @@ func (n *Node) SendHere(t protocol.Target, event string, data json.RawMessage) e
 	return n.hub.SendMade(HubTarget(t), func() *ws.Message { return Encode(event, data) }, t.Excluded())
 }
 
-// Publish queues an event for the target's clients here and passes it to the broker for the clients of other nodes. A failure
-// of one of the two does not prevent the other; the error reports both. ErrNotRunning before Start and after Shutdown.
+// Publish queues an event for the target's clients on this node, and passes it to the broker for
+// the clients of other nodes. If one of the two fails, the other still happens; the error reports
+// both. It returns ErrNotRunning before Start and after Shutdown.
 func (n *Node) Publish(ctx context.Context, t protocol.Target, event string, data json.RawMessage) error {
 	if !n.canSend.Load() {
 		return n.notRunningError()
@@ -67,7 +72,8 @@ func (n *Node) Publish(ctx context.Context, t protocol.Target, event string, dat
 	if n.cfg.Broker == nil {
 		return err
 	}
-	// Copies: a broker keeps what it was given, and what a caller has sent is the caller's to change.
+	// The copies are needed because the broker keeps the message, and the caller may change its
+	// own.
 	m := protocol.Message{ServerID: n.id, Type: t.Type(), Target: t.Name(), Event: event, Data: bytes.Clone(data), Exclude: slices.Clone(t.Excluded())}
 	if perr := n.cfg.Broker.Publish(ctx, m); perr != nil {
 		return errors.Join(err, fmt.Errorf("publish to other servers: %w", perr))
@@ -75,7 +81,7 @@ func (n *Node) Publish(ctx context.Context, t protocol.Target, event string, dat
 	return err
 }
 
-// notRunningError is why nothing is published before Start and after Shutdown.
+// notRunningError returns the error of Publish before Start and after Shutdown.
 func (n *Node) notRunningError() error {
 	select {
 	case <-n.stopping:
@@ -87,16 +93,17 @@ func (n *Node) notRunningError() error {
 	return ErrNotRunning
 }
 
-// messageTypes are the targets' kinds as messages between nodes name them.
+// messageTypes are the message types between nodes, by the kind of their target.
 var messageTypes = [...]protocol.MessageType{
 	hub.All: protocol.TypeBroadcast, hub.Client: protocol.TypeClient, hub.User: protocol.TypeUser, hub.Room: protocol.TypeRoom,
 }
 
-// deliver takes a message of another node. It is the broker's.
+// deliver delivers a message of another node. The broker calls it.
 func (n *Node) deliver(m protocol.Message) { n.deliverSeries([]protocol.Message{m}) }
 
-// deliverAll takes messages of other nodes that have come together. It is the broker's. Those in a row for the same clients
-// go out as one series: but for the bytes, that costs as much for all of them as for one.
+// deliverAll delivers messages of other nodes that arrived together. The broker calls it.
+// Consecutive messages for the same clients are sent as one series, which costs as much as one
+// message, apart from the bytes.
 func (n *Node) deliverAll(ms []protocol.Message) {
 	for len(ms) > 0 {
 		k := seriesLength(ms)
@@ -105,10 +112,11 @@ func (n *Node) deliverAll(ms []protocol.Message) {
 	}
 }
 
-// maxSeriesBytes bounds the payloads of a series, in bytes: a queue takes it as a whole, or not.
+// maxSeriesBytes is the maximum size of the payloads of a series. A queue takes all of a series, or
+// none of it.
 const maxSeriesBytes = 32 << 10
 
-// seriesLength is how many of ms, from the first on, can go out as one.
+// seriesLength returns how many of ms, from the first on, can be sent as one series.
 func seriesLength(ms []protocol.Message) int {
 	first := &ms[0]
 	if first.Type > protocol.TypeUser || first.Exclude != nil {
@@ -124,7 +132,7 @@ func seriesLength(ms []protocol.Message) int {
 	return len(ms)
 }
 
-// deliverSeries takes one message of another node, or several for the same clients.
+// deliverSeries delivers one message of another node, or several for the same clients.
 func (n *Node) deliverSeries(ms []protocol.Message) {
 	var err error
 	first := &ms[0]
@@ -140,14 +148,15 @@ func (n *Node) deliverSeries(ms []protocol.Message) {
 	}
 }
 
-// reportOverflow reports messages of other nodes for which the send queue had no room, as the broker reports those that it lost.
+// reportOverflow reports messages of other nodes that did not fit into the send queue, like the
+// broker reports the messages that it lost.
 func (n *Node) reportOverflow(ms []protocol.Message, cause error) {
 	n.env.Stats.DeliveriesLost.Add(uint64(len(ms)))
 	now := time.Now()
-	n.reportLoss(broker.Loss{Messages: uint64(len(ms)), Channels: []string{ms[0].Channel()}, Since: now, Until: now, Cause: cause})
+	n.losses.report(broker.Loss{Messages: uint64(len(ms)), Channels: []string{ms[0].Channel()}, Since: now, Until: now, Cause: cause})
 }
 
-// encodeSeries makes one message, or a series.
+// encodeSeries makes the message of one event, or the series of several.
 func encodeSeries(ms []protocol.Message) *ws.Message {
 	if len(ms) == 1 {
 		return Encode(ms[0].Event, ms[0].Data)
@@ -161,5 +170,5 @@ func encodeSeries(ms []protocol.Message) *ws.Message {
 	})
 }
 
-// payloadSize is how long the event of m will be.
+// payloadSize returns the size of the event of m; see eventSize.
 func payloadSize(m *protocol.Message) int { return eventSize(m.Event, m.Data) }

@@ -13,18 +13,21 @@ import (
 )
 
 const (
-	// headerTimeout is how long a request's header may take to arrive; headMax how many bytes it may have.
+	// headerTimeout is how long a request's header may take to arrive, maxHeaderBytes its maximum
+	// size.
 	headerTimeout  = 10 * time.Second
 	maxHeaderBytes = 16 << 10
 
-	// maxEarlyBytes is how much of a connection is kept, request and all, while the application judges the request.
+	// maxEarlyBytes is how many bytes of a connection, including the request, are kept while the
+	// application's callbacks decide about the request.
 	maxEarlyBytes = 64 << 10
 
-	keepAliveTimeout = 2 * time.Minute // of a connection between two plain HTTP requests
+	keepAliveTimeout = 2 * time.Minute // of an HTTP connection between two requests
 )
 
-// Serve accepts connections from ln until Shutdown, and then returns http.ErrServerClosed. Handshakes on Config.Path are the
-// node's; all other requests are h's, or answered with 404. It closes ln.
+// Serve accepts connections from ln until Shutdown, and then returns http.ErrServerClosed. The node
+// answers requests for Config.Path; h answers all others, or, if it is nil, they get status 404.
+// Serve closes ln.
 func (n *Node) Serve(ln net.Listener, h http.Handler) error {
 	defer ln.Close()
 	if h == nil {
@@ -36,11 +39,11 @@ func (n *Node) Serve(ln net.Listener, h http.Handler) error {
 				n.ServeHTTP(w, r)
 				return
 			}
-			_ = callback.Call(func() error { // Shutdown waits for requests that are under way
+			_ = callback.Call(func() error { // Shutdown waits for requests in progress
 				h.ServeHTTP(w, r)
 				return nil
 			})
-			if r.Body != http.NoBody { // net/http reads the rest, which may never come
+			if r.Body != http.NoBody { // net/http reads the rest, which may never arrive
 				_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout))
 			}
 		}),
@@ -65,6 +68,7 @@ type servers struct {
 	all    map[*http.Server]struct{}
 }
 
+// add adds a server. It reports false after shutdown.
 func (s *servers) add(srv *http.Server) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,13 +82,15 @@ func (s *servers) add(srv *http.Server) bool {
 	return true
 }
 
+// remove removes a server that has ended.
 func (s *servers) remove(srv *http.Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.all, srv)
 }
 
-// shutdown ends all servers: their listeners at once, requests under way when they are done or ctx is.
+// shutdown ends all servers. It closes their listeners at once, and waits for the requests in
+// progress until ctx is done.
 func (s *servers) shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
