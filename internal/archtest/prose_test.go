@@ -18,14 +18,14 @@ const (
 	maxColumns = 100
 
 	// Lines beyond maxColumns, per 1,000 lines. The target is 10.
-	maxLongInComments, maxLongInDocuments = 280.0, 400.0
+	maxLongInComments, maxLongInDocuments = 256.0, 10.0
 
 	// Words such as "who" and "nobody", in place of "the client" or "no caller", per 1,000 words. The
 	// target is 0.6.
-	maxPronounsInComments, maxPronounsInDocuments = 4.5, 3.85
+	maxPronounsInComments, maxPronounsInDocuments = 4.3, 0.3
 
 	// Uses of the phrase in butFor. The target is 0.
-	maxButForInComments, maxButForInDocuments = 11, 6
+	maxButForInComments, maxButForInDocuments = 10, 0
 )
 
 var (
