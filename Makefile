@@ -1,14 +1,14 @@
-# Hearth. `make help` lists what there is; the work itself is in scripts/, the same for CI and for you.
+# Hearth. `make help` lists the targets. They call scripts/, as CI does.
 
 .DEFAULT_GOAL := all
 .PHONY: all help setup fmt lint test short build run bench attack benchmarks cross check ci clean
 
 all: fmt lint test build ## fmt, lint, test, build
 
-help: ## this list
+help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what the tests need and the machine lacks (Debian)
+setup: ## install missing programs that the tests need (Debian)
 	@scripts/setup
 
 fmt: ## format all Go files
@@ -20,32 +20,32 @@ lint: ## go vet, staticcheck, tidy modules, imports, wording
 test: setup ## all tests, with the race detector
 	@scripts/check test
 
-short: ## the tests without the race detector, and without those that take long
+short: ## the fast tests, without the race detector
 	go test -short ./...
 
-build: ## the server, as bin/hearth
+build: ## build the server as bin/hearth
 	CGO_ENABLED=0 go build -trimpath -o bin/hearth ./cmd/hearth
 
-run: ## the server, on http://localhost:8080
+run: ## run the server on http://localhost:8080
 	go run ./cmd/hearth serve
 
-bench: ## Hearth beside the reference and a bare C limit (docs/benchmarks.md); ARGS="-rounds 3" and so on
+bench: ## measure Hearth against the reference and a C server (docs/benchmarks.md); ARGS="-rounds 3"
 	cd bench && go run . $(ARGS)
 
-attack: ## attack the server from outside and measure it (docs/benchmarks.md); ARGS="-run flood" and so on
+attack: ## attack the server and measure the effect (docs/benchmarks.md); ARGS="-run flood"
 	cd bench && go run ./attack $(ARGS)
 
-benchmarks: ## the small benchmarks beside the code; PKG=./internal/hub for one package
+benchmarks: ## run the benchmarks of all packages; PKG=./internal/hub for one package
 	go test -run '^$$' -bench . -benchmem $(or $(PKG),./...)
 
-cross: ## compile for the other systems
+cross: ## compile for other systems
 	@scripts/check cross
 
-check: ## everything that CI checks
+check: ## run all checks of CI
 	@scripts/check
 
-ci: ## exactly what CI runs
+ci: ## run CI itself, including the installation
 	@.ci/run
 
-clean: ## remove what was built
+clean: ## remove built files
 	rm -rf bin bench/bin bench/out coverage.out
