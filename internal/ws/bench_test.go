@@ -10,7 +10,8 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// event is a payload of about n bytes that looks like what is sent: JSON with repeated keys and differing values.
+// event returns a payload of about n bytes that looks like real traffic: JSON with repeated keys
+// and differing values.
 func event(n int) string {
 	var b strings.Builder
 	b.WriteString(`{"event":"positions","data":[`)
@@ -34,13 +35,14 @@ func BenchmarkFeed(b *testing.B) {
 	}
 }
 
-// BenchmarkFeedMany is a full read buffer of small frames.
+// BenchmarkFeedMany feeds a full read buffer of small frames.
 func BenchmarkFeedMany(b *testing.B) {
 	frames := strings.Repeat(string(masked(fin|text, strings.Repeat("x", 100))), 600)
 	benchFeed(b, []byte(frames), len(frames))
 }
 
-// BenchmarkFeedCut is a message that comes in chunks: one allocation for the state, and those for the payload.
+// BenchmarkFeedCut feeds a message in chunks: one allocation for the state, and those for the
+// payload.
 func BenchmarkFeedCut(b *testing.B) {
 	for _, n := range []int{100, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -59,7 +61,8 @@ func BenchmarkFeedDeflated(b *testing.B) {
 	}
 }
 
-// benchFeed feeds frames in chunks, over and over. Copying them afresh, as they are unmasked in place, is part of it.
+// benchFeed feeds frames in chunks repeatedly. It includes copying them again each time, because
+// they are unmasked in place.
 func benchFeed(b *testing.B, frames []byte, chunk int) {
 	e := ws.NewEndpoint(ws.Server, 1<<20, true)
 	buf := make([]byte, len(frames))
@@ -104,7 +107,7 @@ func BenchmarkNewMessage(b *testing.B) {
 	}
 }
 
-// BenchmarkBuildSeries is one of 64 messages that go out together.
+// BenchmarkBuildSeries measures one of 64 messages that go out together.
 func BenchmarkBuildSeries(b *testing.B) {
 	for _, n := range benchSizes[:3] {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -120,7 +123,7 @@ func BenchmarkBuildSeries(b *testing.B) {
 	}
 }
 
-// BenchmarkDeflated is a message made and compressed, as it is once for all receivers.
+// BenchmarkDeflated makes and compresses a message, which happens once for all receivers.
 func BenchmarkDeflated(b *testing.B) {
 	for _, n := range benchSizes[2:] {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -23,7 +23,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// An echoer is one end of a connection, made of this package alone: it answers messages, pings and close frames.
+// An echoer is one end of a connection, made of this package alone. It answers messages, pings and
+// close frames.
 type echoer struct {
 	conn    net.Conn
 	role    ws.Role
@@ -70,7 +71,7 @@ func (e *echoer) Close(code int, reason string) {
 	e.write(ws.AppendClose(nil, code, reason))
 }
 
-// serve reads until the peer has closed. chunk bytes are read at once, so that frames are cut.
+// serve reads until the peer has closed. It reads chunk bytes at a time, so that frames are split.
 func (e *echoer) serve(r io.Reader, chunk int) error {
 	end := ws.NewEndpoint(e.role, 1<<20, e.deflate)
 	buf := make([]byte, chunk)
@@ -86,7 +87,7 @@ func (e *echoer) serve(r io.Reader, chunk int) error {
 	return e.err
 }
 
-// payloads are text of all the lengths where something changes, some of it compressible.
+// payloads returns text of all lengths at which the encoding changes, some of it compressible.
 func payloads() []string {
 	rng := rand.New(rand.NewPCG(3, 4))
 	var all []string
@@ -100,7 +101,7 @@ func payloads() []string {
 	return all
 }
 
-// talk is coder's end of the conversation.
+// talk runs coder's end of the connection.
 func talk(ctx context.Context, c *websocket.Conn) error {
 	c.SetReadLimit(1 << 20)
 	for _, p := range payloads() {
@@ -124,7 +125,7 @@ func talk(ctx context.Context, c *websocket.Conn) error {
 	return c.Close(websocket.StatusNormalClosure, "done")
 }
 
-// writeParts sends one message, a Write for each part, from which coder makes fragments.
+// writeParts sends one message with a Write for each part, from which coder makes fragments.
 func writeParts(ctx context.Context, c *websocket.Conn, parts []string) error {
 	w, err := c.Writer(ctx, websocket.MessageText)
 	if err != nil {
@@ -142,7 +143,7 @@ var coderModes = map[string]websocket.CompressionMode{
 	"plain": websocket.CompressionDisabled, "no takeover": websocket.CompressionNoContextTakeover, "takeover": websocket.CompressionContextTakeover,
 }
 
-// Coder's client against this package as the server.
+// TestCoderClient runs coder's client against this package as the server.
 func TestCoderClient(t *testing.T) {
 	t.Parallel()
 	for name, mode := range coderModes {
@@ -190,7 +191,7 @@ func hijackAndEcho(w http.ResponseWriter, r *http.Request) error {
 	return e.serve(rw, 1000)
 }
 
-// Coder's server against this package as the client.
+// TestCoderServer runs coder's server against this package as the client.
 func TestCoderServer(t *testing.T) {
 	t.Parallel()
 	for name, mode := range coderModes {

@@ -11,31 +11,31 @@ import (
 )
 
 const (
-	// flushTail is what a sender cuts from the end of each compressed message (RFC 7692 §7.2.1):
-	// the length of the empty stored block that a flush ends with.
+	// flushTail is the end of each compressed message, which the sender removes (RFC 7692 §7.2.1):
+	// the length field of the empty stored block that a flush writes.
 	flushTail = "\x00\x00\xff\xff"
 
-	// inflateTail is what is put back to read one: the flush tail, and a final empty block for a
-	// clean end of stream.
+	// inflateTail is appended to a message to inflate it: the flush tail, and a final empty block
+	// that ends the stream.
 	inflateTail = flushTail + "\x01" + flushTail
 
-	// maxStreams is how many final blocks a message may have. RFC 7692 §7.2.1 allows them anywhere,
-	// and each means to start again with a copy of the window, so that tiny ones by the thousand
-	// would cost gigabytes of copying.
+	// maxStreams is the maximum number of final blocks in a message. RFC 7692 §7.2.1 allows them
+	// anywhere. After each, inflating starts again with a copy of the window, so thousands of tiny
+	// blocks would cost gigabytes of copying.
 	maxStreams = 16
 
 	window = 32 << 10
 
-	// inflatePiece is how much is inflated between two calls of yield, in bytes.
+	// inflatePiece is the number of bytes inflated between two calls of yield.
 	inflatePiece = 64 << 10
 
-	// maxPooled is the longest buffer that goes back to a pool, in bytes: more than a message of
-	// the default limit needs.
+	// maxPooled is the maximum size of a buffer that returns to a pool, in bytes. It is larger than
+	// a message of the default limit needs.
 	maxPooled = 256 << 10
 
-	// deflateLevel 2 is where klauspost/compress is both faster and smaller than at 1, measured on
-	// JSON events of 256 bytes to 100 KB (0.6 to 0.3 of the size, at 80 to 470 MB/s); 6 saves
-	// another 5 % for up to three times the work.
+	// deflateLevel 2 of klauspost/compress is both faster and smaller than level 1, measured on
+	// JSON events of 256 bytes to 100 KB (to 0.6 … 0.3 of the size, at 80 to 470 MB/s). Level 6
+	// saves another 5 % for up to three times the work.
 	deflateLevel = 2
 )
 
@@ -44,18 +44,17 @@ var (
 	errNoGain  = errors.New("compressed message is not smaller")
 )
 
-// Inflaters (about 40 KB each) and deflaters (900 KB) exist only while they work, one for each
-// goroutine that does.
+// Inflaters (about 40 KB each) and deflaters (900 KB) are pooled, so that only goroutines that
+// compress or inflate at the moment have one.
 var (
 	inflaters = sync.Pool{New: func() any { return new(inflater) }}
 	deflaters = sync.Pool{New: func() any { return new(deflater) }}
 )
 
-// InflateMessage inflates a message that DeferredHandler.Compressed was given, and checks that text
-// is UTF-8. The result is the caller's. It fails with a *CloseError: 1009 as soon as there are more
-// than limit bytes, 1007 when the payload is not DEFLATE or the text not UTF-8. yield is called
-// each time that another 64 KiB have been inflated. Any goroutine; blocks no longer than yield
-// does.
+// InflateMessage inflates a message from DeferredHandler.Compressed, and checks that text is UTF-8.
+// The caller owns the result. It fails with a *CloseError: 1009 as soon as there are more than
+// limit bytes, 1007 if the payload is not DEFLATE or the text not UTF-8. It calls yield after every
+// 64 KiB of output. Safe for concurrent use; it blocks only as long as yield does.
 func InflateMessage(op Opcode, payload []byte, limit int, yield func()) ([]byte, error) {
 	f := inflaters.Get().(*inflater)
 	defer f.release()
@@ -69,29 +68,29 @@ func InflateMessage(op Opcode, payload []byte, limit int, yield func()) ([]byte,
 	return bytes.Clone(out), nil
 }
 
-// An inflater inflates one message at a time. Nothing is carried from one to the next.
+// An inflater inflates one message at a time. No state is kept between messages.
 type inflater struct {
-	flate io.ReadCloser // a flate.Resetter; reads in
-	in    bytes.Reader  // the one reader that flate reads without going through an interface for each byte
+	flate io.ReadCloser // a flate.Resetter; reads from in
+	in    bytes.Reader  // flate reads it directly, without an interface call for each byte
 	src   []byte        // the message and inflateTail
 	out   []byte
-	yield func() // called after each piece; nil: not called
+	yield func() // called after each piece, unless nil
 }
 
-// inflate returns payload inflated, valid until release. It fails with 1009 as soon as there are
-// more than limit bytes, and with 1007 when payload is not DEFLATE: the frames are sound, what is
-// in them is not what was agreed.
+// inflate returns the inflated payload, valid until release. It fails with 1009 as soon as there
+// are more than limit bytes. It fails with 1007 if payload is not DEFLATE: the frames are valid
+// then, but their content is not what was agreed.
 func (f *inflater) inflate(payload []byte, limit int, yield func()) ([]byte, error) {
 	f.yield = yield
 	if len(payload) == 0 {
-		return nil, nil // strictly one zero byte (RFC 7692 §7.2.3.6), but some send none, and mean the same
+		// RFC 7692 §7.2.3.6 requires one zero byte, but some senders send an empty payload.
+		return nil, nil
 	}
 	f.src = append(append(f.src[:0], payload...), inflateTail...)
 	f.in.Reset(f.src)
 	f.out = f.out[:0]
 	for range maxStreams {
-		// A stream that follows a final block may point back over it, as long as it is the same
-		// message.
+		// A stream after a final block may refer back across it, within the same message.
 		f.reset(f.out[max(0, len(f.out)-window):])
 		if err := f.stream(limit); err != nil {
 			if errors.Is(err, errTooLong) {
@@ -99,8 +98,8 @@ func (f *inflater) inflate(payload []byte, limit int, yield func()) ([]byte, err
 			}
 			return nil, invalidPayload("compressed data is corrupt")
 		}
-		// With all of the tail unread the message ended with a final block, without the empty block
-		// that should follow. There is nothing else that it could mean.
+		// If all of the tail is unread, the message ended with a final block and without the empty
+		// block that should follow. This has no other meaning.
 		if left := f.in.Len(); left == 0 || left == len(inflateTail) {
 			return f.out, nil
 		}
@@ -113,12 +112,12 @@ func (f *inflater) reset(dict []byte) {
 		f.flate = flate.NewReaderDict(&f.in, dict)
 		return
 	}
-	// flate's readers are Resetters, and their Reset cannot fail.
+	// The readers of flate are Resetters, and their Reset cannot fail.
 	_ = f.flate.(flate.Resetter).Reset(&f.in, dict)
 }
 
-// stream appends to out up to the end of a final block, and keeps out to limit bytes, and one that
-// proves the excess.
+// stream appends to out up to the end of a final block. It stops after limit bytes and one more,
+// which proves the excess.
 func (f *inflater) stream(limit int) error {
 	for next := len(f.out) + inflatePiece; ; {
 		if f.yield != nil && len(f.out) >= next {
@@ -143,7 +142,7 @@ func (f *inflater) stream(limit int) error {
 	}
 }
 
-// release gives f back, without the buffers that only a large message needed.
+// release returns f to the pool, without buffers that only a large message needed.
 func (f *inflater) release() {
 	if cap(f.src) > maxPooled {
 		f.src = nil
@@ -156,15 +155,15 @@ func (f *inflater) release() {
 	inflaters.Put(f)
 }
 
-// A deflater compresses one message at a time. Nothing is carried from one to the next.
+// A deflater compresses one message at a time. No state is kept between messages.
 type deflater struct {
-	flate *flate.Writer // writes to the deflater itself
+	flate *flate.Writer // writes to this deflater
 	out   []byte
 	limit int
 }
 
-// deflate returns payload compressed as RFC 7692 §7.2.1 says, valid until release, or errNoGain
-// when that is not less than limit bytes.
+// deflate returns payload compressed as in RFC 7692 §7.2.1, valid until release. It returns
+// errNoGain if the result is not shorter than limit bytes.
 func (d *deflater) deflate(payload []byte, limit int) ([]byte, error) {
 	d.out, d.limit = d.out[:0], limit+len(flushTail)
 	if d.flate == nil {
@@ -188,7 +187,7 @@ func (d *deflater) deflate(payload []byte, limit int) ([]byte, error) {
 	return out, nil
 }
 
-// Write is where the compressed bytes go. It gives up once they cannot pay any more.
+// Write receives the compressed bytes. It fails once the result cannot be shorter than the limit.
 func (d *deflater) Write(p []byte) (int, error) {
 	if len(d.out)+len(p) > d.limit {
 		return 0, errNoGain

@@ -5,48 +5,47 @@ import (
 	"unicode/utf8"
 )
 
-// DefaultMessageLimit is the longest message that an Endpoint takes when nothing else was said, in
-// bytes.
+// DefaultMessageLimit is the default maximum message of an Endpoint, in bytes.
 const DefaultMessageLimit = 128 << 10
 
-// A Handler is told what Feed found, in order. Payloads are valid only during the call, and may be
-// changed in place. A Handler may call SetMessageLimit, Pause and Stop, and must not call Feed or
-// Parse.
+// A Handler receives what Feed has parsed, in order. Payloads are valid only during the call, and
+// may be changed in place. A Handler may call SetMessageLimit, Pause and Stop. It must not call
+// Feed or Parse.
 type Handler interface {
-	// Message is a complete message: unmasked, inflated, and UTF-8 when op is OpText. op is OpText
-	// or OpBinary.
+	// Message receives a complete message: unmasked, inflated, and UTF-8 if op is OpText. op is
+	// OpText or OpBinary.
 	Message(op Opcode, payload []byte)
 
-	// Ping wants a pong with the same payload, of at most MaxControlPayload bytes (RFC 6455
-	// §5.5.2).
+	// Ping receives a ping, to be answered by a pong with the same payload, of at most
+	// MaxControlPayload bytes (RFC 6455 §5.5.2).
 	Ping(payload []byte)
 
-	// Pong is an answer to a ping, or a sign of life that nobody asked for (RFC 6455 §5.5.3).
+	// Pong receives the answer to a ping, or an unsolicited pong (RFC 6455 §5.5.3).
 	Pong(payload []byte)
 
-	// Close is a valid close frame, and the last call: what follows is ignored. code is
-	// CloseNoStatus when the frame had none.
+	// Close receives a valid close frame. It is the last call; later input is ignored. code is
+	// CloseNoStatus if the frame had none.
 	Close(code int, reason string)
 }
 
-// A DeferredHandler is a Handler that inflates messages itself, later and on another goroutine: a
-// few bytes may inflate to MaxPayload, and the goroutine that reads must not be held up by that.
+// A DeferredHandler is a Handler that inflates messages itself, later and on another goroutine. A
+// few bytes may inflate to MaxPayload, and that must not delay the goroutine that reads.
 type DeferredHandler interface {
 	Handler
 
-	// Compressed is called instead of Message for a complete message that is compressed. payload is
-	// unmasked and not inflated; it is valid only during the call. InflateMessage gives what
-	// Message would have been given, or its error.
+	// Compressed is called instead of Message for a complete compressed message. payload is
+	// unmasked and not inflated, and valid only during the call. InflateMessage returns the payload
+	// that Message would have received, or the error.
 	Compressed(op Opcode, payload []byte)
 }
 
-// An Endpoint is the receiving half of one connection. It keeps 16 bytes, and more only from a Feed
-// that ends inside a frame or a fragmented message until the Feed that completes it. The zero
-// Endpoint is a server without compression and with DefaultMessageLimit. It is owned by one
-// goroutine at a time.
+// An Endpoint is the receiving half of one connection. It takes 16 bytes. It allocates more only
+// when a Feed ends inside a frame or a fragmented message, until the Feed that completes it. The
+// zero Endpoint is a server without compression and with DefaultMessageLimit. One goroutine owns it
+// at a time.
 type Endpoint struct {
 	part  *partial // nil unless something is incomplete
-	limit uint32   // of a message, in bytes; 0 means DefaultMessageLimit
+	limit uint32   // maximum message in bytes; 0 means DefaultMessageLimit
 	flags flags
 }
 
@@ -55,13 +54,13 @@ type flags uint8
 const (
 	flagClient flags = 1 << iota
 	flagDeflate
-	flagStopped // by a violation, a close frame or Stop
-	flagPaused  // by Pause
+	flagStopped // set by a violation, a close frame or Stop
+	flagPaused  // set by Pause
 )
 
-// NewEndpoint makes an Endpoint for one end of a connection. limit is the longest message it takes,
-// in bytes after inflating; 0 or less means DefaultMessageLimit. deflate says that
-// permessage-deflate was agreed, without context takeover by the peer (RFC 7692 §7.1.1).
+// NewEndpoint makes an Endpoint for one end of a connection. limit is the maximum message in bytes
+// after inflating; 0 or less means DefaultMessageLimit. deflate means that permessage-deflate was
+// agreed, without context takeover by the peer (RFC 7692 §7.1.1).
 func NewEndpoint(role Role, limit int, deflate bool) Endpoint {
 	var e Endpoint
 	if role == Client {
@@ -74,25 +73,25 @@ func NewEndpoint(role Role, limit int, deflate bool) Endpoint {
 	return e
 }
 
-// SetMessageLimit changes the longest message that is taken, in bytes after inflating, for all
-// frames that begin from now on. 0 or less means DefaultMessageLimit; the most is 1 GiB.
+// SetMessageLimit changes the maximum message, in bytes after inflating, for all frames that begin
+// from now on. 0 or less means DefaultMessageLimit. The largest limit is 1 GiB.
 func (e *Endpoint) SetMessageLimit(n int) { e.limit = uint32(min(max(n, 0), 1<<30)) }
 
-// Stop makes the Endpoint forget what is incomplete and ignore whatever is fed to it from now on.
+// Stop discards incomplete input. From now on the Endpoint ignores all input.
 func (e *Endpoint) Stop() {
 	e.part = nil
 	e.flags |= flagStopped
 }
 
-// Pause ends the call of Parse that is under way when h returns. For a Handler, within one of its
-// calls.
+// Pause ends the current call of Parse when the current call of the Handler returns. Only a Handler
+// may call it, from one of its methods.
 func (e *Endpoint) Pause() { e.flags |= flagPaused }
 
-// Feed takes the next bytes of the connection, cut anywhere, and calls h for all that they
-// complete. b is unmasked in place and not kept. A violation comes back as a *CloseError with code
-// 1002, 1007 or 1009, as soon as the bytes that prove it are there; h has been called for what came
-// before. After an error, a close frame or Stop, Feed does nothing and returns nil. It ignores
-// Pause.
+// Feed parses the next bytes of the connection, split anywhere, and calls h for everything that
+// they complete. It unmasks b in place and does not keep it. A violation is returned as a
+// *CloseError with code 1002, 1007 or 1009, as soon as the bytes that prove it are there, after h
+// was called for everything before it. After an error, a close frame or Stop, Feed does nothing and
+// returns nil. It ignores Pause.
 func (e *Endpoint) Feed(b []byte, h Handler) error {
 	for len(b) > 0 {
 		n, err := e.Parse(b, h)
@@ -104,8 +103,9 @@ func (e *Endpoint) Feed(b []byte, h Handler) error {
 	return nil
 }
 
-// Parse is Feed for a Handler that calls Pause. It returns how many bytes of b it has taken: all of
-// them, unless it was paused. The next call must begin with the others, which are unchanged.
+// Parse is Feed for a Handler that calls Pause. It returns how many bytes of b it has consumed: all
+// of them, unless it was paused. The next call must begin with the remaining bytes, which are
+// unchanged.
 func (e *Endpoint) Parse(b []byte, h Handler) (n int, err error) {
 	e.flags &^= flagPaused
 	for n < len(b) && !e.has(flagPaused|flagStopped) {
@@ -133,15 +133,15 @@ func (e *Endpoint) max() int {
 	return int(e.limit)
 }
 
-// maxFrames bounds the frames of one message, so that fragments of next to nothing cannot go on for
-// ever: 16 bytes each for the longest message, and 128 for those who write in tiny pieces.
+// maxFrames is the maximum number of frames in one message, so that tiny fragments cannot go on for
+// ever. It allows 128 frames, and one more for each 16 bytes of the limit.
 func maxFrames(limit int) int { return 128 + limit/16 }
 
-// maxCompressed bounds a message before it is inflated. DEFLATE adds 5 bytes to 64 KiB that don't
-// compress; the rest is room for senders that flush often.
+// maxCompressed is the maximum size of a message before it is inflated. DEFLATE adds 5 bytes to
+// each 64 KiB that cannot be compressed; the rest is reserve for senders that flush often.
 func maxCompressed(limit int) int { return limit + limit/8 + 64 }
 
-// step takes one frame, or a part of one, from the start of b, and returns how many bytes that was.
+// step consumes one frame, or a part of one, from the start of b, and returns the number of bytes.
 func (e *Endpoint) step(b []byte, h Handler) (int, error) {
 	if p := e.part; p != nil && p.inFrame {
 		return e.resumeFrame(p, b, h)
@@ -162,13 +162,14 @@ func (e *Endpoint) step(b []byte, h Handler) (int, error) {
 	}
 	err = e.frame(&hd, payload, h)
 	if p := e.part; p != nil && p.message == 0 {
-		e.part = nil // it held a cut header, no more
+		e.part = nil // it only held an incomplete header
 	}
 	return used + hd.length, err
 }
 
-// header reads a header from b, or from what is kept of one together with b. used is how much of b
-// it took. When it is incomplete all of b has been kept.
+// header reads a header from b, or from an incomplete header kept earlier followed by b. used is
+// how many bytes of b it consumed. If ok is false, the header is still incomplete and all of b has
+// been kept.
 func (e *Endpoint) header(b []byte, hd *header) (used int, ok bool, err error) {
 	p := e.part
 	if p == nil || p.headLen == 0 {
@@ -189,7 +190,7 @@ func (e *Endpoint) header(b []byte, hd *header) (used int, ok bool, err error) {
 	return hd.size - had, true, nil
 }
 
-// frame takes a frame that is complete in the caller's buffer.
+// frame handles a frame that is complete in the caller's buffer.
 func (e *Endpoint) frame(hd *header, payload []byte, h Handler) error {
 	if hd.op.control() {
 		return e.control(hd.op, payload, h)
@@ -206,7 +207,7 @@ func (e *Endpoint) frame(hd *header, payload []byte, h Handler) error {
 	return e.finish(p, h)
 }
 
-// beginFrame notes a frame whose payload is to follow.
+// beginFrame prepares for a frame whose payload has not arrived yet.
 func (e *Endpoint) beginFrame(hd *header) {
 	p := e.partial()
 	p.inFrame, p.op, p.fin, p.masked = true, hd.op, hd.fin, hd.masked
@@ -220,7 +221,7 @@ func (e *Endpoint) beginFrame(hd *header) {
 	}
 }
 
-// resumeFrame takes what b holds of the frame that p is in.
+// resumeFrame consumes the bytes of b that belong to the incomplete frame in p.
 func (e *Endpoint) resumeFrame(p *partial, b []byte, h Handler) (int, error) {
 	n := min(p.left, len(b))
 	b = b[:n]
@@ -256,7 +257,7 @@ func (e *Endpoint) finish(p *partial, h Handler) error {
 	return e.deliver(p.message, p.compressed, p.buf, p.checked, h)
 }
 
-// deliver hands over a message, the first checked bytes of which are known to be UTF-8.
+// deliver passes a message to h. The first checked bytes are known to be UTF-8.
 func (e *Endpoint) deliver(op Opcode, compressed bool, payload []byte, checked int, h Handler) error {
 	if d, ok := h.(DeferredHandler); ok && compressed {
 		d.Compressed(op, payload)
@@ -277,7 +278,7 @@ func (e *Endpoint) deliver(op Opcode, compressed bool, payload []byte, checked i
 	return nil
 }
 
-// control hands over a control frame.
+// control passes a control frame to h.
 func (e *Endpoint) control(op Opcode, payload []byte, h Handler) error {
 	switch op {
 	case OpPing:
@@ -295,7 +296,7 @@ func (e *Endpoint) control(op Opcode, payload []byte, h Handler) error {
 	return nil
 }
 
-// parseClose reads the payload of a close frame (RFC 6455 §5.5.1).
+// parseClose parses the payload of a close frame (RFC 6455 §5.5.1).
 func parseClose(payload []byte) (int, string, error) {
 	switch len(payload) {
 	case 0:

@@ -60,7 +60,8 @@ func TestNoStateBetweenMessages(t *testing.T) {
 		if held := ws.Held(e); (held < 0) != ends[i] {
 			t.Errorf("after %d bytes: holds %d, between messages: %v", i, held, ends[i])
 		}
-		// The same when it came in two chunks, the second short enough to begin in a header, or long.
+		// The same for input in two chunks. The second is short enough to begin in a header, or
+		// long.
 		for _, last := range []int{1, 4, 9, 16, 300} {
 			e = s.endpoint()
 			cut := max(0, i-last)
@@ -73,7 +74,8 @@ func TestNoStateBetweenMessages(t *testing.T) {
 	}
 }
 
-// What is held follows what has arrived, not what was announced.
+// TestHeldFollowsArrival checks that memory depends on the bytes that have arrived, not on the
+// announced length.
 func TestHeldFollowsArrival(t *testing.T) {
 	t.Parallel()
 	const announced = 100 << 20
@@ -104,7 +106,7 @@ func TestPartialMessageTakesExactlyItsSize(t *testing.T) {
 	}
 }
 
-// Copying must be linear in the message, however it comes.
+// TestFragmentsCopyLinearly checks that copying is linear in the message, however it is fragmented.
 func TestFragmentsCopyLinearly(t *testing.T) {
 	const fragments, size = 1 << 16, 64
 	piece := strings.Repeat("x", size)
@@ -159,7 +161,8 @@ func TestSetMessageLimit(t *testing.T) {
 	}
 }
 
-// limitRaiser does what a session does when a client has authenticated: raises the limit from within the handler.
+// limitRaiser raises the limit from within the handler, as a session does when a client has
+// authenticated.
 type limitRaiser struct {
 	recorder
 	e *ws.Endpoint
@@ -183,7 +186,7 @@ func TestRaiseLimitInHandler(t *testing.T) {
 	}
 }
 
-// stopper stops its Endpoint at the first thing it hears.
+// stopper stops its Endpoint at the first call.
 type stopper struct {
 	countingHandler
 	e *ws.Endpoint
@@ -267,7 +270,7 @@ func TestCloseErrorText(t *testing.T) {
 	}
 }
 
-// pauser pauses its Endpoint at whatever it hears.
+// pauser pauses its Endpoint at each call.
 type pauser struct {
 	recorder
 	e *ws.Endpoint
@@ -276,7 +279,8 @@ type pauser struct {
 func (p *pauser) Message(op ws.Opcode, b []byte) { p.e.Pause(); p.recorder.Message(op, b) }
 func (p *pauser) Ping(b []byte)                  { p.e.Pause(); p.recorder.Ping(b) }
 
-// TestPause: after each call the rest of the input is untouched, and parsing goes on from there.
+// TestPause checks that the remaining input is unchanged after each call, and that parsing
+// continues from there.
 func TestPause(t *testing.T) {
 	t.Parallel()
 	input := join(masked(fin|text, "a"), masked(text, "b"), masked(fin|ping, "in between"), masked(fin|cont, "c"),
@@ -303,7 +307,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// deferredRecorder inflates what is compressed itself.
+// deferredRecorder inflates compressed messages itself.
 type deferredRecorder struct {
 	recorder
 	yields int
@@ -318,7 +322,7 @@ func (d *deferredRecorder) Compressed(op ws.Opcode, b []byte) {
 	d.Message(op, out)
 }
 
-// TestDeferredHandler: a message that is inflated later is the same, and so is what is wrong with it.
+// TestDeferredHandler checks that deferred inflating gives the same messages and errors.
 func TestDeferredHandler(t *testing.T) {
 	t.Parallel()
 	long := deflated(strings.Repeat("x", 300_000))

@@ -7,9 +7,9 @@ import (
 
 var errExtensions = errors.New("malformed extension list")
 
-// An offer is one extension in Sec-WebSocket-Extensions, as far as it matters here.
+// An offer is one extension in Sec-WebSocket-Extensions, with the properties that matter here.
 type offer struct {
-	ok         bool // permessage-deflate, on terms that can be kept
+	ok         bool // permessage-deflate, with parameters that this package supports
 	windowBits bool // with server_max_window_bits=15
 
 	seen param
@@ -25,10 +25,11 @@ const (
 	clientMaxWindowBits
 )
 
-// negotiate returns the first offer that can be accepted (RFC 7692 §5.1, §7.1), the zero offer if there is none. A
-// list against the grammar of RFC 6455 §9.1 is an error, wherever in it the fault is.
+// negotiate returns the first offer that can be accepted (RFC 7692 §5.1, §7.1), or the zero offer
+// if there is none. A list that violates the grammar of RFC 6455 §9.1 anywhere is an error.
 //
-// It reads on without keeping anything: a header as long as the server admits costs its length and nothing more.
+// It parses without allocating: the cost is linear in the length of the header, which the server
+// limits.
 func negotiate(lines []string) (offer, error) {
 	var best offer
 	for _, line := range lines {
@@ -51,8 +52,8 @@ func negotiate(lines []string) (offer, error) {
 	return best, nil
 }
 
-// addParam judges one parameter of an offer. An unknown one, one that comes twice, and a value that it must not have decline
-// the whole offer (RFC 7692 §7.1).
+// addParam checks one parameter of an offer. An unknown parameter, a duplicate, or an invalid value
+// declines the whole offer (RFC 7692 §7.1).
 func (o *offer) addParam(name, value string, hasValue bool) {
 	var p param
 	good := true
@@ -62,11 +63,13 @@ func (o *offer) addParam(name, value string, hasValue bool) {
 	case "client_no_context_takeover":
 		p, good = clientNoContextTakeover, !hasValue
 	case "server_max_window_bits":
-		// A smaller window is declined: a message is compressed once for all who get it, with a window of 2^15 bytes.
+		// A smaller window is declined, because a message is compressed once for all receivers,
+		// with a window of 2^15 bytes.
 		p, good = serverMaxWindowBits, value == "15"
 		o.windowBits = true
 	case "client_max_window_bits":
-		// Whatever the client limits itself to, 2^15 bytes of window can read it, so the answer need not mention it.
+		// A window of 2^15 bytes can read any smaller window of the client, so the answer need not
+		// mention it.
 		p, good = clientMaxWindowBits, !hasValue || validWindowBits(value)
 	default:
 		good = false
@@ -86,10 +89,10 @@ func validWindowBits(s string) bool {
 	return false
 }
 
-// A scanner reads the grammar of RFC 6455 §9.1 from the front of rest.
+// A scanner parses the grammar of RFC 6455 §9.1 from the front of rest.
 type scanner struct{ rest string }
 
-// space skips blanks, which may stand between any two elements.
+// space skips blanks, which may be between any two elements.
 func (s *scanner) space() { s.rest = strings.TrimLeft(s.rest, " \t") }
 
 func (s *scanner) done() bool {
@@ -97,7 +100,7 @@ func (s *scanner) done() bool {
 	return s.rest == ""
 }
 
-// eat takes c if it is next.
+// eat consumes c if it is next.
 func (s *scanner) eat(c byte) bool {
 	s.space()
 	if s.rest == "" || s.rest[0] != c {
@@ -107,7 +110,7 @@ func (s *scanner) eat(c byte) bool {
 	return true
 }
 
-// extension reads: extension-token *( ";" extension-param ).
+// extension parses: extension-token *( ";" extension-param ).
 func (s *scanner) extension() (o offer, ok bool) {
 	name := s.token()
 	o.ok = name == "permessage-deflate"
@@ -128,7 +131,7 @@ func (s *scanner) extension() (o offer, ok bool) {
 	return o, ok
 }
 
-// token reads a token; "" means that there is none.
+// token parses a token; "" means that there is none.
 func (s *scanner) token() string {
 	s.space()
 	n := 0
@@ -140,7 +143,7 @@ func (s *scanner) token() string {
 	return token
 }
 
-// value reads a token, which may be quoted; "" means that there is none.
+// value parses a token, which may be quoted; "" means that there is none.
 func (s *scanner) value() string {
 	if !s.eat('"') {
 		return s.token()
@@ -159,7 +162,7 @@ func (s *scanner) value() string {
 			}
 			c = s.rest[i]
 		}
-		// What is quoted must still be a token (RFC 6455 §9.1).
+		// A quoted value must still be a token (RFC 6455 §9.1).
 		if !tokenChar(c) {
 			return ""
 		}

@@ -8,33 +8,35 @@ import (
 	"unicode/utf8"
 )
 
-// AppendHeader appends the header of an unfragmented, unmasked frame that carries n bytes of payload. rsv1 says that
-// the payload is compressed (RFC 7692 §6).
+// AppendHeader appends the header of an unfragmented, unmasked frame with n bytes of payload. rsv1
+// means that the payload is compressed (RFC 7692 §6).
 func AppendHeader(dst []byte, op Opcode, rsv1 bool, n int) []byte {
 	return appendHeader(dst, op, rsv1, n, 0)
 }
 
-// AppendFrame appends an unfragmented frame as a server sends it. A control frame's payload must not be longer than
-// MaxControlPayload.
+// AppendFrame appends an unfragmented frame as a server sends it. The payload of a control frame
+// must not be longer than MaxControlPayload.
 func AppendFrame(dst []byte, op Opcode, payload []byte) []byte {
 	return append(appendHeader(dst, op, false, len(payload), 0), payload...)
 }
 
-// FrameEnd is where the frame ends that byte n-1 is in: frames are whole ones as a server sends them, n is more than 0.
+// FrameEnd returns the end of the frame that contains byte n-1. frames must be complete frames as a
+// server sends them, and n must be positive.
 func FrameEnd(frames []byte, n int) int {
 	end := 0
 	for end < n && len(frames)-end >= 2 {
 		length, size, err := parseLength(frames[end:], Opcode(frames[end]&bitsOp))
 		if rest := len(frames) - end; err != nil || size == 0 || length > uint64(rest-size) {
-			return len(frames) // not what was promised
+			return len(frames) // frames violates the precondition
 		}
 		end += size + int(length)
 	}
 	return end
 }
 
-// AppendClose appends a close frame as a server sends it. The frame is empty when code may not be sent, as
-// CloseNoStatus may not, so that any code that Handler.Close was given can be echoed. reason is cut to what fits.
+// AppendClose appends a close frame as a server sends it. The frame is empty if code may not be
+// sent, like CloseNoStatus, so any code that Handler.Close received can be echoed. reason is
+// truncated to fit.
 func AppendClose(dst []byte, code int, reason string) []byte {
 	dst, _ = appendClose(dst, code, reason, 0)
 	return dst
@@ -42,15 +44,16 @@ func AppendClose(dst []byte, code int, reason string) []byte {
 
 // AppendMaskedFrame appends an unfragmented frame as a client sends it; rsv1 as in AppendHeader.
 //
-// The masking key is from math/rand/v2, whose top-level functions are ChaCha8 seeded by the system: not predictable,
-// which is what RFC 6455 §10.3 asks for, and a sixth of the cost of crypto/rand. Masking protects proxies from scripts that choose
-// what a browser sends; nobody's secret depends on the key.
+// The masking key comes from math/rand/v2, whose top-level functions use ChaCha8 seeded by the
+// system. It is not predictable, as RFC 6455 §10.3 requires, and costs a sixth of crypto/rand.
+// Masking protects proxies from scripts that choose what a browser sends; no secret depends on the
+// key.
 func AppendMaskedFrame(dst []byte, op Opcode, rsv1 bool, payload []byte) []byte {
 	dst = appendHeader(dst, op, rsv1, len(payload), bitMask)
 	return appendMasked(dst, payload)
 }
 
-// AppendMaskedClose is AppendClose as a client sends it.
+// AppendMaskedClose is AppendClose for a client.
 func AppendMaskedClose(dst []byte, code int, reason string) []byte {
 	start := len(dst)
 	dst, header := appendClose(dst, code, reason, bitMask)
@@ -58,7 +61,7 @@ func AppendMaskedClose(dst []byte, code int, reason string) []byte {
 	return appendMasked(dst[:start+header], payload)
 }
 
-// appendClose appends a close frame without a masking key, and returns how long its header is.
+// appendClose appends a close frame without a masking key, and returns the length of its header.
 func appendClose(dst []byte, code int, reason string, maskBit byte) ([]byte, int) {
 	if !validCloseCode(code) {
 		return appendHeader(dst, OpClose, false, 0, maskBit), 2
@@ -72,12 +75,12 @@ func appendClose(dst []byte, code int, reason string, maskBit byte) ([]byte, int
 // cutReason makes reason valid UTF-8 of at most 123 bytes.
 func cutReason(reason string) string {
 	const room = MaxControlPayload - 2
-	// Cut roughly before and exactly after the repair, so that a huge reason costs nothing.
+	// Cut roughly before the repair and exactly after it, so that a huge reason costs nothing.
 	reason = strings.ToValidUTF8(cutRunes(reason, 2*room), "\uFFFD")
 	return cutRunes(reason, room)
 }
 
-// cutRunes cuts s to at most n bytes, not inside a rune.
+// cutRunes truncates s to at most n bytes, without splitting a rune.
 func cutRunes(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -90,7 +93,7 @@ func cutRunes(s string, n int) string {
 	return s[:n]
 }
 
-// appendMasked appends a fresh masking key and payload masked with it.
+// appendMasked appends a fresh masking key and the payload masked with it.
 func appendMasked(dst, payload []byte) []byte {
 	key := rand.Uint32()
 	dst = binary.LittleEndian.AppendUint32(dst, key)

@@ -10,8 +10,8 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// FuzzFeed: however the input is cut it means the same, which is what the reference says of it, and what is held stays
-// within the limits.
+// FuzzFeed checks that the result does not depend on how the input is split, that it equals the
+// reference parser's, and that memory stays within the limits.
 func FuzzFeed(f *testing.F) {
 	f.Add(join(masked(fin|text, "hello"), masked(fin|ping, "p")), []byte{3, 1}, false, true)
 	f.Add(join(masked(text, "h\xc3"), masked(fin|ping, ""), masked(fin|cont, "\xa9")), []byte{1}, false, false)
@@ -48,7 +48,8 @@ func FuzzFeed(f *testing.F) {
 	})
 }
 
-// FuzzInflate: never more than the limit, and what was deflated comes back.
+// FuzzInflate checks that the output never exceeds the limit, and that compressed input is inflated
+// to the original.
 func FuzzInflate(f *testing.F) {
 	f.Add([]byte(deflated("hello hello hello")), 100)
 	f.Add([]byte(deflated(strings.Repeat("\x00", 100000))), 1000)

@@ -2,7 +2,7 @@ package ws
 
 import (
 	"bytes"
-	"crypto/sha1" // what RFC 6455 prescribes; nothing rests on its strength
+	"crypto/sha1" // RFC 6455 requires it; no security depends on it
 	"encoding/base64"
 	"errors"
 	"net/http"
@@ -16,36 +16,40 @@ const (
 	acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 )
 
-// Accepted is a handshake that may be answered with AppendResponse.
+// Accepted is a handshake that AppendResponse can answer.
 type Accepted struct {
 	// Key is the client's Sec-WebSocket-Key.
 	Key string
 
-	// Deflate says that the client offered permessage-deflate on terms that this package keeps. Clear it to do without.
+	// Deflate says that the client offered permessage-deflate with parameters that this package
+	// supports. Clear it to decline compression.
 	Deflate bool
 
-	// Offered are the subprotocols that the client offers, in its order of preference; nil if none.
+	// Offered lists the subprotocols that the client offers, in its order of preference; nil if
+	// none.
 	Offered []string
 
-	// Protocol is the subprotocol to answer with; empty: none. Upgrade sets it to the first that is offered.
+	// Protocol is the subprotocol to answer with; empty means none. Upgrade sets it to the first
+	// offered one.
 	Protocol string
 
-	windowBits bool // the offer set server_max_window_bits=15, and wants to see it in the answer
+	windowBits bool // the offer had server_max_window_bits=15, which the answer must repeat
 }
 
-// maxOffered is how many subprotocols of a request are kept. Those after them are ignored.
+// maxOffered is the maximum number of subprotocols that are kept of a request. Further ones are
+// ignored.
 const maxOffered = 64
 
-// A HandshakeError is why a request cannot become a WebSocket, as an HTTP response.
+// A HandshakeError says why a request cannot become a WebSocket, as an HTTP response.
 type HandshakeError struct {
 	Status  int         // HTTP status
-	Header  http.Header // what the status requires beside it; may be nil
+	Header  http.Header // headers that the status requires; may be nil
 	Message string      // for the body: one line, without a newline
 }
 
 func (e *HandshakeError) Error() string { return "websocket handshake: " + e.Message }
 
-// Respond writes the response that e describes.
+// Respond writes the response to w.
 func (e *HandshakeError) Respond(w http.ResponseWriter) {
 	for name, values := range e.Header {
 		w.Header()[name] = values
@@ -53,9 +57,10 @@ func (e *HandshakeError) Respond(w http.ResponseWriter) {
 	http.Error(w, e.Message, e.Status)
 }
 
-// Upgrade judges the client's half of the opening handshake (RFC 6455 §4.2.1) and of the negotiation of
-// permessage-deflate (RFC 7692 §7.1). Its error is a *HandshakeError. Origin and path are the caller's to judge, and
-// whether to answer with the first subprotocol. Nothing is read from the body or written.
+// Upgrade checks the client's opening handshake (RFC 6455 §4.2.1) and negotiates permessage-deflate
+// (RFC 7692 §7.1). Its error is a *HandshakeError. The caller checks the origin and the path, and
+// decides whether to answer with the first subprotocol. Upgrade neither reads the body nor writes
+// anything.
 func Upgrade(r *http.Request) (Accepted, error) {
 	if err := checkUpgrade(r); err != nil {
 		return Accepted{}, err
@@ -80,8 +85,8 @@ func Upgrade(r *http.Request) (Accepted, error) {
 	return a, nil
 }
 
-// subprotocols reads a list of tokens (RFC 6455 §11.3.4), of one line or several. Empty elements
-// are skipped, as RFC 9110 §5.6.1 wants.
+// subprotocols parses a list of tokens (RFC 6455 §11.3.4), of one header line or several. It skips
+// empty elements, as RFC 9110 §5.6.1 requires.
 func subprotocols(lines []string) (offered []string, err error) {
 	for _, line := range lines {
 		for s := (scanner{rest: line}); !s.done(); {
@@ -102,8 +107,9 @@ func subprotocols(lines []string) (offered []string, err error) {
 
 var errProtocols = errors.New("malformed list of subprotocols")
 
-// checkUpgrade judges all of the request but the key and the extensions. The protocol comes first: in HTTP/2 the
-// method and the headers are others, and complaints about them would mislead.
+// checkUpgrade checks everything in the request except the key and the extensions. It checks the
+// protocol first, because HTTP/2 has another method and other headers, and errors about those would
+// mislead.
 func checkUpgrade(r *http.Request) error {
 	switch {
 	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
@@ -136,7 +142,8 @@ func badRequest(message string) error {
 	return &HandshakeError{Status: http.StatusBadRequest, Message: message}
 }
 
-// upgradeRequired is 426 with the headers that RFC 9110 §15.5.22 wants, and more.
+// upgradeRequired returns status 426 with the headers that RFC 9110 §15.5.22 requires, and those in
+// header.
 func upgradeRequired(message string, header http.Header) error {
 	if header == nil {
 		header = http.Header{}
@@ -168,7 +175,7 @@ func validKey(key string) bool {
 	return err == nil && n == 16
 }
 
-// AcceptKey is the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key (RFC 6455 §4.2.2).
+// AcceptKey returns the Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 §4.2.2).
 func AcceptKey(key string) string { return string(appendAcceptKey(nil, key)) }
 
 func appendAcceptKey(dst []byte, key string) []byte {
@@ -177,8 +184,9 @@ func appendAcceptKey(dst []byte, key string) []byte {
 	return base64.StdEncoding.AppendEncode(dst, sum[:])
 }
 
-// AppendResponse appends the answer to a, after which frames follow. header, which may be nil, is sent too, without the
-// headers of the handshake itself and those that describe a body. A line break in a value becomes a space.
+// AppendResponse appends the response to a; frames follow it. It also sends header, which may be
+// nil, without the headers of the handshake itself and those that describe a body. A line break in
+// a value becomes a space.
 func AppendResponse(dst []byte, a Accepted, header http.Header) []byte {
 	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	dst = appendAcceptKey(dst, a.Key)
@@ -201,7 +209,7 @@ func AppendResponse(dst []byte, a Accepted, header http.Header) []byte {
 	return append(dst, "\r\n"...)
 }
 
-// appendExtra appends what header holds beside the handshake.
+// appendExtra appends the lines of header that are not part of the handshake.
 func appendExtra(dst []byte, header http.Header) []byte {
 	clean := make(http.Header, len(header))
 	for name, values := range header {
@@ -213,6 +221,6 @@ func appendExtra(dst []byte, header http.Header) []byte {
 		}
 	}
 	buf := bytes.NewBuffer(dst)
-	_ = clean.Write(buf) // a Buffer does not fail
+	_ = clean.Write(buf) // a Buffer never fails
 	return buf.Bytes()
 }

@@ -15,7 +15,7 @@ import (
 
 const sampleKey = "dGhlIHNhbXBsZSBub25jZQ=="
 
-// request is a good handshake, with lines appended, or replacing those of the same name.
+// request returns a valid handshake, with lines appended, or replacing those with the same name.
 func request(t *testing.T, first string, lines ...string) *http.Request {
 	t.Helper()
 	header := []string{"Host: example.com", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Key: " + sampleKey, "Sec-WebSocket-Version: 13"}
@@ -46,7 +46,7 @@ func TestUpgrade(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		first string
-		lines []string // "Name: -" removes; & is a line break
+		lines []string // "Name: -" removes a header; & is a line break
 		want  int      // status, 0 for success
 	}{
 		{"plain", get, nil, 0},
@@ -167,13 +167,13 @@ func TestNegotiation(t *testing.T) {
 		"x-webkit-deflate-frame":                                                     refused,
 		"permessage-bzip2, foo; bar=baz":                                             refused,
 		"Permessage-Deflate":                                                         refused,
-		// the first that will do
+		// the first acceptable offer
 		"permessage-deflate; server_max_window_bits=10, permessage-deflate":                         plain,
 		"permessage-deflate; server_max_window_bits=10&permessage-deflate":                          plain,
 		"foo; a=\"b\", permessage-deflate; server_max_window_bits=15, permessage-deflate":           bits,
 		"permessage-deflate; client_max_window_bits, permessage-deflate; server_max_window_bits=15": plain,
 		",, permessage-deflate,": plain,
-		// against the grammar
+		// violates the grammar
 		"permessage-deflate;":                              malformed,
 		"permessage-deflate; ;":                            malformed,
 		"permessage-deflate; =10":                          malformed,
@@ -209,7 +209,7 @@ func TestNegotiation(t *testing.T) {
 			}
 			a.Deflate = false
 			if got := response(t, a, nil).Header; got["Sec-Websocket-Extensions"] != nil {
-				t.Errorf("cleared, and still agreed on: %v", got)
+				t.Errorf("Deflate was cleared, but the response has %v", got)
 			}
 		})
 	}
@@ -272,7 +272,7 @@ func TestAppendResponse(t *testing.T) {
 	if got := string(ws.AppendResponse([]byte("before"), ws.Accepted{Key: sampleKey}, nil)); got != want {
 		t.Errorf("got %q", got)
 	}
-	// The order is that of the reference.
+	// The reference uses the same order.
 	want = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat.v1\r\n" +
 		"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n\r\n"
@@ -293,7 +293,8 @@ func TestAppendResponse(t *testing.T) {
 	}
 }
 
-// FuzzUpgrade: no request breaks anything, and what is accepted gets a response that can be read.
+// FuzzUpgrade checks that no request breaks anything, and that an accepted one gets a readable
+// response.
 func FuzzUpgrade(f *testing.F) {
 	f.Add("GET", "websocket", "Upgrade", sampleKey, "13", "permessage-deflate; client_max_window_bits", "chat.v1, b")
 	f.Add("GET", "a, websocket", "keep-alive, Upgrade", sampleKey, "13", `permessage-deflate; server_max_window_bits="15", foo`, ",")
@@ -318,7 +319,7 @@ func FuzzUpgrade(f *testing.F) {
 			t.Fatalf("subprotocol %q of %q", got, protocol)
 		}
 		if a.Deflate && !strings.Contains(extensions, "permessage-deflate") {
-			t.Fatalf("agreed on what was not offered: %q", extensions)
+			t.Fatalf("agreed on an extension that was not offered: %q", extensions)
 		}
 	})
 }

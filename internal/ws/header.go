@@ -2,7 +2,8 @@ package ws
 
 import "encoding/binary"
 
-// The first two bytes of a frame (RFC 6455 §5.2), and the lengths that stand for "see the next 2, or 8, bytes":
+// The first two bytes of a frame (RFC 6455 §5.2), and the lengths that stand for "see the next 2,
+// or 8, bytes":
 //
 //	 0                1
 //	+-+-+-+-+-------+-+-------------+----------------+---------+
@@ -24,19 +25,20 @@ const (
 	maxHeader = 14
 )
 
-// A header is the head of one incoming frame, found lawful.
+// A header is the header of one incoming frame, after validation.
 type header struct {
-	length int    // of the payload, in bytes
+	length int    // payload length in bytes
 	key    uint32 // lowest byte first; only when masked
-	size   int    // of the header itself, in bytes
+	size   int    // length of the header itself, in bytes
 	op     Opcode
 	fin    bool
 	rsv1   bool
 	masked bool
 }
 
-// parse reads a header from the start of b into hd. It reports false when b ends before the header does. A violation is
-// reported as soon as the bytes that prove it are there, so that it is the same one however the input was cut.
+// parse reads a header from the start of b into hd. It returns false when b ends before the header
+// does. It reports a violation as soon as the bytes that prove it are there, so that the error does
+// not depend on how the input was split.
 func (e *Endpoint) parse(b []byte, hd *header) (bool, error) {
 	if err := e.parseFirst(b[0], hd); err != nil {
 		return false, err
@@ -72,7 +74,8 @@ func (e *Endpoint) parse(b []byte, hd *header) (bool, error) {
 	return true, nil
 }
 
-// parseFirst judges the first byte of a header: what kind of frame, and whether it may come now.
+// parseFirst checks the first byte of a header: the type of the frame, and whether it is allowed
+// here.
 func (e *Endpoint) parseFirst(b byte, hd *header) error {
 	hd.op = Opcode(b & bitsOp)
 	hd.fin = b&bitFin != 0
@@ -98,7 +101,8 @@ func (e *Endpoint) parseFirst(b byte, hd *header) error {
 	return nil
 }
 
-// parseLength reads the payload length of a frame that starts at b, and where in b it ends: 0 when b ends before.
+// parseLength reads the payload length of a frame that starts at b. end is the index after the
+// length, 0 if b is too short.
 func parseLength(b []byte, op Opcode) (length uint64, end int, err error) {
 	length = uint64(b[1] & bitsLen)
 	switch {
@@ -130,7 +134,8 @@ func parseLength(b []byte, op Opcode) (length uint64, end int, err error) {
 	}
 }
 
-// checkLength holds a data frame's announced length against the limits, before anything is kept for it.
+// checkLength checks the announced length of a data frame against the limits, before anything is
+// allocated for it.
 func (e *Endpoint) checkLength(length uint64, hd *header) error {
 	limit, have, compressed := e.max(), 0, hd.rsv1
 	if p := e.part; p != nil && p.message != 0 {
@@ -148,10 +153,10 @@ func (e *Endpoint) checkLength(length uint64, hd *header) error {
 	return nil
 }
 
-// FrameSize is the length of an unmasked frame with n bytes of payload.
+// FrameSize returns the length of an unmasked frame with n bytes of payload.
 func FrameSize(n int) int { return headerSize(n) + n }
 
-// headerSize is the size of an unmasked header before n bytes of payload.
+// headerSize returns the length of an unmasked header before n bytes of payload.
 func headerSize(n int) int {
 	switch {
 	case n < length16:
@@ -163,7 +168,8 @@ func headerSize(n int) int {
 	}
 }
 
-// appendHeader appends the header of an unfragmented frame, without a masking key; maskBit is bitMask or 0.
+// appendHeader appends the header of an unfragmented frame, without a masking key; maskBit is
+// bitMask or 0.
 func appendHeader(dst []byte, op Opcode, rsv1 bool, n int, maskBit byte) []byte {
 	first := bitFin | byte(op)
 	if rsv1 {

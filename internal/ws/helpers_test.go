@@ -12,7 +12,7 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// A recorder turns what an Endpoint says into lines that can be compared.
+// A recorder turns the calls of an Endpoint into lines that can be compared.
 type recorder struct {
 	events []string
 }
@@ -42,7 +42,7 @@ func sum(p []byte) (h uint64) {
 	return h
 }
 
-// feedAll gives the chunks to e, and returns all that it said, its error last.
+// feedAll feeds the chunks to e, and returns all calls as lines, with the error last.
 func feedAll(e *ws.Endpoint, chunks ...[]byte) []string {
 	var r recorder
 	for _, c := range chunks {
@@ -61,7 +61,7 @@ func errorEvent(err error) string {
 	return fmt.Sprintf("error %d", ce.Code)
 }
 
-// side is how to make the Endpoint of a test.
+// side has the parameters of a test's Endpoint.
 type side struct {
 	role    ws.Role
 	limit   int
@@ -73,8 +73,8 @@ func (s side) endpoint() *ws.Endpoint {
 	return &e
 }
 
-// check feeds input whole, cut in two at every position, and byte by byte: what is said must always be want. Of long
-// input the inside is cut more coarsely.
+// check feeds input whole, split in two at every position, and byte by byte. The recorded lines
+// must always be want. Long input is split at fewer positions.
 func check(t *testing.T, s side, input []byte, want ...string) {
 	t.Helper()
 	if got := feedAll(s.endpoint(), input); !slices.Equal(got, want) {
@@ -97,12 +97,12 @@ func check(t *testing.T, s side, input []byte, want ...string) {
 
 var testKey = [4]byte{0x37, 0xfa, 0x21, 0x3d}
 
-// plain is a frame without a mask, with any first byte.
+// plain returns a frame without a mask, with any first byte.
 func plain(first byte, payload string) []byte {
 	return append(lengthOf([]byte{first}, 0, len(payload)), payload...)
 }
 
-// masked is a frame with a mask, with any first byte.
+// masked returns a frame with a mask, with any first byte.
 func masked(first byte, payload string) []byte {
 	b := append(lengthOf([]byte{first}, 0x80, len(payload)), testKey[:]...)
 	for i := range len(payload) {
@@ -153,7 +153,7 @@ func deflatedFinal(s string) string {
 	return b.String()
 }
 
-// deflatedAfter is deflated by a sender that has sent before, and points back to it.
+// deflatedAfter compresses s as a sender does that has sent before, with references back to it.
 func deflatedAfter(before, s string) string {
 	var b bytes.Buffer
 	w, _ := flate.NewWriterDict(&b, flate.BestCompression, []byte(before))

@@ -5,11 +5,12 @@ import (
 	"math/bits"
 )
 
-// mask XORs b with key, whose lowest byte meets b[0], and returns the key turned to what the byte after b meets
-// (RFC 6455 §5.3).
+// mask XORs b with key, starting with the lowest byte of key at b[0]. It returns the key rotated
+// for the byte after b (RFC 6455 §5.3).
 //
-// Plain Go on purpose. Measured on amd64 against the AVX2 assembly of gobwas/ws: 100 bytes 4.8 ns against 8.9, 1,000
-// bytes the same, 64 KiB 1.3 µs against 0.5, where the read from the socket costs twenty times that. Most messages are small.
+// It is plain Go on purpose. Measured on amd64 against the AVX2 assembly of gobwas/ws: 4.8 ns
+// against 8.9 for 100 bytes, the same for 1,000 bytes, and 1.3 µs against 0.5 for 64 KiB, where
+// reading from the socket costs twenty times as much. Most messages are small.
 func mask(b []byte, key uint32) uint32 {
 	key64 := uint64(key)<<32 | uint64(key)
 	for len(b) >= 64 {

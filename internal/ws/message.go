@@ -7,40 +7,44 @@ import (
 )
 
 const (
-	// headerSpace is left before the payload of a Message for the longest unmasked header.
+	// headerSpace is the space before the payload of a Message, enough for the longest unmasked
+	// header.
 	headerSpace = 10
 
-	// seriesSpace is left before each payload of a series: most are of 126 bytes to 64 KiB.
+	// seriesSpace is the space before each payload of a series, enough for 126 bytes to 64 KiB, the
+	// most frequent sizes.
 	seriesSpace = 4
 
-	// minDeflate is the shortest payload that is worth compressing, in bytes: below it a delivery costs more in the system
-	// call than in the bytes.
+	// minDeflate is the minimum payload to compress, in bytes. Below it, the system call costs more
+	// than the saved bytes.
 	minDeflate = 256
 )
 
-// errNotAppended means that a build function did not append to what it was given.
-var errNotAppended = errors.New("build message: result is shorter than what it was to be appended to")
+// errNotAppended means that a build function did not append to its argument.
+var errNotAppended = errors.New("build message: the build function did not append to its argument")
 
-// A Message is one outgoing text message, or a series of them, encoded once for all who get it. It never changes, and all
-// its methods may be called from any goroutine.
+// A Message is one outgoing text message, or a series of them, encoded once for all receivers. It
+// never changes, and its methods are safe for concurrent use.
 type Message struct {
-	frame  []byte // of a series the frames, one behind the other; set when made, then read-only
-	series int32  // how many messages a series has, 0 for a single message; set when made, then read-only
+	frame []byte // the frame, or the frames of a series in order; set when made, then read-only
+	// Number of messages in a series, 0 for a single message; set when made, then read-only.
+	series int32
 
 	once     sync.Once
 	deflated []byte // guarded by once
 }
 
-// NewMessage encodes payload, which it copies and which must be UTF-8.
+// NewMessage encodes a copy of payload, which must be UTF-8.
 func NewMessage(payload []byte) *Message {
 	n := headerSize(len(payload))
 	frame := AppendHeader(make([]byte, 0, n+len(payload)), OpText, false, len(payload))
 	return &Message{frame: append(frame, payload...)}
 }
 
-// BuildMessage encodes a payload, which must be UTF-8, that build appends to dst, as append does, and returns: so the
-// payload is written where it stays. size is how long it is expected to be, in bytes; up to that there is one
-// allocation for the frame. build must not look at what dst holds, nor keep it. Its error is returned as it is.
+// BuildMessage encodes a payload without copying it. build appends the payload, which must be
+// UTF-8, to dst and returns the result, like append. size is the expected length of the payload in
+// bytes; up to that length, the frame takes one allocation. build must not read dst's content nor
+// keep dst. Its error is returned unchanged.
 func BuildMessage(size int, build func(dst []byte) ([]byte, error)) (*Message, error) {
 	buf, err := build(make([]byte, headerSpace, headerSpace+max(size, 0)))
 	if err != nil {
@@ -50,15 +54,16 @@ func BuildMessage(size int, build func(dst []byte) ([]byte, error)) (*Message, e
 	if n < 0 {
 		return nil, errNotAppended
 	}
-	// The header goes right before the payload; what the room is too large by is lost.
+	// The header goes right before the payload; unused space before it is wasted.
 	start := headerSpace - headerSize(n)
 	AppendHeader(buf[start:start], OpText, false, n)
 	return &Message{frame: buf[start:len(buf):len(buf)]}, nil
 }
 
-// BuildSeries encodes n messages, more than one, that everyone gets one behind the other. build appends the payload of
-// message i, which must be UTF-8, to dst, as append does; it must not look at what dst holds, nor keep it. size is how long
-// the payloads are expected to be in all, in bytes; up to that there is one allocation for all frames.
+// BuildSeries encodes n > 1 messages that every receiver gets one after the other. build appends
+// the payload of message i, which must be UTF-8, to dst, like append. It must not read dst's
+// content nor keep dst. size is the expected total length of the payloads in bytes; up to that
+// length, all frames take one allocation.
 func BuildSeries(n, size int, build func(dst []byte, i int) []byte) *Message {
 	buf := make([]byte, 0, n*seriesSpace+max(size, 0))
 	var header [headerSpace]byte
@@ -66,7 +71,8 @@ func BuildSeries(n, size int, build func(dst []byte, i int) []byte) *Message {
 		start := len(buf)
 		buf = build(append(buf, header[:seriesSpace]...), i)
 		length := len(buf) - start - seriesSpace
-		if size := headerSize(length); size != seriesSpace { // it does not fit: the payload makes room, or moves up
+		// The header does not fit exactly: move the payload.
+		if size := headerSize(length); size != seriesSpace {
 			buf = append(buf, header[:max(0, size-seriesSpace)]...)
 			copy(buf[start+size:], buf[start+seriesSpace:start+seriesSpace+length])
 			buf = buf[:start+size+length]
@@ -76,11 +82,11 @@ func BuildSeries(n, size int, build func(dst []byte, i int) []byte) *Message {
 	return &Message{frame: buf[:len(buf):len(buf)], series: int32(n)}
 }
 
-// Count is how many messages m is.
+// Count returns the number of messages in m.
 func (m *Message) Count() int { return max(1, int(m.series)) }
 
-// Split appends the messages of a series to dst, each in memory of its own, so that who keeps one does not keep all; a
-// single one as it is.
+// Split appends the messages of a series to dst. Each gets its own memory, so that keeping one does
+// not keep the whole series. A single message is appended unchanged.
 func (m *Message) Split(dst []*Message) []*Message {
 	if m.series == 0 {
 		return append(dst, m)
@@ -93,11 +99,11 @@ func (m *Message) Split(dst []*Message) []*Message {
 	return dst
 }
 
-// Frame is the frame as a server sends it, header and payload, not compressed; of a series the frames. It must not be
-// changed.
+// Frame returns the uncompressed frame as a server sends it, or the frames of a series. It must not
+// be changed.
 func (m *Message) Frame() []byte { return m.frame }
 
-// Payload is the part of Frame after the header, of a single message. It must not be changed.
+// Payload returns the part of Frame after the header, for a single message. It must not be changed.
 func (m *Message) Payload() []byte {
 	switch m.frame[1] {
 	case length16:
@@ -109,8 +115,9 @@ func (m *Message) Payload() []byte {
 	}
 }
 
-// Deflated is the frame, or frames, for connections that agreed on compression: as in Frame where that does not pay, because the
-// payload is short or doesn't shrink. The first call compresses; calls meanwhile wait for it. It must not be changed.
+// Deflated returns the frame or frames for connections with compression. They equal Frame where
+// compression does not pay, because the payload is short or does not shrink. The first call
+// compresses, and concurrent calls wait for it. The result must not be changed.
 func (m *Message) Deflated() []byte {
 	m.once.Do(m.deflate)
 	return m.deflated
@@ -132,7 +139,7 @@ func (m *Message) deflate() {
 	defer d.release()
 	out, err := d.deflate(payload, len(payload))
 	if err != nil {
-		return // it does not pay; no other error can happen
+		return // compression does not pay; no other error is possible
 	}
 	frame := AppendHeader(make([]byte, 0, headerSize(len(out))+len(out)), OpText, true, len(out))
 	m.deflated = append(frame, out...)

@@ -41,7 +41,7 @@ func TestMessage(t *testing.T) {
 	}
 }
 
-// TestSeries: a series is its messages one behind the other, whole, compressed and taken apart.
+// TestSeries checks that a series equals its messages in order: whole, compressed and split.
 func TestSeries(t *testing.T) {
 	t.Parallel()
 	payload := func(i int) string { return strings.Repeat("abcdefghi ", messageSizes[i]/10+1)[:messageSizes[i]] }
@@ -66,7 +66,7 @@ func TestSeries(t *testing.T) {
 		parts := m.Split([]*ws.Message{single})
 		parts = single.Split(parts)
 		if len(parts) != 2+len(messageSizes) || parts[0] != single || parts[len(parts)-1] != single {
-			t.Fatalf("%s: taken apart to %d", how, len(parts))
+			t.Fatalf("%s: split into %d messages", how, len(parts))
 		}
 		for i, part := range parts[1 : len(parts)-1] {
 			if string(part.Payload()) != payload(i) || part.Count() != 1 {

@@ -2,31 +2,32 @@ package ws
 
 import "unicode/utf8"
 
-// A partial is what an Endpoint keeps while a header, a frame or a message is incomplete. It never holds more than has
-// arrived, give or take the doubling of buf, whatever was announced.
+// A partial is the state of an Endpoint while a header, a frame or a message is incomplete. Its
+// size depends on the bytes that have arrived, at most doubled by the growth of buf, and not on
+// announced lengths.
 type partial struct {
-	// The message. Its buffer holds payloads unmasked, but compressed as they came.
+	// The message. buf has the unmasked payload, still compressed if the message is.
 	buf        []byte
-	checked    int    // bytes of buf known to be UTF-8; stays 0 unless the message is plain text
-	frames     int    // begun so far
+	checked    int    // bytes of buf known to be UTF-8; 0 unless the message is uncompressed text
+	frames     int    // frames begun so far
 	message    Opcode // 0 when no message is incomplete
 	compressed bool
 
-	// The frame whose payload is incomplete, while inFrame.
+	// The frame whose payload is incomplete, valid while inFrame is set.
 	inFrame        bool
 	op             Opcode
 	fin            bool
 	masked         bool
 	key            uint32
-	left           int    // bytes of payload to come
-	controlPayload []byte // a control frame's, which may come between the frames of the message
+	left           int    // bytes of payload still to come
+	controlPayload []byte // of a control frame, which may come between the frames of a message
 
-	// The header that is incomplete, while headLen > 0.
+	// The incomplete header, valid while headLen > 0.
 	headLen uint8
 	head    [maxHeader]byte
 }
 
-// partial returns the Endpoint's partial, made if need be.
+// partial returns the Endpoint's partial, and makes it if there is none.
 func (e *Endpoint) partial() *partial {
 	if e.part == nil {
 		e.part = &partial{}
@@ -34,7 +35,8 @@ func (e *Endpoint) partial() *partial {
 	return e.part
 }
 
-// add appends a piece of a data frame to the message, and says at once when text cannot become UTF-8 any more.
+// add appends a piece of a data frame to the message. It fails as soon as text can no longer become
+// valid UTF-8.
 func (p *partial) add(b []byte) error {
 	p.grow(len(b))
 	p.buf = append(p.buf, b...)
@@ -49,8 +51,8 @@ func (p *partial) add(b []byte) error {
 	return nil
 }
 
-// grow makes room for n more bytes of the frame. It doubles, for a cost that is linear in the whole, but takes no
-// more than the message will have when this is its last frame.
+// grow makes space for n more bytes of the frame. It doubles the buffer, so that the total cost is
+// linear, but not beyond the message's size if this is its last frame.
 func (p *partial) grow(n int) {
 	need := len(p.buf) + n
 	if need <= cap(p.buf) {
@@ -65,13 +67,13 @@ func (p *partial) grow(n int) {
 	p.buf = buf
 }
 
-// validPrefix returns how many bytes at the start of b are whole UTF-8 sequences, and whether the rest, three bytes at
-// the most, may yet become one.
+// validPrefix returns how many bytes at the start of b are complete UTF-8 sequences, and whether
+// the rest, at most three bytes, can still become one.
 func validPrefix(b []byte) (n int, ok bool) {
 	n = len(b)
 	for i := n - 1; i >= max(0, n-3); i-- {
 		if utf8.RuneStart(b[i]) {
-			// FullRune is true for what can't become a rune, which Valid then finds.
+			// FullRune is true for bytes that cannot become a rune; Valid then rejects them.
 			if !utf8.FullRune(b[i:]) {
 				n = i
 			}

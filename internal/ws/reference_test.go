@@ -15,8 +15,8 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// reference is what Feed should say about input, from a parser that is slow and as close to the RFC's text as it
-// gets: it has all input at once, and reads it byte by byte.
+// reference returns the expected result of Feed for input. Its parser is slow and follows the RFC's
+// text closely: it has all input at once, and reads it byte by byte.
 func reference(s side, input []byte) []string {
 	p := &refParser{side: s, in: input}
 	p.run()
@@ -28,14 +28,14 @@ type refParser struct {
 	in []byte
 	r  recorder
 
-	open       bool // a message is
+	open       bool // a message is open
 	op         byte
 	compressed bool
 	frames     int
 	payload    []byte
 }
 
-// violated and exhausted end the parser, by panic.
+// violated and exhausted end the parser by a panic.
 type violated int
 type exhausted struct{}
 
@@ -184,7 +184,7 @@ func (p *refParser) control(op byte, payload []byte) bool {
 
 // mayBecomeText reports whether some bytes after b could make all of it UTF-8.
 func mayBecomeText(b []byte) bool {
-	if len(b) > 8 { // what is before was looked at before
+	if len(b) > 8 { // earlier bytes were checked before
 		b = b[len(b)-8:]
 		for len(b) > 0 && !utf8.RuneStart(b[0]) {
 			b = b[1:]
@@ -200,7 +200,7 @@ func mayBecomeText(b []byte) bool {
 	return true
 }
 
-// drawFrame is mostly lawful, and now and then not at all.
+// drawFrame draws a frame that is mostly valid and sometimes not.
 func drawFrame(t *rapid.T, s side) []byte {
 	payload := rapid.OneOf(
 		rapid.StringN(-1, -1, 40),
@@ -251,7 +251,7 @@ func TestAgainstReference(t *testing.T) {
 	})
 }
 
-// drawChunks cuts b into chunks, some of them empty.
+// drawChunks splits b into chunks, some of them empty.
 func drawChunks(t *rapid.T, b []byte) [][]byte {
 	var chunks [][]byte
 	most := rapid.SampledFrom([]int{1, 5, 100, 2000}).Draw(t, "longest chunk")

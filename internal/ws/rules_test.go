@@ -8,8 +8,8 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// rule is one case: what a client sends, and all that comes of it. The names begin with the section of the Autobahn
-// test suite that asks for the same.
+// rule is one case: the client's input, and all resulting calls. The names begin with the section
+// of the Autobahn test suite with the same case.
 type rule struct {
 	name  string
 	input []byte
@@ -27,7 +27,7 @@ func runRules(t *testing.T, s side, rules []rule) {
 	}
 }
 
-// longText is what the recorder says of a message too long to show.
+// longText is how the recorder shows a message that is too long.
 func longText(kind, payload string) string {
 	var r recorder
 	r.add(kind, []byte(payload))
@@ -107,7 +107,7 @@ func TestFragmentation(t *testing.T) {
 	})
 }
 
-// zeroKey is a frame masked with zeros.
+// zeroKey returns a frame masked with zeros.
 func zeroKey(first byte, payload string) []byte {
 	b := append(lengthOf([]byte{first}, 0x80, len(payload)), 0, 0, 0, 0)
 	return append(b, payload...)

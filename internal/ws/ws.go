@@ -1,19 +1,19 @@
-// Package ws is WebSocket without I/O: bytes in, messages out (RFC 6455), with compression of single messages
-// (RFC 7692, permessage-deflate).
+// Package ws implements WebSocket without I/O: it parses received bytes into messages (RFC 6455),
+// with compression of single messages (RFC 7692, permessage-deflate).
 //
-// Incoming bytes go through an Endpoint, which tells a Handler what they hold. Outgoing frames are made by the Append
-// functions, and by Message where many connections get the same one. Upgrade and AppendResponse are the opening
-// handshake of the server.
+// An Endpoint parses incoming bytes and calls a Handler with the messages. The Append functions
+// make outgoing frames, and Message makes a frame for many connections. Upgrade and AppendResponse
+// are the server's side of the opening handshake.
 //
-// Nothing in this package blocks, starts a goroutine, or knows of sockets, sessions and origins.
+// Nothing in this package blocks, starts a goroutine, or knows about sockets, sessions and origins.
 package ws
 
 import "strconv"
 
-// An Opcode says what a frame, and with it a message, is (RFC 6455 §5.2).
+// An Opcode is the type of a frame, and of the message that it begins (RFC 6455 §5.2).
 type Opcode byte
 
-// The opcodes that exist. Any other is reserved, and a violation.
+// The defined opcodes. Any other is reserved, and a protocol error.
 const (
 	OpContinuation Opcode = 0x0
 	OpText         Opcode = 0x1
@@ -31,24 +31,26 @@ func (op Opcode) known() bool { return op <= OpBinary || op >= OpClose && op <= 
 type Role byte
 
 const (
-	// Server reads masked frames and refuses others.
+	// Server accepts only masked frames.
 	Server Role = iota
-	// Client reads unmasked frames and refuses others.
+	// Client accepts only unmasked frames.
 	Client
 )
 
-// The close codes that this package gives by itself (RFC 6455 §7.4.1).
+// The close codes that this package uses itself (RFC 6455 §7.4.1).
 const (
-	CloseProtocolError  = 1002 // frames against the RFC
+	CloseProtocolError  = 1002 // frames that violate the RFC
 	CloseNoStatus       = 1005 // stands for a close frame without a code; never sent
 	CloseInvalidPayload = 1007 // text that is not UTF-8, compressed data that is not DEFLATE
 	CloseTooBig         = 1009 // a message over the limit
 )
 
-// MaxControlPayload is the most that a ping, a pong or a close frame may carry, in bytes (RFC 6455 §5.5).
+// MaxControlPayload is the maximum payload of a ping, pong or close frame, in bytes (RFC 6455
+// §5.5).
 const MaxControlPayload = 125
 
-// A CloseError is how the peer broke the rules. Code and Reason are fit for the close frame that answers it.
+// A CloseError describes a protocol violation by the peer. Code and Reason can be used in the close
+// frame that answers it.
 type CloseError struct {
 	Code   int
 	Reason string
@@ -66,8 +68,8 @@ func invalidPayload(reason string) error {
 
 func tooBig(reason string) error { return &CloseError{Code: CloseTooBig, Reason: reason} }
 
-// validCloseCode reports whether a close frame may carry code: those defined for the wire (RFC 6455 §7.4.1 and the
-// IANA registry up to 1014), and those for libraries and applications.
+// validCloseCode reports whether a close frame may carry code: the codes defined for the wire (RFC
+// 6455 §7.4.1 and the IANA registry up to 1014), and those for libraries and applications.
 func validCloseCode(code int) bool {
 	switch {
 	case code == 1004 || code == 1005 || code == 1006:

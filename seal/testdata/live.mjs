@@ -1,5 +1,5 @@
-// A client for one exchange with the test. It says {publicKey}, is told {publicKey, salt, opened, sealed}, opens what is
-// in opened, seals what is in sealed, and answers with both.
+// A client for one exchange with the test. It sends {publicKey} and receives {publicKey, salt, opened,
+// sealed}. It opens the messages in opened, seals those in sealed, and answers with both.
 
 import { createInterface } from 'node:readline';
 import { derive, generate, open, seal } from './client.mjs';
