@@ -44,6 +44,12 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 	if c.Connected != nil {
 		calls.Connected = func(ctx context.Context, s *session.Session) { c.Connected(ctx, clientOf[M](s)) }
 	}
+	if c.Joined != nil {
+		calls.Joined = func(ctx context.Context, s *session.Session, room string) { c.Joined(ctx, clientOf[M](s), room) }
+	}
+	if c.Left != nil {
+		calls.Left = func(ctx context.Context, s *session.Session, room string) { c.Left(ctx, clientOf[M](s), room) }
+	}
 	if c.Disconnected != nil {
 		calls.Disconnected = func(ctx context.Context, s *session.Session, code int, reason string) {
 			c.Disconnected(ctx, clientOf[M](s), code, reason)

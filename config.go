@@ -133,6 +133,28 @@ type Config[A, M any] struct {
 	// Default: such messages are dropped and counted (Stats.MessagesUnhandled).
 	Message func(ctx context.Context, c *Client[M], m Message) error
 
+	// Joined is called when a client has become a member of a room, in whatever way: by its own
+	// `join`, by Join, or as one of DefaultRooms. What is sent to the room from then on, on any
+	// server, reaches the client. So a client misses nothing if Joined loads the history of the
+	// room and sends it with Client.Send. A message that is sent at the same time may arrive before
+	// the history, and may be in the history, too. Give messages ids or numbers by which clients
+	// sort them and drop duplicates, and store a message before you send it. If the broker cannot
+	// subscribe to the room in time, messages of other servers that are lost meanwhile are reported
+	// as usual: see Resync and BrokerLost.
+	//
+	// Joined and Left are called in the order of the changes, after Connected has returned, and
+	// before the client's next message is handled: its messages behind a `join` find Joined done. A
+	// change by a callback of the client is reported after that callback has returned. For each
+	// room, the calls alternate. A room that is left before its Joined was called gets neither
+	// call. There are no calls for the room of the client's own id. Default: none.
+	Joined func(ctx context.Context, c *Client[M], room string)
+
+	// Left is called when a client is no longer a member of a room: by its own `leave`, by Leave,
+	// or because it has gone. When it has gone, Left is called for each of its rooms, after its
+	// last Message and before Disconnected. Shutdown waits for these calls; if its context ends
+	// before, they get a context that has ended. Default: none.
+	Left func(ctx context.Context, c *Client[M], room string)
+
 	// Disconnected is called for each client that was Connected, after its last Message, with the close code and reason.
 	// The code is 1006 if the connection broke, 1005 if the client gave none. The client is in no room any more;
 	// Client.Rooms returns those that it was in. Default: none.

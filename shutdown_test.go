@@ -38,7 +38,10 @@ func TestShutdownInCallback(t *testing.T) {
 				shutdown(ctx)
 				return accept(ctx, req)
 			},
-			Connected: func(ctx context.Context, _ *client) { shutdown(ctx) },
+			Connected:    func(ctx context.Context, _ *client) { shutdown(ctx) },
+			DefaultRooms: []string{},
+			Joined:       func(ctx context.Context, _ *client, _ string) { shutdown(ctx) },
+			Left:         func(ctx context.Context, _ *client, _ string) { shutdown(ctx) },
 			ValidateRooms: func(ctx context.Context, _ *client, rooms []string) ([]string, error) {
 				shutdown(ctx)
 				return rooms, nil
@@ -65,10 +68,12 @@ func TestShutdownInCallback(t *testing.T) {
 		wants("Connected")
 		p.say("join", `{"rooms":["a"]}`)
 		wants("ValidateRooms")
+		wants("Joined")
 		p.say("hello", "1")
 		wants("Message")
 		p.wants(`{"event":"hello","data":1}`)
 		p.wire.close()
+		wants("Left")
 		wants("Disconnected")
 		if err := r.Shutdown(t.Context()); err != nil {
 			t.Errorf("shutdown: %v", err)

@@ -224,6 +224,7 @@ func TestStorm(t *testing.T) {
 		defer stop()
 		s := &storm{ctx: ctx}
 		var ready atomic.Pointer[storm]
+		var diaries diaries // joined and left
 		act := func(c *client) error {
 			if s := ready.Load(); s != nil {
 				return s.act(rand.New(rand.NewPCG(rand.Uint64(), 1)), c)
@@ -246,8 +247,19 @@ func TestStorm(t *testing.T) {
 					_ = act(c)
 				}
 			},
-			Message:      func(_ context.Context, c *client, _ hearth.Message) error { return act(c) },
-			Disconnected: func(_ context.Context, c *client, _ int, _ string) { _ = act(c) },
+			Message: func(_ context.Context, c *client, _ hearth.Message) error { return act(c) },
+			Joined: func(_ context.Context, c *client, room string) {
+				diaries.of(c.ID()).change(room, true)
+				_ = act(c)
+			},
+			Left: func(_ context.Context, c *client, room string) {
+				diaries.of(c.ID()).change(room, false)
+				_ = act(c)
+			},
+			Disconnected: func(_ context.Context, c *client, _ int, _ string) {
+				close(diaries.of(c.ID()).gone)
+				_ = act(c)
+			},
 		})
 		witnesses := []chan struct{}{s.witness(), s.witness()}
 		ready.Store(s)
@@ -284,6 +296,10 @@ func TestStorm(t *testing.T) {
 		for _, w := range witnesses {
 			<-w
 		}
+		diaries.Range(func(id, _ any) bool {
+			diaries.ended(t, id.(string))
+			return true
+		})
 		if st := s.Stats(); st.Connections != 0 || st.Clients != 0 || st.Rooms != 0 || st.Unauthenticated != 0 {
 			t.Errorf("left behind: %+v", st)
 		} else {

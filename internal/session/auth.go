@@ -98,6 +98,9 @@ func (s *Session) admit(id Identity, keys *seal.Keys) bool {
 		s.env.Stats.KeysAgreed.Add(1)
 	}
 	s.env.Hub.Admit(&s.member, a)
+	for _, room := range a.Rooms {
+		s.changedLocked(room, true)
+	}
 	s.mu.Unlock()
 
 	s.env.Lobby.leave(g)
@@ -125,7 +128,7 @@ func (s *Session) admission(id Identity, keys *seal.Keys) hub.Admission {
 	return a
 }
 
-// unhold lets the messages be handled that came before the connected callback has returned.
+// unhold lets the worker go on, once the connected callback has returned.
 func (s *Session) unhold() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

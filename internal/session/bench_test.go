@@ -89,3 +89,22 @@ func frame(payload string) []byte {
 }
 
 var _ transport.Conn = (*sink)(nil)
+
+// BenchmarkJoin is a join and a leave, with the callbacks about them and without.
+func BenchmarkJoin(b *testing.B) {
+	note := func(context.Context, *session.Session, string) {}
+	for name, calls := range map[string]session.Callbacks{"silent": {}, "reported": {Joined: note, Left: note}} {
+		b.Run(name, func(b *testing.B) {
+			s := newBench(session.LobbyConfig{}, calls)
+			defer s.close()
+			p := s.member()
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := p.Join(b.Context(), "room"); err != nil {
+					b.Fatal(err)
+				}
+				p.Leave("room")
+			}
+		})
+	}
+}

@@ -148,7 +148,8 @@ func (s *Session) discarded(n int) {
 	}
 }
 
-// signOff is the end of what runs for the session: the disconnected callback.
+// signOff is the end of what runs for the session: the disconnected callback. The left callbacks
+// have run before.
 func (s *Session) signOff() {
 	s.mu.Lock()
 	e := s.rare.end

@@ -29,6 +29,12 @@ type Callbacks struct {
 	Handshake     func(ctx context.Context, s *Session, id Identity, data []byte) (*seal.Keys, error)
 	ValidateRooms func(ctx context.Context, s *Session, rooms []string) ([]string, error)
 	// The others get one that outlives it: what a client sent before it went away is still to be handled.
+
+	// Joined and Left are called for every change of the client's rooms but its own, in the order
+	// of the changes, by the worker of the session.
+	Joined func(ctx context.Context, s *Session, room string)
+	Left   func(ctx context.Context, s *Session, room string)
+
 	// Transform returns what takes the place of a message to an encrypted client, nil for the message itself. It is called
 	// for one message of a client after the other, beside the other callbacks.
 	Transform    func(ctx context.Context, s *Session, e protocol.Envelope) ([]byte, error)

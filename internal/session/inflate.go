@@ -30,17 +30,17 @@ func (t *turnstile) yield() {
 
 // inflate returns a message as it is without compression. False: it is dropped. A message against
 // the rules ends the session as it would have on arrival: what came behind it is not handled.
-func (s *Session) inflate(m message) (payload []byte, ok bool) {
+func (s *Session) inflate(t task) (payload []byte, ok bool) {
 	limit := s.env.Limits.UnauthenticatedPayload
-	if s.wasAdmitted() {
+	if t.admitted {
 		limit = s.env.Limits.MaxPayload
 	}
 	s.env.inflating.enter()
-	payload, err := ws.InflateMessage(m.deflate, m.payload, limit, s.env.inflating.yield)
+	payload, err := ws.InflateMessage(t.deflate, t.payload, limit, s.env.inflating.yield)
 	s.env.inflating.leave()
 	if err == nil {
 		s.mu.Lock()
-		ok = s.withinRatesLocked(s.env.Clock.Now(), 0, max(0, len(payload)-len(m.payload)))
+		ok = s.withinRatesLocked(s.env.Clock.Now(), 0, max(0, len(payload)-len(t.payload)))
 		s.mu.Unlock()
 		if e := s.tooFast(); !ok {
 			e.drop = true

@@ -1,7 +1,8 @@
 package session
 
-// rare is what a session has at its beginning, at its end, when its end is awaited, and while the
-// client sends faster than it is handled. An idle authenticated session has none.
+// rare is the state that a session needs at its beginning, at its end, when its end is awaited,
+// while callbacks have not heard of a change of its rooms, and while the client sends faster than
+// its messages are handled. An idle authenticated session has none.
 type rare struct {
 	guest   *guest        // until authenticated
 	done    chan struct{} // closed at the end; made when somebody asks
@@ -9,6 +10,7 @@ type rare struct {
 	rest    []byte        // read, and not parsed because the client was paused; at most one read
 	parsing bool          // a worker parses what was rest
 	rates   *rates        // where rates are limited
+	changes []change      // of the client's rooms, not reported yet, in their order: see changedLocked
 	ending  *ending       // how the session ends once all that has been received is handled
 }
 
@@ -20,6 +22,7 @@ type end struct {
 	rooms  []string // that it was in
 	guest  *guest   // of a client that was never authenticated: in the lobby until the socket is closed
 	gone   bool     // the socket is
+	left   bool     // rooms were queued for the left callback
 	told   bool     // the disconnected callback has begun
 	final  bool     // nothing will run for it any more
 }
@@ -47,7 +50,7 @@ func (s *Session) welcomeLocked() {
 
 // tidyLocked gives rare back if there is nothing in it.
 func (s *Session) tidyLocked() {
-	if r := s.rare; r != nil && r.guest == nil && r.done == nil && r.end == nil && r.rest == nil && !r.parsing && r.ending == nil && r.rates == nil {
+	if r := s.rare; r != nil && r.guest == nil && r.done == nil && r.end == nil && r.rest == nil && !r.parsing && len(r.changes) == 0 && r.ending == nil && r.rates == nil {
 		s.rare = nil
 	}
 }

@@ -76,7 +76,7 @@ func (s *Session) Join(ctx context.Context, rooms ...string) error {
 	}
 	s.hold(ctx, s.roomChannels(rooms...))
 	for i, name := range rooms {
-		joined, err := s.env.Hub.Join(&s.member, name)
+		joined, err := s.joinHub(name)
 		if err != nil {
 			s.release(s.roomChannels(rooms[i:]...))
 			return err
@@ -91,10 +91,28 @@ func (s *Session) Join(ctx context.Context, rooms ...string) error {
 // Leave takes the client out of those of the rooms that it is in. Any goroutine; never blocks.
 func (s *Session) Leave(rooms ...string) {
 	for _, name := range rooms {
-		if s.env.Hub.Leave(&s.member, name) {
+		if s.leaveHub(name) {
 			s.release(s.roomChannels(name))
 		}
 	}
+}
+
+func (s *Session) joinHub(room string) (joined bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if joined, err = s.env.Hub.Join(&s.member, room); joined {
+		s.changedLocked(room, true)
+	}
+	return joined, err
+}
+
+func (s *Session) leaveHub(room string) (left bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if left = s.env.Hub.Leave(&s.member, room); left {
+		s.changedLocked(room, false)
+	}
+	return left
 }
 
 // hold makes sure that what other nodes send on the channels arrives here. A broker that can't say so yet does not keep

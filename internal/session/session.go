@@ -48,7 +48,7 @@ type Session struct {
 	admitted bool       // was authenticated: the callbacks hear of its end
 	looped   bool       // Data is called by an event loop, which lends itself to the Pool; set by Open
 	running  bool       // a worker of the pool has it, or will
-	holding  bool       // messages wait until the connected callback has returned
+	holding  bool       // messages and changes wait until the connected callback has returned
 	paused   bool       // not read from, until the queue is shorter
 	slow     bool       // has had messages dropped, and has not caught up since
 	pongs    uint8      // queued by this call of Data; owned by the owner of in, and here because there is room
@@ -158,7 +158,7 @@ func (s *Session) scheduleLocked() {
 
 // idleLocked reports whether there is something to do that no worker does.
 func (s *Session) idleLocked() bool {
-	return !s.running && !s.holding && (!s.queue.empty() || s.endedLocked() || s.owesLocked())
+	return !s.running && !s.holding && (!s.queue.empty() || s.endedLocked() || s.changesLocked() || s.owesLocked())
 }
 
 // owesLocked reports whether something is to be done once the queue is empty.
@@ -177,11 +177,15 @@ const (
 // callbacks.
 func (s *Session) run() {
 	for n, bytes := 0, 0; n < share && bytes < shareBytes; n++ {
-		m, ok := s.next()
-		if !ok {
+		t, ok := s.next()
+		switch {
+		case !ok:
 			return
+		case t.change.room != "":
+			s.report(t.change)
+		default:
+			bytes += s.handle(t)
 		}
-		bytes += s.handle(m)
 	}
 	if !s.member.Hold(s) {
 		s.Resume()
@@ -192,8 +196,17 @@ func (s *Session) run() {
 // Resume goes on with what run has left. It is hub.Resumer's.
 func (s *Session) Resume() { s.env.Pool.Submit(s) }
 
-// next takes the oldest message. False: there is nothing to do, and nothing runs for the session.
-func (s *Session) next() (m message, ok bool) {
+// A task is what a worker does next: it reports a change, or handles a message.
+type task struct {
+	change // room "": there is none
+	message
+	admitted bool // the client was authenticated when the task was taken
+}
+
+// next takes the oldest change of rooms, or else the oldest message: the callbacks hear of a change
+// before the next message is handled. False: there is nothing to do, and nothing runs for the
+// session.
+func (s *Session) next() (t task, ok bool) {
 	s.mu.Lock()
 	for !s.holding {
 		if s.env.Abandoned.Load() {
@@ -202,23 +215,29 @@ func (s *Session) next() (m message, ok bool) {
 			s.mu.Lock()
 		}
 		switch {
+		case s.changesLocked():
+			t.change = s.popChangeLocked()
+			s.mu.Unlock()
+			return t, true
 		case !s.queue.empty():
-			m = s.queue.pop()
-			s.queued -= uint32(len(m.payload) + overhead)
+			t.message, t.admitted = s.queue.pop(), s.admitted
+			s.queued -= uint32(len(t.payload) + overhead)
 			behind := (s.paused || s.owesLocked()) && int(s.queued) <= s.env.Limits.ClientQueue/2
 			s.mu.Unlock()
 			if behind {
 				s.catchUp()
 			}
-			return m, true
+			return t, true
 		case s.rare != nil && s.rare.rest != nil:
 			s.mu.Unlock()
 			s.catchUp()
 			s.mu.Lock()
+		case s.endedLocked() && !s.rare.end.left:
+			s.leaveAllLocked()
 		case s.endedLocked():
 			s.mu.Unlock()
 			s.signOff()
-			return m, false
+			return t, false
 		case s.owesLocked():
 			e := *s.rare.ending
 			s.mu.Unlock()
@@ -227,10 +246,10 @@ func (s *Session) next() (m message, ok bool) {
 		default:
 			s.running = false
 			s.mu.Unlock()
-			return m, false
+			return t, false
 		}
 	}
 	s.running = false
 	s.mu.Unlock()
-	return m, false
+	return t, false
 }

@@ -14,23 +14,26 @@ import (
 )
 
 // handle does what a message asks for, inflated and decrypted. It returns how many bytes the message has.
-func (s *Session) handle(m message) (size int) {
-	payload := m.payload
-	if m.deflate != 0 {
+func (s *Session) handle(t task) (size int) {
+	payload := t.payload
+	if t.deflate != 0 {
 		var ok bool
-		if payload, ok = s.inflate(m); !ok {
-			return len(m.payload)
+		if payload, ok = s.inflate(t); !ok {
+			return len(t.payload)
 		}
 	}
-	s.handlePayload(payload)
+	s.handlePayload(payload, t.admitted)
 	return len(payload)
 }
 
-func (s *Session) handlePayload(payload []byte) {
-	cipher := s.member.Cipher() // not nil only for who was admitted
+// handlePayload handles a message by whether the client was authenticated when the message's turn
+// came: the authenticate and connected callbacks run beside the worker, and may change that
+// meanwhile.
+func (s *Session) handlePayload(payload []byte, admitted bool) {
+	cipher := s.member.Cipher() // not nil only for an authenticated client
 	e, ok := s.parse(payload)
 	switch {
-	case cipher == nil || ok && e.Event == protocol.EventHeartbeat:
+	case cipher == nil || !admitted || ok && e.Event == protocol.EventHeartbeat:
 	case ok && e.Event == protocol.EventEncrypted:
 		e, ok = s.open(cipher, e.Data)
 	case s.env.Encryption.Only:
@@ -38,7 +41,7 @@ func (s *Session) handlePayload(payload []byte) {
 		return
 	}
 	if ok {
-		s.obey(e)
+		s.obey(e, admitted)
 	}
 }
 
@@ -56,17 +59,16 @@ func (s *Session) parse(payload []byte) (e protocol.Envelope, ok bool) {
 }
 
 // obey is the table of protocol §3: what an event does, by the state of the client.
-func (s *Session) obey(e protocol.Envelope) {
-	state := s.State()
+func (s *Session) obey(e protocol.Envelope, admitted bool) {
 	switch {
 	case e.Event == protocol.EventHeartbeat:
 	case e.Event == protocol.EventAuthenticate:
-		if state != protocol.StateUnauthorized {
+		if s.State() != protocol.StateUnauthorized {
 			s.reply(protocol.ErrAlreadyAuthenticated)
 			return
 		}
 		s.startAuthentication(e.Data)
-	case state != protocol.StateAuthenticated && !s.wasAdmitted(): // what was sent before the client went is handled
+	case !admitted:
 		s.reply(protocol.ErrNotAuthenticated)
 	case e.Event == protocol.EventJoin:
 		s.join(e.Data)

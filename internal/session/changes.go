@@ -1,0 +1,78 @@
+package session
+
+import (
+	"context"
+	"slices"
+
+	"github.com/hearthws/hearth/protocol"
+)
+
+// A change is a room that the client has joined or left, for the joined and left callbacks.
+type change struct {
+	room   string
+	joined bool // otherwise left
+}
+
+// changedLocked queues a change of the client's rooms for the callbacks. The caller holds mu since
+// before the change in the hub, so the order of the queue is that of the changes.
+//
+// A room that was left before its join was reported is not reported at all. So the queue holds at
+// most one leave of each room that the callbacks take the client to be in, and at most one join of
+// each room that it is in.
+func (s *Session) changedLocked(room string, joined bool) {
+	if s.env.Calls.Joined == nil && s.env.Calls.Left == nil || s.own(room) {
+		return
+	}
+	r := s.rareLocked()
+	if !joined {
+		if i := slices.Index(r.changes, change{room, true}); i >= 0 {
+			r.changes = slices.Delete(r.changes, i, i+1)
+			s.tidyLocked()
+			return
+		}
+	}
+	r.changes = append(r.changes, change{room, joined})
+	s.scheduleLocked()
+}
+
+// changesLocked reports whether a change waits for the callbacks.
+func (s *Session) changesLocked() bool { return s.rare != nil && len(s.rare.changes) > 0 }
+
+// popChangeLocked takes the oldest change.
+func (s *Session) popChangeLocked() change {
+	r := s.rare
+	c := r.changes[0]
+	r.changes[0] = change{}
+	if r.changes = r.changes[1:]; len(r.changes) == 0 {
+		r.changes = nil
+		s.tidyLocked()
+	}
+	return c
+}
+
+// leaveAllLocked queues the rooms that the client was in at its end.
+func (s *Session) leaveAllLocked() {
+	e := s.rare.end
+	e.left = true
+	for _, room := range e.rooms {
+		s.changedLocked(room, false)
+	}
+}
+
+// report calls the callback for a change.
+func (s *Session) report(c change) {
+	name, call := "left", s.env.Calls.Left
+	if c.joined {
+		name, call = "joined", s.env.Calls.Joined
+	}
+	if call == nil {
+		return
+	}
+	s.guard(name, func(ctx context.Context) error {
+		call(ctx, s, c.room)
+		return nil
+	})
+}
+
+// own reports whether the room is the one named by the client's id.
+func (s *Session) own(room string) bool { return protocol.IsClientID(room) && room == s.ID() }

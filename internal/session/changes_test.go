@@ -1,0 +1,125 @@
+package session_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// TestReportedChangesCostNothing: once the callbacks have heard of the changes, the session is as
+// small as one without such callbacks. Without them, nothing is kept at all.
+func TestReportedChangesCostNothing(t *testing.T) {
+	t.Parallel()
+	for _, reports := range []bool{false, true} {
+		t.Run(fmt.Sprint("reports ", reports), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				calls, n := session.Callbacks{}, 0
+				gate := make(chan struct{})
+				if reports {
+					calls.Joined = func(context.Context, *session.Session, string) { <-gate; n++ }
+					calls.Left = func(context.Context, *session.Session, string) { n++ }
+				}
+				b := newBench(session.LobbyConfig{}, calls)
+				b.env.DefaultRooms = []string{"a", "b"}
+				p := b.open("10.0.0.1")
+				p.authenticated()
+				if p.HasRare() != reports {
+					t.Errorf("changes are kept: %v", p.HasRare())
+				}
+				close(gate)
+				p.Leave("a")
+				synctest.Wait()
+				if want := map[bool]int{true: 3}[reports]; p.HasRare() || n != want {
+					t.Errorf("%d calls, want %d; the session is not small: %v", n, want, p.HasRare())
+				}
+				b.close()
+			})
+		})
+	}
+}
+
+// TestChangesAreBounded: however often a client is moved while a callback runs, what waits for the
+// callbacks is no more than the rooms it was in and the rooms it is in.
+func TestChangesAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		gate, calls := make(chan struct{}), []string(nil)
+		note := func(what string) func(context.Context, *session.Session, string) {
+			return func(_ context.Context, _ *session.Session, room string) { calls = append(calls, what+room) }
+		}
+		b := newBench(session.LobbyConfig{}, session.Callbacks{
+			Joined: note("+"), Left: note("-"),
+			Message: func(context.Context, *session.Session, protocol.Envelope) error { <-gate; return nil },
+		})
+		p := b.open("10.0.0.1")
+		p.authenticated()
+		if err := p.Join(t.Context(), "a", "b"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		p.say("wait", nil)
+		synctest.Wait() // the callback is running
+		for i := range 1000 {
+			p.Leave("a", "b")
+			if err := p.Join(t.Context(), "a", fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+			p.Leave(fmt.Sprint(i))
+		}
+		close(gate)
+		synctest.Wait()
+		if got, want := fmt.Sprint(calls), "[+a +b -a -b +a]"; got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+		b.close()
+	})
+}
+
+// TestMessageBeforeAuthenticationIsNone: a message whose turn came before the client was
+// authenticated is refused, even if the client is authenticated while the message is inflated.
+// Otherwise it would be handled beside the connected callback.
+func TestMessageBeforeAuthenticationIsNone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var calls []string
+		decide, connect := make(chan struct{}), make(chan struct{})
+		b := newBench(session.LobbyConfig{}, session.Callbacks{
+			Authenticate: func(context.Context, *session.Session, []byte) (session.Identity, error) {
+				<-decide
+				return session.Identity{}, nil
+			},
+			Connected: func(context.Context, *session.Session) {
+				calls = append(calls, "connected")
+				<-connect
+				calls = append(calls, "back")
+			},
+			Joined: func(_ context.Context, _ *session.Session, room string) { calls = append(calls, "joined "+room) },
+			Message: func(_ context.Context, _ *session.Session, e protocol.Envelope) error {
+				calls = append(calls, e.Event)
+				return nil
+			},
+		})
+		b.env.DefaultRooms = []string{"a"}
+		p := b.openWith("10.0.0.1", true)
+		free := b.env.HoldInflating()
+		p.say("authenticate", nil)
+		p.Data(compressed(deflated(`{"event":"early"}`)), 0) // its turn comes, and it waits to be inflated
+		synctest.Wait()
+		close(decide)
+		synctest.Wait()
+		p.say("later", nil)
+		free()
+		synctest.Wait()
+		close(connect)
+		synctest.Wait()
+		if got, want := fmt.Sprint(calls), "[connected back joined a later]"; got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+		b.close()
+	})
+}
