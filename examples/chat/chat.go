@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/hearthws/hearth"
@@ -25,27 +26,40 @@ type client = hearth.Client[person]
 
 // A line is what people get: said to a room, or whispered.
 type line struct {
+	No   int    `json:"no,omitempty"` // in its room, from 1 on: by it the client sorts lines and drops those that it has
 	From string `json:"from"`
 	Room string `json:"room,omitempty"`
 	Text string `json:"text"`
 }
 
+// A visit is what the people of a room get when somebody comes or leaves.
+type visit struct {
+	From string `json:"from"`
+	Room string `json:"room"`
+}
+
 // chat is the application.
 type chat struct {
 	srv *hearth.Server[login, person]
+
+	mu      sync.Mutex        // guards the field below
+	history map[string][]line // the latest lines of each room that has people
 }
 
+// remembered is how many lines of a room the history has.
+const remembered = 50
+
 func newChat(log *slog.Logger) (*chat, error) {
-	c := &chat{}
+	c := &chat{history: make(map[string][]line)}
 	srv, err := hearth.New(hearth.Config[login, person]{
 		Name:          "chat",
 		DefaultRooms:  []string{"lobby"},
 		Logger:        log,
 		Authenticate:  c.authenticate,
 		ValidateRooms: c.validateRooms,
-		Connected:     c.connected,
+		Joined:        c.joined,
+		Left:          c.left,
 		Message:       c.message,
-		Disconnected:  c.disconnected,
 	})
 	c.srv = srv
 	return c, err
@@ -65,12 +79,23 @@ func (c *chat) validateRooms(_ context.Context, _ *client, rooms []string) ([]st
 	return slices.DeleteFunc(rooms, func(room string) bool { return strings.HasPrefix(room, "staff-") }), nil
 }
 
-func (c *chat) connected(ctx context.Context, sender *client) {
-	c.notify(ctx, hearth.ToRoom("lobby"), "came", line{From: sender.Metadata().name}, sender.ID())
+// joined sends the history to the newcomer, who gets every later line as well: nothing is missed. A
+// line that is said at the same moment may come twice, with the same number.
+func (c *chat) joined(ctx context.Context, sender *client, room string) {
+	c.mu.Lock()
+	_ = sender.Send("history", append([]line{}, c.history[room]...)) // it fails when the client has gone
+	c.mu.Unlock()
+	c.notify(ctx, hearth.ToRoom(room), "came", visit{sender.Metadata().name, room}, sender.ID())
 }
 
-func (c *chat) disconnected(ctx context.Context, sender *client, _ int, _ string) {
-	c.notify(ctx, hearth.ToRoom("lobby"), "left", line{From: sender.Metadata().name})
+// left is called for those who just close the page, too.
+func (c *chat) left(ctx context.Context, sender *client, room string) {
+	c.mu.Lock()
+	if c.srv.Local().Count(hearth.ToRoom(room)) == 0 {
+		delete(c.history, room)
+	}
+	c.mu.Unlock()
+	c.notify(ctx, hearth.ToRoom(room), "left", visit{sender.Metadata().name, room})
 }
 
 // notify publishes what nobody is waiting for: if it can't be sent there is nobody to tell.
@@ -108,7 +133,15 @@ func (c *chat) say(ctx context.Context, sender *client, data json.RawMessage) er
 	if !slices.Contains(sender.Rooms(), said.Room) {
 		return fmt.Errorf("%w: you are not in %q", errRejected, said.Room)
 	}
-	return c.srv.Send(ctx, hearth.ToRoom(said.Room), "said", line{sender.Metadata().name, said.Room, said.Text})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	past := c.history[said.Room]
+	l := line{No: 1, From: sender.Metadata().name, Room: said.Room, Text: said.Text}
+	if len(past) > 0 {
+		l.No = past[len(past)-1].No + 1
+	}
+	c.history[said.Room] = append(past[max(0, len(past)-remembered+1):], l) // before it is sent: see joined
+	return c.srv.Send(ctx, hearth.ToRoom(said.Room), "said", l)
 }
 
 func (c *chat) whisper(ctx context.Context, sender *client, data json.RawMessage) error {

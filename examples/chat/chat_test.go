@@ -33,20 +33,34 @@ func TestChat(t *testing.T) {
 	})
 
 	ada := join(ctx, t, web.URL, "Ada")
+	ada.expect(`{"event":"history","data":[]}`)
 	ada.send(`{"event":"who","data":"lobby"}`) // answered behind the callback that tells the others that she came
 	ada.expect(`{"event":"here","data":["Ada"]}`)
 	bob := join(ctx, t, web.URL, "Bob")
-	ada.expect(`{"event":"came","data":{"from":"Bob","text":""}}`)
+	bob.expect(`{"event":"history","data":[]}`)
+	ada.expect(`{"event":"came","data":{"from":"Bob","room":"lobby"}}`)
 
 	for _, p := range []*peer{ada, bob} {
 		p.send(`{"event":"join","data":{"rooms":["tea","staff-only"]}}`)
+		p.expect(`{"event":"history","data":[]}`)
+		if p == bob {
+			ada.expect(`{"event":"came","data":{"from":"Bob","room":"tea"}}`)
+		}
 		p.send(`{"event":"say","data":{"room":"staff-only","text":"?"}}`)
 		p.expect(`{"event":"sorry","data":"refused: you are not in \"staff-only\""}`)
 	}
 	ada.send(`{"event":"say","data":{"room":"tea","text":"hi <all>"}}`)
 	for _, p := range []*peer{ada, bob} {
-		p.expect(`{"event":"said","data":{"from":"Ada","room":"tea","text":"hi <all>"}}`)
+		p.expect(`{"event":"said","data":{"no":1,"from":"Ada","room":"tea","text":"hi <all>"}}`)
 	}
+	bob.send(`{"event":"leave","data":{"rooms":["tea"]}}`)
+	ada.expect(`{"event":"left","data":{"from":"Bob","room":"tea"}}`)
+	ada.send(`{"event":"say","data":{"room":"tea","text":"gone?"}}`)
+	ada.expect(`{"event":"said","data":{"no":2,"from":"Ada","room":"tea","text":"gone?"}}`)
+	bob.send(`{"event":"join","data":{"rooms":["tea"]}}`)
+	bob.expect(`{"event":"history","data":[{"no":1,"from":"Ada","room":"tea","text":"hi <all>"},` +
+		`{"no":2,"from":"Ada","room":"tea","text":"gone?"}]}`)
+	ada.expect(`{"event":"came","data":{"from":"Bob","room":"tea"}}`)
 	bob.send(`{"event":"whisper","data":{"to":"Ada","text":"psst"}}`)
 	ada.expect(`{"event":"whispered","data":{"from":"Bob","text":"psst"}}`)
 	ada.send(`{"event":"who","data":"tea"}`)
@@ -55,7 +69,8 @@ func TestChat(t *testing.T) {
 	ada.expect(`{"event":"sorry","data":"refused: there is no event \"dance\""}`)
 
 	bob.c.Close(websocket.StatusNormalClosure, "")
-	ada.expect(`{"event":"left","data":{"from":"Bob","text":""}}`)
+	ada.expect(`{"event":"left","data":{"from":"Bob","room":"lobby"}}`)
+	ada.expect(`{"event":"left","data":{"from":"Bob","room":"tea"}}`)
 	ada.c.Close(websocket.StatusNormalClosure, "")
 }
 

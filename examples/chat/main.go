@@ -1,7 +1,8 @@
 // Command chat is a small chat server on the library: rooms, whispers to a user, and who is here.
 //
-// It shows how an application divides its events (one function each), how it refuses what it does not want, how it tells
-// a room of those who come and go, and how it ends: first the HTTP server, then Hearth, which lets every client finish.
+// It shows how an application divides its events (one function each), how it refuses what it does
+// not want, how it sends the history of a room to those who join, how it tells a room of those who
+// come and go, and how it ends: first the HTTP server, then Hearth, which lets every client finish.
 //
 // Try it with two clients (any WebSocket client will do), each sending one JSON object a line:
 //
