@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/protocol"
 )
 
 // Development mode: anybody is who they say they are, and may talk in any room. The handlers below serve the page at /,
@@ -29,7 +30,8 @@ import (
 //	who {room}, or {} for all             who {room, total, elsewhere, clients: [{user, client}]}: those here by name, those on
 //	                                      other servers by number
 //	rooms                                 rooms {total, clients, rooms: [{name, clients}], servers}: of this server
-//	announce {room}, after join or leave  presence {room} to everybody: ask again who is where
+//	                                      presence {room} to everybody, after a join, a leave, a connect or a disconnect:
+//	                                      ask again who is where
 //	                                      refused {id, event, why}: what was sent had no effect
 
 const (
@@ -57,8 +59,9 @@ type credentials struct {
 
 // A visitor is what the server remembers of one connection. Owned by the connection's callbacks, which run one at a time.
 type visitor struct {
-	actions bucket // everything but seen
+	actions bucket // everything but seen and moves
 	seen    bucket
+	moves   bucket // joins and leaves that others hear of
 }
 
 type demo struct {
@@ -117,7 +120,7 @@ func (d *demo) authenticate(_ context.Context, req hearth.AuthRequest[credential
 		return hearth.Identity[*visitor]{}, hearth.ErrRejected
 	}
 	// Both stand still while nobody talks; the numbers are far above what a person does, and far below what hurts.
-	v := &visitor{actions: bucket{perSecond: 20, size: 40}, seen: bucket{perSecond: 500, size: 1000}}
+	v := &visitor{actions: bucket{perSecond: 20, size: 40}, seen: bucket{perSecond: 500, size: 1000}, moves: bucket{perSecond: 20, size: 40}}
 	return hearth.Identity[*visitor]{UserID: req.Credentials.Name, Metadata: v}, nil
 }
 
@@ -133,6 +136,21 @@ func (d *demo) connected(ctx context.Context, c *client) {
 func (d *demo) disconnected(ctx context.Context, c *client, code int, reason string) {
 	d.log.Info("client disconnected", "user", c.UserID(), "client", c.ID(), "code", code, "reason", reason)
 	d.presence(ctx, "")
+}
+
+// joined announces that a client has joined a room. A client that joins and leaves too often is not
+// announced: the pages find out when they ask the next time.
+func (d *demo) joined(ctx context.Context, c *client, room string) {
+	if c.Metadata().moves.take(time.Now()) {
+		d.presence(ctx, room)
+	}
+}
+
+// left announces that a client has left a room. For a client that has gone, disconnected does so.
+func (d *demo) left(ctx context.Context, c *client, room string) {
+	if c.State() != protocol.StateDisconnected {
+		d.joined(ctx, c, room)
+	}
 }
 
 // presence tells everybody that who is where has changed; they ask for what they want to know of it.
@@ -185,14 +203,8 @@ func (d *demo) dispatch(ctx context.Context, c *client, m hearth.Message, id str
 		return d.who(ctx, c, req.Room)
 	case "rooms":
 		return c.Send("rooms", d.rooms(time.Now()))
-	case "announce":
-		if err := checkName("room", req.Room, maxRoomName); err != nil {
-			return err
-		}
-		d.presence(ctx, req.Room)
-		return nil
 	}
-	return rejection("no such event: there are say, whisper, shout, seen, who, rooms and announce")
+	return rejection("no such event: there are say, whisper, shout, seen, who and rooms")
 }
 
 // deliver passes a text on to where the event says, and tells the sender how many that was.

@@ -159,7 +159,6 @@ func TestDemoRefuses(t *testing.T) {
 		"wrong type":         {`{"event":"shout","data":{"text":7}}`, "object"},
 		"bad user":           {`{"event":"whisper","data":{"user":"","text":"x"}}`, "user"},
 		"bad room":           {`{"event":"who","data":{"room":"ws:x"}}`, "room"},
-		"bad announcement":   {`{"event":"announce","data":{}}`, "room"},
 		"seen without to":    {`{"event":"seen","data":{"id":"x"}}`, "seen takes"},
 		"say without a room": {`{"event":"say","data":{"text":"x"}}`, "join"},
 	} {
@@ -232,14 +231,41 @@ func TestDemoPresence(t *testing.T) {
 	s := serve(t, nil)
 	ada := s.dial("ada")
 	grace := s.dial("grace")
-	grace.send(`{"event":"announce","data":{"room":"kitchen"}}`)
+	for _, event := range []string{"join", "leave"} {
+		grace.send(`{"event":"` + event + `","data":{"rooms":["kitchen"]}}`)
+		for told := false; !told; {
+			_, b, err := ada.c.Read(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			told = strings.Contains(string(b), `"presence"`) && strings.Contains(string(b), `"kitchen"`)
+		}
+	}
+}
+
+// A client that joins and leaves in a loop is announced only so often.
+func TestDemoPresenceRate(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	ada, grace := s.dial("ada"), s.dial("grace")
+	const n = 1000
+	for range n {
+		grace.send(`{"event":"join","data":{"rooms":["kitchen"]}}`)
+		grace.send(`{"event":"leave","data":{"rooms":["kitchen"]}}`)
+	}
+	grace.send(`{"event":"seen","data":{"id":"last","to":"` + ada.id + `"}}`)
+	told := 0
 	for {
 		_, b, err := ada.c.Read(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(string(b), `"presence"`) && strings.Contains(string(b), `"kitchen"`) {
-			return
+		if strings.Contains(string(b), `"seen"`) {
+			break
 		}
+		told++
+	}
+	if told < 20 || told > n {
+		t.Errorf("told %d times of %d changes", told, 2*n)
 	}
 }

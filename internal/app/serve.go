@@ -119,6 +119,8 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 		Authenticate:  d.authenticate,
 		ValidateRooms: d.validateRooms,
 		Connected:     d.connected,
+		Joined:        d.joined,
+		Left:          d.left,
 		Disconnected:  d.disconnected,
 		Message:       d.message,
 	}

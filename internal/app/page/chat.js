@@ -63,7 +63,6 @@ export class Chat {
 
   join(name) {
     if (!this.#connection.send("join", { rooms: [name] })) return false;
-    this.#connection.send("announce", { room: name });
     this.#add("room", name, roomKey(name), true).joined = true;
     this.show(roomKey(name));
     this.onRoomsChange();
@@ -93,10 +92,7 @@ export class Chat {
   }
 
   #leave(place) {
-    if (place.kind === "room") {
-      this.#connection.send("leave", { rooms: [place.name] });
-      this.#connection.send("announce", { room: place.name });
-    }
+    if (place.kind === "room") this.#connection.send("leave", { rooms: [place.name] });
     this.#forget(place);
     $("place").focus();
   }
@@ -125,7 +121,6 @@ export class Chat {
         for (const r of this.#defaultRooms) this.#add("room", r, roomKey(r), true);
         const rooms = this.rooms.filter((r) => !this.#defaultRooms.includes(r));
         if (rooms.length) this.#connection.send("join", { rooms });
-        this.#connection.send("announce", { room: rooms[0] ?? "lobby" });
         this.#refresh();
         break;
       }

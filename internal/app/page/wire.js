@@ -4,7 +4,7 @@ import { $, el, keepAtEnd, stayAtEnd, clock, plural } from "./dom.js";
 const keep = 400; // rows
 
 /** What the page exchanges on its own account; hidden unless asked for. */
-const housekeeping = new Set(["heartbeat", "announce", "presence", "who", "rooms"]);
+const housekeeping = new Set(["heartbeat", "presence", "who", "rooms"]);
 
 const encoder = new TextEncoder();
 
