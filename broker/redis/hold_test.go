@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -270,39 +271,14 @@ func TestGraceIsBounded(t *testing.T) {
 func TestFewGoFirst(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	var mu sync.Mutex // guards sent
-	var sent strings.Builder
 	began := make(chan struct{}) // closed when the first of many is asked for
 	var once sync.Once
-	addr := serveClients(t, func(conn net.Conn) {
-		redis, err := net.Dial("tcp", server.Addr)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer func() { _ = redis.Close() }()
-		go func() { // ends with either connection
-			_, _ = io.Copy(conn, redis)
-			_ = conn.Close()
-		}()
-		b := make([]byte, 64<<10)
-		for {
-			n, err := conn.Read(b)
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			sent.Write(b[:n])
-			mu.Unlock()
-			if strings.Contains(string(b[:n]), "ws:room:many ") {
-				once.Do(func() { close(began) })
-			}
-			if _, err := redis.Write(b[:n]); err != nil {
-				return
-			}
+	r := startRecorder(t, server, func(b []byte) {
+		if bytes.Contains(b, []byte("ws:room:many ")) {
+			once.Do(func() { close(began) })
 		}
 	})
-	n := startNode(t, "n", calm(t, "redis://"+addr))
+	n := startNode(t, "n", calm(t, r.url))
 	const holders, each = 20, 5000
 	var all sync.WaitGroup
 	for h := range holders {
@@ -324,12 +300,102 @@ func TestFewGoFirst(t *testing.T) {
 	if channels, _ := server.Subscriptions(); channels != holders*each+4 { // and broadcasts, probes, and the few
 		t.Errorf("%d channels in Redis, want %d", channels, holders*each+4)
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	before, _, found := strings.Cut(sent.String(), protocol.ClientChannel("few"))
+	before, _, found := strings.Cut(r.sent(), protocol.ClientChannel("few"))
 	if first := strings.Count(before, "ws:room:many "); !found || first > holders*each/2 {
 		t.Errorf("%d of %d channels were asked for first", first, holders*each)
 	} else {
 		t.Logf("%d channels were asked for first", first)
 	}
+}
+
+// TestHoldsTakeTurns checks that a Hold of few channels waits for no more of each Hold before it,
+// however many these name.
+func TestHoldsTakeTurns(t *testing.T) {
+	t.Parallel()
+	const holders, each, few = 20, 500, 24 // so few that the losses that are told fit in node.lost
+	server := redistest.Start(t)
+	began, all := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	r := startRecorder(t, server, func(b []byte) {
+		if bytes.Contains(b, []byte("ws:room:many ")) {
+			once.Do(func() { close(began); <-all })
+		}
+	})
+	n := startNode(t, "n", calm(t, r.url))
+	over, cancel := context.WithCancel(t.Context())
+	cancel() // so Hold asks, and does not wait
+	hold := func(name string, count int) {
+		channels := make([]string, count)
+		for i := range channels {
+			channels[i] = protocol.RoomChannel(fmt.Sprint(name, " ", i))
+		}
+		if err := n.Hold(over, channels...); !errors.Is(err, context.Canceled) {
+			t.Errorf("hold: error %v, want %v", err, context.Canceled)
+		}
+	}
+	hold("many first", each)
+	<-began // the first round is under way
+	for h := range holders {
+		hold(fmt.Sprint("many ", h), each)
+	}
+	hold("few", few)
+	close(all)
+	want := (holders+1)*each + few + 2 // and broadcasts, probes
+	await(t, "the subscriptions", func() bool {
+		channels, _ := server.Subscriptions()
+		return channels == want
+	})
+	before, _, found := strings.Cut(r.sent(), protocol.RoomChannel(fmt.Sprint("few ", few-1))+"\r\n")
+	const round = 512 // a round has fewer: the first one, and the one with the last of the few
+	if first := strings.Count(before, "ws:room:many "); !found || first > (holders+1)*few+2*round {
+		t.Errorf("%d of %d channels were asked for first", first, want)
+	}
+}
+
+// A recorder passes what a node writes on to a Redis, and keeps it.
+type recorder struct {
+	url string // for the node
+
+	mu  sync.Mutex // guards the field below
+	buf strings.Builder
+}
+
+// startRecorder starts a recorder, which calls each before it passes something on.
+func startRecorder(t *testing.T, server *redistest.Server, each func([]byte)) *recorder {
+	t.Helper()
+	r := &recorder{}
+	r.url = "redis://" + serveClients(t, func(conn net.Conn) {
+		redis, err := net.Dial("tcp", server.Addr)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = redis.Close() }()
+		go func() { // ends with either connection
+			_, _ = io.Copy(conn, redis)
+			_ = conn.Close()
+		}()
+		b := make([]byte, 64<<10)
+		for {
+			n, err := conn.Read(b)
+			if err != nil {
+				return
+			}
+			r.mu.Lock()
+			r.buf.Write(b[:n])
+			r.mu.Unlock()
+			each(b[:n])
+			if _, err := redis.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	})
+	return r
+}
+
+// sent is what was passed on so far.
+func (r *recorder) sent() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.buf.String()
 }

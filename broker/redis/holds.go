@@ -31,10 +31,23 @@ type holds struct {
 	m    map[string]hold
 	peak int // most channels since m was made: a map that was large stays so, and is made anew
 
-	urgent  []string            // those in phase wanted that go first; some may have been released since
-	pending []string            // those in phase wanted; the same
-	idle    fifo.Queue[idling]  // those in phase there that nobody holds, as they became so; some may be held again
-	refused map[string]struct{} // those in phase refused
+	requests fifo.Queue[*request] // of the Holds that wait, in the order of their turns
+	pending  []string             // wanted, with no request; some may have been released since
+	idle     fifo.Queue[idling]   // those in phase there that nobody holds, as they became so; some may be held again
+	refused  map[string]struct{}  // those in phase refused
+}
+
+// A request is what a Hold waits for.
+type request struct {
+	channels []string      // not asked for yet; some may have been released since
+	done     chan struct{} // closed when Redis has answered for all, or err is set
+	err      error         // why it will not; read after done
+}
+
+// end closes done.
+func (r *request) end(err error) {
+	r.err = err
+	close(r.done)
 }
 
 // An idling channel was released by its last holder.
@@ -63,9 +76,10 @@ func (h *holds) drop(channel string) {
 	h.m, h.peak = m, len(m)
 }
 
-// hold counts one holder more, and says in which phase the channel is then. While down nothing is queued: everything that
-// is held will be asked for.
-func (h *holds) hold(channel string, down bool) phase {
+// hold counts one more holder. It reports whether Redis has still to answer for the channel. The
+// caller then adds a request that names it, unless the connection is down: after that, every held
+// channel is asked for.
+func (h *holds) hold(channel string) (waits bool) {
 	v := h.m[channel]
 	v.count++
 	switch v.phase {
@@ -73,28 +87,27 @@ func (h *holds) hold(channel string, down bool) phase {
 	default:
 		delete(h.refused, channel)
 		v.phase = wanted
-		if !down {
-			h.pending = append(h.pending, channel)
-		}
 	}
 	h.put(channel, v)
-	return v.phase
+	return v.phase != there
 }
 
-// hurry has a channel that is wanted asked for before those that are not urgent.
-func (h *holds) hurry(channel string) { h.urgent = append(h.urgent, channel) }
+// request adds a request for channels.
+func (h *holds) request(channels []string) *request {
+	r := &request{channels: channels, done: make(chan struct{})}
+	h.requests.Push(r)
+	return r
+}
+
+// fail ends all requests.
+func (h *holds) fail(err error) {
+	for h.requests.Len() > 0 {
+		h.requests.Pop().end(err)
+	}
+}
 
 // waiting reports whether there is something to ask for.
-func (h *holds) waiting() bool { return len(h.urgent) > 0 || len(h.pending) > 0 }
-
-// settled reports whether nothing more is to come of a channel that is held: it is subscribed, or refused.
-func (h *holds) settled(channel string) bool {
-	switch h.m[channel].phase {
-	case wanted, asking:
-		return false
-	}
-	return true
-}
+func (h *holds) waiting() bool { return h.requests.Len() > 0 || len(h.pending) > 0 }
 
 // release takes one holder back.
 func (h *holds) release(channel string, now time.Duration) {
@@ -136,28 +149,40 @@ func (h *holds) owe(channel string, now time.Duration) {
 	}
 }
 
-// take is what to ask for in this round: what is urgent, and up to n channels of the rest.
-func (h *holds) take(n int) []string {
-	ask := h.asking(nil, h.urgent)
-	h.urgent = nil
-	some := h.pending[:min(n, len(h.pending))]
-	ask = h.asking(ask, some)
-	if h.pending = h.pending[len(some):]; len(h.pending) == 0 {
-		h.pending = nil // and its memory
-	}
-	return ask
-}
-
-// asking appends to ask those of the channels that are still wanted, once.
-func (h *holds) asking(ask, channels []string) []string {
-	for _, channel := range channels {
-		if v := h.m[channel]; v.phase == wanted {
-			v.phase = asking
-			h.put(channel, v)
-			ask = append(ask, channel)
+// take returns the channels to ask for in this round, and the requests that end with it. The
+// requests take turns of turnChannels until there are n channels. Up to rest pending channels are
+// added.
+func (h *holds) take(n, rest int) (ask []string, last []*request) {
+	for h.requests.Len() > 0 && len(ask) < n {
+		r := h.requests.Pop()
+		ask, r.channels = h.asking(ask, r.channels, turnChannels)
+		if len(r.channels) > 0 {
+			h.requests.Push(r)
+		} else {
+			last = append(last, r)
 		}
 	}
-	return ask
+	ask, h.pending = h.asking(ask, h.pending, rest)
+	return ask, last
+}
+
+// asking appends to ask up to n of the channels that are still wanted. It returns the channels
+// behind those, nil if there are none.
+func (h *holds) asking(ask, channels []string, n int) (_, rest []string) {
+	for i, channel := range channels {
+		v := h.m[channel]
+		if v.phase != wanted {
+			continue
+		}
+		if n == 0 {
+			return ask, channels[i:]
+		}
+		n--
+		v.phase = asking
+		h.put(channel, v)
+		ask = append(ask, channel)
+	}
+	return ask, nil
 }
 
 // confirm notes that channels are subscribed. It returns those owed, and since when the first of them is.
@@ -257,10 +282,11 @@ func (h *holds) left(channels []string) {
 	}
 }
 
-// restart is for a new connection, on which nothing is subscribed: everything that is held is wanted.
+// restart is for a new connection, on which nothing is subscribed: every held channel is wanted.
+// The requests have failed before.
 func (h *holds) restart() {
 	m := make(map[string]hold)
-	h.urgent, h.pending, h.idle, h.refused = nil, nil, fifo.Queue[idling]{}, nil
+	h.pending, h.idle, h.refused = nil, fifo.Queue[idling]{}, nil
 	for channel, v := range h.m {
 		if v.count > 0 {
 			// The loss that is told of the connection covers what is owed.

@@ -13,15 +13,18 @@ import (
 // A fakeRedis is the set of channels that a connection is subscribed to: what the rounds are for.
 type fakeRedis map[string]bool
 
-// TestHoldsFollow has channels held and released in any order, before, between and within rounds, and connections lost.
-// What is held and not on its way must be subscribed, and in the end nothing else is.
+// TestHoldsFollow has channels held and released in any order, before, between and within rounds,
+// and connections lost. What is held and not on its way must be subscribed, and in the end nothing
+// else is. Every request ends, and not before its last channel has been asked for.
 func TestHoldsFollow(t *testing.T) {
 	t.Parallel()
 	const grace = 10
 	rapid.Check(t, func(t *rapid.T) {
 		var h holds
 		redis, held := fakeRedis{}, map[string]int{}
-		var ask, give []string // the round under way
+		var ask, give []string           // the round under way
+		var last []*request              // end with it
+		asked := map[*request][]string{} // the channels of those that have not ended
 		under, down := false, false
 		now := time.Duration(100)
 		finish := func(refuse func(string) bool) {
@@ -37,10 +40,21 @@ func TestHoldsFollow(t *testing.T) {
 				}
 			}
 			h.confirm(ask, now)
+			for _, r := range last {
+				delete(asked, r)
+			}
 			under = false
 		}
 		begin := func() {
-			ask = h.take(rapid.IntRange(0, 3).Draw(t, "channels"))
+			some := rapid.IntRange(0, 3)
+			ask, last = h.take(some.Draw(t, "channels"), some.Draw(t, "pending channels"))
+			for _, r := range last {
+				for _, c := range asked[r] {
+					if h.m[c].phase == wanted {
+						t.Fatalf("a request ends with this round, which does not ask for %s", c)
+					}
+				}
+			}
 			give = h.expired(now-grace, rapid.IntRange(0, 6).Draw(t, "idle channels"), rapid.IntRange(0, 6).Draw(t, "channels to give up"))
 			under = true
 		}
@@ -53,23 +67,34 @@ func TestHoldsFollow(t *testing.T) {
 				if v.phase == there && !redis[c] && !down {
 					t.Fatalf("%s counts as subscribed, and is not", c)
 				}
-				if n > 0 && v.phase == wanted && !down && !slices.Contains(h.pending, c) && !slices.Contains(h.urgent, c) {
+				requested := slices.ContainsFunc(slices.Collect(maps.Keys(asked)), func(r *request) bool {
+					return slices.Contains(r.channels, c)
+				})
+				if n > 0 && v.phase == wanted && !down && !slices.Contains(h.pending, c) && !requested {
 					t.Fatalf("%s is wanted, and nobody will ask for it", c)
 				}
 			}
 		}
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
-			c := fmt.Sprint(rapid.IntRange(0, 5).Draw(t, "channel"))
+			some := rapid.SliceOfN(rapid.StringMatching("[0-5]"), 1, 3).Draw(t, "channels")
 			now++
 			switch rapid.IntRange(0, 6).Draw(t, "what") {
 			case 0, 1:
-				if h.hold(c, down) == wanted && !down && rapid.Bool().Draw(t, "urgent") {
-					h.hurry(c)
+				var open []string
+				for _, c := range some {
+					if h.hold(c) {
+						open = append(open, c)
+					}
+					held[c]++
 				}
-				held[c]++
+				if len(open) > 0 && !down {
+					asked[h.request(open)] = open
+				}
 			case 2, 3:
-				h.release(c, now)
-				held[c] = max(held[c]-1, 0)
+				for _, c := range some {
+					h.release(c, now)
+					held[c] = max(held[c]-1, 0)
+				}
 			case 4:
 				if !under && !down {
 					begin()
@@ -83,6 +108,8 @@ func TestHoldsFollow(t *testing.T) {
 				if down = !down; down {
 					under = false
 					clear(redis)
+					h.fail(nil)
+					clear(asked)
 				} else {
 					h.restart()
 				}
@@ -99,7 +126,8 @@ func TestHoldsFollow(t *testing.T) {
 		for range 3 {
 			h.again(100)
 			now += 2 * grace
-			ask, give, under = h.take(100), h.expired(now-grace, 100, 100), true
+			ask, last = h.take(1000, 1000)
+			give, under = h.expired(now-grace, 100, 100), true
 			finish(func(string) bool { return false })
 			check()
 		}
@@ -107,7 +135,7 @@ func TestHoldsFollow(t *testing.T) {
 		if got, want := slices.Sorted(maps.Keys(redis)), slices.Sorted(maps.Keys(held)); !slices.Equal(got, want) {
 			t.Fatalf("subscribed to %v, held are %v", got, want)
 		}
-		if len(h.m) != len(held) || h.idle.Len() > 0 || len(h.refused) > 0 {
+		if len(h.m) != len(held) || h.idle.Len() > 0 || len(h.refused) > 0 || len(asked) > 0 || h.waiting() {
 			t.Fatalf("left: %v", h)
 		}
 	})
@@ -117,18 +145,63 @@ func TestHoldsFollow(t *testing.T) {
 func TestHoldsOwe(t *testing.T) {
 	t.Parallel()
 	var h holds
-	h.hold("late", false)
-	h.hold("no", false)
-	h.hold("fine", false)
+	channels := []string{"late", "no", "fine"}
+	for _, c := range channels {
+		h.hold(c)
+	}
+	h.request(channels)
 	h.owe("late", 5)
-	asked := h.take(10)
+	asked, _ := h.take(10, 0)
 	h.refuse("no", 7)
 	if owed, since := h.confirm(asked, 8); !slices.Equal(owed, []string{"late"}) || since != 5 {
 		t.Errorf("owed %v since %v, want what was late, since 5", owed, since)
 	}
 	h.owe("fine", 9) // it is there: nothing is missing
 	h.again(10)
-	if owed, since := h.confirm(h.take(10), 10); !slices.Equal(owed, []string{"no"}) || since != 7 {
+	asked, _ = h.take(0, 10)
+	if owed, since := h.confirm(asked, 10); !slices.Equal(owed, []string{"no"}) || since != 7 {
 		t.Errorf("owed %v since %v, want what was refused, since 7", owed, since)
+	}
+}
+
+// TestTurns checks that a request waits for a few channels of each one before it, however many
+// these name, and that a round is bounded. So a client that connects is not delayed by clients that
+// join many rooms.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	const holders, each, round = 100, 1000, 256
+	var h holds
+	request := func(name string, n int) *request {
+		channels := make([]string, n)
+		for i := range channels {
+			channels[i] = fmt.Sprint(name, " ", i)
+			h.hold(channels[i])
+		}
+		return h.request(channels)
+	}
+	for i := range holders {
+		request(fmt.Sprint("many ", i), each)
+	}
+	few := request("few", turnChannels)
+	asked, done := 0, false
+	for !done {
+		ask, last := h.take(round, 0)
+		if len(ask) == 0 || len(ask) >= round+turnChannels {
+			t.Fatalf("a round asks for %d channels, want about %d", len(ask), round)
+		}
+		asked += len(ask)
+		h.confirm(ask, 0)
+		done = slices.Contains(last, few)
+	}
+	if most := (holders+1)*turnChannels + round; asked > most {
+		t.Errorf("%d channels were asked for before the last of the few, want at most %d", asked, most)
+	}
+	for h.waiting() {
+		ask, _ := h.take(round, 0)
+		asked += len(ask)
+		h.confirm(ask, 0)
+	}
+	if want := holders*each + turnChannels; asked != want {
+		t.Errorf("%d channels were asked for, want each of %d once", asked, want)
 	}
 }

@@ -29,8 +29,9 @@ var (
 // patterns cover rooms, clients and users.
 var patterns = []string{protocol.RoomChannelPattern, protocol.ClientChannelPattern, protocol.UserChannelPattern}
 
-// A subscription is the half of a broker that receives: one wire at a time, and one goroutine that tends it. That one
-// subscribes and unsubscribes in rounds, each of which takes along all that was asked for during the last.
+// A subscription is the half of a broker that receives: one wire at a time, and one goroutine that
+// tends it. That one subscribes and unsubscribes in rounds. A round takes the same number of
+// channels from each Hold that waits.
 type subscription struct {
 	// Set by newSubscription, then read-only.
 	config   Config
@@ -61,20 +62,13 @@ type subscription struct {
 
 	awaited atomic.Pointer[string] // sent, for the goroutine that reads
 
-	mu      sync.Mutex // guards the fields below
-	holds   holds
-	current *round // under way; nil between rounds
-	next    *round // gathers; nil while nobody waits
+	mu    sync.Mutex // guards the fields below
+	holds holds
+	last  []*request // end with the round that is under way
 	// What publishers have reported that may be missing, and is to be told; nil for nothing.
 	reported *span
 	down     bool
 	closed   bool
-}
-
-// A round is one exchange with Redis about channels. Its done is closed when it is over.
-type round struct {
-	done chan struct{}
-	err  error // the connection's; read after done
 }
 
 func newSubscription(b *Broker, serverID string) *subscription {
@@ -119,67 +113,41 @@ func (s *subscription) hold(ctx context.Context, channels []string) error {
 		s.mu.Unlock()
 		return broker.ErrClosed
 	}
+	var open []string
 	for _, channel := range channels {
-		if s.covered(channel) {
-			continue
-		}
-		if s.holds.hold(channel, s.down) == wanted && !s.down && len(channels) <= urgentChannels {
-			s.holds.hurry(channel)
+		if !s.covered(channel) && s.holds.hold(channel) {
+			open = append(open, channel)
 		}
 	}
 	if s.down {
 		s.mu.Unlock()
 		return fmt.Errorf("hold: %w", broker.ErrDown)
 	}
-	wait, rest := s.roundLocked(channels)
+	var r *request
+	if len(open) > 0 {
+		r = s.holds.request(open)
+		s.wakeUp()
+	}
 	s.mu.Unlock()
 	err := ctx.Err()
-	if wait != nil && err == nil {
-		err = s.await(ctx, wait, rest)
+	if r != nil && err == nil {
+		err = s.await(ctx, r)
 	}
 	return s.held(channels, err)
 }
 
-// await waits for the round, and for those after it, until all of channels have had theirs, for as long as both ctx and
-// Config.HoldTimeout allow.
-func (s *subscription) await(ctx context.Context, wait *round, channels []string) error {
+// await waits for the end of r, for as long as both ctx and Config.HoldTimeout allow.
+func (s *subscription) await(ctx context.Context, r *request) error {
 	late := time.NewTimer(s.config.HoldTimeout)
 	defer late.Stop()
-	for wait != nil {
-		select {
-		case <-wait.done:
-			if wait.err != nil {
-				return wait.err
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-late.C:
-			return ErrSlow
-		}
-		s.mu.Lock()
-		wait, channels = s.roundLocked(channels)
-		down := s.down
-		s.mu.Unlock()
-		if wait != nil && down {
-			return broker.ErrDown
-		}
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-late.C:
+		return ErrSlow
 	}
-	return nil
-}
-
-// roundLocked is the next round to wait for, nil when none of channels needs one, and the channels that are not settled yet:
-// all from the first one that is not.
-func (s *subscription) roundLocked(channels []string) (*round, []string) {
-	for i, channel := range channels {
-		if s.holds.settled(channel) {
-			continue
-		}
-		if s.holds.m[channel].phase == asking && s.current != nil {
-			return s.current, channels[i:]
-		}
-		return s.nextLocked(), channels[i:]
-	}
-	return nil, nil
 }
 
 // held is what Hold returns. Whoever gets an error is owed the loss that there may be until the channels are there.
@@ -202,15 +170,6 @@ func (s *subscription) held(channels []string, err error) error {
 		s.holds.owe(channel, now)
 	}
 	return fmt.Errorf("hold: %w", err)
-}
-
-// nextLocked is the round that takes along what is asked for now.
-func (s *subscription) nextLocked() *round {
-	if s.next == nil {
-		s.next = &round{done: make(chan struct{})}
-	}
-	s.wakeUp()
-	return s.next
 }
 
 func (s *subscription) wakeUp() {

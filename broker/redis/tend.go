@@ -16,10 +16,12 @@ const (
 	commandChannels  = 512
 	exchangeCommands = 16
 
-	// A round asks for at most roundChannels, and first for those of each Hold that named no more than urgentChannels. So a
-	// client that connects does not wait behind the long lists of others.
-	roundChannels  = 1024
-	urgentChannels = 16
+	// A round asks for about roundChannels of the channels that Holds wait for, and the Holds take
+	// turns of turnChannels. So a client that connects waits for turnChannels of each Hold before
+	// it, however many these name. A round is short, because what comes while Redis answers waits
+	// for the next one.
+	roundChannels = 256
+	turnChannels  = 8
 
 	// retries is how many channels that Redis has refused are asked for again with each probe.
 	retries = 512
@@ -61,18 +63,21 @@ func (s *subscription) away(err error) {
 	s.fail(fmt.Errorf("%w: %w", broker.ErrDown, err))
 }
 
-// fail ends the rounds that somebody waits for, and has nobody wait until there is a connection.
+// fail ends all requests. New ones fail until there is a connection.
 func (s *subscription) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.down = true
-	for _, r := range []*round{s.current, s.next} {
-		if r != nil {
-			r.err = err
-			close(r.done)
-		}
+	s.endLastLocked(err)
+	s.holds.fail(err)
+}
+
+// endLastLocked ends the requests that end with the round.
+func (s *subscription) endLastLocked(err error) {
+	for _, r := range s.last {
+		r.end(err)
 	}
-	s.current, s.next = nil, nil
+	s.last = nil
 }
 
 // end is for the time after run.
@@ -123,12 +128,9 @@ func (s *subscription) restore(ctx context.Context, w *wire) error {
 	s.mu.Lock()
 	s.holds.restart()
 	s.down = false
-	left := len(s.holds.pending) // what comes meanwhile stands behind it
 	s.mu.Unlock()
-	const some = commandChannels * exchangeCommands
-	for s.restoring = true; s.restoring; left -= some {
-		s.restoring = left > some
-		if err := s.round(ctx, w, some); err != nil {
+	for s.restoring = true; s.restoring; {
+		if err := s.round(ctx, w, commandChannels*exchangeCommands); err != nil {
 			return err
 		}
 	}
@@ -198,7 +200,7 @@ func stoppedTimer() *time.Timer {
 func (s *subscription) due(idle *time.Timer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.holds.waiting() || s.next != nil || s.holds.idle.Len() > s.config.GraceChannels {
+	if s.holds.waiting() || s.holds.idle.Len() > s.config.GraceChannels {
 		return true
 	}
 	first := s.holds.idle.Peek()
@@ -275,26 +277,23 @@ func (t *tending) missing() error {
 	return nil
 }
 
-// round asks for what is wanted: what is urgent, and up to n channels of the rest. Then it gives up what nobody has held for a
-// while.
+// round asks for channels that Holds wait for, and for up to n others. Then it unsubscribes channels
+// that have not been held for a while.
 func (s *subscription) round(ctx context.Context, w *wire, n int) error {
 	s.mu.Lock()
 	now := time.Since(s.begun)
-	ask := s.holds.take(n)
+	var ask []string
+	ask, s.last = s.holds.take(roundChannels, n)
+	s.restoring = s.restoring && len(s.holds.pending) > 0
 	// At least as many go as come.
 	give := s.holds.expired(now-s.config.ReleaseGrace, s.config.GraceChannels, roundChannels+len(ask))
-	r := s.next
-	if r == nil {
-		r = &round{done: make(chan struct{})} // someone may join it
-	}
-	s.current, s.next = r, nil
 	s.mu.Unlock()
 
 	no, err := s.subscribe(ctx, w, ask)
 	if err != nil {
-		return err // fail ends the round
+		return err // fail ends the requests
 	}
-	s.settle(r, ask, no)
+	s.settle(ask, no)
 	stuck, err := s.send(ctx, w, give, commandChannels, func(channels []string) rueidis.Completed {
 		return w.redis.B().Unsubscribe().Channel(s.config.channels(channels...)...).Build()
 	})
@@ -309,7 +308,7 @@ func (s *subscription) round(ctx context.Context, w *wire, n int) error {
 }
 
 // settle ends a round that Redis has answered.
-func (s *subscription) settle(r *round, ask, no []string) {
+func (s *subscription) settle(ask, no []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Since(s.begun)
@@ -329,8 +328,7 @@ func (s *subscription) settle(r *round, ask, no []string) {
 		missing = s.refusal
 	}
 	s.health.update(func() { s.health.whole = missing })
-	s.current = nil
-	close(r.done)
+	s.endLastLocked(nil)
 }
 
 // A refusal is what Redis has against a command, and the channels that it named.
