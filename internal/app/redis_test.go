@@ -232,7 +232,7 @@ func TestServersOnACluster(t *testing.T) {
 func met(t *testing.T, all ...*logs) {
 	t.Helper()
 	for _, log := range all {
-		eventually(t, "the other server", func() bool { return log.count("another node is there") > 0 })
+		eventually(t, "the other server", func() bool { return log.count("another node joined") > 0 })
 	}
 }
 

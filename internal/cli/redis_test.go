@@ -83,7 +83,7 @@ func TestServeOneIsKilled(t *testing.T) {
 	if n, more := shout(t, ctx, a); n != 1 || !more {
 		t.Errorf("right after: %d, more: %v", n, more)
 	}
-	one.until("another node has gone silent")
+	one.until("another node stopped responding")
 	begin := time.Now()
 	if n, more := shout(t, ctx, a); n != 1 || more || time.Since(begin) > limit/2 {
 		t.Errorf("forgotten: %d, more: %v", n, more)

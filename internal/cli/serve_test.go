@@ -33,7 +33,7 @@ type process struct {
 }
 
 // met is the message that a server logs when it discovers another server.
-const met = "another node is there"
+const met = "another node joined"
 
 // limit bounds every wait in these tests.
 const limit = time.Minute

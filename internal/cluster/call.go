@@ -16,38 +16,43 @@ const (
 	// callTimeout is how long a call waits for answers when its context has no deadline.
 	callTimeout = 2 * time.Second
 
-	// unresponsiveAfter is how long a count must have waited for a node before the next one no longer waits for it.
+	// unresponsiveAfter is how long a count must have waited for a node before later counts skip
+	// it.
 	unresponsiveAfter = 750 * time.Millisecond
 
-	// maxCalls is how many calls of this node may be under way.
+	// maxCalls is how many calls of this node may be in progress.
 	maxCalls = 1024
 )
 
-// ErrTooManyCalls is returned when as many calls are under way as a node makes at a time.
+// ErrTooManyCalls is returned by Call when too many calls of this node are in progress.
 var ErrTooManyCalls = errors.New("too many calls are in progress")
 
-// errUnresponsive is the cause when a count did not wait for nodes that have been silent since they left another one unanswered.
-var errUnresponsive = errors.New("cluster: not waited for: did not answer before")
+// errUnresponsive is the cause when a count skipped nodes that did not answer an earlier one.
+var errUnresponsive = errors.New("cluster: skipped nodes that did not answer an earlier count")
 
-// An Error says what is missing from the result of a call, which is right for all other nodes.
+// An Error reports what is missing from the result of a call. The result is right for all other
+// nodes.
 type Error struct {
-	// Missing are the ids of the nodes that have not answered: those that were known and did not in time.
+	// Missing lists the ids of the known nodes that did not answer in time.
 	Missing []string
 
-	// Failed are the nodes, this one perhaps among them, that could not do it for all of their clients, in the order of their ids.
+	// Failed lists the nodes that could not run the call for all of their clients, in the order of
+	// their ids. This node may be one of them.
 	Failed []Failure
 
-	// Cause is why answers are missing: the context's error, the broker's, or that nodes are not waited for that did not
-	// answer before. Nil if none is.
+	// Cause is the reason for missing answers: the error of the context or of the broker, or an
+	// error that says that nodes were skipped or that there are too many. Nil if no answers are
+	// missing.
 	Cause error
 }
 
-// A Failure is what one node has answered instead of, or beside, doing all that was asked.
+// A Failure is the error of one node, which may still have run the call for some of its clients.
 type Failure struct {
 	Node string // its id
 	Err  error
 }
 
+// Error lists the missing nodes, the cause and the failures.
 func (e *Error) Error() string {
 	var parts []string
 	if len(e.Missing) > 0 {
@@ -62,10 +67,10 @@ func (e *Error) Error() string {
 	return strings.Join(parts, "; ")
 }
 
-// firstFew are as many as fit into a line.
+// firstFew returns the elements that an error text names.
 func firstFew[T any](all []T) []T { return all[:min(len(all), 4)] }
 
-// Unwrap gives the cause and what failed.
+// Unwrap returns the cause and the errors of the failures.
 func (e *Error) Unwrap() []error {
 	var errs []error
 	if e.Cause != nil {
@@ -77,71 +82,79 @@ func (e *Error) Unwrap() []error {
 	return errs
 }
 
-// A pendingCall is one of this node's that others are to answer. Guarded by Cluster.mu.
+// A pendingCall is a call of this node that waits for answers. Guarded by Cluster.mu.
 type pendingCall struct {
-	began     time.Time              // read-only
-	nodes     map[string]answerState // by node
-	awaited   int                    // how many are awaited
-	done      chan struct{}          // closed when the last has answered, or the call has failed
-	finished  bool                   // done is closed
-	warmingUp bool                   // made before this node knows all: done is not closed until it does
+	began     time.Time // read-only
+	nodes     map[string]answerState
+	awaited   int           // the number of nodes in state awaited
+	done      chan struct{} // closed when all nodes have answered, or the call has failed
+	finished  bool          // done is closed
+	warmingUp bool          // the list of nodes may be incomplete, so done stays open
 
 	clients int
 	failed  []Failure
 	cause   error
 }
 
-// A answerState is how a call stands with one node.
+// An answerState says whether a call waits for a node.
 type answerState uint8
 
 const (
-	answered answerState = iota
+	answered answerState = iota // or left
 	awaited
-	skipped // has not answered, and is not waited for
+	skipped // counts as missing, and the call does not wait for it
 )
 
-func (x *pendingCall) expectLocked(id string) {
-	if _, known := x.nodes[id]; !known && !x.finished && len(x.nodes) < maxPeers {
-		x.nodes[id] = awaited
-		x.awaited++
+// expectLocked makes the call wait for a node that it does not know yet.
+func (pc *pendingCall) expectLocked(id string) {
+	if _, known := pc.nodes[id]; !known && !pc.finished && len(pc.nodes) < maxPeers {
+		pc.nodes[id] = awaited
+		pc.awaited++
 	}
 }
 
-// resolveLocked reports whether id was still expected.
-func (x *pendingCall) resolveLocked(id string) bool {
-	was := x.nodes[id]
+// resolveLocked records that the node has answered or left. It reports false if the call did not
+// expect its answer.
+func (pc *pendingCall) resolveLocked(id string) bool {
+	was := pc.nodes[id]
 	if was == answered {
 		return false
 	}
-	x.nodes[id] = answered
+	pc.nodes[id] = answered
 	if was == awaited {
-		x.awaited--
+		pc.awaited--
 	}
-	x.finishIfAnsweredLocked()
+	pc.finishIfAnsweredLocked()
 	return true
 }
 
-func (x *pendingCall) finishIfAnsweredLocked() {
-	if x.awaited == 0 && !x.warmingUp && !x.finished {
-		x.finished = true
-		close(x.done)
+// finishIfAnsweredLocked closes done if there is no node to wait for.
+func (pc *pendingCall) finishIfAnsweredLocked() {
+	if pc.awaited == 0 && !pc.warmingUp {
+		pc.finishLocked()
 	}
 }
 
-func (x *pendingCall) failLocked(err error) {
-	if x.cause == nil {
-		x.cause = err
+// failLocked closes done and records the cause.
+func (pc *pendingCall) failLocked(err error) {
+	if pc.cause == nil {
+		pc.cause = err
 	}
-	if !x.finished {
-		x.finished = true
-		close(x.done)
+	pc.finishLocked()
+}
+
+func (pc *pendingCall) finishLocked() {
+	if !pc.finished {
+		pc.finished = true
+		close(pc.done)
 	}
 }
 
-// Call has every node do what c says, and returns for how many clients they did, in all. c.ID and c.Within are Call's own.
-// Without a deadline in ctx it waits for two seconds. An *Error comes with a result that lacks what the error tells.
-func (cl *Cluster) Call(ctx context.Context, c protocol.Call) (clients int, err error) {
-	if err := c.Check(); err != nil {
+// Call runs the call on every node, and returns the number of clients for which it succeeded, in
+// all. Call sets call.ID and call.Within. If ctx has no deadline, it waits for two seconds at most.
+// With an *Error, the result is incomplete, and the error says what is missing.
+func (c *Cluster) Call(ctx context.Context, call protocol.Call) (clients int, err error) {
+	if err := call.Check(); err != nil {
 		return 0, err
 	}
 	if _, bounded := ctx.Deadline(); !bounded {
@@ -149,155 +162,161 @@ func (cl *Cluster) Call(ctx context.Context, c protocol.Call) (clients int, err 
 		ctx, cancel = context.WithTimeout(ctx, callTimeout)
 		defer cancel()
 	}
-	x, young, err := cl.beginCall(&c)
+	pc, warmUpLeft, err := c.beginCall(&call)
 	if err != nil {
 		return 0, err
 	}
-	cl.sendCall(ctx, x, c)
-	n, own := cl.cfg.Answer(ctx, c)
-	cl.await(ctx, x, young)
-	return cl.endCall(ctx, c, x, n, own)
+	c.sendCall(ctx, pc, call)
+	n, own := c.cfg.Answer(ctx, call)
+	c.await(ctx, pc, warmUpLeft)
+	return c.endCall(ctx, call, pc, n, own)
 }
 
-// beginCall notes a call and whom it waits for. young is how long this node has to wait until it knows all.
-func (cl *Cluster) beginCall(c *protocol.Call) (x *pendingCall, young time.Duration, err error) {
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	if !cl.running {
+// beginCall registers a call and the nodes that it waits for. warmUpLeft is the time until the list
+// of nodes counts as complete.
+func (c *Cluster) beginCall(call *protocol.Call) (pc *pendingCall, warmUpLeft time.Duration, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.running {
 		return nil, 0, ErrClosed
 	}
-	if len(cl.calls) >= maxCalls {
+	if len(c.calls) >= maxCalls {
 		return nil, 0, ErrTooManyCalls
 	}
-	cl.lastCall++
-	c.ID = cl.lastCall
-	young = warmUp - time.Since(cl.incompleteSince)
-	x = &pendingCall{began: time.Now(), nodes: make(map[string]answerState, len(cl.peers)), done: make(chan struct{}), warmingUp: young > 0}
-	for id, p := range cl.peers {
-		if p.unresponsive && c.Event == protocol.CallCount {
-			x.nodes[id] = skipped
+	c.lastCall++
+	call.ID = c.lastCall
+	warmUpLeft = warmUp - time.Since(c.incompleteSince)
+	pc = &pendingCall{
+		began: time.Now(), nodes: make(map[string]answerState, len(c.peers)), done: make(chan struct{}), warmingUp: warmUpLeft > 0,
+	}
+	for id, p := range c.peers {
+		if p.unresponsive && call.Event == protocol.CallCount {
+			pc.nodes[id] = skipped
 		} else {
-			x.expectLocked(id)
+			pc.expectLocked(id)
 		}
 	}
-	x.finishIfAnsweredLocked()
-	cl.calls[c.ID] = x
-	return x, young, nil
+	pc.finishIfAnsweredLocked()
+	c.calls[call.ID] = pc
+	return pc, warmUpLeft, nil
 }
 
-// sendCall publishes the call. Where that is not possible nobody is waited for.
-func (cl *Cluster) sendCall(ctx context.Context, x *pendingCall, c protocol.Call) {
+// sendCall publishes the call. If that fails, the call fails, and waits for no node.
+func (c *Cluster) sendCall(ctx context.Context, pc *pendingCall, call protocol.Call) {
 	deadline, _ := ctx.Deadline()
-	c.Within = max(time.Until(deadline), time.Millisecond)
-	data, err := c.Data()
+	call.Within = max(time.Until(deadline), time.Millisecond)
+	data, err := call.Data()
 	switch {
 	case err != nil:
-	case cl.isolatedNow():
-		err = broker.ErrDown // no answer would come
+	case c.isCutOff():
+		err = broker.ErrDown // answers would not arrive
 	default:
-		err = cl.cfg.Broker.Publish(ctx, protocol.Message{ServerID: cl.cfg.ID, Type: protocol.TypeNodes, Event: c.Event, Data: data})
+		err = c.cfg.Broker.Publish(ctx, protocol.Message{ServerID: c.cfg.ID, Type: protocol.TypeNodes, Event: call.Event, Data: data})
 	}
 	if err != nil {
-		cl.mu.Lock()
-		defer cl.mu.Unlock()
-		x.failLocked(err)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		pc.failLocked(err)
 	}
 }
 
-// isolatedNow reports whether this node does not hear others: now, or when it was last looked at. A broker that is closed says so
-// itself.
-func (cl *Cluster) isolatedNow() bool {
-	state := cl.cfg.Broker.Health().State
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	return state == broker.StateDown || state != broker.StateIdle && cl.isolated
+// isCutOff reports whether messages of other nodes do not arrive, now or at the last check. It
+// reports false for a broker that is closed, since Publish then returns the error.
+func (c *Cluster) isCutOff() bool {
+	state := c.cfg.Broker.Health().State
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return state == broker.StateDown || state != broker.StateIdle && c.cutOff
 }
 
-// await blocks until all have answered, the call has failed, or ctx is done.
-func (cl *Cluster) await(ctx context.Context, x *pendingCall, young time.Duration) {
-	if young > 0 {
-		known := time.NewTimer(young)
-		defer known.Stop()
+// await blocks until all nodes have answered, the call has failed, or ctx is done. Before the list
+// of nodes is complete, the call does not end because all known nodes have answered.
+func (c *Cluster) await(ctx context.Context, pc *pendingCall, warmUpLeft time.Duration) {
+	if warmUpLeft > 0 {
+		complete := time.NewTimer(warmUpLeft)
+		defer complete.Stop()
 		select {
-		case <-known.C:
-			cl.mu.Lock()
-			x.warmingUp = false
-			x.finishIfAnsweredLocked()
-			cl.mu.Unlock()
-		case <-x.done:
+		case <-complete.C:
+			c.mu.Lock()
+			pc.warmingUp = false
+			pc.finishIfAnsweredLocked()
+			c.mu.Unlock()
+		case <-pc.done:
 		case <-ctx.Done():
 		}
 	}
 	select {
-	case <-x.done:
+	case <-pc.done:
 	case <-ctx.Done():
 	}
 }
 
-// endCall forgets the call, and adds up: n and own are this node's result.
-func (cl *Cluster) endCall(ctx context.Context, c protocol.Call, x *pendingCall, n int, own error) (clients int, err error) {
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	delete(cl.calls, c.ID)
+// endCall removes the call and returns the sum of the results. n and own are the result of this
+// node.
+func (c *Cluster) endCall(ctx context.Context, call protocol.Call, pc *pendingCall, n int, own error) (clients int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.calls, call.ID)
 	if own != nil {
-		x.failed = append(x.failed, Failure{cl.cfg.ID, own})
+		pc.failed = append(pc.failed, Failure{c.cfg.ID, own})
 	}
-	e := &Error{Failed: x.failed, Cause: x.cause}
-	for id, w := range x.nodes {
-		if w == answered {
+	e := &Error{Failed: pc.failed, Cause: pc.cause}
+	for id, state := range pc.nodes {
+		if state == answered {
 			continue
 		}
 		e.Missing = append(e.Missing, id)
-		if c.Event == protocol.CallCount && x.cause == nil && time.Since(x.began) >= unresponsiveAfter {
-			cl.markUnresponsiveLocked(id, x.began)
+		if call.Event == protocol.CallCount && pc.cause == nil && time.Since(pc.began) >= unresponsiveAfter {
+			c.markUnresponsiveLocked(id, pc.began)
 		}
 	}
 	slices.Sort(e.Missing)
 	slices.SortFunc(e.Failed, func(a, b Failure) int { return strings.Compare(a.Node, b.Node) })
-	if e.Cause == nil && (x.warmingUp || len(e.Missing) > 0) {
+	if e.Cause == nil && (pc.warmingUp || len(e.Missing) > 0) {
 		e.Cause = ctx.Err()
 	}
 	if e.Cause == nil && len(e.Missing) > 0 {
 		e.Cause = errUnresponsive
 	}
-	if e.Cause == nil && !cl.peerRejected.IsZero() && time.Since(cl.peerRejected) < peerTimeout {
+	if e.Cause == nil && !c.peerRejected.IsZero() && time.Since(c.peerRejected) < peerTimeout {
 		e.Cause = errTooManyNodes
 	}
 	if e.Cause == nil && len(e.Failed) == 0 {
-		return n + x.clients, nil
+		return n + pc.clients, nil
 	}
-	return n + x.clients, e
+	return n + pc.clients, e
 }
 
-// markUnresponsiveLocked notes that a node has left a count unanswered that began then. A count is answered at once by a node that is
-// there. What is heard of the node ends the doubt.
-func (cl *Cluster) markUnresponsiveLocked(id string, began time.Time) {
-	if p := cl.peers[id]; p != nil && p.Seen.Before(began) {
+// markUnresponsiveLocked records that a node did not answer a count that began at that time. A
+// running node answers a count at once. The next message from the node ends the state.
+func (c *Cluster) markUnresponsiveLocked(id string, began time.Time) {
+	if p := c.peers[id]; p != nil && p.Seen.Before(began) {
 		p.unresponsive = true
 	}
 }
 
-// handleReply takes another node's answer. One that nobody waits for is no error: it came too late.
-func (cl *Cluster) handleReply(m protocol.Message) error {
+// handleReply handles another node's answer to a call. An answer that arrives after the end of the
+// call is not an error.
+func (c *Cluster) handleReply(m protocol.Message) error {
 	r, err := protocol.ParseReply(m.Data)
 	if err != nil {
 		return err
 	}
-	cl.mu.Lock()
-	defer cl.mu.Unlock()
-	x := cl.calls[r.Call]
-	if x == nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pc := c.calls[r.Call]
+	if pc == nil {
 		return nil
 	}
-	if x.warmingUp { // from a node that this one had not heard of; one that says bye is not unheard of again
-		x.expectLocked(m.ServerID)
+	if pc.warmingUp { // the node may not be in the list yet; one that has left stays resolved
+		pc.expectLocked(m.ServerID)
 	}
-	if !x.resolveLocked(m.ServerID) {
+	if !pc.resolveLocked(m.ServerID) {
 		return nil
 	}
-	x.clients += r.Clients
+	pc.clients += r.Clients
 	if r.Error != "" {
-		x.failed = append(x.failed, Failure{m.ServerID, errors.New(r.Error)})
+		pc.failed = append(pc.failed, Failure{m.ServerID, errors.New(r.Error)})
 	}
 	return nil
 }

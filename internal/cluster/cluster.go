@@ -1,6 +1,7 @@
-// Package cluster is what one node knows of the other Hearth nodes, and how it asks them: membership by announcements,
-// and calls that every node answers for its own clients. It needs nothing of a broker but that it carries messages, so
-// it works over any; the other implementations of the protocol do not listen where it speaks (docs/protocol.md §9).
+// Package cluster keeps one node's list of the other Hearth nodes, and makes calls to them. Nodes
+// know each other by announcements. Each node answers a call for its own clients. The package needs
+// a broker only to carry messages, so it works with any broker. Other implementations of the
+// protocol do not subscribe to its channels (docs/protocol.md §9).
 package cluster
 
 import (
@@ -19,83 +20,86 @@ import (
 )
 
 const (
-	// announceInterval is the time between two announcements of a node, silence how long one is waited for before it is forgotten.
+	// announceInterval is the time between two announcements of a node. A node that is silent for
+	// peerTimeout is removed from the list.
 	announceInterval = 5 * time.Second
 	peerTimeout      = 3*announceInterval + announceInterval/2
 
-	// holdTimeout is how long a broker may take to say that it delivers what is for nodes.
+	// holdTimeout is how long a broker may take to confirm the channels between nodes.
 	holdTimeout = time.Second
 
-	// warmUp is how long a node waits for the answers to its hello before it takes the nodes that it knows for all: when it is
-	// new, and when it may have missed the hello of another node.
+	// warmUp is how long a node waits for answers to its hello before it treats its list of nodes
+	// as complete: after its start, and after it may have missed the hello of another node.
 	warmUp = 500 * time.Millisecond
 
-	// maxPeers is how many other nodes are remembered; more are not believed, and calls say so.
+	// maxPeers is how many other nodes the list holds. Further nodes are ignored, and calls report
+	// that.
 	maxPeers = 1024
 
-	// helloPause is how soon the same node's hello is answered again.
+	// helloPause is the time after which another hello of the same node is answered.
 	helloPause = time.Second
 )
 
-// errTooManyNodes is the cause when a call cannot wait for all nodes.
-var errTooManyNodes = errors.New("cluster: more nodes than a node remembers")
+// errTooManyNodes is the cause of an incomplete call when there are more than maxPeers other nodes.
+var errTooManyNodes = errors.New("cluster: there are more nodes than a node keeps in its list")
 
-// ErrClosed is returned for calls while the node ends, or before it has begun.
+// ErrClosed is returned by Call before Start and after Close.
 var ErrClosed = errors.New("cluster is not running")
 
-// Config is what a Cluster is made with. All fields are required, Clock excepted.
+// Config configures a Cluster. All fields except Clock are required.
 type Config struct {
-	ID     string // the node's; protocol.IsID
+	ID     string // this node's id; protocol.IsID
 	Name   string // for people
 	Broker broker.Broker
-	Clock  *clock.Clock // measures the others' silence. Default: one that does not notice standstills
+	Clock  *clock.Clock // measures the silence of other nodes. Default: a new clock without Watch
 	Log    *slog.Logger
 
-	// Answer does what a call asks, for this node's clients, and returns for how many it did. With an error, some of them may
-	// be missing. It may block until ctx ends, except for protocol.CallCount, which must not block.
+	// Answer runs a call for this node's clients, and returns the number of clients for which it
+	// succeeded. With an error, it may have failed for some. It may block until ctx is done, but
+	// must not block for protocol.CallCount.
 	Answer func(ctx context.Context, c protocol.Call) (clients int, err error)
 }
 
 // A Node is one of the Hearth nodes that share a broker.
 type Node struct {
 	ID    string
-	Name  string    // as it calls itself; for people
-	Since time.Time // when this node first heard of it
-	Seen  time.Time // when this node last heard of it
+	Name  string    // for people; the node chose it
+	Since time.Time // when this node learned of it
+	Seen  time.Time // when its last message arrived here
 }
 
-// A Cluster is one node's view of all. Its methods may be called from any goroutine.
+// A Cluster is one node's view of all nodes. Its methods may be called from any goroutine.
 type Cluster struct {
 	// Set by New, then read-only.
 	cfg    Config
-	base   context.Context // of what is done for other nodes
+	base   context.Context // of the work for other nodes
 	cancel context.CancelFunc
 
-	goroutines   sync.WaitGroup // announcing, and workers; added to under mu while running
-	lossReported chan struct{}  // holds one: messages for nodes may be missing
+	goroutines   sync.WaitGroup // announceLoop and workers; added to under mu while running
+	lossReported chan struct{}  // wakes announceLoop after Lost; holds one
 
 	mu              sync.Mutex // guards the fields below; no other lock is taken under it
 	running         bool
-	started         time.Time // when Start did
-	incompleteSince time.Time // since when this node may not know all: it has asked, or is about to
-	peerRejected    time.Time // when a node was last not believed, because there are too many
-	isolated        bool      // when it was last looked at, what is for nodes did not come in
+	started         time.Time // the time of Start
+	incompleteSince time.Time // when peers last became possibly incomplete
+	peerRejected    time.Time // when a node was last ignored because of maxPeers
+	cutOff          bool      // messages of other nodes did not arrive at the last check
 	peers           map[string]*peer
-	calls           map[uint64]*pendingCall // of this node, not yet answered by all
-	lastCall        uint64                  // ID of a call
-	jobs            []job                   // of other nodes, waiting
+	calls           map[uint64]*pendingCall // calls of this node that are in progress
+	lastCall        uint64                  // the ID of the latest call
+	jobs            []job                   // calls of other nodes, waiting for a worker
 	workers         int
 }
 
 // A peer is another node. Guarded by Cluster.mu.
 type peer struct {
 	Node
-	helloAnswered time.Time     // its hello
-	silentSince   clock.Instant // since when; later than Seen if this node could not have heard it
-	unresponsive  bool          // it has been silent since it left a count unanswered: the next one does not wait for it
+	helloAnswered time.Time     // when its hello was last answered
+	silentSince   clock.Instant // later than Seen after this node was cut off
+	unresponsive  bool          // it did not answer a count, and has been silent since
 }
 
-// New makes a cluster of which this node knows only itself.
+// New makes a cluster that knows no other node. It starts no goroutines; Start does.
 func New(cfg Config) *Cluster {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.New()
@@ -105,23 +109,25 @@ func New(cfg Config) *Cluster {
 	return c
 }
 
-// Start asks who else is there, and answers others from then on. The broker must have been started, with a receiver that
-// hands messages of TypeNodes and TypeNode to Deliver. What the broker can't confirm yet it goes on asking for: no error, but
-// calls fail until it is confirmed.
+// Start announces this node to the others, asks them to answer, and handles their messages from
+// then on. The broker must have been started, with a receiver that passes messages of TypeNodes and
+// TypeNode to Deliver. If the broker does not confirm the channels between nodes, Start logs that
+// and returns; the cluster tries again, and calls fail until the channels are confirmed.
 func (c *Cluster) Start(ctx context.Context) {
 	err := c.cfg.Broker.Hold(ctx, c.channels()...)
 	if err != nil {
-		c.cfg.Log.Warn("broker has not confirmed the channels between nodes", "error", err)
+		c.cfg.Log.Warn("broker did not confirm the channels between nodes: retrying", "error", err)
 	}
 	c.mu.Lock()
-	c.running, c.started, c.isolated = true, time.Now(), err != nil
+	c.running, c.started, c.cutOff = true, time.Now(), err != nil
 	c.goroutines.Go(func() { c.announceLoop(err == nil) }) // ends with Close, which waits for it
 	c.mu.Unlock()
 	c.announce(protocol.NodeHello)
 }
 
-// Lost says that messages for nodes may be missing, among them the hello of a node that is new. It is the broker's; never
-// blocks. Until the others have had time to answer, calls do not take the nodes that are known for all.
+// Lost reports that messages between nodes may be missing, such as the hello of a new node. The
+// broker calls it. It never blocks. Until the other nodes have had time to answer a new hello,
+// calls treat the list of nodes as incomplete.
 func (c *Cluster) Lost() {
 	c.mu.Lock()
 	c.incompleteSince = time.Now()
@@ -132,93 +138,96 @@ func (c *Cluster) Lost() {
 	}
 }
 
-// Close tells the others not to wait for this node, gives up what it does for them, and fails calls that are under way. It waits
-// for all of that, but not for the broker, which is the caller's to close.
+// Close announces to the others that this node leaves, cancels its work for them, and fails the
+// calls in progress. It waits for its goroutines to end. The caller closes the broker.
 func (c *Cluster) Close() {
 	c.mu.Lock()
-	was := c.running
+	wasRunning := c.running
 	c.running = false
-	for _, x := range c.calls {
-		x.failLocked(ErrClosed)
+	for _, pc := range c.calls {
+		pc.failLocked(ErrClosed)
 	}
 	c.jobs = nil
 	c.mu.Unlock()
 	c.cancel()
-	if was {
+	if wasRunning {
 		c.announce(protocol.NodeBye)
 		c.cfg.Broker.Release(c.channels()...)
 	}
 	c.goroutines.Wait()
 }
 
-// announceLoop tells the others, at intervals, that this node is there, and forgets those that have not done so. heard says whether
-// this node hears them.
-func (c *Cluster) announceLoop(heard bool) {
+// announceLoop announces this node at intervals, and removes the nodes that have been silent for
+// too long. couldReceive reports whether this node receives the messages of other nodes at the
+// start.
+func (c *Cluster) announceLoop(couldReceive bool) {
 	tick := time.NewTicker(announceInterval)
 	defer tick.Stop()
-	asked := time.Time{}
+	lastHello := time.Time{}
 	for {
 		select {
 		case <-tick.C:
 		case <-c.lossReported:
-			heard = false
-			if time.Since(asked) < helloPause {
-				continue // nobody would answer; the next tick asks again
+			couldReceive = false // says hello again
+			if time.Since(lastHello) < helloPause {
+				continue // no node would answer; the next tick says hello
 			}
 		case <-c.base.Done():
 			return
 		}
 		state := c.cfg.Broker.Health().State
-		hears := c.checkReceives(state)
-		if c.base.Err() != nil { // bye has been said, or is about to be
+		receives := c.checkReceives(state)
+		if c.base.Err() != nil { // Close announces, or has announced, that this node leaves
 			return
 		}
 		event := protocol.NodeHere
 		switch {
-		case !hears: // others may be silent because they can't be heard
+		case !receives: // the silence of others says nothing about them
 			c.resetSilence()
-		case !heard:
+		case !couldReceive:
 			c.resetSilence()
-			event, asked = protocol.NodeHello, time.Now()
+			event, lastHello = protocol.NodeHello, time.Now()
 		default:
 			c.removeSilent(c.cfg.Clock.Now().Add(-peerTimeout))
 		}
-		if heard = hears; state != broker.StateDown {
+		if couldReceive = receives; state != broker.StateDown {
 			c.announce(event)
 		}
 	}
 }
 
-// checkReceives reports whether this node would hear the others. A broker that is degraded is asked: what it lacks may be only the room
-// of a client, for any time, and calls should not wait for dead nodes until then. So is one that is ok again.
-func (c *Cluster) checkReceives(state broker.State) (yes bool) {
+// checkReceives reports whether the broker delivers the messages of other nodes, and records it in
+// cutOff. If the broker is degraded, checkReceives asks it to confirm the channels between nodes.
+// It may be degraded for a long time only because of the channel of a client's room, and calls
+// should not wait for dead nodes until that is over. It also asks a broker that is OK again.
+func (c *Cluster) checkReceives(state broker.State) (receives bool) {
 	c.mu.Lock()
-	was := !c.isolated
+	received := !c.cutOff
 	c.mu.Unlock()
 	switch state {
 	case broker.StateOK, broker.StateDegraded:
-		if yes = state == broker.StateOK && was; yes {
+		if receives = state == broker.StateOK && received; receives {
 			break
 		}
 		ctx, cancel := context.WithTimeout(c.base, holdTimeout)
 		defer cancel()
 		channels := c.channels()
-		yes = c.cfg.Broker.Hold(ctx, channels...) == nil
+		receives = c.cfg.Broker.Hold(ctx, channels...) == nil
 		c.cfg.Broker.Release(channels...)
 	case broker.StateDown, broker.StateIdle:
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.isolated = !yes
-	return yes
+	c.cutOff = !receives
+	return receives
 }
 
-// channels are those by which the others speak to this node.
+// channels returns the channels on which other nodes publish messages for this node.
 func (c *Cluster) channels() []string {
 	return []string{protocol.NodesChannel, protocol.NodeChannel(c.cfg.ID)}
 }
 
-// resetSilence lets the silence of all begin anew.
+// resetSilence restarts the timeout of every other node.
 func (c *Cluster) resetSilence() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -228,19 +237,19 @@ func (c *Cluster) resetSilence() {
 	}
 }
 
-// removeSilent drops the nodes that have been silent since.
+// removeSilent removes the nodes that have been silent since before that instant.
 func (c *Cluster) removeSilent(since clock.Instant) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, p := range c.peers {
 		if p.silentSince < since {
 			delete(c.peers, id)
-			c.cfg.Log.Warn("another node has gone silent", "node", id, "name", p.Name, "seen", p.Seen)
+			c.cfg.Log.Warn("another node stopped responding", "node", id, "name", p.Name, "seen", p.Seen)
 		}
 	}
 }
 
-// announce announces this node to all. With a hello it asks who they are.
+// announce publishes this node's presence to all nodes. They answer a NodeHello with theirs.
 func (c *Cluster) announce(event string) {
 	if event == protocol.NodeHello {
 		c.mu.Lock()
@@ -250,11 +259,13 @@ func (c *Cluster) announce(event string) {
 	c.publish(protocol.Message{Type: protocol.TypeNodes, Event: event}, c.presence)
 }
 
+// presence returns the data of this node's announcements.
 func (c *Cluster) presence() (data []byte, err error) {
 	return protocol.Presence{Name: c.cfg.Name}.Data()
 }
 
-// publish fills in the sender and the data. Failures are logged: the broker counts them, and whoever waits will notice.
+// publish publishes a message, after filling in the sender and the data. It only logs a failure:
+// the broker counts it, and a call that waits for the message reports the node as missing.
 func (c *Cluster) publish(m protocol.Message, data func() ([]byte, error)) {
 	raw, err := data()
 	if err == nil {
@@ -266,7 +277,7 @@ func (c *Cluster) publish(m protocol.Message, data func() ([]byte, error)) {
 	}
 }
 
-// Nodes are this node and, in the order of their ids, all others that it knows.
+// Nodes returns this node and then, in the order of their ids, all others that it knows.
 func (c *Cluster) Nodes() []Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -278,20 +289,20 @@ func (c *Cluster) Nodes() []Node {
 	return slices.Insert(nodes, 0, Node{ID: c.cfg.ID, Name: c.cfg.Name, Since: c.started, Seen: time.Now()})
 }
 
-// Count is how many Nodes there are.
+// Count returns the number of nodes that Nodes lists.
 func (c *Cluster) Count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return 1 + len(c.peers)
 }
 
-// Deliver takes a message of TypeNodes or TypeNode. It is the broker's: quick, whatever the message. The error says why one
-// was dropped, and is for the log.
+// Deliver handles a message of TypeNodes or TypeNode. The broker calls it, so it is quick for every
+// message. The error says why a message was dropped; the caller logs it.
 func (c *Cluster) Deliver(m protocol.Message) error {
 	if !protocol.IsID(m.ServerID) || m.Type == protocol.TypeNode && m.Target != c.cfg.ID {
-		return fmt.Errorf("message %.64q to nodes: from or to no node", m.Event)
+		return fmt.Errorf("message %.64q between nodes: invalid sender, or not for this node", m.Event)
 	}
-	m = m.Clone() // some of it is kept
+	m = m.Clone() // parts of it are kept
 	c.mu.Lock()
 	if p := c.peers[m.ServerID]; p != nil {
 		p.Seen, p.unresponsive = time.Now(), false
@@ -313,7 +324,7 @@ func (c *Cluster) Deliver(m protocol.Message) error {
 	return c.handleCall(m)
 }
 
-// addPeer remembers a node that has announced itself, and answers its hello.
+// addPeer adds a node that has announced itself to the list, and answers its hello.
 func (c *Cluster) addPeer(m protocol.Message) error {
 	presence, err := protocol.ParsePresence(m.Data)
 	if err != nil {
@@ -325,15 +336,15 @@ func (c *Cluster) addPeer(m protocol.Message) error {
 	if p == nil && len(c.peers) >= maxPeers {
 		c.peerRejected = now
 		c.mu.Unlock()
-		return fmt.Errorf("node %s is one too many", m.ServerID)
+		return fmt.Errorf("node %s ignored: there are more than %d other nodes", m.ServerID, maxPeers)
 	}
 	if p == nil {
 		p = &peer{Node: Node{ID: m.ServerID, Since: now, Seen: now}, silentSince: c.cfg.Clock.Now()}
 		c.peers[m.ServerID] = p
-		c.cfg.Log.Info("another node is there", "node", m.ServerID, "name", presence.Name)
-		if m.Type == protocol.TypeNode { // it was there before this node: calls that are under way have reached it
-			for _, x := range c.calls {
-				x.expectLocked(m.ServerID)
+		c.cfg.Log.Info("another node joined", "node", m.ServerID, "name", presence.Name)
+		if m.Type == protocol.TypeNode { // it was there first, so it got the calls in progress
+			for _, pc := range c.calls {
+				pc.expectLocked(m.ServerID)
 			}
 		}
 	}
@@ -349,15 +360,15 @@ func (c *Cluster) addPeer(m protocol.Message) error {
 	return nil
 }
 
-// removePeer forgets a node that has said so; no call waits for it any more.
+// removePeer removes a node that announced that it leaves. No call waits for it any more.
 func (c *Cluster) removePeer(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p := c.peers[id]; p != nil {
 		delete(c.peers, id)
-		c.cfg.Log.Info("another node has gone", "node", id, "name", p.Name)
+		c.cfg.Log.Info("another node left", "node", id, "name", p.Name)
 	}
-	for _, x := range c.calls {
-		x.resolveLocked(id)
+	for _, pc := range c.calls {
+		pc.resolveLocked(id)
 	}
 }

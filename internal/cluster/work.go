@@ -9,25 +9,26 @@ import (
 )
 
 const (
-	// maxWorkers is how many calls of others are seen to at a time, maxJobs how many wait. More are refused.
+	// maxWorkers is how many calls of other nodes run at a time, maxJobs how many may wait. Further
+	// calls are rejected.
 	maxWorkers = 4
 	maxJobs    = 256
 
-	// maxWithin is how long a node works for another, whatever that asks for.
+	// maxWithin is how long a call of another node may run at most, whatever time it asks for.
 	maxWithin = time.Minute
 )
 
 var errTooManyJobs = errors.New("too many calls wait")
 
-// A job is another node's call.
+// A job is a call of another node.
 type job struct {
 	call     protocol.Call
 	from     string
 	deadline time.Time
 }
 
-// handleCall takes a call of another node. What only has to be looked up is answered at once; what may take longer is done
-// elsewhere, since the broker must not wait.
+// handleCall handles a call of another node. It answers a count at once. It queues other calls for
+// a worker, since they may take time and the broker must not wait.
 func (c *Cluster) handleCall(m protocol.Message) error {
 	call, err := protocol.ParseCall(m.Event, m.Data)
 	if err != nil {
@@ -57,6 +58,7 @@ func (c *Cluster) handleCall(m protocol.Message) error {
 	return nil
 }
 
+// worker runs jobs until none waits.
 func (c *Cluster) worker() {
 	for {
 		c.mu.Lock()
@@ -75,7 +77,8 @@ func (c *Cluster) worker() {
 	}
 }
 
-// runJob sees to one job. What is no longer waited for is not begun: the asker has been told that this node did not answer.
+// runJob runs one job and replies. It skips a job whose deadline has passed: the calling node has
+// reported this node as missing.
 func (c *Cluster) runJob(j job) {
 	ctx, cancel := context.WithDeadline(c.base, j.deadline)
 	defer cancel()
@@ -86,6 +89,7 @@ func (c *Cluster) runJob(j job) {
 	c.reply(j.from, j.call, n, err)
 }
 
+// reply answers a call of another node.
 func (c *Cluster) reply(to string, call protocol.Call, n int, err error) {
 	r := protocol.Reply{Call: call.ID, Clients: n}
 	if err != nil {
