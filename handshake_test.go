@@ -205,16 +205,16 @@ func TestRefusalsAreLogged(t *testing.T) {
 		book := newLogbook()
 		r := start(t, config{Transport: transport, Logger: slog.New(book), Limits: hearth.Limits{MaxConnections: 1}})
 		r.knock("/ws", map[string]string{"Origin": "https://evil.test"})
-		if got := book.attr("handshake refused: origin not allowed", "setting"); got != "Config.Upgrade.Origins" {
+		if got := book.attr("handshake rejected: origin not allowed", "setting"); got != "Config.Upgrade.Origins" {
 			t.Errorf("origin: logged %v", book.last)
 		}
 		r.knock("/ws", map[string]string{"Upgrade": ""})
-		if got := book.attr("handshake refused", "status"); got != "426" {
+		if got := book.attr("handshake rejected", "status"); got != "426" {
 			t.Errorf("no upgrade: logged %v", book.last)
 		}
 		r.member("u")
 		r.knock("/ws", nil)
-		if got := book.attr("handshake refused: too many connections", "setting"); got != "Limits.MaxConnections" {
+		if got := book.attr("handshake rejected: too many connections", "setting"); got != "Limits.MaxConnections" {
 			t.Errorf("too many: logged %v", book.last)
 		}
 	})

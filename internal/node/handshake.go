@@ -19,7 +19,7 @@ import (
 // The event loops accept connections themselves. They answer a valid handshake without the
 // goroutine, the buffers and the hijacking that net/http needs for it. They pass every other
 // connection, including those with invalid handshakes, to net/http with the bytes that were read.
-// So only ServeHTTP writes the responses to refused handshakes.
+// So only ServeHTTP writes the responses to rejected handshakes.
 
 // loopsAccept reports whether the event loops can accept connections from ln.
 func (n *Node) loopsAccept(ln net.Listener) bool {
@@ -78,7 +78,7 @@ type handshakeConn struct {
 	cancel context.CancelFunc // of the callbacks' context; nil until they are called
 }
 
-// open returns the handler of a new connection. If there are too many connections, it aborts the
+// open returns the handler of a new connection. If there are too many connections, it cuts the
 // oldest.
 func (h *handshakes) open(raw epoll.RawConn) transport.Handler {
 	c := &handshakeConn{handshakes: h, conn: raw, deadline: h.n.env.Clock.Now().Add(headerTimeout)}
@@ -98,13 +98,13 @@ func (h *handshakes) open(raw epoll.RawConn) transport.Handler {
 	return c
 }
 
-// abortLocked aborts a connection and removes it from the queue.
-func (h *handshakes) abortLocked(e *queueEntry[*handshakeConn]) {
+// cutLocked cuts a connection and removes it from the queue.
+func (h *handshakes) cutLocked(e *queueEntry[*handshakeConn]) {
 	h.incomplete.remove(e)
 	e.value.conn.Abort()
 }
 
-// expire aborts the connections whose deadline has passed.
+// expire cuts the connections whose deadline has passed.
 func (h *handshakes) expire() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -116,7 +116,7 @@ func (h *handshakes) expire() {
 			}
 			return
 		}
-		h.abortLocked(e)
+		h.cutLocked(e)
 	}
 }
 
@@ -136,7 +136,7 @@ func (h *handshakes) exempt(c *handshakeConn) {
 	h.incomplete.exempt(c.entry)
 }
 
-// close aborts all connections whose request is incomplete.
+// close cuts all connections whose request is incomplete.
 func (h *handshakes) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -145,7 +145,7 @@ func (h *handshakes) close() {
 		h.timer.Stop()
 	}
 	for e := h.incomplete.oldest(); e != nil; e = h.incomplete.oldest() {
-		h.abortLocked(e)
+		h.cutLocked(e)
 	}
 }
 
@@ -200,7 +200,7 @@ func (c *handshakeConn) Data(b []byte, now clock.Instant) {
 	}
 }
 
-// An upgradeRequest is a valid handshake. The application's callbacks may still refuse it.
+// An upgradeRequest is a valid handshake. The application's callbacks may still reject it.
 type upgradeRequest struct {
 	r        *http.Request
 	end      int // length of the request in the bytes that were read

@@ -23,19 +23,19 @@ const handshake = "GET /ws HTTP/1.1\r\nHost: hearth.test\r\nUpgrade: websocket\r
 // handshakeConn calls.
 type testConn struct {
 	transport.Conn
-	handler     transport.Handler
-	abortedFlag atomic.Bool
-	detached    []byte // the bytes that were read before net/http got it; nil if it did not get it
+	handler  transport.Handler
+	wasCut   atomic.Bool
+	detached []byte // the bytes that were read before net/http got it; nil if it did not get it
 }
 
 func (c *testConn) RemoteAddr() netip.AddrPort     { return netip.MustParseAddrPort("192.0.2.1:1") }
 func (c *testConn) SetHandler(h transport.Handler) { c.handler = h }
 func (c *testConn) Do(f func())                    { f() }
 func (c *testConn) Detach() (net.Conn, error)      { return &detachedConn{conn: c}, nil }
-func (c *testConn) Abort()                         { c.abortedFlag.Store(true) }
+func (c *testConn) Abort()                         { c.wasCut.Store(true) }
 func (c *testConn) send(s string)                  { c.handler.Data([]byte(s), 0) }
-func (c *testConn) aborted() bool                  { return c.abortedFlag.Load() }
-func (c *testConn) pending() bool                  { return !c.aborted() && c.detached == nil }
+func (c *testConn) isCut() bool                    { return c.wasCut.Load() }
+func (c *testConn) pending() bool                  { return !c.isCut() && c.detached == nil }
 func (h *handshakes) connect() *testConn           { c := &testConn{}; c.handler = h.open(c); return c }
 
 // detachedConn is a testConn that was passed to net/http.
@@ -90,29 +90,29 @@ func TestHandshakeTimeout(t *testing.T) {
 		quick.send("GET / HTTP/1.1\r\n\r\n")
 		time.Sleep(time.Second - 1)
 		synctest.Wait()
-		if silent.aborted() || slow.aborted() {
-			t.Error("aborted too early")
+		if silent.isCut() || slow.isCut() {
+			t.Error("cut too early")
 		}
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
-		if h.drainFallback(); !silent.aborted() || !slow.aborted() || late.aborted() || quick.pending() {
-			t.Errorf("aborted: silent %v, slow %v, late %v; quick is pending: %v", silent.aborted(), slow.aborted(), late.aborted(), quick.pending())
+		if h.drainFallback(); !silent.isCut() || !slow.isCut() || late.isCut() || quick.pending() {
+			t.Errorf("cut: silent %v, slow %v, late %v; quick is pending: %v", silent.isCut(), slow.isCut(), late.isCut(), quick.pending())
 		}
 		time.Sleep(headerTimeout / 2)
 		synctest.Wait()
-		if !late.aborted() || quick.aborted() {
-			t.Errorf("aborted: late %v, quick %v", late.aborted(), quick.aborted())
+		if !late.isCut() || quick.isCut() {
+			t.Errorf("cut: late %v, quick %v", late.isCut(), quick.isCut())
 		}
 		again := h.connect() // after the queue was empty
 		time.Sleep(headerTimeout)
 		synctest.Wait()
-		if !again.aborted() {
-			t.Error("not aborted")
+		if !again.isCut() {
+			t.Error("not cut")
 		}
 	})
 }
 
-// TestHandshakeFlood: when there are too many connections, the oldest is aborted.
+// TestHandshakeFlood: when there are too many connections, the oldest is cut.
 func TestHandshakeFlood(t *testing.T) {
 	t.Parallel()
 	h := newTestHandshakes(t, 3)
@@ -125,13 +125,13 @@ func TestHandshakeFlood(t *testing.T) {
 	all = append(all, h.connect(), h.connect(), h.connect())
 	h.drainFallback()
 	for i, gone := range []bool{true, true, false, false, true, false, false, false} {
-		if all[i].aborted() != gone {
-			t.Errorf("%d is aborted: %v", i, !gone)
+		if all[i].isCut() != gone {
+			t.Errorf("%d is cut: %v", i, !gone)
 		}
 	}
 	h.close()
-	if !all[7].aborted() || all[3].aborted() {
-		t.Errorf("after close: %v, %v", all[7].aborted(), all[3].aborted())
+	if !all[7].isCut() || all[3].isCut() {
+		t.Errorf("after close: %v, %v", all[7].isCut(), all[3].isCut())
 	}
 }
 
@@ -165,7 +165,7 @@ func TestFallbackClose(t *testing.T) {
 		}()
 		_ = h.fallback.Close()
 		<-done
-		if h.drainFallback(); !c.aborted() {
+		if h.drainFallback(); !c.isCut() {
 			t.Fatal("a connection was not closed")
 		}
 	}

@@ -70,7 +70,7 @@ func (s *sweeper) checkHeartbeat(client *session.Session, now clock.Instant) {
 }
 
 // checkIdle pings a client that will have been silent for half the idle timeout before the next
-// sweep, and pings it again at three quarters. It aborts the connection of a client that has not
+// sweep, and pings it again at three quarters. It cuts the connection of a client that has not
 // even answered pings: such a client is gone, and would not read a close frame.
 func (s *sweeper) checkIdle(client *session.Session, now clock.Instant) {
 	timeout := s.env.Timeouts.Idle

@@ -27,7 +27,7 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
 		}
 		h := handshakeError(err)
-		n.upgrader.logRefused(r, h)
+		n.upgrader.logRejected(r, h)
 		h.Respond(w)
 		return
 	}

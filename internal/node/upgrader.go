@@ -105,9 +105,9 @@ func (u *upgrader) selectProtocol(r *http.Request, offered []string) (string, er
 	return selected, nil
 }
 
-// logRefused logs why a handshake is refused, and which setting would allow it.
-func (u *upgrader) logRefused(r *http.Request, h *ws.HandshakeError) {
-	const message = "handshake refused: "
+// logRejected logs why a handshake is rejected, and which setting would allow it.
+func (u *upgrader) logRejected(r *http.Request, h *ws.HandshakeError) {
+	const message = "handshake rejected: "
 	switch {
 	case h.Status == http.StatusForbidden && !u.callbacks.CheckOriginMayBlock:
 		u.log.Warn(message+h.Message, "setting", "Config.Upgrade.Origins", "origin", truncate(r.Header.Get("Origin")), "host", truncate(r.Host), "address", r.RemoteAddr)
@@ -115,8 +115,8 @@ func (u *upgrader) logRefused(r *http.Request, h *ws.HandshakeError) {
 		u.log.Warn(message+h.Message, "setting", "Limits.MaxConnections", "limit", u.maxConns, "address", r.RemoteAddr)
 	case h.Status == http.StatusNotFound:
 		u.log.Info(message+h.Message, "setting", "Config.Path", "path", truncate(r.URL.Path), "address", r.RemoteAddr)
-	default: // the request is invalid, or the application refused it
-		u.log.Info("handshake refused", "status", h.Status, "reason", h.Message, "address", r.RemoteAddr)
+	default: // the request is invalid, or the application rejected it
+		u.log.Info("handshake rejected", "status", h.Status, "reason", h.Message, "address", r.RemoteAddr)
 	}
 }
 
