@@ -1,9 +1,9 @@
-// Package broker carries messages between the nodes of one deployment, so that a message published on one node, or by
-// an emitter, reaches clients on all others.
+// Package broker carries messages between the nodes of one deployment, so that a message published
+// on one node, or by an emitter, reaches clients on all others.
 //
-// A Broker is one node's end. Delivery is at most once: whatever can be lost on the way is bounded, counted, and told
-// to the node that missed it (Receiver.Lost). Implementations live in the folders below; brokertest is the suite that
-// each of them passes.
+// A Broker is one node's connection. Delivery is at most once. Losses are bounded, counted, and
+// reported to the node that missed messages (Receiver.Lost). The implementations are in the folders
+// below; each of them passes the test suite brokertest.
 package broker
 
 import (
@@ -16,15 +16,16 @@ import (
 )
 
 var (
-	// ErrClosed is returned by everything that is called after Close.
+	// ErrClosed is returned by every method after Close.
 	ErrClosed = errors.New("broker: closed")
 
-	// ErrDown is returned, wrapped, while there is no connection to the others: by Hold, whose channels then count as
-	// held and are asked for as soon as there is one, and by PublishAll.
+	// ErrDown is returned, wrapped, while there is no connection to the other nodes. Hold returns
+	// it, but its channels count as held and are subscribed to once there is a connection.
+	// PublishAll returns it, too.
 	ErrDown = errors.New("broker: not connected")
 
-	// ErrQueueFull is returned by Publish when as many messages wait to go out as the broker keeps. The message is
-	// not published, and is counted in Health.Dropped.
+	// ErrQueueFull is returned by Publish when the queue of outgoing messages is full. The message
+	// is not published, and is counted in Health.Dropped.
 	ErrQueueFull = errors.New("broker: queue full")
 
 	// ErrNotStarted is returned by Hold before Start.
@@ -34,89 +35,100 @@ var (
 	ErrStarted = errors.New("broker: already started")
 )
 
-// A Publisher sends messages to the nodes. It is all that an emitter needs.
+// A Publisher sends messages to the nodes. Emitters need nothing else.
 type Publisher interface {
-	// Publish sends m to all nodes but m.ServerID. It hands m to a bounded queue and returns; nil does not mean that
-	// anyone has got it. Messages that one goroutine publishes arrive in order at each node, those of several
-	// goroutines in any.
+	// Publish sends m to all nodes except m.ServerID. It adds m to a bounded queue and returns; a
+	// nil error does not mean that a node has received m. Messages that one goroutine publishes
+	// arrive in order at each node. There is no order between the messages of different goroutines.
 	//
-	// It never blocks: ErrQueueFull says that the queue is full, ErrClosed that the publisher is closed. An m that
-	// fails protocol.Message.Check gets that error; that m.Data is valid JSON is the caller's word. A ctx that is
-	// already done gets its error; done later it takes nothing back. With an error nothing has been published.
+	// Publish never blocks. It returns ErrQueueFull if the queue is full, ErrClosed if the
+	// publisher is closed, the error of protocol.Message.Check if m fails it, and the context's
+	// error if ctx is already done. After an error nothing has been published. Cancelling ctx later
+	// has no effect. The caller must ensure that m.Data is valid JSON.
 	//
-	// m.Data and m.Exclude must not change afterwards: they may be shared with receivers in the same process.
-	// Safe for concurrent use.
+	// m.Data and m.Exclude must not change afterwards, because receivers in the same process may
+	// share them. Safe for concurrent use.
 	Publish(ctx context.Context, m protocol.Message) error
 }
 
-// A Confirmer is a Publisher that can tell when what it was given has left. Emitters use it where there is one.
+// A Confirmer is a Publisher that can confirm that messages have been sent. Emitters use it if the
+// broker implements it.
 type Confirmer interface {
 	Publisher
 
-	// PublishAll sends ms in their order, and waits until each has been taken by what carries it (a Redis server, say) or
-	// has failed. nil: all have been taken. Otherwise there is one error for each of ms, nil for those that were taken;
-	// of one that was cut off half-way nobody knows whether it was. Where the queue is full it waits for room. It ends
-	// early when ctx is done, with ctx's error for what has not been taken as far as anyone knows by then.
+	// PublishAll sends ms in order. It waits until each has been accepted by the underlying service
+	// (such as a Redis server) or has failed. It returns nil if all were accepted. Otherwise it
+	// returns one error for each of ms, nil for the accepted ones. If the connection broke after a
+	// message was sent, it is unknown whether the message was accepted. If the queue is full,
+	// PublishAll waits for space. It returns early when ctx is done, with the context's error for
+	// each message that is not known to be accepted.
 	//
-	// What Publish says of m.Check, m.Data, ErrClosed and concurrent use holds here too; calls at the same time share
-	// one pipeline.
+	// m.Check, m.Data, ErrClosed and concurrent use are as for Publish. Concurrent calls share one
+	// pipeline.
 	PublishAll(ctx context.Context, ms []protocol.Message) []error
 }
 
-// A Broker is a node's connection to the others. Its methods are safe for concurrent use.
+// A Broker is a node's connection to the other nodes. Its methods are safe for concurrent use.
 type Broker interface {
 	Publisher
 
-	// Start begins to deliver to r, and returns once broadcasts are delivered and Hold may be called. Messages that
-	// were published before are not. It waits for the network as long as ctx allows; after an error it may be called
-	// again. The broker works until Close, whatever becomes of ctx. ErrStarted if it is running, ErrClosed after Close.
+	// Start begins to deliver to r. It returns once broadcasts are delivered and Hold may be
+	// called. Messages published earlier are not delivered. It waits for the network until ctx is
+	// done, and may be called again after an error. Afterwards ctx has no effect: the broker works
+	// until Close. The error is ErrStarted if the broker is running, ErrClosed after Close.
 	Start(ctx context.Context, r Receiver) error
 
-	// Hold asks for the channels of rooms, clients and users that this node has members for (protocol.RoomChannel and
-	// its like). When it returns nil, every message published from now on, anywhere, on one of them is delivered until
-	// Release. Channels are counted: what is held twice must be released twice. Broadcasts need no Hold.
+	// Hold subscribes to the channels of rooms, clients and users with members on this node
+	// (protocol.RoomChannel etc.). After it has returned nil, every message published to one of
+	// them on any node is delivered until Release. Channels are counted: a channel that was held
+	// twice must be released twice. Broadcasts need no Hold.
 	//
-	// It waits for the network as long as ctx allows, or less, and not at all when the broker knows that it is down (ErrDown).
-	// After an error the channels are held all the same, and must be released: they are asked for as soon as that is
-	// possible, and Receiver.Lost then tells what may have been missed. But for ErrNotStarted, before Start, and
-	// ErrClosed: nothing is held then.
+	// It waits for the network until ctx is done, or less. It does not wait if the broker knows
+	// that it is down (ErrDown). After an error the channels are held anyway and must be released:
+	// the broker subscribes to them as soon as possible, and Receiver.Lost then reports what may
+	// have been missed. The exceptions are ErrNotStarted, before Start, and ErrClosed; after these
+	// nothing is held.
 	Hold(ctx context.Context, channels ...string) error
 
-	// Release takes back one Hold of each channel; one that is not held is ignored. It never blocks: delivery ends
-	// some time later.
+	// Release undoes one Hold of each channel, and ignores channels that are not held. It never
+	// blocks: delivery ends some time later.
 	Release(channels ...string)
 
-	// Health says how the broker is, from what it knows: it does not ask the network. Never blocks.
+	// Health returns the state of the broker as far as it is known, without a network request. It
+	// never blocks.
 	Health() Health
 
-	// Close ends delivery, waits for a call of the receiver that is under way, and for every goroutine of the broker.
-	// Messages that wait to go out are sent if that takes no waiting. A second Close does nothing.
-	// Not to be called from within a Receiver's function.
+	// Close ends delivery. It waits for a call of the receiver that is running, and for every
+	// goroutine of the broker. Queued outgoing messages are sent if that is possible without
+	// waiting. A second Close does nothing. It must not be called from a function of the Receiver.
 	Close() error
 }
 
-// A Receiver is what a node does with what it is told. Its functions are called one at a time, in the order of arrival,
-// on a goroutine of the broker. They must not wait for other nodes or clients: meanwhile a bounded queue fills, and what
-// no longer fits is lost (and told). They may call Publish, Hold with a context that ends, Release and Health.
+// A Receiver holds a node's functions for incoming messages. They are called one at a time, in
+// order of arrival, on a goroutine of the broker. They must not wait for other nodes or clients:
+// meanwhile a bounded queue fills, and messages that no longer fit are lost, which is reported.
+// They may call Publish, Hold with a context that ends, Release and Health.
 type Receiver struct {
-	// ServerID is the node's id. Messages that carry it are not delivered to this receiver. Required.
+	// ServerID is the node's id. Messages with this id are not delivered to this receiver.
+	// Required.
 	ServerID string
 
-	// Deliver gets each message. It may be for a channel that is not held, or no longer: brokers may deliver more than
-	// was asked for. What m's strings and slices refer to is the broker's: it must not be changed, and is good until
-	// Deliver returns, so what is kept is to be copied (protocol.Message.Clone). Required.
+	// Deliver receives each message. The message may be for a channel that is not held, or no
+	// longer held, because brokers may deliver more than was requested. The memory of m's strings
+	// and slices belongs to the broker. It must not be changed, and is valid until Deliver returns,
+	// so copy what you keep (protocol.Message.Clone). Required.
 	Deliver func(m protocol.Message)
 
-	// DeliverAll gets messages that have come together, at least one, in their order, where that saves the receiver work. A
-	// broker calls it in place of Deliver, or now the one and now the other. What is said of m holds for each of ms, and
-	// for the slice. Optional.
+	// DeliverAll receives messages that arrived together, at least one, in order. It saves work for
+	// the receiver. A broker calls it instead of Deliver for any or all of its messages. The rules
+	// for m hold for each of ms, and for the slice. Optional.
 	DeliverAll func(ms []protocol.Message)
 
-	// Lost is told, in its place between deliveries, that messages may be missing. Optional.
+	// Lost is called, in order with the deliveries, when messages may be missing. Optional.
 	Lost func(l Loss)
 }
 
-// Check reports what is missing in r.
+// Check returns an error if a required field of r is missing.
 func (r Receiver) Check() error {
 	if r.ServerID == "" || r.ServerID == protocol.EmitterID {
 		return errors.New("broker: receiver without a server id of its own")
@@ -129,31 +141,32 @@ func (r Receiver) Check() error {
 
 // A Loss is a gap in what was delivered.
 type Loss struct {
-	// Messages is how many were lost; 0 when nobody knows, and it may have been none.
+	// Messages is how many were lost. 0 means that the number is unknown, and may be none.
 	Messages uint64
 
-	// Channels are those concerned; nil when any may be.
+	// Channels are the affected channels; nil if any channel may be affected.
 	Channels []string
 
-	// Since and Until bound the time in which they were published, as this node's clock tells it.
+	// Since and Until bound the time in which the messages were published, by this node's clock.
 	Since, Until time.Time
 
-	// Cause says why. Never nil.
+	// Cause is the reason of the loss. Never nil.
 	Cause error
 }
 
-// A State is how a broker is.
+// A State is the state of a broker.
 type State uint8
 
 // The states of a broker.
 const (
-	StateIdle     State = iota // not started, or closed
-	StateOK                    // all works
-	StateDegraded              // works, but something is being lost or is not yet back: Health.Err
-	StateDown                  // no connection to the others; what clients of this node send each other still works
+	StateIdle State = iota // not started, or closed
+	StateOK                // everything works
+	// Works, but messages are being lost, or a part is not yet restored; see Health.Err.
+	StateDegraded
+	StateDown // no connection to the other nodes; messages between clients of this node still work
 )
 
-// String is "idle", "ok", "degraded" or "down".
+// String returns "idle", "ok", "degraded" or "down".
 func (s State) String() string {
 	switch s {
 	case StateIdle:
@@ -168,10 +181,10 @@ func (s State) String() string {
 	return "unknown"
 }
 
-// MarshalText returns the name that String returns, in JSON too.
+// MarshalText returns the same name as String. It is also the JSON form.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText reads such a name.
+// UnmarshalText parses such a name.
 func (s *State) UnmarshalText(text []byte) error {
 	for state := StateIdle; state <= StateDown; state++ {
 		if state.String() == string(text) {
@@ -182,21 +195,25 @@ func (s *State) UnmarshalText(text []byte) error {
 	return fmt.Errorf("broker: unknown state %.40q", text)
 }
 
-// Health is how a broker is, and what it has done since it was made.
+// Health is the state of a broker, with its counters since it was made.
 type Health struct {
-	State State     // how the broker is now
-	Since time.Time // when State became so; zero while it never changed
-	Err   error     // the last thing that went wrong, nil if nothing did; stays after recovery
+	State State     // current state
+	Since time.Time // time of the last change of State; zero if it never changed
+	Err   error     // the last error, nil if there was none; kept after recovery
 
-	// Reason says why State is not StateOK, in one word for alerts, which means the same in every version and holds no
-	// secret: the package of the broker lists its own. Empty while all works, and where nothing has failed.
+	// Reason says in one word, for alerts, why State is not StateOK. The words keep their meaning
+	// in all versions and contain no secrets; the package of each broker lists its own. It is empty
+	// while everything works, and when nothing has failed.
 	Reason string
 
-	Published uint64 // messages that Publish took
-	Delivered uint64 // messages given to Receiver.Deliver
-	Dropped   uint64 // messages that never went out: refused with ErrQueueFull, or lost with a connection
-	Uncertain uint64 // messages that went out, perhaps to no node: to a server that was no longer the right one
-	Lost      uint64 // messages that are known not to have come in: the sum of Loss.Messages
-	Losses    uint64 // calls of Receiver.Lost, or what would have been
-	Malformed uint64 // messages that came in and broke the contract (protocol.ParseMessage); they were ignored
+	Published uint64 // messages that Publish accepted
+	Delivered uint64 // messages passed to Receiver.Deliver
+	// Messages that were not sent: rejected with ErrQueueFull, or lost with a connection.
+	Dropped uint64
+	// Messages that were sent to a server that was no longer the right one, and may have reached no
+	// node.
+	Uncertain uint64
+	Lost      uint64 // incoming messages known to be lost: the sum of Loss.Messages
+	Losses    uint64 // calls of Receiver.Lost, including those skipped because Lost is nil
+	Malformed uint64 // invalid incoming messages (protocol.ParseMessage), which were ignored
 }

@@ -1,4 +1,5 @@
-// Package brokertest is the suite that every broker passes: what package broker promises, checked from outside.
+// Package brokertest is the test suite for all brokers. It checks the documented behaviour of
+// package broker through its public API.
 package brokertest
 
 import (
@@ -16,19 +17,20 @@ import (
 
 // A Suite describes the implementation to test.
 type Suite struct {
-	// New makes a world of its own for one test: the function that it returns makes brokers that have not been started
-	// and reach each other, and no broker of another world. The suite closes them; what else there is to clean up goes
-	// to t.Cleanup. Required.
+	// New prepares one test. The returned function makes brokers that have not been started. They
+	// reach each other, but no broker of another test. The suite closes them; t.Cleanup must clean
+	// up everything else. Required.
 	New func(t *testing.T) func() broker.Broker
 
-	// Selective says that messages on channels that are not held are not delivered: at once if never held, and within
-	// Patience after the last Release.
+	// Selective means that messages on channels that are not held are not delivered: immediately if
+	// never held, and within Timeout after the last Release.
 	Selective bool
 
-	// Overflow is how many messages surely are too many for a receiver that delivers nothing. 0 skips the test.
+	// Overflow is a number of messages that is certainly too large for a receiver that delivers
+	// nothing. 0 skips the test.
 	Overflow int
 
-	// Timeout is how long to wait for what must happen. Default one minute.
+	// Timeout is how long to wait for an expected event. Default one minute.
 	Timeout time.Duration
 }
 
@@ -58,7 +60,7 @@ func Run(t *testing.T, s Suite) {
 		{"Selective", testSelective},
 		{"BadMessage", testBadMessage},
 		{"PublishAll", testPublishAll},
-		{"PublishAllRefused", testPublishAllRefused},
+		{"PublishAllRefused", testPublishAllRejected},
 		{"Context", testContext},
 		{"Lifecycle", testLifecycle},
 		{"CloseWaits", testCloseWaits},
@@ -67,11 +69,13 @@ func Run(t *testing.T, s Suite) {
 		{"Health", testHealth},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			goleak.VerifyNone(t) // what an earlier test left would be blamed on this one
+			goleak.VerifyNone(t) // otherwise this test would be blamed for leaks of an earlier one
 			w := &fixture{T: t, suite: s, broker: s.New(t)}
-			others := goleak.IgnoreCurrent() // what the world itself needs, a server say, ends with t.Cleanup
+			// Goroutines of the test setup, such as a server's, end with t.Cleanup.
+			others := goleak.IgnoreCurrent()
 			test.run(w)
-			for _, n := range w.nodes { // a test that fails at once leaves them open, and goleak says so
+			// A test that fails early leaves them open, and goleak reports that.
+			for _, n := range w.nodes {
 				if err := n.Close(); err != nil {
 					t.Errorf("close: %v", err)
 				}
@@ -86,27 +90,27 @@ func Run(t *testing.T, s Suite) {
 	}
 }
 
-// A world is what one test works with.
+// A fixture has the state of one test.
 type fixture struct {
 	*testing.T
 	suite  Suite
 	broker func() broker.Broker
 	nodes  []*node
-	idle   []broker.Broker // not started, and closed at the end as nodes are
+	idle   []broker.Broker // not started; closed at the end like nodes
 	names  atomic.Uint64
 }
 
-// name is part in a form that nothing else in this world uses.
+// name returns a unique name that begins with part.
 func (w *fixture) name(part string) string { return fmt.Sprintf("%s-%d", part, w.names.Add(1)) }
 
-// ctx lasts as long as the suite is patient.
+// ctx returns a context with the suite's timeout.
 func (w *fixture) ctx() context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), w.suite.Timeout)
 	w.Cleanup(cancel)
 	return ctx
 }
 
-// A node is a broker that has been started, and what it was given.
+// A node is a started broker, with the messages that it received.
 type node struct {
 	broker.Broker
 	w    *fixture
@@ -115,7 +119,7 @@ type node struct {
 	lost chan broker.Loss
 }
 
-// node starts a node that keeps what it gets.
+// node starts a node that keeps what it receives.
 func (w *fixture) node() *node {
 	n := &node{got: make(chan protocol.Message, 1<<16)}
 	return w.start(n, func(m protocol.Message) { n.got <- m.Clone() })
@@ -126,7 +130,7 @@ func (w *fixture) start(n *node, deliver func(protocol.Message)) *node {
 	return w.startReceiver(n, broker.Receiver{Deliver: deliver})
 }
 
-// startReceiver fills in what r lacks.
+// startReceiver starts n with r, and fills in missing fields of r.
 func (w *fixture) startReceiver(n *node, r broker.Receiver) *node {
 	w.Helper()
 	n.w, n.id, n.Broker = w, w.name("node"), w.broker()
@@ -139,7 +143,7 @@ func (w *fixture) startReceiver(n *node, r broker.Receiver) *node {
 	return n
 }
 
-// room is a message from n to a room.
+// room returns a message from n to a room.
 func (n *node) room(room, event string) protocol.Message {
 	return protocol.Message{ServerID: n.id, Type: protocol.TypeRoom, Target: room, Event: event, Data: []byte("1")}
 }
@@ -162,7 +166,7 @@ func (n *node) hold(channels ...string) {
 	}
 }
 
-// next is the next message that n gets.
+// next returns the next message that n receives.
 func (n *node) next() protocol.Message {
 	n.w.Helper()
 	select {
@@ -174,7 +178,7 @@ func (n *node) next() protocol.Message {
 	}
 }
 
-// expect checks that exactly these events come next.
+// expect checks that exactly these events arrive next.
 func (n *node) expect(events ...string) {
 	n.w.Helper()
 	for _, want := range events {

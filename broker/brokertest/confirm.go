@@ -10,7 +10,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// confirmer is a new broker that can confirm; the test is skipped where there is none.
+// confirmer returns a new broker that can confirm. It skips the test if the implementation cannot.
 func (w *fixture) confirmer() broker.Confirmer {
 	w.Helper()
 	b := w.broker()
@@ -22,12 +22,13 @@ func (w *fixture) confirmer() broker.Confirmer {
 	return c
 }
 
-// emitterMessage is a message of an emitter.
+// emitterMessage returns a message of an emitter.
 func emitterMessage(event string) protocol.Message {
 	return protocol.Message{ServerID: protocol.EmitterID, Type: protocol.TypeBroadcast, Event: event, Data: []byte("1")}
 }
 
-// testPublishAll: what is confirmed arrives, in order, those of each call at the same time.
+// testPublishAll checks that confirmed messages arrive, in order within each call, with concurrent
+// calls.
 func testPublishAll(w *fixture) {
 	const calls, messages = 4, 3000
 	c, b := w.confirmer(), w.node()
@@ -36,7 +37,7 @@ func testPublishAll(w *fixture) {
 		w.Errorf("nothing: errors %v", errs)
 	}
 	var all sync.WaitGroup
-	defer all.Wait() // whatever becomes of the test: they report to it
+	defer all.Wait() // even if the test fails, because they report to it
 	for call := range calls {
 		all.Go(func() {
 			ms := make([]protocol.Message, messages)
@@ -59,8 +60,9 @@ func testPublishAll(w *fixture) {
 	}
 }
 
-// testPublishAllRefused: each message has its own error, and those that are fine are sent.
-func testPublishAllRefused(w *fixture) {
+// testPublishAllRejected checks that each message has its own error, and that valid messages are
+// sent.
+func testPublishAllRejected(w *fixture) {
 	c, b := w.confirmer(), w.node()
 	errs := c.PublishAll(w.ctx(), []protocol.Message{emitterMessage("first"), {ServerID: protocol.EmitterID}, emitterMessage("last")})
 	if len(errs) != 3 || errs[0] != nil || !errors.Is(errs[1], protocol.ErrMessage) || errs[2] != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// testTypes: all four types arrive as they were sent, with whatever they exclude.
+// testTypes checks that all four types arrive unchanged, with any exclusions.
 func testTypes(w *fixture) {
 	a, b := w.node(), w.node()
 	room, client, user := w.name("room"), w.name("client"), w.name("user \"ü\n")
@@ -32,7 +32,7 @@ func testTypes(w *fixture) {
 	}
 }
 
-// testData: absent data stays absent, null stays null, and nobody reads digits.
+// testData checks that absent data stays absent, null stays null, and digits are not changed.
 func testData(w *fixture) {
 	a, b := w.node(), w.node()
 	for _, data := range []string{"", "null", "0", `""`, "12345678901234567890.50", `"\ud800 \u2028"`} {
@@ -48,7 +48,7 @@ func testData(w *fixture) {
 	}
 }
 
-// testNoEcho: a node does not get its own messages.
+// testNoEcho checks that a node does not get its own messages.
 func testNoEcho(w *fixture) {
 	a, b := w.node(), w.node()
 	room := w.name("room")
@@ -60,7 +60,8 @@ func testNoEcho(w *fixture) {
 	a.expect("other's")
 }
 
-// testEmitter: a broker need not be started to publish, and an emitter's messages reach every node.
+// testEmitter checks that a broker can publish without being started, and that an emitter's
+// messages reach every node.
 func testEmitter(w *fixture) {
 	a, b := w.node(), w.node()
 	room := w.name("room")
@@ -78,7 +79,7 @@ func testEmitter(w *fixture) {
 	}
 }
 
-// testOrder: what one goroutine publishes arrives in order, across channels.
+// testOrder checks that messages of one goroutine arrive in order, across channels.
 func testOrder(w *fixture) {
 	const messages = 2000
 	a, b := w.node(), w.node()
@@ -99,7 +100,8 @@ func testOrder(w *fixture) {
 	}
 }
 
-// testConcurrentPublish: many goroutines lose nothing, and each keeps its order.
+// testConcurrentPublish checks that many goroutines lose nothing, and that the messages of each
+// arrive in order.
 func testConcurrentPublish(w *fixture) {
 	const publishers, messages = 8, 200
 	a, b := w.node(), w.node()
@@ -127,7 +129,7 @@ func testConcurrentPublish(w *fixture) {
 	}
 }
 
-// testOneAtATime: the receiver is never called twice at once, whoever publishes.
+// testOneAtATime checks that the receiver is never called concurrently.
 func testOneAtATime(w *fixture) {
 	const publishers, messages = 4, 200
 	var inside atomic.Int32
@@ -158,7 +160,8 @@ func testOneAtATime(w *fixture) {
 	w.wait(done, "delivery")
 }
 
-// testDeliverAll: a receiver that takes many at once gets the same in the same order, whichever of its functions is called.
+// testDeliverAll checks that a receiver with DeliverAll gets the same messages in the same order,
+// whichever of its functions is called.
 func testDeliverAll(w *fixture) {
 	const messages = 2000
 	b := &node{got: make(chan protocol.Message, messages)}
@@ -196,8 +199,8 @@ func testDeliverAll(w *fixture) {
 	}
 }
 
-// testSlowReceiver: a receiver that takes its time holds up neither publishers nor other nodes, and misses nothing
-// that fits into the queue.
+// testSlowReceiver checks that a slow receiver delays neither publishers nor other nodes, and
+// misses nothing that fits into the queue.
 func testSlowReceiver(w *fixture) {
 	const messages = 100
 	release, done := make(chan struct{}), make(chan struct{})
@@ -222,7 +225,7 @@ func testSlowReceiver(w *fixture) {
 	w.wait(done, "delivery")
 }
 
-// testReceiverMayCall: from within Deliver a node may publish, hold and release.
+// testReceiverMayCall checks that Deliver may publish, hold and release.
 func testReceiverMayCall(w *fixture) {
 	room := w.name("room")
 	b := &node{}

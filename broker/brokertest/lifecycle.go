@@ -12,7 +12,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// testHoldIsCounted: what is held twice is delivered until it has been released twice.
+// testHoldIsCounted checks that a channel that was held twice is delivered until it has been
+// released twice.
 func testHoldIsCounted(w *fixture) {
 	a, b := w.node(), w.node()
 	channel := protocol.RoomChannel(w.name("room"))
@@ -29,7 +30,8 @@ func testHoldIsCounted(w *fixture) {
 	b.expect("held again")
 }
 
-// testHoldMany: thousands of rooms in one call, and each of them works when it returns.
+// testHoldMany checks that thousands of rooms can be held in one call, and that each of them works
+// when it returns.
 func testHoldMany(w *fixture) {
 	const rooms = 5000
 	a, b := w.node(), w.node()
@@ -38,7 +40,7 @@ func testHoldMany(w *fixture) {
 		channels[i] = protocol.RoomChannel(w.name("room"))
 	}
 	b.hold(channels...)
-	b.hold() // nothing is fine
+	b.hold() // no channels is valid
 	for _, i := range []int{0, rooms / 2, rooms - 1} {
 		room := channels[i][len(protocol.RoomChannel("")):]
 		a.publish(a.room(room, fmt.Sprint(i)))
@@ -47,7 +49,8 @@ func testHoldMany(w *fixture) {
 	b.Release(channels...)
 }
 
-// testHoldWhilePublishing: what is published after a Hold has returned is delivered, whoever else holds and releases.
+// testHoldWhilePublishing checks that messages published after Hold has returned are delivered,
+// while other goroutines hold and release.
 func testHoldWhilePublishing(w *fixture) {
 	const holders, rooms = 8, 100
 	a := w.node()
@@ -87,7 +90,8 @@ func testHoldWhilePublishing(w *fixture) {
 	all.Wait()
 }
 
-// testHoldAfterError: a Hold that returned an error holds all the same, until it is released.
+// testHoldAfterError checks that a Hold that returned an error still holds its channels, until they
+// are released.
 func testHoldAfterError(w *fixture) {
 	a, b := w.node(), w.node()
 	room := w.name("room")
@@ -103,7 +107,7 @@ func testHoldAfterError(w *fixture) {
 	}
 }
 
-// publishUntil publishes to a room until b gets it, or gets it no longer.
+// publishUntil publishes to a room until b receives it, or until b receives it no longer.
 func (n *node) publishUntil(b *node, room string, arrives bool) {
 	n.w.Helper()
 	deadline := time.Now().Add(n.w.suite.Timeout)
@@ -121,7 +125,7 @@ func (n *node) publishUntil(b *node, room string, arrives bool) {
 	n.w.Errorf("a message to a room arrives: %v, after a while still", !arrives)
 }
 
-// testSelective: only what is held is delivered, for brokers that say so.
+// testSelective checks that selective brokers deliver only held channels.
 func testSelective(w *fixture) {
 	if !w.suite.Selective {
 		w.Skip("this broker delivers whatever is published")
@@ -136,7 +140,7 @@ func testSelective(w *fixture) {
 	a.publishUntil(b, room, false)
 }
 
-// testBadMessage: what breaks the contract is refused, and reaches nobody.
+// testBadMessage checks that an invalid message is rejected and not delivered.
 func testBadMessage(w *fixture) {
 	a, b := w.node(), w.node()
 	for _, m := range []protocol.Message{
@@ -154,7 +158,8 @@ func testBadMessage(w *fixture) {
 	b.expect("good")
 }
 
-// testContext: a context that is done stops what has not begun, and one that ends later takes nothing back.
+// testContext checks that a context that is done prevents an operation, and that ending it later
+// does not undo one.
 func testContext(w *fixture) {
 	done, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -167,7 +172,7 @@ func testContext(w *fixture) {
 	if err := late.Start(starting, r); err != nil {
 		w.Errorf("start after a failed start: %v", err)
 	}
-	cancel() // the broker goes on
+	cancel() // the broker continues
 	if err := late.Hold(w.ctx(), protocol.RoomChannel("r")); err != nil {
 		w.Errorf("hold after the end of the context of start: %v", err)
 	}
@@ -186,7 +191,7 @@ func testContext(w *fixture) {
 	b.expect("fence")
 }
 
-// testLifecycle: what may be called when.
+// testLifecycle checks the errors of all methods before Start, while running, and after Close.
 func testLifecycle(w *fixture) {
 	ctx := w.ctx()
 	r := broker.Receiver{ServerID: w.name("node"), Deliver: func(protocol.Message) {}}
@@ -233,7 +238,8 @@ func testLifecycle(w *fixture) {
 	}
 }
 
-// testCloseWaits: when Close returns, the receiver is not running and is not called again.
+// testCloseWaits checks that the receiver is not running when Close returns, and is not called
+// again.
 func testCloseWaits(w *fixture) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	var calls, left atomic.Int32
@@ -263,7 +269,7 @@ func testCloseWaits(w *fixture) {
 	select {
 	case <-closed:
 		w.Error("close did not wait for the receiver")
-	case <-time.After(50 * time.Millisecond): // long enough for one that does not wait
+	case <-time.After(50 * time.Millisecond): // long enough to notice a Close that does not wait
 	}
 	close(release)
 	w.wait(closed, "close")
@@ -274,7 +280,7 @@ func testCloseWaits(w *fixture) {
 	}
 }
 
-// testCloseUnderLoad: nodes come and go while others publish.
+// testCloseUnderLoad starts and closes nodes while others publish.
 func testCloseUnderLoad(w *fixture) {
 	a, b := w.node(), w.node()
 	ctx := w.ctx()
@@ -291,7 +297,7 @@ func testCloseUnderLoad(w *fixture) {
 				w.Errorf("publish: %v", err)
 				return
 			}
-			b.next() // no faster than it is delivered
+			b.next() // no faster than messages are delivered
 		}
 	})
 	for range 20 {
@@ -311,7 +317,8 @@ func testCloseUnderLoad(w *fixture) {
 	publishers.Wait()
 }
 
-// testOverflow: a receiver that takes nothing costs its publishers nothing, and is told what it missed, in its place.
+// testOverflow checks that a blocked receiver does not delay publishers, and that its losses are
+// reported in order with the deliveries.
 func testOverflow(w *fixture) {
 	if w.suite.Overflow == 0 {
 		w.Skip("no number of messages is too many")
@@ -336,7 +343,8 @@ func testOverflow(w *fixture) {
 	}
 	close(release)
 	published := uint64(w.suite.Overflow) + 1
-	for arrived := false; !arrived && published < uint64(w.suite.Overflow)+100; { // the first may find the queue still full
+	// The first message may find the queue still full.
+	for arrived := false; !arrived && published < uint64(w.suite.Overflow)+100; {
 		a.publish(a.broadcast("last"))
 		published++
 		select {
@@ -348,7 +356,7 @@ func testOverflow(w *fixture) {
 	w.expectLosses(b, func() uint64 { return published - delivered.Load() })
 }
 
-// expectLosses takes the losses that b is told, until they explain what is missing.
+// expectLosses reads the losses reported to b, until they explain all missing messages.
 func (w *fixture) expectLosses(b *node, missing func() uint64) {
 	w.Helper()
 	patience := time.After(w.suite.Timeout)
@@ -357,7 +365,7 @@ func (w *fixture) expectLosses(b *node, missing func() uint64) {
 	lost, told, known := uint64(0), 0, true
 	for told == 0 || known && lost != missing() {
 		select {
-		case loss := <-b.lost: // one gap may come in parts
+		case loss := <-b.lost: // one gap may be reported in parts
 			if loss.Cause == nil || loss.Since.IsZero() || loss.Until.Before(loss.Since) {
 				w.Errorf("told %+v", loss)
 			}
@@ -374,7 +382,7 @@ func (w *fixture) expectLosses(b *node, missing func() uint64) {
 	}
 }
 
-// testHealth: states and counters.
+// testHealth checks states and counters.
 func testHealth(w *fixture) {
 	n := w.broker()
 	if h := n.Health(); h.State != broker.StateIdle || !h.Since.IsZero() {

@@ -1,8 +1,9 @@
-// Package memory is the broker for nodes of one process: a single node, which is the default, or several on one Bus,
-// for tests and examples. Nothing to install, nothing to configure.
+// Package memory is the broker for nodes of one process: a single node, which is the default, or
+// several on one Bus, for tests and examples. It needs no installation and no configuration.
 //
-// A node on its own publishes to nobody, at the cost of a look. With several, each message goes into a bounded queue for
-// each other node; the goroutine that delivers from it exists only while there is something in it.
+// Publishing on a single node costs next to nothing. With several nodes, each message goes into a
+// bounded queue for each other node. A goroutine delivers from a queue only while the queue has
+// messages.
 package memory
 
 import (
@@ -18,13 +19,13 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// Config is how a Bus is made. The zero value is ready to use.
+// Config is the configuration of a Bus. The zero value is ready to use.
 type Config struct {
-	// QueueMessages is how many messages may wait for one node. Default 65536.
+	// QueueMessages is the maximum number of messages that wait for one node. Default 65536.
 	QueueMessages int
 
-	// QueueBytes is how many bytes of data may wait for one node; an empty queue takes a message of any size.
-	// Default 64 MiB.
+	// QueueBytes is the maximum number of bytes of data that wait for one node. An empty queue
+	// accepts a message of any size. Default 64 MiB.
 	QueueBytes int
 }
 
@@ -38,26 +39,27 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// A Bus connects the brokers that it makes. It needs no closing: it holds nothing but brokers that have been started
-// and not closed.
+// A Bus connects the brokers that it makes. It does not need to be closed: it keeps only brokers
+// that have been started and not closed.
 type Bus struct {
 	config Config // read-only
 
-	mu    sync.Mutex                // guards changes of nodes; taken after a Broker's mu, never before
-	nodes atomic.Pointer[[]*Broker] // those started; the slice is never changed, only replaced
+	// Guards changes of nodes; lock it after a Broker's mu, never before.
+	mu    sync.Mutex
+	nodes atomic.Pointer[[]*Broker] // started brokers; the slice is replaced and never changed
 }
 
-// NewBus makes a bus without nodes.
+// NewBus makes a Bus without nodes.
 func NewBus(config Config) *Bus {
 	b := &Bus{config: config.withDefaults()}
 	b.nodes.Store(new([]*Broker))
 	return b
 }
 
-// New makes the broker of a single node, with a bus of its own.
+// New makes the broker of a single node, with its own bus.
 func New() *Broker { return NewBus(Config{}).Broker() }
 
-// Broker makes the broker of one more node.
+// Broker makes the broker of a further node.
 func (b *Bus) Broker() *Broker { return &Broker{bus: b} }
 
 func (b *Bus) add(n *Broker) {
@@ -74,25 +76,26 @@ func (b *Bus) remove(n *Broker) {
 	b.nodes.Store(&nodes)
 }
 
-// A Broker is one node's end of a Bus. It delivers every message of the bus, whatever is held: Hold and Release cost
-// nothing and remember nothing. Publish never fails with broker.ErrQueueFull: where a node's queue is full, that node is
-// told of a loss.
+// A Broker is one node's connection to a Bus. It delivers every message of the bus, held or not:
+// Hold and Release cost nothing and store nothing. Publish never fails with broker.ErrQueueFull. If
+// the queue of a receiving node is full, that node gets a loss report.
 type Broker struct {
 	bus *Bus // read-only
 
 	published atomic.Uint64
 	phase     atomic.Uint32 // idle, running or closed; changes under mu
 
-	mu          sync.Mutex
-	receiver    broker.Receiver // set by Start, then read-only
-	queue       fifo.Queue[item]
-	queued      int           // bytes of data in queue
-	delivering  bool          // a goroutine is delivering
-	since       time.Time     // of the state
-	pendingLoss broker.Loss   // what was lost since the queue's last message; Messages is 0 for nothing
+	mu         sync.Mutex
+	receiver   broker.Receiver // set by Start, then read-only
+	queue      fifo.Queue[item]
+	queued     int       // bytes of data in queue
+	delivering bool      // a goroutine is delivering
+	since      time.Time // last change of the state
+	// Losses since the last queued message; Messages is 0 if there are none.
+	pendingLoss broker.Loss
 	health      broker.Health // the counters and Err
 
-	deliveries sync.WaitGroup // the goroutine that delivers; added to under mu while running
+	deliveries sync.WaitGroup // the goroutine that delivers; started with mu held while running
 }
 
 const (
@@ -126,7 +129,8 @@ func (n *Broker) Start(ctx context.Context, r broker.Receiver) error {
 	return nil
 }
 
-// Publish implements broker.Publisher. The message is in the queue of each other node when it returns.
+// Publish implements broker.Publisher. When it returns, the message is in the queue of each other
+// node.
 func (n *Broker) Publish(ctx context.Context, m protocol.Message) error {
 	if n.phase.Load() == closed {
 		return broker.ErrClosed
@@ -163,7 +167,8 @@ func (n *Broker) Hold(ctx context.Context, _ ...string) error {
 // Release implements broker.Broker.
 func (n *Broker) Release(...string) {}
 
-// Health implements broker.Broker. A memory broker is ok while it runs; Err is the last loss.
+// Health implements broker.Broker. The state of a running memory broker is always ok; Err is the
+// last loss.
 func (n *Broker) Health() broker.Health {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -176,7 +181,7 @@ func (n *Broker) Health() broker.Health {
 	return h
 }
 
-// Close implements broker.Broker. What waits in this node's queue is not delivered any more.
+// Close implements broker.Broker. Messages that wait in this node's queue are discarded.
 func (n *Broker) Close() error {
 	n.mu.Lock()
 	if was := n.phase.Swap(closed); was == running {

@@ -35,12 +35,13 @@ func broadcast(from, event string, size int) protocol.Message {
 	return protocol.Message{ServerID: from, Type: protocol.TypeBroadcast, Event: event, Data: data}
 }
 
-// TestLossIsToldInItsPlace checks the exact sequence of deliveries and losses, by number and by bytes.
-func TestLossIsToldInItsPlace(t *testing.T) {
+// TestLossReportOrder checks the exact sequence of deliveries and losses, with limits on messages
+// and on bytes.
+func TestLossReportOrder(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		config memory.Config
-		sizes  []int // of messages 1, 2, …, published while message 0 is being delivered
+		sizes  []int // sizes of messages 1, 2, …, published while message 0 is being delivered
 		want   string
 	}{
 		"by number":           {memory.Config{QueueMessages: 2}, []int{10, 10, 10, 10}, "0 1 2 lost:2 last"},
@@ -73,7 +74,7 @@ func TestLossIsToldInItsPlace(t *testing.T) {
 					}
 				}
 				publish("0", 10)
-				synctest.Wait() // 0 is out of the queue
+				synctest.Wait() // message 0 has left the queue
 				for i, size := range tt.sizes {
 					publish(fmt.Sprint(i+1), size)
 				}
@@ -90,7 +91,8 @@ func TestLossIsToldInItsPlace(t *testing.T) {
 	}
 }
 
-// TestIdleHasNoGoroutine: synctest fails the test if a goroutine is left, although nothing is closed.
+// TestIdleHasNoGoroutine checks that idle brokers have no goroutine: synctest fails if one is left,
+// although no broker is closed.
 func TestIdleHasNoGoroutine(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -8,16 +8,18 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// ErrOverflow is the cause of every loss on a Bus: the node did not deliver as fast as the others published.
+// ErrOverflow is the cause of every loss on a Bus: the node was slower than the publishers, and its
+// queue was full.
 var ErrOverflow = errors.New("memory broker: receiver too slow, queue full")
 
-// An item is a message, and what was lost just before it.
+// An item is a message, and the losses just before it.
 type item struct {
 	message    protocol.Message
-	lossBefore broker.Loss // Messages is 0 for nothing
+	lossBefore broker.Loss // Messages is 0 if there are none
 }
 
-// enqueue queues m for this node, or notes that it is lost, and sees to it that someone delivers. Any goroutine.
+// enqueue queues m for this node, or records it as lost. It starts a goroutine that delivers if
+// none is running. Safe for concurrent use.
 func (n *Broker) enqueue(m protocol.Message) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -33,7 +35,8 @@ func (n *Broker) enqueue(m protocol.Message) {
 	n.pendingLoss = broker.Loss{}
 	if !n.delivering {
 		n.delivering = true
-		n.deliveries.Go(n.deliverQueued) // ends when the queue is empty, or by Close, which waits for it
+		// Ends when the queue is empty, or by Close, which waits for it.
+		n.deliveries.Go(n.deliverQueued)
 	}
 }
 
@@ -49,7 +52,7 @@ func (n *Broker) dropLocked() {
 	n.health.Lost++
 }
 
-// deliverQueued delivers until nothing is left.
+// deliverQueued delivers until the queue is empty.
 func (n *Broker) deliverQueued() {
 	for {
 		n.mu.Lock()
