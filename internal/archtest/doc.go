@@ -1,3 +1,3 @@
-// Package archtest holds the project to its shape: which package may import which, and habits that no linter checks.
-// It is tests only, which read the source files as they are, build tags or not.
+// Package archtest checks the structure of the project: which package may import which, and habits
+// that no linter checks. It has only tests, which read all source files, independent of build tags.
 package archtest

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestReadmeProgram wants the README's server to be, byte for byte, one that compiles and has a test.
+// TestReadmeProgram checks that the README's server equals, byte for byte, an example that compiles
+// and has a test.
 func TestReadmeProgram(t *testing.T) {
 	t.Parallel()
 	readme, program := text(t, "README.md"), text(t, "examples/hello/main.go")
@@ -21,7 +22,7 @@ func TestReadmeProgram(t *testing.T) {
 
 var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 
-// TestLinks follows the links between documents, and those to files.
+// TestLinks checks the links between documents, and those to files.
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	for _, name := range documents(t) {
@@ -55,7 +56,7 @@ func text(t *testing.T, name string) string {
 	return string(b)
 }
 
-// documents are the Markdown files of the repository.
+// documents returns the Markdown files of the repository.
 func documents(t *testing.T) []string {
 	t.Helper()
 	var names []string
@@ -86,7 +87,7 @@ var (
 	dropped = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
-// anchors are the names that headings get on GitHub.
+// anchors returns the anchors that GitHub gives to headings.
 func anchors(markdown string) map[string]bool {
 	names := map[string]bool{}
 	for _, m := range heading.FindAllStringSubmatch(markdown, -1) {

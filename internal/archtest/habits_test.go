@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestPackageComments wants a doc comment of each package, in one file, that begins as godoc expects.
+// TestPackageComments checks that each package has a doc comment, in one file, that begins as godoc
+// expects.
 func TestPackageComments(t *testing.T) {
 	t.Parallel()
 	all := source(t)
@@ -48,7 +49,8 @@ func TestNoInitFunctions(t *testing.T) {
 	}
 }
 
-// TestNoProcessExit finds what takes the decision from the caller, outside main packages and tests.
+// TestNoProcessExit finds calls that end the process, or panic, outside main packages and tests.
+// The caller must decide that.
 func TestNoProcessExit(t *testing.T) {
 	t.Parallel()
 	all := source(t)
@@ -69,9 +71,9 @@ func TestNoProcessExit(t *testing.T) {
 	}
 }
 
-// TestTestsDoNotSleep finds tests that wait for time to pass rather than for what they wait for: those are slow when
-// they pass and wrong when the machine is busy. testing/synctest has a clock that jumps; where that can't be, wait for
-// an event.
+// TestTestsDoNotSleep finds tests that sleep instead of waiting for an event. Such tests are slow
+// when they pass, and fail when the machine is busy. testing/synctest has a fake clock; where it
+// cannot be used, wait for an event.
 func TestTestsDoNotSleep(t *testing.T) {
 	t.Parallel()
 	all := source(t)
@@ -92,7 +94,8 @@ func TestTestsDoNotSleep(t *testing.T) {
 	}
 }
 
-// callName is the name of what is called, with its package or receiver in front; empty if it has none.
+// callName returns the name of the called function, with its package or receiver; empty if it has
+// none.
 func callName(call *ast.CallExpr) string {
 	switch f := call.Fun.(type) {
 	case *ast.Ident:

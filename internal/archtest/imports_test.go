@@ -8,18 +8,19 @@ import (
 
 // A rule says what the package in one folder may import.
 type rule struct {
-	folder    string   // from the root; a last element * is any folder below, at any depth
+	folder    string   // from the root; a last element * matches any folder below, at any depth
 	imports   []string // packages of this project
-	libraries []string // modules of others. Tests may import any
+	libraries []string // modules of others; tests may import any
 	anyTest   bool     // any test may import it
 }
 
-// rules are all imports that there may be. A package imports only what stands above it, so the list reads from the
-// leaves to the commands, and so does the code: docs/architecture.md follows the data the same way.
+// rules lists all allowed imports. A package imports only packages above it, so the list goes from
+// the leaves to the commands. docs/architecture.md has the same order.
 //
-// Tests may import what their package reaches, and what is open to all: the leaves and the suites.
+// Tests may import the packages that their package can reach, and those with anyTest: the leaves
+// and the suites.
 var rules = []rule{
-	// The leaves: the contract, and what has no I/O.
+	// The leaves: the contract, and packages without I/O.
 	{folder: "protocol", anyTest: true},
 	{folder: "seal", anyTest: true},
 	{folder: "broker", anyTest: true, imports: []string{"protocol"}},
@@ -31,17 +32,19 @@ var rules = []rule{
 	{folder: "internal/ratelog"},
 	{folder: "internal/origin"},
 
-	// What carries messages to other nodes: none of it knows of the others, or of what uses it.
+	// Packages that carry messages to other nodes. They do not know each other, nor the packages
+	// that use them.
 	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, anyTest: true,
 		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
 	{folder: "broker/memory", anyTest: true, imports: []string{"broker", "internal/fifo", "protocol"}},
 	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{
 		"github.com/redis/rueidis", "golang.org/x/sys"}},
 
-	// For programs that send and serve nobody: no more than a broker's, whichever it is.
+	// For programs that send and have no clients. It may import as much as a broker, and no
+	// particular broker.
 	{folder: "emitter", imports: []string{"broker", "protocol"}},
 
-	// Sockets, and nothing but sockets.
+	// Only sockets.
 	{folder: "internal/transport", imports: []string{"internal/clock"}},
 	{folder: "internal/transport/transporttest", imports: []string{"internal/clock", "internal/transport"}, anyTest: true},
 	{folder: "internal/transport/pending", imports: []string{"internal/clock"}},
@@ -49,7 +52,7 @@ var rules = []rule{
 		libraries: []string{"golang.org/x/sys"}},
 	{folder: "internal/transport/netconn", imports: []string{"internal/clock", "internal/transport", "internal/transport/pending"}},
 
-	// Clients, and who is where. No sockets: a hub writes to links, a session is fed bytes.
+	// The index of clients, and sessions. No sockets: a hub writes to links, a session gets bytes.
 	{folder: "internal/hub", imports: []string{"internal/shrinkmap", "internal/ws", "seal"}},
 	{folder: "internal/cluster", imports: []string{"broker", "internal/clock", "protocol"}},
 	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
@@ -59,10 +62,11 @@ var rules = []rule{
 		"internal/transport", "internal/transport/epoll", "internal/transport/netconn", "internal/ws", "protocol"},
 		libraries: []string{"github.com/google/uuid"}},
 
-	// The library: whoever imports it compiles what is above this line, and no more.
+	// The library. A program that imports it compiles only the packages above this line.
 	{folder: ".", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/node", "internal/origin", "internal/session", "protocol", "seal"}},
 
-	// The server binary is a user of the library like any other: public packages, and leaves that know nothing of it.
+	// The server binary uses the library like any other program: public packages, and leaves that
+	// do not depend on it.
 	{folder: "internal/app", imports: []string{".", "broker", "broker/redis", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{
 		"github.com/knadh/koanf", "golang.org/x/term"}},
 	{folder: "internal/emit", imports: []string{"broker", "broker/redis", "emitter", "protocol"}},
@@ -70,7 +74,7 @@ var rules = []rule{
 		"github.com/spf13/pflag", "golang.org/x/term"}},
 	{folder: "cmd/hearth", imports: []string{"internal/cli"}},
 
-	// Users, too. Examples show what an application looks like, so they have nothing that it can't have.
+	// Users, too. Examples show an application, so they may import only what an application can.
 	{folder: "examples/*", imports: []string{".", "broker", "broker/memory", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/test/reference", anyTest: true},
 	{folder: "bench/*", imports: []string{".", "broker/redis", "internal/test/reference", "seal"}},
@@ -86,11 +90,11 @@ var rules = []rule{
 	{folder: "internal/archtest"},
 }
 
-const importHelp = `An arrow ties two packages for good: the one can no longer be read, tested or changed without the other.
-If there is no way around it (a value handed over by whoever knows both, an interface where it is used), add it to
-rules in internal/archtest/imports_test.go, and say in the commit why it must be.`
+const importHelp = `An import ties two packages together: one can no longer be read, tested or changed without the other.
+If there is no alternative (a value passed in by the caller, an interface on the side that uses it), add it to
+rules in internal/archtest/imports_test.go, and give the reason in the commit message.`
 
-// TestImports fails for an import that no rule allows, and for a package that no rule knows.
+// TestImports fails for an import that no rule allows, and for a package without a rule.
 func TestImports(t *testing.T) {
 	t.Parallel()
 	all := source(t)
@@ -117,7 +121,8 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestImportRules holds the table itself to what it promises: that arrows go up only, and that none is left over.
+// TestImportRules checks that the rules allow only imports of packages above, and that each has a
+// package.
 func TestImportRules(t *testing.T) {
 	t.Parallel()
 	all := source(t)
@@ -137,7 +142,8 @@ func TestImportRules(t *testing.T) {
 	}
 }
 
-// TestLibraryDependencies says which modules an application takes on with the library. One more is a decision.
+// TestLibraryDependencies checks which modules an application needs for the library. Adding one is
+// a decision.
 func TestLibraryDependencies(t *testing.T) {
 	t.Parallel()
 	var got []string
@@ -152,7 +158,7 @@ func TestLibraryDependencies(t *testing.T) {
 	}
 }
 
-// ruleOf finds the rule of a folder; its own goes before one with *.
+// ruleOf finds the rule of a folder. An exact rule takes precedence over one with *.
 func ruleOf(folder string) (rule, bool) {
 	for _, r := range rules {
 		if r.folder == folder {
@@ -173,7 +179,7 @@ func (r rule) allows(folder, imported string, test bool) bool {
 		return true
 	}
 	if inFamily := strings.HasSuffix(r.folder, "/*") && strings.HasPrefix(imported, strings.TrimSuffix(r.folder, "*")); inFamily {
-		return true // the parts of one program
+		return true // parts of one program
 	}
 	if !test {
 		return false
@@ -182,7 +188,7 @@ func (r rule) allows(folder, imported string, test bool) bool {
 	return other.anyTest || imported == folder || slices.Contains(reachable(folder), imported)
 }
 
-// reachable is what the package imports, and what that does.
+// reachable returns the direct and indirect imports of a package.
 func reachable(folder string) []string {
 	r, _ := ruleOf(folder)
 	var all []string
@@ -193,7 +199,7 @@ func reachable(folder string) []string {
 	return slices.Compact(all)
 }
 
-// inModules reports whether a package is of one of the modules.
+// inModules reports whether a package belongs to one of the modules.
 func inModules(imported string, modules []string) bool {
 	return slices.ContainsFunc(modules, func(m string) bool { return imported == m || strings.HasPrefix(imported, m+"/") })
 }

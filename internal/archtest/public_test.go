@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestPublicTypes: an exported type of a public package is not an alias of one of an internal package,
-// of which go doc shows neither fields nor methods, and each of its exported fields has a comment of its own, which is
-// what editors show.
+// TestPublicTypes checks that exported types of public packages are not aliases of internal types,
+// because go doc shows neither fields nor methods of those. Each exported field must have its own
+// comment, which editors show.
 func TestPublicTypes(t *testing.T) {
 	t.Parallel()
 	all := source(t)

@@ -28,12 +28,13 @@ type file struct {
 	syntax *ast.File
 }
 
-// imports are the paths that f imports; those of this project from the root: "protocol", "." for the root itself.
+// imports returns the paths that f imports. Those of this project are relative to the root:
+// "protocol", "." for the root itself.
 func (f *file) imports() (own, others []string) {
 	for _, spec := range f.syntax.Imports {
 		p, err := strconv.Unquote(spec.Path.Value)
 		if err != nil {
-			continue // the parser has seen to it
+			continue // the parser has checked it
 		}
 		switch rest, found := strings.CutPrefix(p, module); {
 		case found && rest == "":
@@ -50,13 +51,13 @@ func (f *file) imports() (own, others []string) {
 // main reports whether f is part of a command.
 func (f *file) main() bool { return f.syntax.Name.Name == "main" }
 
-// A tree is all Go files of the repository, those of the module bench included.
+// A tree has all Go files of the repository, including those of the module bench.
 type tree struct {
 	fset  *token.FileSet
 	files []*file
 }
 
-// position tells where something is, for messages.
+// position returns the position of n, for messages.
 func (t *tree) position(n ast.Node) string {
 	p := t.fset.Position(n.Pos())
 	rel, err := filepath.Rel(root, p.Filename)
@@ -66,7 +67,7 @@ func (t *tree) position(n ast.Node) string {
 	return filepath.ToSlash(rel) + ":" + strconv.Itoa(p.Line)
 }
 
-// folders are those that have Go files, in order.
+// folders returns the folders with Go files, sorted.
 func (t *tree) folders() []string {
 	var names []string
 	for _, f := range t.files {
@@ -76,7 +77,7 @@ func (t *tree) folders() []string {
 	return slices.Compact(names)
 }
 
-// in are the files of one folder.
+// in returns the files of one folder.
 func (t *tree) in(folder string) []*file {
 	var files []*file
 	for _, f := range t.files {

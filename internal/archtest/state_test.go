@@ -10,8 +10,9 @@ import (
 	"testing"
 )
 
-// TestPackagesHaveNoState finds variables of packages that are changed: assigned to, or of a type that is there to be
-// changed. Tables and sentinels are fine, and so is a sync.Pool, which nobody can tell from none.
+// TestPackagesHaveNoState finds package variables that are changed: assigned to, or of a type that
+// exists to be changed. Tables and sentinel errors are allowed, and so is a sync.Pool, which has no
+// visible state.
 func TestPackagesHaveNoState(t *testing.T) {
 	t.Parallel()
 	all := source(t)
@@ -34,7 +35,8 @@ type finding struct{ name, what string }
 // findState finds changes to the variables of one package.
 func findState(fset *token.FileSet, files []*ast.File) map[ast.Node]finding {
 	found := map[ast.Node]finding{}
-	// Only the package's own names matter: what is imported may stay unknown, and errors with it.
+	// Only the package's own names matter: imports may stay unresolved, and errors about them are
+	// ignored.
 	info := types.Info{Uses: map[*ast.Ident]types.Object{}}
 	conf := types.Config{Importer: emptyImporter{}, Error: func(error) {}}
 	pkg, _ := conf.Check("p", fset, files, &info)
@@ -93,7 +95,7 @@ func mutableTypes(d *ast.GenDecl, found map[ast.Node]finding) {
 	}
 }
 
-// base is the variable that an expression is a part of: a in a.b[c].d.
+// base returns the variable that an expression is a part of: a in a.b[c].d.
 func base(e ast.Expr) *ast.Ident {
 	for {
 		switch x := e.(type) {

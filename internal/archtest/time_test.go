@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// TestTimeIsMonotonic finds times that become numbers, or lose their monotonic reading. What is computed with them
-// changes when somebody sets the clock. Timeouts have internal/clock; other durations are differences of time.Time.
+// TestTimeIsMonotonic finds times that are converted to numbers, or lose their monotonic reading.
+// Values computed from them change when the wall clock is set. Timeouts use internal/clock; other
+// durations are differences of time.Time.
 func TestTimeIsMonotonic(t *testing.T) {
 	t.Parallel()
 	wall := []string{"Unix", "UnixMilli", "UnixMicro", "UnixNano"}
