@@ -1,5 +1,5 @@
-// Package callback marks calls of the application's functions, so that what waits for them to return can refuse to be
-// called by one of them.
+// Package callback marks calls of the application's functions, so that a method that waits for them
+// can refuse to be called by one of them.
 package callback
 
 import (
@@ -12,7 +12,8 @@ import (
 //go:noinline
 func Call(f func() error) error { return f() }
 
-// Within reports whether a Call is under way on this goroutine. It walks the stack: not for frequent use.
+// Within reports whether this goroutine is inside a Call. It walks the stack, so do not call it
+// often.
 func Within() bool {
 	entry := reflect.ValueOf(Call).Pointer()
 	pcs := make([]uintptr, 64)

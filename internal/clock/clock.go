@@ -1,9 +1,11 @@
-// Package clock measures time for timeouts: monotonic time, without the time in which the process stood still.
+// Package clock measures time for timeouts: monotonic time that does not include standstills of the
+// process.
 //
-// A timeout judges what a peer did in some time. It must not depend on the wall clock, which an administrator or NTP may
-// step. And it must not count time in which this process could not have heard the peer: a stopped process (SIGSTOP), a
-// paused virtual machine, a frozen container. After a standstill the peer's messages may still be unread in the kernel,
-// or on their way, while every timer of the process is due at once.
+// A timeout limits the time in which a peer must act. It must not depend on the wall clock, which
+// an administrator or NTP may step. And it must not include time in which this process could not
+// receive the peer's messages: a stopped process (SIGSTOP), a paused virtual machine, a frozen
+// container. After a standstill the peer's messages may still be unread in the kernel, or on their
+// way, while every timer of the process is due at once.
 package clock
 
 import (
@@ -13,37 +15,38 @@ import (
 )
 
 const (
-	// watchInterval is the time between two readings that Watch makes.
+	// watchInterval is the time between two readings by Watch.
 	watchInterval = 250 * time.Millisecond
-	// standstill is the time without a reading, while Watch runs, from which the process is taken to have stood still.
+	// standstill is the time without a reading, while Watch runs, that counts as a standstill.
 	standstill = 2 * watchInterval
 )
 
-// An Instant is a reading of a Clock. Only those of the same Clock can be compared.
+// An Instant is a reading of a Clock. Only readings of the same Clock can be compared.
 type Instant int64 // nanoseconds since the clock was made, standstills not counted
 
-// Add returns the instant d later.
+// Add returns the instant d after i.
 func (i Instant) Add(d time.Duration) Instant { return i + Instant(d) }
 
 // Sub returns the time from j to i.
 func (i Instant) Sub(j Instant) time.Duration { return time.Duration(i - j) }
 
-// A Clock is made by New. Its methods may be called from any goroutine and do not block, Watch excepted.
+// A Clock is made by New. Its methods are safe for concurrent use and do not block, except Watch.
 type Clock struct {
 	start time.Time // read-only
 
-	// Any goroutine reads these. They are written with mu held, lost before seen.
+	// Any goroutine may read these. They are written with mu held, skipped before lastAge.
 	lastAge atomic.Int64 // the Age at some recent reading
-	skipped atomic.Int64 // how much of it were standstills
+	skipped atomic.Int64 // total length of the standstills
 
-	mu       sync.Mutex // guards watched, and writing the fields above; innermost
-	watching bool       // Watch runs
+	// Guards watching, and writes to the fields above; no other lock is taken while it is held.
+	mu       sync.Mutex
+	watching bool // Watch runs
 }
 
-// New makes a clock. Until Watch runs it does not notice standstills.
+// New makes a clock. It does not notice standstills until Watch runs.
 func New() *Clock { return &Clock{start: time.Now()} }
 
-// Now reads the clock.
+// Now returns the current reading of the clock.
 func (c *Clock) Now() Instant {
 	for {
 		skipped := c.skipped.Load()
@@ -51,15 +54,16 @@ func (c *Clock) Now() Instant {
 		if age-time.Duration(c.lastAge.Load()) > watchInterval/2 {
 			c.advance(age)
 		}
-		// Otherwise there was a standstill, perhaps between the lines above.
+		// If it differs, there was a standstill, perhaps during this iteration: try again.
 		if c.skipped.Load() == skipped {
 			return Instant(int64(age) - skipped)
 		}
 	}
 }
 
-// advance makes age the newest reading. What passed since the last one is a standstill if it was too long. It counts as
-// one pulse: a process that gets hardly any processor must still find a dead peer some day.
+// advance records a reading at age. If the time since the last reading is a standstill, it counts
+// as one watchInterval and not as zero, so that a process that gets hardly any CPU time still
+// detects a dead peer.
 func (c *Clock) advance(age time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +77,8 @@ func (c *Clock) advance(age time.Duration) {
 	c.lastAge.Store(int64(age))
 }
 
-// Watch notices standstills, until done is closed. It must run for as long as timeouts depend on the clock.
+// Watch detects standstills until done is closed. It must run for as long as timeouts depend on the
+// clock.
 func (c *Clock) Watch(done <-chan struct{}) {
 	c.watch(true)
 	defer c.watch(false)
@@ -96,15 +101,15 @@ func (c *Clock) watch(on bool) {
 	c.watching = on
 }
 
-// Age is the monotonic time since the clock was made, standstills included.
+// Age returns the monotonic time since the clock was made, including standstills.
 func (c *Clock) Age() time.Duration { return time.Since(c.start) }
 
-// At is the moment at which Age was age. Its monotonic reading is exact. Its wall reading is by the wall clock as it is
-// set now.
+// At returns the time at which Age was age. Its monotonic reading is exact. Its wall clock reading
+// follows the current setting of the wall clock.
 func (c *Clock) At(age time.Duration) time.Time {
 	now := time.Now()
 	return now.Add(age - now.Sub(c.start))
 }
 
-// Time is At for a reading. A standstill after the reading counts as before it.
+// Time is At for an Instant. A standstill after the reading counts as if it were before it.
 func (c *Clock) Time(i Instant) time.Time { return c.At(time.Duration(int64(i) + c.skipped.Load())) }

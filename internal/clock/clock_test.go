@@ -28,7 +28,7 @@ func TestClockRunsWithTime(t *testing.T) {
 	})
 }
 
-// TestClockWithoutWatch: nothing tells a standstill from a time in which nobody asked.
+// TestClockWithoutWatch checks that without Watch, time without readings is counted in full.
 func TestClockWithoutWatch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -8,7 +8,8 @@ import (
 	"github.com/hearthws/hearth/internal/clock"
 )
 
-// TestStandstill checks that a standstill counts as little, for readings before and after it, and those to come.
+// TestStandstill checks that a standstill counts as little, for readings before, during and after
+// it.
 func TestStandstill(t *testing.T) {
 	t.Parallel()
 	for _, stood := range []time.Duration{time.Second, time.Minute, 1000 * time.Hour} {

@@ -1,21 +1,20 @@
-// Package fifo is the queue in which messages between nodes wait: first in, first out, with memory that is given back
-// when it has emptied.
+// Package fifo is a first-in first-out queue that frees its memory when it becomes empty.
 package fifo
 
-// maxIdleSlots is the number of slots up to which an empty queue keeps its memory.
+// maxIdleSlots is the largest capacity that an empty queue keeps.
 const maxIdleSlots = 4096
 
 // A Queue is a ring of values. The zero value is empty. Not safe for concurrent use.
 type Queue[T any] struct {
-	ring []T // its length is a power of two
+	ring []T // the length is a power of two
 	head int
 	n    int
 }
 
-// Len is how many values wait.
+// Len returns the number of values in the queue.
 func (q *Queue[T]) Len() int { return q.n }
 
-// Push puts v at the end.
+// Push adds v at the end.
 func (q *Queue[T]) Push(v T) {
 	if q.n == len(q.ring) {
 		ring := make([]T, max(8, 2*len(q.ring)))
@@ -27,7 +26,8 @@ func (q *Queue[T]) Push(v T) {
 	q.n++
 }
 
-// Peek is the first value, which stays; nil if there is none. It is good until the next Push or Pop.
+// Peek returns a pointer to the first value without removing it, nil if there is none. The pointer
+// is valid until the next Push or Pop.
 func (q *Queue[T]) Peek() *T {
 	if q.n == 0 {
 		return nil
@@ -35,7 +35,7 @@ func (q *Queue[T]) Peek() *T {
 	return &q.ring[q.head]
 }
 
-// Pop takes the first value out; the zero value if there is none.
+// Pop removes and returns the first value. It returns the zero value if there is none.
 func (q *Queue[T]) Pop() T {
 	var zero T
 	if q.n == 0 {

@@ -8,7 +8,7 @@ import (
 	"github.com/hearthws/hearth/internal/fifo"
 )
 
-// TestQueueMatchesSlice compares the ring with what it stands for.
+// TestQueueMatchesSlice compares the ring with a slice.
 func TestQueueMatchesSlice(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -43,7 +43,7 @@ func TestQueueMatchesSlice(t *testing.T) {
 	})
 }
 
-// TestEmptyQueueFreesMemory: a queue that has been long gives its memory back.
+// TestEmptyQueueFreesMemory checks that a queue that was long frees its memory.
 func TestEmptyQueueFreesMemory(t *testing.T) {
 	var q fifo.Queue[[64]byte]
 	const n = 1 << 14

@@ -1,4 +1,5 @@
-// Package origin decides which web pages may connect, by the Origin header of their requests (RFC 6454).
+// Package origin decides which web pages may connect, by the Origin header of their requests (RFC
+// 6454).
 package origin
 
 import (
@@ -12,20 +13,22 @@ import (
 	"strings"
 )
 
-// A Policy allows pages of the server's own host, pages of the origins in a list, and programs that are not a browser:
-// they send no Origin. Make it with New. Safe for concurrent use.
+// A Policy allows pages of the server's own host, pages of the listed origins, and programs other
+// than browsers, which send no Origin. Make it with New. Safe for concurrent use.
 type Policy struct {
-	// Own, if not nil, reports whether a host that a request was sent to, without its port, is the server's own. It must
-	// be safe for concurrent use. Nil: every host is. Set it before the first use of Allows.
+	// IsOwnHost, if not nil, reports whether the host of a request, without its port, is the
+	// server's own. If it is nil, every host is. It must be safe for concurrent use. Set it before
+	// the first use of Allows.
 	IsOwnHost func(host string) bool
 
 	any     bool
 	allowed []origin
 }
 
-// New makes the policy for a list of origins: a scheme and a host, as in "https://example.com", with a port if it is not
-// the scheme's own. "https://*.example.com" stands for all hosts below example.com, and "*" alone for any origin. The error
-// names the origin that could never match.
+// New makes the policy for a list of origins. An origin is a scheme and a host, as in
+// "https://example.com", with a port if it is not the scheme's default. "https://*.example.com"
+// matches all hosts below example.com, and "*" alone any origin. The error names an origin that
+// could never match.
 func New(allowed []string) (*Policy, error) {
 	p := &Policy{}
 	for _, s := range allowed {
@@ -45,7 +48,7 @@ func New(allowed []string) (*Policy, error) {
 	return p, nil
 }
 
-// Allows reports whether the request may come from the page that it comes from.
+// Allows reports whether the policy allows the origin of the request.
 func (p *Policy) Allows(r *http.Request) bool {
 	values := r.Header["Origin"]
 	if p.any || len(values) == 0 {
@@ -64,10 +67,11 @@ func (p *Policy) Allows(r *http.Request) bool {
 	return err == nil && host == o && (p.IsOwnHost == nil || p.IsOwnHost(host.host))
 }
 
-// An origin is in the form in which equal ones are equal. Only one of a list has sub set.
+// An origin is in canonical form, so that equal origins are equal values. Only a listed origin has
+// subdomains set.
 type origin struct {
-	scheme, host, port string // no port: the scheme's own
-	subdomains         bool   // stands for all hosts below host
+	scheme, host, port string // empty port: the scheme's default
+	subdomains         bool   // matches all hosts below host
 }
 
 func (a origin) matches(o origin) bool {
@@ -82,7 +86,7 @@ var (
 	errPort = errors.New("the port of an origin is a number up to 65535")
 )
 
-// parseAllowed reads an origin of a list.
+// parseAllowed parses a listed origin.
 func parseAllowed(s string) (origin, error) {
 	scheme, rest, _ := strings.Cut(s, "://")
 	switch strings.ToLower(scheme) {
@@ -102,7 +106,7 @@ func parseAllowed(s string) (origin, error) {
 	return o, nil
 }
 
-// parse reads what is in an Origin header.
+// parse parses the value of an Origin header.
 func parse(s string) (origin, error) {
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok || scheme == "" || strings.ContainsFunc(scheme, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune("+-.", r) }) {
@@ -147,15 +151,15 @@ func defaultPort(scheme string) uint64 {
 	case "https":
 		return 443
 	}
-	return 1 << 16 // none
+	return 1 << 16 // no port has this number
 }
 
 func isAlnum(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
 }
 
-// punycode returns the ASCII form of a host with other letters, for an error message. It has net/http encode it: a full
-// implementation of IDNA would be larger than all of the library.
+// punycode returns the ASCII form of a host with other letters, for an error message. It lets
+// net/http encode the host: a full implementation of IDNA would be larger than the whole library.
 func punycode(host string) (string, bool) {
 	var b bytes.Buffer
 	r := http.Request{Method: http.MethodGet, Host: strings.ToLower(host), URL: &url.URL{Path: "/"}, Header: http.Header{}}

@@ -132,7 +132,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// FuzzAllows: nothing in the two headers breaks anything, and a page of another host is never taken for an own one.
+// FuzzAllows checks that no pair of headers breaks anything, and that a page of another host is
+// never taken for an own one.
 func FuzzAllows(f *testing.F) {
 	f.Add("example.com:443", "https://example.com")
 	f.Add("[::1]:80", "http://[::1]")

@@ -17,13 +17,13 @@ const (
 	Suppressed = "suppressed"
 )
 
-// Handler is a slog.Handler that limits how often another one writes the same line, so that no
-// client decides how much is logged. Lines are the same if their level and message are. The first is
-// written at once. Of those that follow within MinInterval, the latest is written at its end, with
-// the number of the others in its attribute Suppressed.
+// Handler is a slog.Handler that limits how often another handler writes the same line, so that no
+// client decides how much is logged. Lines are the same if their level and message are. The first
+// is written at once. Of those that follow within MinInterval, the latest is written at its end,
+// with the number of the others in its attribute Suppressed.
 //
-// Lines below slog.LevelInfo are not limited: whoever logs them wants to see all of them. Messages
-// must be constants, since the handler remembers each.
+// Lines below slog.LevelInfo are not limited, because debugging needs all of them. Messages must be
+// constants, since the handler remembers each.
 //
 // Safe for concurrent use. Handlers made by WithAttrs and WithGroup share one limit.
 type Handler struct {
@@ -148,5 +148,6 @@ func (l *limit) write(ln *line) {
 	if others > 0 {
 		r.AddAttrs(slog.Uint64(Suppressed, others))
 	}
-	_ = next.Handle(context.Background(), r) // as log/slog does: there is nobody to report it to
+	// Like log/slog, ignore the error: there is no way to report it.
+	_ = next.Handle(context.Background(), r)
 }
