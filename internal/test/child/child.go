@@ -1,4 +1,5 @@
-// Package child starts processes for tests that do not outlive them, even if the test is killed.
+// Package child starts processes for tests. The processes end with the test, even if the test is
+// killed.
 package child
 
 import (
@@ -12,13 +13,15 @@ type Process struct {
 	err  error         // of cmd.Wait; set before done is closed
 }
 
-// Start starts cmd. Then it calls read, unless that is nil, on a goroutine of its own: it is for the pipes that cmd has, until they
-// end, and is waited for before the process is. Where the kernel can (Linux), the child is killed when this process ends.
+// Start starts cmd. If read is not nil, it calls read on a new goroutine, which reads the pipes of
+// cmd until they end. Wait waits for read before it waits for the process. On Linux, the kernel
+// kills the child when this process ends.
 func Start(cmd *exec.Cmd, read func()) (*Process, error) {
 	p := &Process{done: make(chan struct{})}
 	started := make(chan error, 1)
-	// Ends with the child, which Wait waits for. The kernel looks at the thread that has started a child, not at the
-	// process: so this thread is nobody else's, and lives as long as the child.
+	// Ends with the child, which Wait waits for. The kernel kills the child when the thread that
+	// started it ends, not the process. Therefore this goroutine keeps its thread for as long as
+	// the child lives.
 	go func() {
 		defer close(p.done)
 		runtime.LockOSThread()

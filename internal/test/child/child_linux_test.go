@@ -18,7 +18,8 @@ import (
 	"github.com/hearthws/hearth/internal/test/child"
 )
 
-// parentEnv makes this test binary a parent that starts a child, says which, and waits to be killed.
+// parentEnv makes this test binary a parent that starts a child, prints its id, and waits to be
+// killed.
 const parentEnv = "HEARTH_TEST_PARENT"
 
 func TestMain(m *testing.M) {
@@ -27,7 +28,8 @@ func TestMain(m *testing.M) {
 		return
 	}
 	cmd := exec.Command("cat")
-	cmd.Stdin, cmd.Stdout = os.Stdin, os.Stdout // it would live as long as they do
+	// The child would keep these open for as long as it lives.
+	cmd.Stdin, cmd.Stdout = os.Stdin, os.Stdout
 	p, err := child.Start(cmd, nil)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -37,7 +39,8 @@ func TestMain(m *testing.M) {
 	_ = p.Wait()
 }
 
-// TestParentIsKilled: the child is gone, though nobody could tell it.
+// TestParentIsKilled checks that the child ends with its parent, although the parent could not stop
+// it.
 func TestParentIsKilled(t *testing.T) {
 	t.Parallel()
 	parent := exec.Command(os.Args[0])
@@ -60,15 +63,17 @@ func TestParentIsKilled(t *testing.T) {
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	late := time.AfterFunc(time.Minute, func() { in.Close() })            // which ends it, too
-	if rest, err := output.ReadString('\n'); rest != "" || !late.Stop() { // the end comes when the child has closed its side as well
+	// This also ends the child.
+	late := time.AfterFunc(time.Minute, func() { in.Close() })
+	// The output ends when the child has closed its side, too.
+	if rest, err := output.ReadString('\n'); rest != "" || !late.Stop() {
 		t.Errorf("the child lives on: %q, %v", rest, err)
 	}
 	in.Close()
 	_ = parent.Wait()
 }
 
-// TestThreadsEnd: a child lives on when the threads end that ran while it was started.
+// TestThreadsEnd checks that a child continues to run when other threads end.
 func TestThreadsEnd(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command("cat")

@@ -1,5 +1,5 @@
-// Package clocks_test runs servers whose wall clock is stepped, and servers that stand still for a while. Timeouts must
-// count neither.
+// Package clocks_test runs servers whose wall clock is stepped, and servers that stand still for a
+// while. Timeouts must count neither.
 package clocks_test
 
 import (
@@ -44,8 +44,8 @@ func build(t *testing.T, flags ...string) (program string) {
 	return program
 }
 
-// steppable compiles the server with a package time whose wall reading the program can move. The monotonic reading is
-// left alone, as when NTP or an administrator sets the clock.
+// steppable compiles the server with a package time whose wall reading the program can move. The
+// monotonic reading is left alone, as when NTP or an administrator sets the clock.
 func steppable(t *testing.T) (program string) {
 	t.Helper()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
@@ -139,7 +139,8 @@ type clients struct {
 	done  sync.WaitGroup
 }
 
-// add connects n clients. Each sends the messages of say, at intervals if beat is not zero, and reads until its end.
+// add connects n clients. Each sends the messages of say, at intervals if beat is not zero, and
+// reads until its end.
 func (c *clients) add(s *server, n int, interval time.Duration, messages ...string) {
 	s.t.Helper()
 	for range n {
@@ -196,7 +197,8 @@ func (c *clients) ends() []error {
 
 const authenticate = `{"event":"authenticate"}`
 
-// TestStepForward steps the wall clock further than any timeout. No client has been silent for that long.
+// TestStepForward steps the wall clock further than any timeout. No client has been silent for that
+// long.
 func TestStepForward(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds a program")

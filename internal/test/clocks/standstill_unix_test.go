@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// TestStandstill stops a server for longer than all of its timeouts. Its clients were there all the time: those that sent
-// heartbeats, those that would have answered pings, and those whose authentication lies in the kernel.
+// TestStandstill stops a server for longer than all of its timeouts. Its clients were there all the
+// time: those that sent heartbeats, those that would have answered pings, and those whose
+// authentication lies in the kernel.
 func TestStandstill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")

@@ -24,7 +24,7 @@ func (c *clientSet) all() []*peer   { return slices.Concat(c.ada, c.bob, c.noRoo
 func (c *clientSet) lobby() []*peer { return slices.Concat(c.ada, c.bob) }
 func (c *clientSet) users() []*peer { return slices.Concat(c.ada, c.noRoom) } // all that are ada's
 
-// except is some without those whose ids are excluded.
+// except returns some without those whose ids are excluded.
 func except(some []*peer, exclude []string) []*peer {
 	return slices.DeleteFunc(slices.Clone(some), func(p *peer) bool { return slices.Contains(exclude, p.id) })
 }
@@ -134,8 +134,8 @@ func (w *deployment) referenceServer() source {
 	}
 }
 
-// expectReach checks that an event has come to some of the crowd, once, and to nobody else: a mark to all that is sent by
-// the same source arrives behind it.
+// expectReach checks that an event has reached some of the clients, once, and no other client. A
+// marker to all clients, sent by the same source, arrives after it.
 func (c *clientSet) expectReach(s source, event string, some []*peer) {
 	mark := "mark of " + event
 	s.all(mark, json.RawMessage("true"))
@@ -238,8 +238,8 @@ var texts = []text{
 	{"large", `"` + strings.Repeat("0123456789abcdef", 100<<10/16) + `"`, `"` + strings.Repeat("0123456789abcdef", 100<<10/16) + `"`},
 }
 
-// TestData: from Hearth to Hearth not a byte changes. What passes through the reference is what JSON.parse and
-// JSON.stringify make of it: the same value as far as JavaScript has it.
+// TestData: from Hearth to Hearth not a byte changes. What passes through the reference is what
+// JSON.parse and JSON.stringify make of it: the same value as far as JavaScript has it.
 func TestData(t *testing.T) {
 	t.Parallel()
 	w := newDeployment(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestCallsToAllNodes: what servers of Hearth ask each other, they do among themselves. The reference is not counted and
-// not asked, and neither it nor its clients notice.
+// TestCallsToAllNodes: what servers of Hearth ask each other, they do among themselves. The
+// reference is not counted and not asked, and neither it nor its clients notice.
 func TestCallsToAllNodes(t *testing.T) {
 	t.Parallel()
 	w := newDeployment(t)

@@ -1,5 +1,6 @@
-// Package interop_test runs Hearth and the published implementation of the protocol side by side on one Redis, as they
-// run during a migration, and holds them to what docs/protocol.md promises: clients do not notice.
+// Package interop_test runs Hearth and the published implementation of the protocol side by side on
+// one Redis, as they run during a migration, and holds them to what docs/protocol.md promises:
+// clients do not notice.
 package interop_test
 
 import (
@@ -32,11 +33,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// timeout is how long anything may take but an installation.
+// timeout is how long anything except an installation may take.
 const timeout = time.Minute
 
-// install finds the reference. Where it can't be had the test is skipped, aloud; with HEARTH_REQUIRE_REFERENCE=1, as in
-// CI, that is a failure.
+// install finds the reference. Where it can't be had the test is skipped, aloud; with
+// HEARTH_REQUIRE_REFERENCE=1, as in CI, that is a failure.
 func install(t *testing.T) reference.Installation {
 	t.Helper()
 	skip := t.Skip
@@ -69,7 +70,8 @@ type ref struct {
 	answers chan json.RawMessage // closed with its standard output
 }
 
-// startReference starts one that ends with the test, and fails the test if the reference logs an error.
+// startReference starts one that ends with the test, and fails the test if the reference logs an
+// error.
 func startReference(t *testing.T, redisAddr string) *ref {
 	t.Helper()
 	installed := install(t)

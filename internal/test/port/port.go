@@ -1,4 +1,4 @@
-// Package port finds ports for servers of tests that must be told which to take, or take the same twice.
+// Package port finds free ports for test servers that need a fixed port, or the same port twice.
 package port
 
 import (
@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// The ports are below those that systems give to whoever asks for any (Linux 32768, others 49152): while nobody listens on one
-// that a test has found, no connection and no listener on port 0 gets it.
+// These ports are below the ephemeral range (Linux starts at 32768, others at 49152). While a test
+// does not listen on the port that it has found, no connection and no listener on port 0 gets it.
 const first, last = 20_000, 32_767
 
-// Free is an address on 127.0.0.1 that nobody listens on now.
+// Free returns an address on 127.0.0.1 with a free port.
 func Free(tb testing.TB) (addr string) {
 	tb.Helper()
 	for range 1000 {

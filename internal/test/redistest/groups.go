@@ -17,7 +17,8 @@ type SentinelSet struct {
 	Sentinels []*Server
 }
 
-// StartSentinel starts a master with one replica, and three Sentinels. It returns when each of these knows all.
+// StartSentinel starts a master with one replica, and three Sentinels. It returns when each of
+// these knows all.
 func StartSentinel(tb testing.TB) *SentinelSet {
 	tb.Helper()
 	set := &SentinelSet{}
@@ -95,7 +96,7 @@ func (set *SentinelSet) Master() string {
 	return net.JoinHostPort(parts[0], parts[1])
 }
 
-// A Cluster is three masters, without replicas but for those that are added.
+// A Cluster is three masters, without replicas except for those that are added.
 type Cluster struct{ Servers []*Server }
 
 // StartCluster starts a Cluster, and returns when all of it is well.
@@ -111,8 +112,9 @@ func StartCluster(tb testing.TB) *Cluster {
 	const slots = 1 << 14
 	for i, s := range c.Servers {
 		s.Do("CLUSTER", "ADDSLOTSRANGE", fmt.Sprint(i*slots/3), fmt.Sprint((i+1)*slots/3-1))
-		// Nodes that begin with the same epoch give themselves others when they notice, in their own time. One that does so while
-		// a slot of its moves claims it back, and the node that has just got it deletes what was in it.
+		// Nodes that begin with the same epoch give themselves others when they notice, in their
+		// own time. One that does so while a slot of its moves claims it back, and the node that
+		// has just got it deletes what was in it.
 		s.Do("CLUSTER", "SET-CONFIG-EPOCH", fmt.Sprint(i+1))
 		host, port, _ := net.SplitHostPort(s.Addr)
 		c.Servers[0].Do("CLUSTER", "MEET", host, port, buses[i])
@@ -129,7 +131,8 @@ func StartCluster(tb testing.TB) *Cluster {
 	return c
 }
 
-// startClusterNode starts a server that knows no other yet; bus is the port by which others get to know it.
+// startClusterNode starts a server that knows no other yet; bus is the port by which others get to
+// know it.
 func startClusterNode(tb testing.TB) (s *Server, bus string) {
 	tb.Helper()
 	s = Start(tb, "cluster-enabled yes", "cluster-port {port}", "cluster-node-timeout 10000")
@@ -162,8 +165,8 @@ func (c *Cluster) AddReplica(master *Server) *Server {
 	return replica
 }
 
-// TakeOver makes a replica the master, and returns when it is. With "TAKEOVER" it asks nobody, as when its master is gone, and
-// the others would agree to it only after a while.
+// TakeOver makes a replica the master, and returns when it is. With "TAKEOVER" it needs no votes,
+// as when its master is gone, for which the others would vote only after a while.
 func (c *Cluster) TakeOver(replica *Server, how ...string) {
 	replica.tb.Helper()
 	replica.Do(append([]string{"CLUSTER", "FAILOVER"}, how...)...)
@@ -198,8 +201,8 @@ func (s *Server) text(command ...string) string {
 // URL is the address of the Cluster; one node is named, the others are for the client to find.
 func (c *Cluster) URL() string { return "redis://" + c.Servers[0].Addr + "?cluster=true" }
 
-// MoveSlot puts a key into its slot, and moves both from one server to another as one does in a Cluster that is used. It calls
-// between while the slot belongs half to each.
+// MoveSlot puts a key into its slot, and moves both from one server to another as one does in a
+// Cluster that is used. It calls between while the slot belongs half to each.
 func (c *Cluster) MoveSlot(key string, from, to int, between func()) {
 	source, target := c.Servers[from], c.Servers[to]
 	m := source.Do("CLUSTER", "KEYSLOT", key)

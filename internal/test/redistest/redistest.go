@@ -1,5 +1,6 @@
-// Package redistest starts real Redis servers for tests: one, a master with a replica and Sentinels, or a Cluster. Each
-// listens on a free port of 127.0.0.1, keeps its files in a folder of the test's, and is gone when the test has ended.
+// Package redistest starts real Redis servers for tests: one, a master with a replica and
+// Sentinels, or a Cluster. Each listens on a free port of 127.0.0.1, keeps its files in a folder of
+// the test's, and is gone when the test has ended.
 package redistest
 
 import (
@@ -26,7 +27,8 @@ import (
 // timeout is how long a server may take for what is asked of it here.
 const timeout = time.Minute
 
-// require skips the test, aloud, where there is no redis-server; with HEARTH_REQUIRE_REDIS=1, as in CI, it fails it.
+// require skips the test, aloud, where there is no redis-server; with HEARTH_REQUIRE_REDIS=1, as in
+// CI, it fails it.
 func require(tb testing.TB) string {
 	tb.Helper()
 	path, err := exec.LookPath("redis-server")
@@ -41,11 +43,12 @@ func require(tb testing.TB) string {
 	return ""
 }
 
-// A Server is one running redis-server. Its methods fail the test when they can't do what they should, and may be called
-// from the test's goroutine only.
+// A Server is one running redis-server. Its methods fail the test when they can't do what they
+// should, and may be called from the test's goroutine only.
 type Server struct {
-	Addr     string // 127.0.0.1 and the port
-	Other    string // the same with the port that stands for {port} in its options; empty if none does
+	Addr string // 127.0.0.1 and the port
+	// The same with the port that stands for {port} in its options; empty if none does.
+	Other    string
 	Password string // of the user default; empty for none
 
 	tb   testing.TB
@@ -58,8 +61,8 @@ type Server struct {
 	done <-chan struct{} // closed when cmd has ended
 }
 
-// Start starts a server without persistence. Options are lines of redis.conf: "maxclients 20". In one of them {port} may stand
-// for a second free port.
+// Start starts a server without persistence. Options are lines of redis.conf: "maxclients 20". In
+// one of them {port} may stand for a second free port.
 func Start(tb testing.TB, options ...string) *Server {
 	tb.Helper()
 	options = append([]string{`save ""`, "appendonly no"}, options...)
@@ -188,7 +191,8 @@ func (s *Server) try(command ...string) (rueidis.RedisMessage, error) {
 	return m, nil
 }
 
-// Subscriptions is how many channels somebody is subscribed to, and how many clients there are, redistest's not counted.
+// Subscriptions returns how many channels have subscribers, and how many clients there are, without
+// the connection of redistest.
 func (s *Server) Subscriptions() (channels, clients int) {
 	s.tb.Helper()
 	list, err := s.tryStrings("PUBSUB", "CHANNELS")
@@ -236,7 +240,7 @@ func (s *Server) Restart() {
 	}
 }
 
-// Freeze stops the process without ending it: its connections stay, and nobody answers.
+// Freeze stops the process without ending it: its connections stay open and are not answered.
 func (s *Server) Freeze() { s.tb.Helper(); s.signal(stop) }
 
 // Thaw lets a frozen process go on.

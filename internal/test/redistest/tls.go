@@ -16,15 +16,16 @@ import (
 	"time"
 )
 
-// A TLS is how a server that StartTLS has started is reached with TLS. Without it the server's Addr stays.
+// A TLS is how a server that StartTLS has started is reached with TLS. Without it the server's Addr
+// stays.
 type TLS struct {
 	Addr   string
 	Roots  *x509.CertPool  // trust the server
 	Client tls.Certificate // trusted by the server
 }
 
-// StartTLS starts a server that speaks TLS, too, with a certificate for 127.0.0.1 by an authority of its own. An option
-// "tls-auth-clients no" has it want none of its clients.
+// StartTLS starts a server that speaks TLS, too, with a certificate for 127.0.0.1 by an authority
+// of its own. An option "tls-auth-clients no" has it want none of its clients.
 func StartTLS(tb testing.TB, options ...string) (*Server, TLS) {
 	tb.Helper()
 	authority, key := certificate(tb, nil, nil)

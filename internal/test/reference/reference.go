@@ -1,5 +1,5 @@
-// Package reference installs the published implementation of the protocol from npm, with which Hearth is compared and
-// beside which it is tested. Versions are pinned in bench/reference.
+// Package reference installs the published implementation of the protocol from npm, with which
+// Hearth is compared and beside which it is tested. Versions are pinned in bench/reference.
 package reference
 
 import (
@@ -26,9 +26,9 @@ type Installation struct {
 	Bun     string // the runtime's binary
 }
 
-// Install returns the installation in the folder cache that the files package.json and package-lock.json in the folder
-// pins describe, which it makes if there is none yet: later it only looks. Several may install at the same time. It
-// needs node and npm.
+// Install returns the installation for package.json and package-lock.json in the folder pins. It
+// looks for the installation in the folder cache, and makes it if there is none. Several processes
+// may install at the same time. It needs node and npm.
 func Install(ctx context.Context, pins, cache string) (Installation, error) {
 	hash := sha256.New()
 	files := map[string][]byte{}
@@ -47,7 +47,8 @@ func Install(ctx context.Context, pins, cache string) (Installation, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return Installation{}, fmt.Errorf("install the reference: %w", err)
 	}
-	// In a folder of its own, which gets its name when all is in it: nobody finds half an installation.
+	// Install into a temporary folder and rename it at the end, so that no process finds half an
+	// installation.
 	work, err := os.MkdirTemp(cache, "reference-new-")
 	if err != nil {
 		return Installation{}, fmt.Errorf("install the reference: %w", err)
@@ -62,7 +63,7 @@ func Install(ctx context.Context, pins, cache string) (Installation, error) {
 		return Installation{}, fmt.Errorf("install the reference: %w", err)
 	}
 	if err := os.Rename(work, dir); err != nil && !errors.Is(err, fs.ErrExist) {
-		if _, other := os.Stat(dir); other != nil { // nobody else was faster
+		if _, other := os.Stat(dir); other != nil { // no other process was faster
 			return Installation{}, fmt.Errorf("install the reference: %w", err)
 		}
 	}

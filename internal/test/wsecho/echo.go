@@ -11,7 +11,8 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// An echoer upgrades requests, and carries what clients are to get over to the one loop, where it may be written.
+// An echoer upgrades requests, and carries what clients are to get over to the one loop, where it
+// may be written.
 type echoer struct {
 	// Set before it serves, then read-only.
 	tr          transport.Transport
@@ -65,8 +66,8 @@ func (e *echoer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A client implements transport.Handler, and ws.Handler for what is in the bytes. Owned by the goroutine that calls
-// Data.
+// A client implements transport.Handler, and ws.Handler for what is in the bytes. Owned by the
+// goroutine that calls Data.
 type client struct {
 	e       *echoer
 	conn    transport.Conn

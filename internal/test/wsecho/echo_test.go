@@ -32,7 +32,8 @@ func TestEcho(t *testing.T) {
 			o.listen, o.max = "127.0.0.1:0", 1<<20
 			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			addr, done := make(chan net.Addr, 1), make(chan error, 1)
-			go func() { done <- run(ctx, o, func(a net.Addr) { addr <- a }) }() // ended by cancel, waited for below
+			// Ended by cancel, waited for below.
+			go func() { done <- run(ctx, o, func(a net.Addr) { addr <- a }) }()
 			defer func() {
 				cancel()
 				if err := <-done; err != nil {

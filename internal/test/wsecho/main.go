@@ -1,5 +1,5 @@
-// Command wsecho sends every WebSocket message back, at any path: something to point a conformance tool at. It is
-// nothing but internal/ws on a transport.
+// Command wsecho sends every WebSocket message back, at any path: something to point a conformance
+// tool at. It is nothing but internal/ws on a transport.
 //
 //	wsecho -listen 127.0.0.1:9001 -transport epoll -compression -max 16777216
 package main
@@ -45,7 +45,8 @@ type options struct {
 // run serves until ctx is done. ready is called with the address that is listened on.
 func run(ctx context.Context, o options, ready func(net.Addr)) error {
 	e := &echoer{compression: o.compression, max: o.max}
-	cfg := transport.Config{Backpressure: 4 * o.max, Tick: e.tick, CloseTimeout: time.Minute} // for who is slow at what is too long
+	// Enough for clients that read large messages slowly.
+	cfg := transport.Config{Backpressure: 4 * o.max, Tick: e.tick, CloseTimeout: time.Minute}
 	var err error
 	switch o.transport {
 	case "epoll":

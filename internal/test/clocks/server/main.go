@@ -1,5 +1,5 @@
-// Command server is a Hearth server for the tests of package clocks: it reads commands from its input, one a line, and
-// ends with it.
+// Command server is a Hearth server for the tests of package clocks: it reads commands from its
+// input, one a line, and ends with it.
 //
 //	step N   moves the wall clock by N seconds (needs the build tag stepclock, and the overlay that the test makes)
 //	times    prints how long ago the oldest connection and the last activity were, by what Client tells
