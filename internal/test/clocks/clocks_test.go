@@ -1,5 +1,5 @@
 // Package clocks_test runs servers whose wall clock is stepped, and servers that stand still for a
-// while. Timeouts must count neither.
+// while. Timeouts must include neither.
 package clocks_test
 
 import (
@@ -139,8 +139,8 @@ type clients struct {
 	done  sync.WaitGroup
 }
 
-// add connects n clients. Each sends the messages of say, at intervals if beat is not zero, and
-// reads until its end.
+// add connects n clients. Each sends messages, then heartbeats at the interval if it is not zero,
+// and reads until its connection ends.
 func (c *clients) add(s *server, n int, interval time.Duration, messages ...string) {
 	s.t.Helper()
 	for range n {
@@ -197,8 +197,8 @@ func (c *clients) ends() []error {
 
 const authenticate = `{"event":"authenticate"}`
 
-// TestStepForward steps the wall clock further than any timeout. No client has been silent for that
-// long.
+// TestStepForward steps the wall clock by more than any timeout. No client has been silent for that
+// long, so none may be closed.
 func TestStepForward(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds a program")
@@ -217,7 +217,7 @@ func TestStepForward(t *testing.T) {
 	}
 }
 
-// TestStepBack steps the wall clock back. Silent clients must be found all the same.
+// TestStepBack steps the wall clock back. Silent clients must be closed all the same.
 func TestStepBack(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds a program")
@@ -241,5 +241,6 @@ func TestStepBack(t *testing.T) {
 	}
 }
 
-// sleep waits in real time: it is another process that something must not happen to.
+// sleep waits in real time, because the server is another process and the test checks that nothing
+// happens to it.
 func sleep(d time.Duration) { <-time.After(d) }

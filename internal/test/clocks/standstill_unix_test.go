@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// TestStandstill stops a server for longer than all of its timeouts. Its clients were there all the
-// time: those that sent heartbeats, those that would have answered pings, and those whose
-// authentication lies in the kernel.
+// TestStandstill stops a server for longer than all of its timeouts. No client was silent: some
+// sent heartbeats, some would have answered pings, and some have sent an authenticate that the
+// server has not read.
 func TestStandstill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -31,7 +31,7 @@ func TestStandstill(t *testing.T) {
 		if ends := c.ends(); len(ends) != 0 {
 			t.Errorf("transport %q: %d of 31 clients were closed, one with: %v", transport, len(ends), ends[0])
 		}
-		// Silence after the standstill counts as ever.
+		// Silence after the standstill counts as usual.
 		for end := time.Now().Add(timeout); len(c.ends()) < 1; sleep(50 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("a client that does not authenticate was not closed within %v", timeout)

@@ -14,17 +14,19 @@ import (
 // Servers and emitters are interchangeable for code that sends.
 var _ hearth.Sender = (*emitter.Emitter)(nil)
 
-// A crowd is clients on every server.
+// A clientSet has clients on every server.
 type clientSet struct {
 	ada, bob []*peer // one on each server, in the room lobby
-	noRoom   []*peer // ada once more, in no room
+	noRoom   []*peer // ada's second session, in no room
 }
 
 func (c *clientSet) all() []*peer   { return slices.Concat(c.ada, c.bob, c.noRoom) }
 func (c *clientSet) lobby() []*peer { return slices.Concat(c.ada, c.bob) }
-func (c *clientSet) users() []*peer { return slices.Concat(c.ada, c.noRoom) } // all that are ada's
 
-// except returns some without those whose ids are excluded.
+// Users returns all sessions of ada.
+func (c *clientSet) users() []*peer { return slices.Concat(c.ada, c.noRoom) }
+
+// except returns the clients in some whose ids are not excluded.
 func except(some []*peer, exclude []string) []*peer {
 	return slices.DeleteFunc(slices.Clone(some), func(p *peer) bool { return slices.Contains(exclude, p.id) })
 }
@@ -40,7 +42,7 @@ func (w *deployment) clientSet() *clientSet {
 	return c
 }
 
-// A source is one of those that send. A nil function is something that it can't do.
+// A source is a sender. A nil function is an operation that it does not support.
 type source struct {
 	name            string
 	client, user    func(id, event string, data json.RawMessage)
@@ -121,7 +123,7 @@ func (w *deployment) referenceEmitter() source {
 	}
 }
 
-// referenceServer sends by destination only: that is all that the reference publishes of itself.
+// referenceServer sends by destination only, since the reference publishes only such messages.
 func (w *deployment) referenceServer() source {
 	send := func(destination, event string, data json.RawMessage) {
 		w.ref.do("send", map[string]any{"destination": destination, "payload": map[string]any{"topic": event, "data": data}})
@@ -147,7 +149,7 @@ func (c *clientSet) expectReach(s source, event string, some []*peer) {
 	}
 }
 
-// TestTargets sends from everywhere to everywhere.
+// TestTargets sends from every source to every target.
 func TestTargets(t *testing.T) {
 	t.Parallel()
 	w := newDeployment(t)
@@ -185,7 +187,7 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// TestComingAndGoing: what a client may get follows it through joining, leaving and coming back.
+// TestComingAndGoing checks which messages a client gets as it joins, leaves and reconnects.
 func TestComingAndGoing(t *testing.T) {
 	t.Parallel()
 	w := newDeployment(t)
@@ -238,8 +240,8 @@ var texts = []text{
 	{"large", `"` + strings.Repeat("0123456789abcdef", 100<<10/16) + `"`, `"` + strings.Repeat("0123456789abcdef", 100<<10/16) + `"`},
 }
 
-// TestData: from Hearth to Hearth not a byte changes. What passes through the reference is what
-// JSON.parse and JSON.stringify make of it: the same value as far as JavaScript has it.
+// TestData checks that data between Hearth servers does not change by a byte. The reference parses
+// and stringifies data, which gives the same value within the limits of JavaScript.
 func TestData(t *testing.T) {
 	t.Parallel()
 	w := newDeployment(t)
@@ -260,14 +262,14 @@ func TestData(t *testing.T) {
 			}
 		}
 	}
-	// Without data: only the reference's emitter lets that through.
+	// Without data: only the reference's emitter allows that.
 	w.ref.do("broadcast", map[string]any{"event": "bare"})
 	for _, p := range append(onHearth, onRef) {
 		p.expect(`{"event":"bare"}`)
 	}
 }
 
-// TestBatch: many events from one goroutine come to clients of all servers in their order.
+// TestBatch checks that many events from one goroutine reach clients of all servers in order.
 func TestBatch(t *testing.T) {
 	t.Parallel()
 	w := newDeployment(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestCallsToAllNodes: what servers of Hearth ask each other, they do among themselves. The
-// reference is not counted and not asked, and neither it nor its clients notice.
+// TestCallsToAllNodes checks that calls between Hearth servers do not involve the reference: it is
+// not counted, and neither it nor its clients notice.
 func TestCallsToAllNodes(t *testing.T) {
 	t.Parallel()
 	w := newDeployment(t)
@@ -22,7 +22,7 @@ func TestCallsToAllNodes(t *testing.T) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for _, n := range []*node{w.exact, w.pattern} {
-		for len(n.Nodes()) < 2 { // each hears of the other a moment after it has come
+		for len(n.Nodes()) < 2 { // each node learns about the other a moment after it has started
 			select {
 			case <-tick.C:
 			case <-ctx.Done():

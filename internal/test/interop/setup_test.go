@@ -1,6 +1,6 @@
 // Package interop_test runs Hearth and the published implementation of the protocol side by side on
-// one Redis, as they run during a migration, and holds them to what docs/protocol.md promises:
-// clients do not notice.
+// one Redis, as during a migration, and checks the promise of docs/protocol.md that clients do not
+// notice.
 package interop_test
 
 import (
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // timeout is how long anything except an installation may take.
 const timeout = time.Minute
 
-// install finds the reference. Where it can't be had the test is skipped, aloud; with
+// install finds the reference. If it is not available the test is skipped with a message; with
 // HEARTH_REQUIRE_REFERENCE=1, as in CI, that is a failure.
 func install(t *testing.T) reference.Installation {
 	t.Helper()
@@ -70,8 +70,8 @@ type ref struct {
 	answers chan json.RawMessage // closed with its standard output
 }
 
-// startReference starts one that ends with the test, and fails the test if the reference logs an
-// error.
+// startReference starts the reference until the end of the test. The test fails if the reference
+// logs an error.
 func startReference(t *testing.T, redisAddr string) *ref {
 	t.Helper()
 	installed := install(t)
@@ -111,7 +111,7 @@ func startReference(t *testing.T, redisAddr string) *ref {
 		}
 	}()
 	t.Cleanup(func() {
-		r.in.Close() // it ends in order
+		r.in.Close() // it exits normally
 		late := time.AfterFunc(timeout, func() { _ = cmd.Process.Kill() })
 		for range r.answers {
 		}
@@ -127,7 +127,7 @@ func startReference(t *testing.T, redisAddr string) *ref {
 	return r
 }
 
-// checkLog wants no complaint in what the reference wrote.
+// checkLog fails the test if the reference has logged an error.
 func (r *ref) checkLog(said string) {
 	for line := range strings.Lines(said) {
 		if lower := strings.ToLower(line); strings.Contains(lower, "error") || strings.Contains(lower, "warn") {
@@ -160,7 +160,7 @@ func (r *ref) answer() json.RawMessage {
 	return nil
 }
 
-// do has the reference do something, and returns what that gave.
+// do sends a command to the reference, and returns its result.
 func (r *ref) do(what string, with map[string]any) json.RawMessage {
 	r.t.Helper()
 	command, err := json.Marshal(map[string]any{"do": what, "with": with})
@@ -184,7 +184,7 @@ type node struct {
 	addr string
 }
 
-// startHearth starts one that ends with the test, and fails the test if it logs a warning.
+// startHearth starts a server until the end of the test. The test fails if it logs a warning.
 func startHearth(t *testing.T, cfg redis.Config) *node {
 	t.Helper()
 	b, err := redis.New(cfg)
@@ -226,7 +226,7 @@ func startHearth(t *testing.T, cfg redis.Config) *node {
 	return &node{srv, ln.Addr().String()}
 }
 
-// failOnLog fails the test for what is written to it.
+// failOnLog fails the test for each line written to it.
 type failOnLog struct{ t *testing.T }
 
 func (c failOnLog) Write(b []byte) (int, error) {
@@ -242,7 +242,7 @@ type peer struct {
 	conn *websocket.Conn
 }
 
-// connect signs a client in as user, and puts it into rooms.
+// connect authenticates a client as user, and joins it to rooms.
 func connect(t *testing.T, name, addr, user string, rooms ...string) *peer {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -264,7 +264,7 @@ func connect(t *testing.T, name, addr, user string, rooms ...string) *peer {
 	if len(rooms) > 0 {
 		p.say("join", map[string]any{"rooms": rooms})
 	}
-	p.say("echo", 1) // what was asked for before is done
+	p.say("echo", 1) // earlier requests are complete
 	p.expect(`{"event":"echo","data":1}`)
 	return p
 }
@@ -289,7 +289,7 @@ func (p *peer) next() string {
 	return string(b)
 }
 
-// expect reads the next message, which must be that, byte for byte.
+// expect reads the next message, which must equal message byte for byte.
 func (p *peer) expect(message string) {
 	p.t.Helper()
 	if got := p.next(); got != message {
@@ -297,13 +297,13 @@ func (p *peer) expect(message string) {
 	}
 }
 
-// A world is everything on one Redis.
+// A deployment is all servers on one Redis.
 type deployment struct {
 	*testing.T
 	redis   *redistest.Server
 	ref     *ref
-	exact   *node // subscribes to what its clients need
-	pattern *node // subscribes to everything, as the reference does
+	exact   *node // subscribes to the channels that its clients need
+	pattern *node // subscribes to all channels, as the reference does
 	emitter *emitter.Emitter
 }
 

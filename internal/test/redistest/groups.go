@@ -17,8 +17,8 @@ type SentinelSet struct {
 	Sentinels []*Server
 }
 
-// StartSentinel starts a master with one replica, and three Sentinels. It returns when each of
-// these knows all.
+// StartSentinel starts a master with one replica, and three Sentinels. It returns when each
+// Sentinel knows all of them.
 func StartSentinel(tb testing.TB) *SentinelSet {
 	tb.Helper()
 	set := &SentinelSet{}
@@ -99,7 +99,7 @@ func (set *SentinelSet) Master() string {
 // A Cluster is three masters, without replicas except for those that are added.
 type Cluster struct{ Servers []*Server }
 
-// StartCluster starts a Cluster, and returns when all of it is well.
+// StartCluster starts a Cluster, and returns when all of it is ready.
 func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 	c := &Cluster{}
@@ -112,9 +112,9 @@ func StartCluster(tb testing.TB) *Cluster {
 	const slots = 1 << 14
 	for i, s := range c.Servers {
 		s.Do("CLUSTER", "ADDSLOTSRANGE", fmt.Sprint(i*slots/3), fmt.Sprint((i+1)*slots/3-1))
-		// Nodes that begin with the same epoch give themselves others when they notice, in their
-		// own time. One that does so while a slot of its moves claims it back, and the node that
-		// has just got it deletes what was in it.
+		// Nodes that start with the same epoch choose new ones when they notice, at any time. A
+		// node that does so while one of its slots moves claims the slot back, and the node that
+		// has just received it deletes its content.
 		s.Do("CLUSTER", "SET-CONFIG-EPOCH", fmt.Sprint(i+1))
 		host, port, _ := net.SplitHostPort(s.Addr)
 		c.Servers[0].Do("CLUSTER", "MEET", host, port, buses[i])
@@ -184,10 +184,10 @@ func (s *Server) awaitText(what, text string, command ...string) {
 	})
 }
 
-// id is the node's in its Cluster.
+// id returns the node's id in its Cluster.
 func (s *Server) id() string { return s.text("CLUSTER", "MYID") }
 
-// text runs a command that is answered with text.
+// text runs a command whose reply is text.
 func (s *Server) text(command ...string) string {
 	s.tb.Helper()
 	m := s.Do(command...)
@@ -201,8 +201,8 @@ func (s *Server) text(command ...string) string {
 // URL is the address of the Cluster; one node is named, the others are for the client to find.
 func (c *Cluster) URL() string { return "redis://" + c.Servers[0].Addr + "?cluster=true" }
 
-// MoveSlot puts a key into its slot, and moves both from one server to another as one does in a
-// Cluster that is used. It calls between while the slot belongs half to each.
+// MoveSlot puts a key into its slot, and moves both from one server to another, with the usual
+// commands of a live Cluster. It calls between while the slot belongs partly to each.
 func (c *Cluster) MoveSlot(key string, from, to int, between func()) {
 	source, target := c.Servers[from], c.Servers[to]
 	m := source.Do("CLUSTER", "KEYSLOT", key)

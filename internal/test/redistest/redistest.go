@@ -1,6 +1,6 @@
 // Package redistest starts real Redis servers for tests: one, a master with a replica and
 // Sentinels, or a Cluster. Each listens on a free port of 127.0.0.1, keeps its files in a folder of
-// the test's, and is gone when the test has ended.
+// the test, and ends with the test.
 package redistest
 
 import (
@@ -24,11 +24,11 @@ import (
 	"github.com/hearthws/hearth/internal/test/port"
 )
 
-// timeout is how long a server may take for what is asked of it here.
+// timeout is how long an operation of a server may take.
 const timeout = time.Minute
 
-// require skips the test, aloud, where there is no redis-server; with HEARTH_REQUIRE_REDIS=1, as in
-// CI, it fails it.
+// require skips the test, with a message, if there is no redis-server; with HEARTH_REQUIRE_REDIS=1,
+// as in CI, the test fails.
 func require(tb testing.TB) string {
 	tb.Helper()
 	path, err := exec.LookPath("redis-server")
@@ -43,11 +43,11 @@ func require(tb testing.TB) string {
 	return ""
 }
 
-// A Server is one running redis-server. Its methods fail the test when they can't do what they
-// should, and may be called from the test's goroutine only.
+// A Server is one running redis-server. Its methods fail the test on errors, and may be called only
+// from the test's goroutine.
 type Server struct {
 	Addr string // 127.0.0.1 and the port
-	// The same with the port that stands for {port} in its options; empty if none does.
+	// the address with the port that replaces {port} in its options; empty if none has {port}
 	Other    string
 	Password string // of the user default; empty for none
 
@@ -61,8 +61,8 @@ type Server struct {
 	done <-chan struct{} // closed when cmd has ended
 }
 
-// Start starts a server without persistence. Options are lines of redis.conf: "maxclients 20". In
-// one of them {port} may stand for a second free port.
+// Start starts a server without persistence. Options are lines of redis.conf, such as "maxclients
+// 20". One of them may contain {port}, which is replaced by a second free port.
 func Start(tb testing.TB, options ...string) *Server {
 	tb.Helper()
 	options = append([]string{`save ""`, "appendonly no"}, options...)
@@ -125,7 +125,7 @@ func (s *Server) run() error {
 
 var errEnded = errors.New("the server has ended")
 
-// await repeats what may take a while, until it gives no error.
+// await repeats try until it returns no error.
 func (s *Server) await(what string, try func() error) error {
 	deadline := time.After(timeout)
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -143,7 +143,7 @@ func (s *Server) await(what string, try func() error) error {
 	}
 }
 
-// Await repeats try until it gives no error, and fails the test if that takes too long.
+// Await repeats try until it returns no error, and fails the test if that takes too long.
 func (s *Server) Await(what string, try func() error) {
 	s.tb.Helper()
 	if err := s.await(what, try); err != nil {
@@ -159,7 +159,7 @@ func (s *Server) URL() string {
 	return "redis://:" + s.Password + "@" + s.Addr
 }
 
-// Do runs one command, on a connection of its own that is gone afterwards.
+// Do runs one command, on a connection of its own that is closed afterwards.
 func (s *Server) Do(command ...string) rueidis.RedisMessage {
 	s.tb.Helper()
 	m, err := s.try(command...)
@@ -220,7 +220,7 @@ func (s *Server) tryStrings(command ...string) ([]string, error) {
 	return m.AsStrSlice()
 }
 
-// Kill ends the server as a crash does.
+// Kill ends the server like a crash.
 func (s *Server) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,7 +243,7 @@ func (s *Server) Restart() {
 // Freeze stops the process without ending it: its connections stay open and are not answered.
 func (s *Server) Freeze() { s.tb.Helper(); s.signal(stop) }
 
-// Thaw lets a frozen process go on.
+// Thaw continues a frozen process.
 func (s *Server) Thaw() { s.tb.Helper(); s.signal(cont) }
 
 func (s *Server) signal(sig syscall.Signal) {
@@ -263,7 +263,7 @@ func (s *Server) end() {
 	s.Kill()
 }
 
-// log is the end of what the server has written.
+// log returns the end of the server's log.
 func (s *Server) log() string {
 	b, err := os.ReadFile(filepath.Join(s.dir, "server.log"))
 	if err != nil {

@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// A TLS is how a server that StartTLS has started is reached with TLS. Without it the server's Addr
-// stays.
+// A TLS says how to reach a server started by StartTLS with TLS. The server's Addr stays its
+// address without TLS.
 type TLS struct {
 	Addr   string
 	Roots  *x509.CertPool  // trust the server
 	Client tls.Certificate // trusted by the server
 }
 
-// StartTLS starts a server that speaks TLS, too, with a certificate for 127.0.0.1 by an authority
-// of its own. An option "tls-auth-clients no" has it want none of its clients.
+// StartTLS starts a server that also accepts TLS, with a certificate for 127.0.0.1 from its own
+// authority. With the option "tls-auth-clients no" it requires no client certificate.
 func StartTLS(tb testing.TB, options ...string) (*Server, TLS) {
 	tb.Helper()
 	authority, key := certificate(tb, nil, nil)
@@ -48,7 +48,8 @@ func StartTLS(tb testing.TB, options ...string) (*Server, TLS) {
 	return s, t
 }
 
-// certificate is one for 127.0.0.1, or without a parent an authority's own.
+// certificate makes a certificate for 127.0.0.1. Without a parent it makes an authority's own
+// certificate.
 func certificate(tb testing.TB, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

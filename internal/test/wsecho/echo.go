@@ -11,8 +11,8 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// An echoer upgrades requests, and carries what clients are to get over to the one loop, where it
-// may be written.
+// An echoer upgrades requests, and passes frames for clients to the loop, where they may be
+// written.
 type echoer struct {
 	// Set before it serves, then read-only.
 	tr          transport.Transport
@@ -66,8 +66,8 @@ func (e *echoer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A client implements transport.Handler, and ws.Handler for what is in the bytes. Owned by the
-// goroutine that calls Data.
+// A client implements transport.Handler, and ws.Handler for its input. Owned by the goroutine that
+// calls Data.
 type client struct {
 	e       *echoer
 	conn    transport.Conn
@@ -105,7 +105,7 @@ func (c *client) Pong([]byte) {}
 
 func (c *client) Close(code int, _ string) { c.finish(code, "") }
 
-// write sends frame, or gives up a client that does not read.
+// write sends frame. It aborts a client that does not read.
 func (c *client) write(frame []byte) {
 	c.e.post(func() {
 		if !c.conn.Write(frame) {

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestEcho has an independent client talk to every kind of server.
+// TestEcho connects an independent client to every kind of server.
 func TestEcho(t *testing.T) {
 	t.Parallel()
 	for _, o := range []options{
