@@ -1,6 +1,8 @@
-// Package app is the standalone server behind `hearth serve`: its configuration, its logs, its life from listening to
-// draining, and the page that it shows. It uses only the public API of package hearth.
+// Package app is the standalone server behind `hearth serve`: its configuration, its logs, its life
+// cycle from listening to draining, and its demo page. It uses only the public API of package
+// hearth.
 //
-// What exists so far is development mode: any name is a user, any room may be joined, and the handlers of demo.go serve
-// the page. Because anybody may be anybody there, such a server listens on this machine only.
+// It has only development mode: clients sign in with any name and may join any room, and the
+// handlers of demo.go serve the page. Because a client can claim any name, the server listens only
+// on addresses that other machines cannot reach.
 package app

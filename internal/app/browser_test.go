@@ -25,8 +25,8 @@ import (
 	"github.com/hearthws/hearth/internal/test/port"
 )
 
-// chromium finds the browser. Where there is none the page goes untested, aloud; with HEARTH_REQUIRE_BROWSER=1, as in
-// CI, that is a failure.
+// chromium returns the path of the browser. Without one it skips the test with a message; with
+// HEARTH_REQUIRE_BROWSER=1, as in CI, it fails.
 func chromium(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
@@ -66,17 +66,17 @@ func browser(t *testing.T) context.Context {
 	return ctx
 }
 
-// A tab is a page, with all that it asked for and complained about.
+// A tab is an open page with its requests and its console output.
 type tab struct {
-	t   *testing.T // the test, or its stage, that uses the tab now
+	t   *testing.T // the test, or subtest, that uses the tab now
 	ctx context.Context
 
 	mu       sync.Mutex // guards the fields below
 	requests []string   // every URL
 }
 
-// open opens a page in a tab. When the test ends the tab must have asked nobody but the server, and complained about
-// nothing but what tolerated names.
+// open opens a page in a tab. At the end of the test it checks that the tab sent requests only to
+// the server, and that its console is empty except for lines that contain a tolerated text.
 func open(t *testing.T, browser context.Context, address string, tolerated ...string) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
@@ -105,7 +105,7 @@ func open(t *testing.T, browser context.Context, address string, tolerated ...st
 		cancel()
 		for _, c := range <-complaints {
 			if !slices.ContainsFunc(tolerated, func(s string) bool { return strings.Contains(c, s) }) {
-				t.Errorf("the console says %s", c)
+				t.Errorf("the console has %s", c)
 			}
 		}
 		b.checkRequests(t, address)
@@ -125,7 +125,7 @@ func (b *tab) event(ev any) {
 	}
 }
 
-// checkRequests finds what went elsewhere.
+// checkRequests reports requests to other servers.
 func (b *tab) checkRequests(t *testing.T, address string) {
 	t.Helper()
 	b.mu.Lock()
@@ -138,14 +138,14 @@ func (b *tab) checkRequests(t *testing.T, address string) {
 	for _, r := range b.requests {
 		u, err := url.Parse(r)
 		if err != nil || u.Host != home.Host {
-			t.Errorf("the page asked for %s", r)
+			t.Errorf("the page sent a request to %s", r)
 		}
 		if strings.HasPrefix(r, "ws:") {
 			sockets++
 		}
 	}
 	if len(b.requests) < 5 || sockets == 0 {
-		t.Errorf("requests were not seen, so nothing is known: %v", b.requests)
+		t.Errorf("the requests were not recorded: %v", b.requests)
 	}
 }
 
@@ -156,7 +156,7 @@ func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// act does what waits for an element that may never show.
+// act runs a step that waits for an element, for at most limit.
 func (b *tab) act(what string, step chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, limit)
@@ -175,7 +175,7 @@ func (b *tab) until(expression string) {
 	}
 }
 
-// text is what an element shows.
+// text returns the text that an element shows.
 func (b *tab) text(selector string) string {
 	b.t.Helper()
 	s, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](fmt.Sprintf(`document.querySelector(%q)?.innerText ?? "(not there)"`, selector)))
@@ -185,7 +185,7 @@ func (b *tab) text(selector string) string {
 	return s
 }
 
-// shows waits until an element shows a text.
+// shows waits until an element shows text.
 func (b *tab) shows(selector, text string) {
 	b.t.Helper()
 	b.until(fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => e.innerText.includes(%q))`, selector, text))
@@ -201,7 +201,7 @@ func (b *tab) click(selector string) {
 	b.act("click "+selector, chromedp.Click(chromedp.CSS(selector)))
 }
 
-// say writes into the message box of the place that is shown.
+// say sends text from the message box.
 func (b *tab) say(text string) {
 	b.t.Helper()
 	b.until(`!document.querySelector("#send").disabled`)
@@ -222,7 +222,7 @@ func TestBrowser(t *testing.T) {
 		b.shows("#members", "3 clients")
 	}
 
-	// The stages build on each other.
+	// Each stage builds on the one before.
 	stage := func(name string, run func(t *testing.T)) {
 		ok := t.Run(name, func(t *testing.T) {
 			for _, b := range []*tab{ada, grace, linus} {
@@ -238,7 +238,7 @@ func TestBrowser(t *testing.T) {
 		ada.say("hello, lobby")
 		grace.shows("#log", "hello, lobby")
 		linus.shows("#log", "hello, lobby")
-		ada.shows(".got", "3 of 3 clients got it")
+		ada.shows(".got", "3 of 3 clients received it")
 		for _, name := range []string{"ada (this tab)", "grace", "linus"} {
 			ada.shows(".got .chip", name)
 		}
@@ -253,7 +253,7 @@ func TestBrowser(t *testing.T) {
 		ada.click(`[data-key="user:grace"] button`)
 		ada.shows("#members", "only grace gets it")
 		ada.say("for grace alone")
-		ada.shows(".got", "1 of 1 client got it")
+		ada.shows(".got", "1 of 1 client received it")
 		grace.shows(`[data-key="user:ada"] .badge`, "1")
 		grace.click(`[data-key="user:ada"] button`)
 		grace.shows("#log", "for grace alone")
@@ -261,7 +261,7 @@ func TestBrowser(t *testing.T) {
 	stage("shout", func(t *testing.T) {
 		grace.click(`[data-key="everyone"] button`)
 		grace.say("the fire is lit")
-		grace.shows(".got", "3 of 3 clients got it")
+		grace.shows(".got", "3 of 3 clients received it")
 		for _, b := range []*tab{ada, linus} {
 			b.shows(`[data-key="everyone"] .badge`, "1")
 			b.click(`[data-key="everyone"] button`)
@@ -273,7 +273,7 @@ func TestBrowser(t *testing.T) {
 		ada.shows(`#frames li.in[data-event="seen"]`, "grace")
 		ada.shows("#frames .note", "open ws://")
 		if s := linus.text("#frames"); strings.Contains(s, "for grace alone") {
-			t.Error("linus got a whisper that was not for him")
+			t.Error("linus received a private message for grace")
 		}
 		ada.fill("#raw-text", "not an envelope")
 		ada.shows(`#frames li.out`, "not an envelope")
@@ -320,7 +320,8 @@ func TestBrowser(t *testing.T) {
 	})
 }
 
-// A page whose server goes away says why, and is back when the server is: same name, same rooms.
+// TestBrowserReconnects checks that a page reports why the server closed the connection, and
+// reconnects with the same name and rooms.
 func TestBrowserReconnects(t *testing.T) {
 	t.Parallel()
 	chrome := browser(t)
@@ -341,11 +342,12 @@ func TestBrowserReconnects(t *testing.T) {
 	serve(t, map[string]string{"listen": listen})
 	b.shows("#status", "Connected as ada")
 	b.say("still here")
-	b.shows(".got", "1 of 1 client got it")
+	b.shows(".got", "1 of 1 client received it")
 	b.shows("#place", "kitchen")
 }
 
-// A name that the server refuses leads back to the door, with the reason.
+// TestBrowserRefusedName checks that a rejected name leads back to the sign-in form, with the
+// reason.
 func TestBrowserRefusedName(t *testing.T) {
 	t.Parallel()
 	chrome := browser(t)
@@ -356,17 +358,18 @@ func TestBrowserRefusedName(t *testing.T) {
 	b.shows("#status", "Connected as ada")
 }
 
-// Where encryption is required the page says that it has none, and what to do; where it is optional it just works.
+// TestBrowserEncryption checks that the page works with optional encryption, and with required
+// encryption says how to start the server.
 func TestBrowserEncryption(t *testing.T) {
 	t.Parallel()
 	chrome := browser(t)
 	required := serve(t, map[string]string{"encryption": "required"})
-	open(t, chrome, required.url+"?as=ada").shows("#name-error", "4004 Encryption required (this page does not encrypt; it can be used with a server that has --encryption optional)")
+	open(t, chrome, required.url+"?as=ada").shows("#name-error", "4004 Encryption required (this page does not support encryption: start the server with --encryption optional to use it)")
 	optional := serve(t, map[string]string{"encryption": "optional"})
 	open(t, chrome, optional.url+"?as=ada").shows("#status", "Connected as ada")
 }
 
-// The binary itself, as a user runs it.
+// TestBrowserBinary tests the binary in the way a user runs it.
 func TestBrowserBinary(t *testing.T) {
 	t.Parallel()
 	chrome := browser(t)
@@ -382,7 +385,7 @@ func TestBrowserBinary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log strings.Builder         // owned by who reads, until it has ended
+	var log strings.Builder         // owned by the reading goroutine until it has ended
 	serving := make(chan string, 1) // the address
 	p, err := child.Start(cmd, func() {
 		defer close(serving)
@@ -411,7 +414,7 @@ func TestBrowserBinary(t *testing.T) {
 	ada.shows("#members", "2 clients")
 	ada.say("hello from the binary")
 	grace.shows("#log", "hello from the binary")
-	ada.shows(".got", "2 of 2 clients got it")
+	ada.shows(".got", "2 of 2 clients received it")
 
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -423,6 +426,6 @@ func TestBrowserBinary(t *testing.T) {
 		t.Errorf("%v\n%s", err, log.String())
 	}
 	if !strings.Contains(log.String(), "DEVELOPMENT MODE") {
-		t.Errorf("the log does not warn: %s", log.String())
+		t.Errorf("the log has no warning: %s", log.String())
 	}
 }

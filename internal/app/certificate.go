@@ -14,32 +14,34 @@ import (
 )
 
 const (
-	// certificateInterval is the time between two looks at the files of a certificate: the first handshake after it has one.
+	// certificateInterval is the time between two checks of the certificate files. The first
+	// handshake after it checks.
 	certificateInterval = 5 * time.Second
 
-	// certificateSettleTime is for how long files that have changed must be the same before they are used, or complained of, unless
-	// the certificate before has expired. While they are being written they may be a good one without its chain, or have the key
-	// of another.
+	// certificateSettleTime is how long changed files must stay the same before they are used or
+	// reported, unless the current certificate has expired. While the files are being written, they
+	// may hold a certificate without its chain, or a key that does not match.
 	certificateSettleTime = time.Second
 )
 
-// A certificate is that of tls-cert and tls-key. It is read again when the files have changed, so that a renewal needs neither a
-// restart, which would cost every client its connection, nor a signal. What can't be used is not: then the one before stays.
+// A certificate holds the certificate of tls-cert and tls-key and loads it again when the files
+// change. A renewal therefore needs no signal, and no restart, which would disconnect every client.
+// If the new files cannot be used, the current certificate stays.
 type certificate struct {
 	// Set by newCertificate, then read-only.
-	cert, key string // files
+	cert, key string // file names
 	log       *slog.Logger
 
 	current atomic.Pointer[tls.Certificate]
 
 	mu        sync.Mutex        // guards the fields below
-	nextCheck time.Time         // not looked at before
+	nextCheck time.Time         // no check before this time
 	sum       [sha256.Size]byte // of current
-	lastSum   [sha256.Size]byte // of the files at the last look
-	lastError string            // what is wrong with the files, as far as it has been said
+	lastSum   [sha256.Size]byte // of the files at the last check
+	lastError string            // the last problem that was logged, if it persists
 }
 
-// newCertificate reads the files. Later on it logs to log.
+// newCertificate loads the files. It logs to log now and at later checks.
 func newCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 	c := &certificate{cert: cert, key: key, log: log}
 	pair, sum, err := readPair(cert, key)
@@ -47,14 +49,15 @@ func newCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 		return nil, fmt.Errorf("load the certificate of --tls-cert and the key of --tls-key: %w", err)
 	}
 	if err := validNow(pair.Leaf); err != nil {
-		log.Warn("clients will refuse the certificate", "file", cert, "error", err)
+		log.Warn("clients will reject the certificate", "file", cert, "error", err)
 	}
 	c.sum, c.lastSum = sum, sum
 	c.current.Store(pair)
 	return c, nil
 }
 
-// get is for tls.Config.GetCertificate. Handshakes do not wait for each other, or for one that waits for a slow disk.
+// get implements tls.Config.GetCertificate. Handshakes do not wait for each other, nor for one that
+// waits for a slow disk.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c.mu.TryLock() {
 		defer c.mu.Unlock()
@@ -63,7 +66,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current.Load(), nil
 }
 
-// reloadLocked takes over what is new in the files, if it is time to look. What is wrong with them it says once.
+// reloadLocked loads changed files if a check is due. It logs each problem once.
 func (c *certificate) reloadLocked() {
 	now := time.Now()
 	if now.Before(c.nextCheck) {
@@ -88,15 +91,16 @@ func (c *certificate) reloadLocked() {
 	case err == nil:
 		c.current.Store(pair)
 		c.sum, c.lastError = sum, ""
-		c.log.Info("the certificate was read again", "file", c.cert, "until", pair.Leaf.NotAfter)
+		c.log.Info("loaded the new certificate", "file", c.cert, "until", pair.Leaf.NotAfter)
 	case err.Error() != c.lastError:
 		c.lastError = err.Error()
-		c.log.Error("the new certificate can't be used, and the one before stays", "file", c.cert, "error", err,
+		c.log.Error("cannot use the new certificate, keeping the current one", "file", c.cert, "error", err,
 			"until", c.current.Load().Leaf.NotAfter)
 	}
 }
 
-// readPair reads a certificate and its key; the sum tells what was read from anything else, with an error too.
+// readPair loads a certificate and its key. The sum identifies the contents of the files, even if
+// err is not nil.
 func readPair(certFile, keyFile string) (pair *tls.Certificate, sum [sha256.Size]byte, err error) {
 	cert, err := os.ReadFile(certFile)
 	key, keyErr := os.ReadFile(keyFile)
@@ -111,7 +115,8 @@ func readPair(certFile, keyFile string) (pair *tls.Certificate, sum [sha256.Size
 	return &read, sum, nil
 }
 
-// validNow reports why clients would refuse a certificate now, whatever else they may have against it.
+// validNow reports whether the certificate is outside its validity period, for which clients would
+// reject it.
 func validNow(leaf *x509.Certificate) error {
 	now := time.Now()
 	if now.Before(leaf.NotBefore) {

@@ -18,7 +18,8 @@ import (
 	"time"
 )
 
-// A renewal is a pair of files that a test writes, and the certificate that is read from them.
+// A renewal is a pair of files that a test writes, and the certificate that the server loads from
+// them.
 type renewal struct {
 	t         *testing.T
 	cert, key string
@@ -26,7 +27,7 @@ type renewal struct {
 	read      *certificate
 }
 
-// newRenewal begins with number 1.
+// newRenewal returns a renewal with certificate number 1.
 func newRenewal(t *testing.T) *renewal {
 	t.Helper()
 	dir := t.TempDir()
@@ -40,7 +41,7 @@ func newRenewal(t *testing.T) *renewal {
 	return r
 }
 
-// pair makes a certificate with a number, valid from and to then from now, and its key.
+// pair returns a certificate with a number and a validity relative to now, and its key.
 func (r *renewal) pair(number int64, from, to time.Duration) (cert, key []byte) {
 	r.t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -69,7 +70,7 @@ func (r *renewal) write(cert, key []byte) {
 	}
 }
 
-// wants checks which certificate a handshake gets, now or, later, when it is time to look again.
+// wants waits for later and checks which certificate a handshake gets.
 func (r *renewal) wants(what string, number int64, later time.Duration) {
 	r.t.Helper()
 	time.Sleep(later)
@@ -79,7 +80,7 @@ func (r *renewal) wants(what string, number int64, later time.Duration) {
 	}
 }
 
-// said checks that there was one line since the last time, with a text; or none, if that is empty.
+// said checks that the log has one new line that contains text, or no new line if text is empty.
 func (r *renewal) said(text string) {
 	r.t.Helper()
 	lines := strings.Count(r.log.String(), "\n")
@@ -89,25 +90,26 @@ func (r *renewal) said(text string) {
 	r.log.Reset()
 }
 
-// TestCertificateIsReadAgain when its files have changed, and it is time to look.
+// TestCertificateIsReadAgain checks that changed files are loaded after the next check.
 func TestCertificateIsReadAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRenewal(t)
 		r.wants("at first", 1, 0)
 		r.write(r.pair(2, -time.Hour, time.Hour))
-		r.wants("too early to look", 1, certificateInterval-1)
-		r.wants("perhaps not all written", 1, 1)
-		r.wants("too early to believe it", 1, certificateSettleTime-1)
+		r.wants("before the next check", 1, certificateInterval-1)
+		r.wants("possibly half-written", 1, 1)
+		r.wants("not settled", 1, certificateSettleTime-1)
 		r.said("")
 		r.wants("renewed", 2, 1)
-		r.said("the certificate was read again")
+		r.said("loaded the new certificate")
 		r.wants("unchanged", 2, time.Minute)
 		r.said("")
 	})
 }
 
-// TestBadCertificateIsRefused, said once, and the one before stays until there is a good one.
+// TestBadCertificateIsRefused checks that unusable files are reported once, and that the current
+// certificate stays until they are usable.
 func TestBadCertificateIsRefused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -118,8 +120,8 @@ func TestBadCertificateIsRefused(t *testing.T) {
 			what, said string
 			change     func()
 		}{
-			{"another's key", "private key does not match", func() { r.write(other, key) }},
-			{"half written", "failed to find any PEM data", func() { r.write(cert[:len(cert)/2], key) }},
+			{"key of another certificate", "private key does not match", func() { r.write(other, key) }},
+			{"half-written", "failed to find any PEM data", func() { r.write(cert[:len(cert)/2], key) }},
 			{"empty", "failed to find any PEM data", func() { r.write(cert, nil) }},
 			{"expired", "it expired at", func() { r.write(r.pair(4, -time.Hour, -time.Minute)) }},
 			{"too early", "it is not valid before", func() { r.write(r.pair(5, time.Hour, 2*time.Hour)) }},
@@ -130,20 +132,21 @@ func TestBadCertificateIsRefused(t *testing.T) {
 			}},
 		} {
 			bad.change()
-			r.wants(bad.what+", seen", 1, certificateInterval)
+			r.wants(bad.what+", first check", 1, certificateInterval)
 			r.said("")
 			r.wants(bad.what, 1, certificateSettleTime)
-			r.wants(bad.what+", still", 1, certificateInterval)
+			r.wants(bad.what+", next check", 1, certificateInterval)
 			r.said(bad.said)
 		}
 		r.write(cert, key)
-		r.wants("good, as it seems", 1, certificateInterval)
-		r.wants("good at last", 2, certificateSettleTime)
-		r.said("the certificate was read again")
+		r.wants("usable, not settled", 1, certificateInterval)
+		r.wants("usable and settled", 2, certificateSettleTime)
+		r.said("loaded the new certificate")
 	})
 }
 
-// TestCertificateBeingWritten is never used as far as it has come, though its beginning is a good one, too.
+// TestCertificateBeingWritten checks that a half-written chain is not used, although its beginning
+// is a valid certificate.
 func TestCertificateBeingWritten(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -153,31 +156,33 @@ func TestCertificateBeingWritten(t *testing.T) {
 		whole := append(leaf, chain...)
 		for n := len(leaf); n < len(whole); n += len(chain) / 5 {
 			r.write(whole[:n], key)
-			r.wants("not all written", 1, certificateInterval)
+			r.wants("half-written", 1, certificateInterval)
 		}
 		r.write(whole, key)
 		r.wants("written", 1, certificateSettleTime)
 		r.said("")
-		r.wants("the same for long enough", 2, certificateSettleTime)
+		r.wants("settled", 2, certificateSettleTime)
 		if n := len(r.read.current.Load().Certificate); n != 2 {
 			t.Errorf("%d certificates of 2", n)
 		}
-		r.said("the certificate was read again")
+		r.said("loaded the new certificate")
 	})
 }
 
-// TestCertificateThatHasExpired is no better than one that may be half of one.
+// TestCertificateThatHasExpired checks that new files replace an expired certificate at once,
+// although they may still be being written.
 func TestCertificateThatHasExpired(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRenewal(t)
 		r.write(r.pair(2, -time.Hour, 3*time.Hour))
 		r.wants("renewed at the last moment", 2, time.Hour+1)
-		r.said("the certificate was read again")
+		r.said("loaded the new certificate")
 	})
 }
 
-// TestCertificateOfTheStart must be one; that it has expired is for clients to judge, and said.
+// TestCertificateOfTheStart checks that the server does not start without a valid pair of files,
+// and that it starts with an expired certificate and logs a warning: clients decide.
 func TestCertificateOfTheStart(t *testing.T) {
 	t.Parallel()
 	r := newRenewal(t)
@@ -196,14 +201,15 @@ func TestCertificateOfTheStart(t *testing.T) {
 	r.said("it expired at")
 }
 
-// TestHandshakesTogether: many at a time all get one, while it changes. The race detector watches.
+// TestHandshakesTogether runs concurrent handshakes while the certificate changes, for the race
+// detector.
 func TestHandshakesTogether(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRenewal(t)
 		for number := int64(2); number < 5; number++ {
 			r.write(r.pair(number, -time.Hour, time.Hour))
-			r.wants("seen", number-1, certificateInterval)
+			r.wants("first check", number-1, certificateInterval)
 			time.Sleep(certificateSettleTime)
 			var all sync.WaitGroup
 			for range 50 {

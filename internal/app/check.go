@@ -17,7 +17,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// check finds what cannot work although each value by itself could.
+// check reports combinations of options that cannot work although each value is valid by itself.
 func check(c Config, settings []Setting) []error {
 	var errs []error
 	wrong := func(option, format string, args ...any) {
@@ -29,21 +29,21 @@ func check(c Config, settings []Setting) []error {
 	}
 	if c.Auth == AuthDevelopment && !loopbackListen(c.Listen) {
 		_, port, _ := net.SplitHostPort(c.Listen)
-		wrong("listen", "other machines could reach this address, and auth is %q, where any name is a user without a password: "+
-			"listen on this machine only, as in --listen localhost:%s", AuthDevelopment, port)
+		wrong("listen", "other machines could reach this address, and with auth %q clients sign in without a password: "+
+			"use an address of this machine only, as in --listen localhost:%s", AuthDevelopment, port)
 	}
 	switch {
 	case c.TLSCert != "" && c.TLSKey == "":
-		wrong("tls-cert", "needs the certificate's private key too, as in --tls-key key.pem")
+		wrong("tls-cert", "the private key of the certificate is missing: set it, as in --tls-key key.pem")
 	case c.TLSCert == "" && c.TLSKey != "":
-		wrong("tls-key", "needs its certificate too, as in --tls-cert cert.pem")
+		wrong("tls-key", "the certificate of the key is missing: set it, as in --tls-cert cert.pem")
 	case c.TLSCert != "":
 		if _, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey); err != nil {
 			wrong("tls-cert", "load the certificate and its key: %w", err)
 		}
 	}
 	if c.Redis == "" {
-		const alone = "changes nothing without Redis: name one, as in --redis redis://localhost:6379, or leave this out"
+		const alone = "has no effect without Redis: set it, as in --redis redis://localhost:6379, or remove this option"
 		if c.Resync {
 			wrong("resync", alone)
 		}
@@ -55,15 +55,16 @@ func check(c Config, settings []Setting) []error {
 		}
 	}
 	if c.Transport == "epoll" && runtime.GOOS != "linux" {
-		wrong("transport", "epoll exists on Linux only: use auto or netconn")
+		wrong("transport", "epoll works only on Linux: use auto or netconn")
 	}
 	if c.Transport == "epoll" && c.TLSCert != "" {
-		wrong("transport", "epoll serves plain TCP only, and tls-cert is set: use auto or netconn, or let a proxy end TLS")
+		wrong("transport", "epoll does not support TLS, and tls-cert is set: use auto or netconn, or terminate TLS in a proxy")
 	}
 	return errs
 }
 
-// loopbackListen reports whether only this machine reaches an address that parseListen has accepted.
+// loopbackListen reports whether only this machine can reach an address that parseListen has
+// accepted.
 func loopbackListen(listen string) bool {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -72,7 +73,8 @@ func loopbackListen(listen string) bool {
 	return loopbackHost(host)
 }
 
-// loopbackHost decides by the text alone: a name other than localhost may mean another machine tomorrow.
+// loopbackHost decides by the text alone: a name other than localhost may resolve to another
+// machine later.
 func loopbackHost(host string) bool {
 	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
 		return true
@@ -87,22 +89,22 @@ func parseListen(s string) (string, error) {
 		return "", errors.New("takes host:port, as in localhost:8080 or [::1]:8080")
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return "", errors.New("the port must be a number from 0 to 65535 (0: any free one), as in localhost:8080")
+		return "", errors.New("the port must be a number from 0 to 65535 (0 means any free port), as in localhost:8080")
 	}
 	return s, nil
 }
 
 func parsePath(s string) (string, error) {
 	if len(s) < 2 || s[0] != '/' || strings.ContainsAny(s, "?#{}% \\") || strings.Contains(s, "//") || strings.HasSuffix(s, "/") {
-		return "", errors.New("takes an absolute URL path without query, escapes or a slash at the end, as in /ws")
+		return "", errors.New("takes an absolute URL path without a query, escapes or a trailing slash, as in /ws")
 	}
 	if s == healthPath || s == readyPath || strings.HasPrefix(s, assetPath) {
-		return "", fmt.Errorf("%s is taken by the server itself: use another, as in /ws", s)
+		return "", fmt.Errorf("%s is taken by the server itself: use another path, as in /ws", s)
 	}
 	return s, nil
 }
 
-// parseRedis leaves it to the broker to say what is wrong: it never quotes what may be a password.
+// parseRedis checks the URL with the broker, whose errors never contain the password.
 func parseRedis(s string) (string, error) {
 	if s == "" {
 		return s, nil
@@ -112,7 +114,7 @@ func parseRedis(s string) (string, error) {
 	}
 	if u, err := url.Parse(s); err == nil {
 		if password, _ := u.User.Password(); password == redactedMark || u.Query().Get("sentinel_password") == redactedMark {
-			return "", fmt.Errorf("its password reads %s, which is what --print-config shows of any: give the password itself", redactedMark)
+			return "", fmt.Errorf("its password is %s, which --print-config prints in place of a password: give the password itself", redactedMark)
 		}
 	}
 	return s, nil
@@ -120,7 +122,7 @@ func parseRedis(s string) (string, error) {
 
 func parseRedisPrefix(s string) (string, error) {
 	if err := redis.CheckPrefix(s); err != nil {
-		return "", fmt.Errorf(`takes the start of channels' names, as in "shop:": %w`, err)
+		return "", fmt.Errorf(`takes a prefix for channel names, as in "shop:": %w`, err)
 	}
 	return s, nil
 }
@@ -143,7 +145,7 @@ func parseRooms(values []string) ([]string, error) {
 			return nil, fmt.Errorf("%q cannot be a room: %w", name, err)
 		}
 		if slices.Contains(values[:i], name) {
-			return nil, fmt.Errorf("%q is there twice: once is enough", name)
+			return nil, fmt.Errorf("%q is given twice: remove one", name)
 		}
 	}
 	return values, nil
@@ -153,14 +155,14 @@ func parseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil {
 		if _, err := strconv.ParseFloat(s, 64); err == nil && s != "0" {
-			return 0, fmt.Errorf("a duration needs a unit: %ss, or %sms?", s, s)
+			return 0, fmt.Errorf("a duration needs a unit, as in %ss or %sms", s, s)
 		}
 		return 0, errors.New("takes a duration, as in 500ms, 30s or 1m30s")
 	}
 	return d, nil
 }
 
-// parseSize reads a number of bytes: 131072, 128KiB, 1MiB, 64kB.
+// parseSize parses a number of bytes: 131072, 128KiB, 1MiB, 64kB.
 func parseSize(s string) (int, error) {
 	units := []struct {
 		name string
@@ -183,7 +185,7 @@ func parseSize(s string) (int, error) {
 func parseCount(s string) (int, error) {
 	n, err := strconv.ParseInt(s, 10, 32)
 	if err != nil || n < 0 {
-		return 0, errors.New("takes a whole number, not negative, as in 1000")
+		return 0, errors.New("takes a whole number of at least 0, as in 1000")
 	}
 	return int(n), nil
 }

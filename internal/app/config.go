@@ -18,11 +18,12 @@ import (
 	"github.com/knadh/koanf/v2"
 )
 
-// AuthDevelopment is the value of Config.Auth under which any name is a user. It is the only one so far.
+// AuthDevelopment is the value of Config.Auth that accepts any name as a user. It is the only value
+// so far.
 const AuthDevelopment = "development"
 
-// Config is what a server runs with. Each field has an option (see Options) that gives its meaning, its unit and its
-// default; the zero Config is not usable, Load makes one that is.
+// Config is the configuration of a server. Each field has an option (see Options) that documents
+// its meaning, unit and default. The zero Config is not usable: use Load.
 type Config struct {
 	Name           string
 	Listen         string
@@ -35,7 +36,7 @@ type Config struct {
 	Auth         string
 	DefaultRooms []string // never nil
 
-	Redis         string `json:"-"` // a URL, perhaps with a password; empty: none
+	Redis         string `json:"-"` // a URL that may hold a password; empty: no Redis
 	RedisTimeout  time.Duration
 	RedisPrefix   string
 	RedisPatterns bool
@@ -73,27 +74,27 @@ type Config struct {
 	LogLevel  slog.Level
 }
 
-// Sources is where a configuration comes from. The zero value gives the defaults.
+// Sources are the sources of a configuration. The zero value gives the defaults.
 type Sources struct {
-	Flags   map[string][]string // by option name, only those that were given on the command line
-	Environ []string            // as os.Environ has it; only HEARTH_* counts
-	File    *string             // a YAML file; empty: none; nil: HEARTH_CONFIG, else none
+	Flags   map[string][]string // by option name; only those on the command line
+	Environ []string            // in the format of os.Environ; only HEARTH_* is used
+	File    *string             // a YAML file; empty: none; nil: HEARTH_CONFIG, if it is set
 }
 
-// A Setting is the effective value of one option, and who set it.
+// A Setting is the effective value of an option and its source.
 type Setting struct {
 	Option Option
 	Values []string // one element, unless Option.List
 	Source string   // "default", the file's path, "HEARTH_LISTEN" or "--listen"
 }
 
-// An OptionError says which option cannot work as it was given, and what would. A program that gets one was started
-// wrongly: no retry helps.
+// An OptionError says which option has an invalid value, and how to fix it. Retrying does not help:
+// the program was started with wrong options.
 type OptionError struct {
-	Option string // the option's name; empty when the file as a whole is meant
+	Option string // name of the option; empty if the error concerns the whole file
 	Source string // as in Setting
-	Value  string // what was given
-	Reason string // what is wrong with it, and the fix
+	Value  string // the given value
+	Reason string // the problem and the fix
 }
 
 func (e *OptionError) Error() string {
@@ -107,8 +108,9 @@ func (e *OptionError) Error() string {
 	}
 }
 
-// Load merges the sources: flags win over the environment, even empty ones, this over the file, this over the defaults. The
-// error joins an *OptionError for each thing that is wrong. The settings are in the order of Options.
+// Load merges the sources. Flags, even empty ones, override the environment, which overrides the
+// file, which overrides the defaults. The error joins one *OptionError per problem. The settings
+// are in the order of Options.
 func Load(src Sources) (Config, []Setting, error) {
 	env := environment(src.Environ)
 	path, namedBy := env["config"], envName("config")
@@ -141,14 +143,15 @@ func (s Setting) optionError(err error) *OptionError {
 	return &OptionError{Option: s.Option.Name, Source: s.Source, Value: s.Option.redacted(strings.Join(s.Values, ",")), Reason: err.Error()}
 }
 
-// redacted is a value as people may see it: of a secret that there is one, and of a URL all but what is secret in it.
+// redacted returns a value without its secrets: a URL without passwords, or redactedMark for any
+// other secret.
 func (o Option) redacted(value string) string {
 	if !o.Secret || value == "" {
 		return value
 	}
 	u, err := url.Parse(value)
 	if err != nil || u.Scheme == "" || u.Opaque != "" || strings.Contains(value, "#") || strings.Contains(u.Path+u.RawQuery, "@") {
-		return redactedMark // nobody knows which part is the password
+		return redactedMark // it is not clear which part is the password
 	}
 	if _, has := u.User.Password(); has {
 		u.User = url.UserPassword(u.User.Username(), redactedMark)
@@ -165,11 +168,11 @@ func (o Option) redacted(value string) string {
 	return u.String()
 }
 
-// redactedMark stands for a secret.
+// redactedMark replaces a secret in output.
 const redactedMark = "HIDDEN"
 
-// environment picks the HEARTH_* variables, by option name. A variable that is set to nothing counts as not set: that
-// is how compose files and unit files pass what they do not have.
+// environment returns the HEARTH_* variables by option name. An empty variable counts as not set:
+// compose files and unit files pass empty variables for missing values.
 func environment(environ []string) map[string]string {
 	env := map[string]string{}
 	for _, kv := range environ {
@@ -185,8 +188,8 @@ func envName(option string) string {
 	return "HEARTH_" + strings.ToUpper(strings.ReplaceAll(option, "-", "_"))
 }
 
-// MisspelledVariables returns a remark for each HEARTH_* variable that looks like a misspelt option. One that resembles
-// none is somebody else's (Kubernetes sets HEARTH_PORT for a service of that name) and no reason to refuse to start.
+// MisspelledVariables returns a warning for each HEARTH_* variable that resembles an option. Other
+// variables are not an error: Kubernetes, for example, sets HEARTH_PORT for a service named hearth.
 func MisspelledVariables(environ []string) []string {
 	var remarks []string
 	for _, name := range slices.Sorted(maps.Keys(environment(environ))) {
@@ -200,8 +203,8 @@ func MisspelledVariables(environ []string) []string {
 	return remarks
 }
 
-// readFile returns the file's top level. Options are not nested, so whatever is nested is refused later as a value.
-// namedBy is the flag or the variable that the path comes from.
+// readFile returns the top level of the file. Options are not nested, so a nested value is rejected
+// later. namedBy is the flag or the variable that holds the path.
 func readFile(path, namedBy string) (map[string]any, error) {
 	if path == "" {
 		return nil, nil
@@ -220,15 +223,15 @@ func readFile(path, namedBy string) (map[string]any, error) {
 	var errs []error
 	for _, key := range slices.Sorted(maps.Keys(k.Raw())) {
 		if _, known := lookup(key); !known {
-			errs = append(errs, fail("unknown option %q%s", key, didYouMean(Nearest(key), ": see hearth serve --help for all of them")))
+			errs = append(errs, fail("unknown option %q%s", key, didYouMean(Nearest(key), ": run hearth serve --help for a list of options")))
 		} else if k.Raw()[key] == nil {
-			errs = append(errs, fail("%s has no value: give it one, or remove the line", key))
+			errs = append(errs, fail("%s has no value: set it, or remove the line", key))
 		}
 	}
 	return k.Raw(), errors.Join(errs...)
 }
 
-// A layer holds one source's values.
+// A layer holds the values of one source.
 type layer struct {
 	values map[string]any
 	source func(option string) string
@@ -254,7 +257,8 @@ func layers(given map[string][]string, env map[string]string, file map[string]an
 	}
 }
 
-// merge lets later layers win, and notes for each option which one did.
+// merge merges the layers, where later layers override earlier ones, and records the source of each
+// value.
 func merge(ls []layer) ([]Setting, error) {
 	k := koanf.New(".")
 	for _, l := range ls {
@@ -281,10 +285,11 @@ func merge(ls []layer) ([]Setting, error) {
 	return settings, errors.Join(errs...)
 }
 
-// texts turns a value from any source into text. A list may be written with commas wherever a list cannot be written.
+// texts converts a value from any source to text. A list may also be text that is separated by
+// commas.
 func texts(v any, list bool) ([]string, error) {
 	switch v := v.(type) {
-	case []string: // a flag, each time that it was given
+	case []string: // a flag, once for each time it was given
 		if !list {
 			return v[len(v)-1:], nil
 		}
@@ -307,7 +312,7 @@ func texts(v any, list bool) ([]string, error) {
 		}
 		return all, nil
 	case map[string]any, map[any]any, nil:
-		return nil, errors.New("takes a plain value: options are not nested")
+		return nil, errors.New("takes a single value: options are not nested")
 	default:
 		if s := fmt.Sprint(v); list {
 			return splitList(s), nil
@@ -317,7 +322,7 @@ func texts(v any, list bool) ([]string, error) {
 	}
 }
 
-// splitList cuts at commas. An empty text and "[]" are the empty list.
+// splitList splits at commas. An empty text and "[]" are the empty list.
 func splitList(s string) []string {
 	if s = strings.TrimSpace(s); s == "" || s == "[]" {
 		return []string{}
@@ -329,11 +334,12 @@ func splitList(s string) []string {
 	return parts
 }
 
-// WriteYAML formats settings as a file that Load accepts, with the source of each value beside it. Nothing in it is
-// secret: keys and certificates appear as the paths of their files, and a password as HIDDEN, which Load refuses.
+// WriteYAML formats settings as a file that Load accepts, with the source of each value in a
+// comment. The output has no secrets: keys and certificates are file paths, and a password is
+// HIDDEN, which Load rejects.
 func WriteYAML(settings []Setting) string {
 	var b strings.Builder
-	b.WriteString("# What hearth serve runs with. Flags win over HEARTH_* variables, these over the file, this over defaults.\n")
+	b.WriteString("# Settings of hearth serve. Flags override HEARTH_* variables, which override the file, which overrides defaults.\n")
 	for i, s := range settings {
 		if i == 0 || settings[i-1].Option.Group != s.Option.Group {
 			fmt.Fprintf(&b, "\n# %s\n", s.Option.Group)
@@ -343,5 +349,5 @@ func WriteYAML(settings []Setting) string {
 	return b.String()
 }
 
-// yamlComment keeps a path with line breaks in it from ending the comment.
+// yamlComment replaces line breaks in a path, which would end the comment.
 func yamlComment(s string) string { return strings.Map(printableOr('?'), s) }

@@ -45,7 +45,7 @@ func TestLoadDefaults(t *testing.T) {
 	}
 }
 
-// Each layer sets the same option to something else; the highest that does must win.
+// TestLoadPrecedence sets one option in several layers: the highest layer must win.
 func TestLoadPrecedence(t *testing.T) {
 	t.Parallel()
 	file := writeFile(t, "hearth.yaml", "path: /file\nloops: 2\ndefault-rooms: [a, b]\ncompression: true\nauth-timeout: 1s\n")
@@ -83,7 +83,7 @@ func TestLoadPrecedence(t *testing.T) {
 				t.Error(d)
 			}
 			if c.Listen != "localhost:8080" {
-				t.Errorf("a variable that is set to nothing counted: listen %q", c.Listen)
+				t.Errorf("an empty variable was used: listen %q", c.Listen)
 			}
 			for _, s := range settings {
 				if s.Option.Name == "path" && s.Source != tt.source {
@@ -94,7 +94,8 @@ func TestLoadPrecedence(t *testing.T) {
 	}
 }
 
-// An error names the option as it was given, and what to do.
+// TestLoadErrors checks that an error names the option in the form in which it was given, and the
+// fix.
 func TestLoadErrors(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -163,11 +164,11 @@ func TestLoadErrors(t *testing.T) {
 			_, _, err := app.Load(src)
 			var option *app.OptionError
 			if !errors.As(err, &option) {
-				t.Fatalf("error %v is no OptionError", err)
+				t.Fatalf("error %v is not an OptionError", err)
 			}
 			for _, want := range tt.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("error %q does not say %q", err, want)
+					t.Errorf("error %q does not contain %q", err, want)
 				}
 			}
 		})
@@ -187,7 +188,8 @@ func TestLoadMissingFile(t *testing.T) {
 	}
 }
 
-// In development mode only this machine may reach the server.
+// TestLoadRefusesOpenAddresses checks that in development mode the server listens only on addresses
+// that other machines cannot reach.
 func TestLoadRefusesOpenAddresses(t *testing.T) {
 	t.Parallel()
 	for listen, ok := range map[string]bool{
@@ -205,18 +207,18 @@ func TestLoadRefusesOpenAddresses(t *testing.T) {
 	}
 }
 
-func TestMisspeltVariables(t *testing.T) {
+func TestMisspelledVariables(t *testing.T) {
 	t.Parallel()
 	remarks := app.MisspelledVariables([]string{
-		"HEARTH_LISTN=x", "HEARTH_MAX_PAYLOAD=1", "HEARTH_CONFIG=x", // the first is a mistake
-		"HEARTH_PORT_8080_TCP_ADDR=10.0.0.1", "HEARTH_SERVICE_HOST=10.0.0.1", "PATH=/bin", // Kubernetes sets such
+		"HEARTH_LISTN=x", "HEARTH_MAX_PAYLOAD=1", "HEARTH_CONFIG=x", // the first is misspelled
+		"HEARTH_PORT_8080_TCP_ADDR=10.0.0.1", "HEARTH_SERVICE_HOST=10.0.0.1", "PATH=/bin", // set by Kubernetes
 	})
 	if d := cmp.Diff([]string{"HEARTH_LISTN is not an option; did you mean HEARTH_LISTEN?"}, remarks); d != "" {
 		t.Error(d)
 	}
 }
 
-// What is printed can be loaded again, and means the same.
+// TestWriteYAMLRoundTrip checks that printed settings load again with the same values.
 func TestWriteYAMLRoundTrip(t *testing.T) {
 	t.Parallel()
 	for name, flags := range map[string]map[string][]string{
@@ -264,7 +266,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		got, _, err := app.Load(app.Sources{File: new(path)})
 		if err != nil {
-			t.Fatalf("what was printed is refused: %v\n%s", err, app.WriteYAML(settings))
+			t.Fatalf("the printed settings are rejected: %v\n%s", err, app.WriteYAML(settings))
 		}
 		if got.Listen != want.Listen || got.Name != want.Name || got.MaxPayload != want.MaxPayload || got.AuthTimeout != want.AuthTimeout {
 			t.Errorf("printed and loaded again: %+v, before %+v", got, want)
@@ -272,7 +274,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// TestSecretsAreNotShown: neither by --print-config nor by an error.
+// TestSecretsAreNotShown checks that neither --print-config nor an error shows a password.
 func TestSecretsAreNotShown(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{

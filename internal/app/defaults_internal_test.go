@@ -8,7 +8,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestDefaultsAreTheLibrarys holds each default of the options to that of the field that it sets: they stand in two places.
+// TestDefaultsAreTheLibrarys checks that the default of each option is that of the field of
+// hearth.Config that it sets.
 func TestDefaultsAreTheLibrarys(t *testing.T) {
 	t.Parallel()
 	cfg, _, err := Load(Sources{})

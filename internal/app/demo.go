@@ -17,51 +17,54 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// Development mode: anybody is who they say they are, and may talk in any room. The handlers below serve the page at /,
-// and are an example of what an application's own do.
+// Development mode: clients sign in with any name and may send to any room. The handlers below
+// serve the page at /, and are an example for the callbacks of an application.
 //
 //	client sends                          server sends
 //	say {room, text}, with an id          say {id, from, room, text, time, ack} to the room
 //	whisper {user, text}, with an id      whisper {id, from, user, text, time, ack} to that user's clients
-//	shout {text}, with an id              shout {id, from, text, time, ack} to everybody
-//	                                      accepted {id, clients, more} to the sender: how many it went to, on all servers;
-//	                                      more: at least, since one did not say
+//	shout {text}, with an id              shout {id, from, text, time, ack} to all clients
+//	                                      accepted {id, clients, more} to the sender: the number of
+//	                                      receivers on all servers; more: at least that many,
+//	                                      because a server did not answer in time
 //	seen {id, to}, where ack was true     seen {id, user, client} to the client `to`, which is the sender
-//	who {room}, or {} for all             who {room, total, elsewhere, clients: [{user, client}]}: those here by name, those on
-//	                                      other servers by number
-//	rooms                                 rooms {total, clients, rooms: [{name, clients}], servers}: of this server
-//	                                      presence {room} to everybody, after a join, a leave, a connect or a disconnect:
-//	                                      ask again who is where
-//	                                      refused {id, event, why}: what was sent had no effect
+//	who {room}, or {} for all             who {room, total, elsewhere, clients: [{user, client}]}: lists
+//	                                      the clients on this server, counts those on other servers
+//	rooms                                 rooms {total, clients, rooms: [{name, clients}], servers}: of
+//	                                      this server
+//	                                      presence {room} to all clients, after a join, a leave, a
+//	                                      connect or a disconnect: request the lists again
+//	                                      refused {id, event, why}: the message had no effect
 
 const (
-	maxName     = 64   // letters of a user's name
-	maxRoomName = 64   // letters of a room's name
-	maxText     = 2000 // letters of a message
+	maxName     = 64   // characters of a user's name
+	maxRoomName = 64   // characters of a room's name
+	maxText     = 2000 // characters of a message
 	maxID       = 64   // bytes of a message's id
 
-	// Past this many receivers nobody is asked to confirm, and nobody is told about comings and goings: either costs
-	// as much as receivers times senders.
+	// With more receivers than this the server does not request confirmations and does not announce
+	// joins and leaves: their cost grows with receivers times senders.
 	maxReceipts = 200
 
 	maxListed  = 100  // clients or rooms in one answer
-	maxScanned = 1000 // clients of a room that are worth looking at to list some
+	maxScanned = 1000 // clients of a room beyond which it lists none, to bound the work
 
-	listTTL = time.Second // how long a list of rooms is good for
+	listTTL = time.Second // how long a list of rooms is cached
 
-	countTimeout = time.Second // how long other servers may take to say how many clients they have
+	countTimeout = time.Second // how long to wait for the counts of other servers
 )
 
-// credentials is what a client sends to authenticate: {"name": "ada"}.
+// credentials is the data of authenticate: {"name": "ada"}.
 type credentials struct {
 	Name string `json:"name"`
 }
 
-// A visitor is what the server remembers of one connection. Owned by the connection's callbacks, which run one at a time.
+// A visitor is the server's state of a connection. The connection's callbacks own it; they run one
+// at a time.
 type visitor struct {
-	actions bucket // everything but seen and moves
+	actions bucket // all events except seen, joins and leaves
 	seen    bucket
-	moves   bucket // joins and leaves that others hear of
+	moves   bucket // joins and leaves that are announced
 }
 
 type demo struct {
@@ -71,7 +74,7 @@ type demo struct {
 
 	mu          sync.Mutex // guards the fields below
 	list        roomList
-	listExpires time.Time // when list is to be made anew
+	listExpires time.Time // when the cached list expires
 }
 
 type client = hearth.Client[*visitor]
@@ -103,7 +106,7 @@ type roomCount struct {
 	Clients int    `json:"clients"`
 }
 
-// A request is any event's data: each event uses some of the fields.
+// A request is the data of any event. Each event uses some of the fields.
 type request struct {
 	Room string `json:"room"`
 	User string `json:"user"`
@@ -116,10 +119,10 @@ func newDemo(log *slog.Logger) *demo { return &demo{log: log} }
 
 func (d *demo) authenticate(_ context.Context, req hearth.AuthRequest[credentials]) (hearth.Identity[*visitor], error) {
 	if err := checkName("name", req.Credentials.Name, maxName); err != nil {
-		d.log.Info("refused a user", "why", err, "client", req.ClientID, "address", req.RemoteAddr)
+		d.log.Info("rejected a user", "why", err, "client", req.ClientID, "address", req.RemoteAddr)
 		return hearth.Identity[*visitor]{}, hearth.ErrRejected
 	}
-	// Both stand still while nobody talks; the numbers are far above what a person does, and far below what hurts.
+	// The limits are far above what a person sends, and far below what harms the server.
 	v := &visitor{actions: bucket{perSecond: 20, size: 40}, seen: bucket{perSecond: 500, size: 1000}, moves: bucket{perSecond: 20, size: 40}}
 	return hearth.Identity[*visitor]{UserID: req.Credentials.Name, Metadata: v}, nil
 }
@@ -138,8 +141,8 @@ func (d *demo) disconnected(ctx context.Context, c *client, code int, reason str
 	d.presence(ctx, "")
 }
 
-// joined announces that a client has joined a room. A client that joins and leaves too often is not
-// announced: the pages find out when they ask the next time.
+// joined announces that a client has joined a room. If a client joins and leaves too often, it is
+// not announced: pages see the change at their next refresh.
 func (d *demo) joined(ctx context.Context, c *client, room string) {
 	if c.Metadata().moves.take(time.Now()) {
 		d.presence(ctx, room)
@@ -153,7 +156,8 @@ func (d *demo) left(ctx context.Context, c *client, room string) {
 	}
 }
 
-// presence tells everybody that who is where has changed; they ask for what they want to know of it.
+// presence tells all clients that the members of a room changed. The clients then request the lists
+// that they show.
 func (d *demo) presence(ctx context.Context, room string) {
 	if n := d.srv.Local().Count(hearth.ToAll()); n == 0 || n > maxReceipts {
 		return
@@ -163,16 +167,16 @@ func (d *demo) presence(ctx context.Context, room string) {
 	}
 }
 
-// A rejection is an error that the client is told: it asked for what cannot be.
+// A rejection is an error that is sent to the client: its request is invalid.
 type rejection string
 
 func (r rejection) Error() string { return string(r) }
 
-// message handles what a client sends beyond the protocol's own events.
+// message handles the events that are not part of the protocol.
 func (d *demo) message(ctx context.Context, c *client, m hearth.Message) error {
 	var id string
 	if len(m.ID) > 0 && (json.Unmarshal(m.ID, &id) != nil || len(id) > maxID) {
-		id = "" // not one of the page's; the message itself may still be good
+		id = "" // not an id of the page; the message may still be valid
 	}
 	err := d.dispatch(ctx, c, m, id)
 	var why rejection
@@ -188,7 +192,7 @@ func (d *demo) dispatch(ctx context.Context, c *client, m hearth.Message, id str
 		allowance = &c.Metadata().seen
 	}
 	if !allowance.take(time.Now()) {
-		return rejection("too fast: wait a moment")
+		return rejection("too many messages: wait a moment and try again")
 	}
 	var req request
 	if len(m.Data) > 0 && json.Unmarshal(m.Data, &req) != nil {
@@ -204,13 +208,13 @@ func (d *demo) dispatch(ctx context.Context, c *client, m hearth.Message, id str
 	case "rooms":
 		return c.Send("rooms", d.rooms(time.Now()))
 	}
-	return rejection("no such event: there are say, whisper, shout, seen, who and rooms")
+	return rejection("no such event: use say, whisper, shout, seen, who or rooms")
 }
 
-// deliver passes a text on to where the event says, and tells the sender how many that was.
+// deliver sends a text to the target of the event, and tells the sender the number of receivers.
 func (d *demo) deliver(ctx context.Context, c *client, event, id string, req request) error {
 	if n := utf8.RuneCountInString(req.Text); strings.TrimSpace(req.Text) == "" || n > maxText {
-		return rejection(fmt.Sprintf("text must have 1 to %d letters", maxText))
+		return rejection(fmt.Sprintf("text must have 1 to %d characters", maxText))
 	}
 	out := delivery{ID: id, From: sender{c.UserID(), c.ID()}, Text: req.Text, Time: time.Now().UTC().Truncate(time.Millisecond)}
 	var target hearth.Target
@@ -239,7 +243,8 @@ func (d *demo) deliver(ctx context.Context, c *client, event, id string, req req
 	return c.Send("accepted", map[string]any{"id": id, "clients": receivers, "ack": out.Ack, "more": more})
 }
 
-// count is how many clients the target has, on all servers; more says that one of them has not answered.
+// count returns the number of clients of the target on all servers. more says that a server did not
+// answer in time.
 func (d *demo) count(ctx context.Context, of hearth.Target) (n int, more bool) {
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
@@ -250,7 +255,8 @@ func (d *demo) count(ctx context.Context, of hearth.Target) (n int, more bool) {
 	return max(n, d.srv.Local().Count(of)), err != nil
 }
 
-// confirm tells a sender that c has its message. Whether there was such a message only the sender knows.
+// confirm tells a sender that c has received its message. Only the sender knows whether that
+// message exists.
 func (d *demo) confirm(ctx context.Context, c *client, req request) error {
 	if req.ID == "" || len(req.ID) > maxID || req.To == "" || len(req.To) > maxID {
 		return rejection("seen takes the id of a message, and in `to` the client that sent it")
@@ -261,7 +267,7 @@ func (d *demo) confirm(ctx context.Context, c *client, req request) error {
 	return nil
 }
 
-// who lists a room's clients; without a room, all.
+// who lists the clients of a room, or all clients.
 func (d *demo) who(ctx context.Context, c *client, room string) error {
 	of := hearth.ToAll()
 	if room != "" {
@@ -287,8 +293,8 @@ func (d *demo) who(ctx context.Context, c *client, room string) error {
 	return c.Send("who", map[string]any{"room": room, "total": total, "elsewhere": max(0, total-here), "more": more, "clients": members[:min(len(members), maxListed)]})
 }
 
-// rooms lists the fullest rooms, without those that are a client's own. Looking at every room of a full server costs
-// time, so all clients share one list for a moment.
+// rooms lists the rooms with the most members, without the own rooms of clients. Scanning all rooms
+// of a full server takes long, so all clients share one list for listTTL.
 func (d *demo) rooms(now time.Time) roomList {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -312,22 +318,24 @@ func (d *demo) rooms(now time.Time) roomList {
 	return d.list
 }
 
-// checkName lets through what a person can read and tell apart: no control or invisible letters, no blanks around.
+// checkName accepts names that people can read and tell apart: no control characters, no invisible
+// characters, no surrounding spaces.
 func checkName(what, s string, most int) error {
 	n := utf8.RuneCountInString(s)
 	if n < 1 || n > most || len(s) > 256 {
-		return rejection(fmt.Sprintf("%s must have 1 to %d letters", what, most))
+		return rejection(fmt.Sprintf("%s must have 1 to %d characters", what, most))
 	}
 	odd := func(r rune) bool {
 		return r == utf8.RuneError || r != ' ' && !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r)
 	}
 	if strings.TrimSpace(s) != s || strings.ContainsFunc(s, odd) || strings.HasPrefix(s, "ws:") {
-		return rejection(what + " must be plain text, without blanks around it")
+		return rejection(what + " must be plain text without surrounding spaces")
 	}
 	return nil
 }
 
-// A bucket allows a number of actions a second, and some saved up. A new one is full. Not for concurrent use.
+// A bucket is a rate limit: a number of actions per second, with a burst. A new bucket is full. Not
+// for concurrent use.
 type bucket struct {
 	perSecond, size float64
 

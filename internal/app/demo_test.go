@@ -26,7 +26,8 @@ type accepted struct {
 	Ack     bool
 }
 
-// join joins a room, and returns once that is done: messages of a client are handled in order.
+// join joins a room and returns when the server has handled it: the server handles the messages of
+// a client in order.
 func (c *client) join(room string) {
 	c.t.Helper()
 	c.send(fmt.Sprintf(`{"event":"join","data":{"rooms":[%q]}}`, room))
@@ -72,7 +73,7 @@ func TestDemoSay(t *testing.T) {
 		t.Errorf("seen %+v", seen)
 	}
 
-	// Who is not in the room neither hears nor speaks there.
+	// A client that is not a member neither receives nor sends in the room.
 	linus.send(`{"event":"say","id":"x","data":{"room":"lobby","text":"hello"}}`)
 	var refused struct{ ID, Event, Why string }
 	linus.want("refused", &refused)
@@ -88,7 +89,7 @@ func TestDemoWhisperAndShout(t *testing.T) {
 
 	ada.send(`{"event":"whisper","id":"w","data":{"user":"grace","text":"psst"}}`)
 	var a accepted
-	ada.want("accepted", &a) // and no whisper: it is not for ada
+	ada.want("accepted", &a) // ada does not receive the whisper
 	if a != (accepted{"w", 2, true}) {
 		t.Errorf("accepted %+v", a)
 	}
@@ -131,7 +132,7 @@ func TestDemoLists(t *testing.T) {
 		}
 	}
 	ada.want("rooms", &rooms)
-	if got := fmt.Sprint(rooms); got != "{2 2 [{hall 2} {kitchen 1}]}" { // and none that is a client's own
+	if got := fmt.Sprint(rooms); got != "{2 2 [{hall 2} {kitchen 1}]}" { // without the own rooms of the clients
 		t.Errorf("rooms %s", got)
 	}
 	grace.send(`{"event":"who","data":{}}`)
@@ -146,7 +147,8 @@ func TestDemoLists(t *testing.T) {
 	}
 }
 
-// Whatever a client sends, it gets an answer or nothing, and the connection stays.
+// TestDemoRefuses checks that invalid messages are answered with "refused", and that the connection
+// stays open.
 func TestDemoRefuses(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)
@@ -225,7 +227,8 @@ func TestDemoNames(t *testing.T) {
 	}
 }
 
-// Comings and goings are told, so that pages can ask again.
+// TestDemoPresence checks that the server announces joins and leaves, so that pages refresh their
+// lists.
 func TestDemoPresence(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)

@@ -13,7 +13,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// lockedBuffer is a bytes.Buffer for several goroutines.
+// lockedBuffer is a bytes.Buffer that is safe for concurrent use.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -31,7 +31,8 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// TestClientsDoNotFillTheLog connects and disconnects, is refused, and makes callbacks fail, many times.
+// TestClientsDoNotFillTheLog checks that many connects, disconnects, rejections and failing
+// callbacks do not fill the log.
 func TestClientsDoNotFillTheLog(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
@@ -69,9 +70,9 @@ func TestClientsDoNotFillTheLog(t *testing.T) {
 	}
 	got := strings.Count(log.String(), "\n") - before
 	if most := 20 + 4*int(time.Since(began)/time.Second); got > most {
-		t.Errorf("%d lines, at most %d wanted:\n%s", got, most, log.String())
+		t.Errorf("%d lines, want at most %d:\n%s", got, most, log.String())
 	}
 	if !strings.Contains(log.String(), `"suppressed":`) {
-		t.Error("nothing says how many lines were left out")
+		t.Error("the log does not say how many lines were suppressed")
 	}
 }

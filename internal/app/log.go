@@ -15,9 +15,9 @@ import (
 	"golang.org/x/term"
 )
 
-// NewLogger makes the logger that c asks for, writing to w. With the format auto it writes lines for a person when w is
-// a terminal, and JSON, one object a line, when it is anything else. Lines have colour on a terminal only, and not when
-// noColour is set (NO_COLOR, TERM=dumb).
+// NewLogger returns the logger that c configures, writing to w. With the format auto it writes
+// readable lines if w is a terminal, and otherwise one JSON object per line. Lines have colour only
+// on a terminal, and not if noColour is set (NO_COLOR, TERM=dumb).
 func NewLogger(c Config, w io.Writer, noColour bool) *slog.Logger {
 	f, isFile := w.(*os.File)
 	tty := isFile && term.IsTerminal(int(f.Fd()))
@@ -35,7 +35,8 @@ func withUnits(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// A lineWriter keeps lines of several goroutines apart. It is shared by all handlers that come from one.
+// A lineWriter writes whole lines from several goroutines. All handlers that are derived from one
+// handler share it.
 type lineWriter struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -48,7 +49,7 @@ func (l *lineWriter) writeLine(b []byte) error {
 	return err
 }
 
-// A textHandler writes records for a person:
+// A textHandler writes records in a format for people:
 //
 //	15:04:05 INFO  client connected                 user=ada client=6f1c…
 //
@@ -61,7 +62,7 @@ type textHandler struct {
 	attrs  string // formatted, from WithAttrs
 }
 
-// messageWidth is where attributes start, when the message is not longer.
+// messageWidth is the column where attributes start, unless the message is longer.
 const messageWidth = 36
 
 func (h *textHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
@@ -128,7 +129,8 @@ func valueText(v slog.Value) string {
 	return v.String()
 }
 
-// quoteIfNeeded makes what a stranger chose (a user's name, a header) harmless to the terminal, and the end of a value visible.
+// quoteIfNeeded quotes text that a client chose, such as a user name or a header. The result is
+// harmless to the terminal and shows where the value ends.
 func quoteIfNeeded(s string) string {
 	odd := func(r rune) bool { return r == ' ' || r == '"' || r == '=' || !unicode.IsPrint(r) }
 	if s == "" || strings.ContainsFunc(s, odd) {

@@ -15,7 +15,7 @@ import (
 	"github.com/hearthws/hearth/internal/app"
 )
 
-// A bytes.Buffer is no terminal: no colour, and JSON unless told otherwise.
+// TestLogFormats writes to a bytes.Buffer, which is not a terminal: no colour, and JSON by default.
 func TestLogFormats(t *testing.T) {
 	t.Parallel()
 	for format, want := range map[string]string{"auto": "{", "json": "{", "text": "INFO"} {
@@ -60,7 +60,7 @@ func TestLogText(t *testing.T) {
 	}
 }
 
-// The handler keeps the rules that the standard library has for handlers.
+// TestLogTextHandler checks the handler with the test suite of the standard library.
 func TestLogTextHandler(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
@@ -77,7 +77,7 @@ func TestLogTextHandler(t *testing.T) {
 	}
 }
 
-// parseLine reads a line as it is written here: no value of the suite has a blank in it.
+// parseLine parses a line of the handler. No value in the suite contains a space.
 func parseLine(line string) map[string]any {
 	m := map[string]any{}
 	fields := strings.Fields(line)
@@ -102,7 +102,7 @@ func parseLine(line string) map[string]any {
 
 func TestLogLinesStayWhole(t *testing.T) {
 	t.Parallel()
-	var b bytes.Buffer // guarded by the handler's own lock
+	var b bytes.Buffer // guarded by the lock of the handler
 	l := app.NewLogger(app.Config{LogFormat: "text"}, &b, true)
 	var wg sync.WaitGroup
 	for range 8 {

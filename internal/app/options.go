@@ -14,25 +14,25 @@ import (
 	"github.com/hearthws/hearth/internal/origin"
 )
 
-// An Option is one thing that can be configured. Its name is the same everywhere: the flag --max-payload, the variable
-// HEARTH_MAX_PAYLOAD and the file's key max-payload are one.
+// An Option is one configuration option. It has one name: the flag --max-payload, the variable
+// HEARTH_MAX_PAYLOAD and the key max-payload in a file set the same option.
 type Option struct {
 	Name    string
-	Group   string // the heading that it stands under
-	Hint    string // what kind of value it takes: "duration", "size"
+	Group   string // the heading in the help text
+	Hint    string // the kind of value: "duration", "size"
 	Usage   string // what it does, in one line
-	Default string // as it would be written
+	Default string // in the format of the option
 	List    bool   // takes several values
 	Switch  bool   // takes true or false
-	Secret  bool   // may hold a password: never printed as it is
+	Secret  bool   // may hold a password: printed only without it
 
 	set func(c *Config, values []string) error
 }
 
-// maxNumber is the largest count or size that package hearth takes.
+// maxNumber is the largest count or size that package hearth accepts.
 const maxNumber = 1 << 30
 
-// The headings of Options, in their order.
+// The headings of Options, in order.
 const (
 	groupListen  = "Listening"
 	groupAuth    = "Users and rooms"
@@ -43,128 +43,128 @@ const (
 	groupLogging = "Logging"
 )
 
-// Options lists every option, grouped.
+// Options returns all options in the order of their groups.
 func Options() []Option {
 	return slices.Concat(listenOptions(), authOptions(), nodeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions())
 }
 
 func listenOptions() []Option {
 	return []Option{
-		text("listen", groupListen, "host:port", "localhost:8080", "address to serve on; port 0 takes any free one",
+		text("listen", groupListen, "host:port", "localhost:8080", "address to listen on; port 0 means any free port",
 			func(c *Config) *string { return &c.Listen }, parseListen),
-		text("path", groupListen, "path", "/ws", "where WebSocket clients connect",
+		text("path", groupListen, "path", "/ws", "URL path for WebSocket clients",
 			func(c *Config) *string { return &c.Path }, parsePath),
-		list("origins", groupListen, "origin", "", "pages of which other origins may connect, as https://example.com or https://*.example.com; \"*\" for any (default: none)",
+		list("origins", groupListen, "origin", "", "allow pages of these other origins to connect, as in https://example.com or https://*.example.com; \"*\" allows any (default: none)",
 			func(c *Config, v []string) { c.Origins = v }, parseOrigins),
-		text("tls-cert", groupListen, "file", "", "certificate chain in PEM; serves https and wss; read again when the file changes",
+		text("tls-cert", groupListen, "file", "", "certificate chain (PEM) for https and wss; loaded again when the file changes",
 			func(c *Config) *string { return &c.TLSCert }, anyText),
-		text("tls-key", groupListen, "file", "", "private key of tls-cert in PEM",
+		text("tls-key", groupListen, "file", "", "private key of tls-cert (PEM)",
 			func(c *Config) *string { return &c.TLSKey }, anyText),
-		list("trusted-proxies", groupListen, "network", "", "proxies whose X-Forwarded-For tells the client's address",
+		list("trusted-proxies", groupListen, "network", "", "addresses of proxies; their X-Forwarded-For header gives the client's address",
 			func(c *Config, v []netip.Prefix) { c.TrustedProxies = v }, each(parsePrefix)),
 	}
 }
 
 func authOptions() []Option {
 	return []Option{
-		choice("auth", groupAuth, AuthDevelopment, "how clients prove who they are; development: any name is a user",
+		choice("auth", groupAuth, AuthDevelopment, "how clients authenticate; development: with any name, without a password",
 			func(c *Config) *string { return &c.Auth }, AuthDevelopment),
-		list("default-rooms", groupAuth, "room", "ws-default,ws-notification", "rooms that every client is in from the start; [] for none",
+		list("default-rooms", groupAuth, "room", "ws-default,ws-notification", "rooms that every client joins when it connects; [] means none",
 			func(c *Config, v []string) { c.DefaultRooms = v }, parseRooms),
 	}
 }
 
 func nodeOptions() []Option {
-	redis := text("redis", groupNodes, "url", "", "Redis through which servers share their clients, as redis://:password@host:6379; set HEARTH_REDIS "+
-		"where others could read the command line (default: none, this process only)",
+	redis := text("redis", groupNodes, "url", "", "URL of the Redis that connects the servers, as in redis://:password@host:6379; use HEARTH_REDIS "+
+		"if other users could read the command line (default: none, a single server)",
 		func(c *Config) *string { return &c.Redis }, parseRedis)
 	redis.Secret = true
-	wait := duration("redis-timeout", "30s", "how long to wait for Redis at the start; then give up",
+	wait := duration("redis-timeout", "30s", "stop if Redis cannot be reached within this time at the start",
 		func(c *Config) *time.Duration { return &c.RedisTimeout }, false)
 	wait.Group = groupNodes
 	return []Option{
 		redis,
 		wait,
-		text("redis-prefix", groupNodes, "prefix", "", "what the names of all channels in Redis begin with, as in shop: so that applications can "+
-			"share a Redis; the same for all servers and emitters of one (default: none)",
+		text("redis-prefix", groupNodes, "prefix", "", "prefix for the names of all channels in Redis, as in shop: for applications that share "+
+			"a Redis; all servers and emitters of an application need the same (default: none)",
 			func(c *Config) *string { return &c.RedisPrefix }, parseRedisPrefix),
-		boolean("redis-patterns", groupNodes, "subscribe to all rooms, clients and users rather than to those that are here",
+		boolean("redis-patterns", groupNodes, "subscribe to all rooms, clients and users, not only to those on this server",
 			func(c *Config) *bool { return &c.RedisPatterns }),
-		boolean("resync", groupNodes, "tell clients by the event resync when messages of other servers may be missing",
+		boolean("resync", groupNodes, "send clients the event resync when messages from other servers may be missing",
 			func(c *Config) *bool { return &c.Resync }),
 	}
 }
 
 func timeOptions() []Option {
 	return []Option{
-		duration("auth-timeout", "5s", "how long a client may take to authenticate; then close 4001",
+		duration("auth-timeout", "5s", "close with 4001 if a client does not authenticate within this time",
 			func(c *Config) *time.Duration { return &c.AuthTimeout }, false),
-		duration("heartbeat-interval", "30s", "time between two looks for clients that went silent; 0 for none",
+		duration("heartbeat-interval", "30s", "how often to check for heartbeat-timeout; 0 disables the check",
 			func(c *Config) *time.Duration { return &c.HeartbeatInterval }, true),
-		duration("heartbeat-timeout", "90s", "how long a client may send no message; then close 4002",
+		duration("heartbeat-timeout", "90s", "close with 4002 if a client sends no message for this long",
 			func(c *Config) *time.Duration { return &c.HeartbeatTimeout }, false),
-		duration("idle-timeout", "60s", "how long nothing at all may come from a client, not even the answer to a ping, before it is cut off; 0: for ever",
+		duration("idle-timeout", "60s", "disconnect a client that sends nothing for this long, not even a pong; 0 disables this",
 			func(c *Config) *time.Duration { return &c.IdleTimeout }, true),
-		duration("close-timeout", "5s", "how long a client may take to answer a close",
+		duration("close-timeout", "5s", "how long to wait for the answer to a close frame",
 			func(c *Config) *time.Duration { return &c.CloseTimeout }, false),
-		duration("drain-delay", "0s", "on a signal, go on serving for so long while /healthz answers 503",
+		duration("drain-delay", "0s", "after a signal, keep serving for this long while /healthz answers 503",
 			func(c *Config) *time.Duration { return &c.DrainDelay }, true),
-		duration("shutdown-timeout", "10s", "how long a shutdown may take before it is cut short",
+		duration("shutdown-timeout", "10s", "disconnect the remaining clients if a shutdown takes longer than this",
 			func(c *Config) *time.Duration { return &c.ShutdownTimeout }, false),
 	}
 }
 
 func limitOptions() []Option {
 	return []Option{
-		size("max-payload", "128KiB", 1, "largest message from a client; a larger one is close 1009",
+		size("max-payload", "128KiB", 1, "largest message from a client; close with 1009 if one is larger",
 			func(c *Config) *int { return &c.MaxPayload }),
-		size("backpressure-limit", "1MiB", 1024, "how much may wait for one client that reads slowly",
+		size("backpressure-limit", "1MiB", 1024, "bytes of messages to queue for a client that reads slowly",
 			func(c *Config) *int { return &c.BackpressureLimit }),
-		boolean("close-on-backpressure", groupLimits, "past that limit, close with 1013 rather than drop messages",
+		boolean("close-on-backpressure", groupLimits, "at that limit, close with 1013 instead of dropping messages",
 			func(c *Config) *bool { return &c.CloseOnBackpressure }),
-		number("max-connections", groupLimits, 100_000, "open connections; further ones take the place of unauthenticated clients or get 503; 0: any number",
+		number("max-connections", groupLimits, 100_000, "limit of open connections; beyond it a new connection replaces an unauthenticated client or gets 503; 0: no limit",
 			func(c *Config) *int { return &c.MaxConnections }, 0, maxNumber),
-		number("max-unauthenticated", groupLimits, 10_000, "of those, how many may not have authenticated yet; 0: any number",
+		number("max-unauthenticated", groupLimits, 10_000, "limit of unauthenticated clients; 0: no limit",
 			func(c *Config) *int { return &c.MaxUnauthenticated }, 0, maxNumber),
-		number("max-unauthenticated-per-address", groupLimits, 256, "the same, from one address (of IPv6, from one /64)",
+		number("max-unauthenticated-per-address", groupLimits, 256, "limit of unauthenticated clients from one address (one /64 for IPv6); 0: no limit",
 			func(c *Config) *int { return &c.MaxUnauthenticatedPerAddr }, 0, maxNumber),
-		number("unauthenticated-messages", groupLimits, 16, "messages that a client may send before it is authenticated",
+		number("unauthenticated-messages", groupLimits, 16, "messages that a client may send before it has authenticated",
 			func(c *Config) *int { return &c.UnauthenticatedMessages }, 1, maxNumber),
-		size("unauthenticated-payload", "16KiB", 1, "largest message before that",
+		size("unauthenticated-payload", "16KiB", 1, "largest message from a client before it has authenticated",
 			func(c *Config) *int { return &c.UnauthenticatedPayload }),
-		number("max-rooms", groupLimits, 1024, "rooms that one client may be in, besides its own; 0: any number",
+		number("max-rooms", groupLimits, 1024, "rooms that a client may join, not counting its own; 0: no limit",
 			func(c *Config) *int { return &c.MaxRooms }, 0, maxNumber),
-		size("room-names", "64KiB", 0, "bytes of the names of these rooms in all; 0: any number",
+		size("room-names", "64KiB", 0, "total bytes of the names of these rooms; 0: no limit",
 			func(c *Config) *int { return &c.RoomNames }),
-		size("client-queue", "256KiB", 1024, "how much of one client's input may wait to be handled before it is read no further",
+		size("client-queue", "256KiB", 1024, "stop reading from a client while this much of its input waits for a handler",
 			func(c *Config) *int { return &c.ClientQueue }),
-		number("message-rate", groupLimits, 0, "messages that a client may send in a second, ten seconds' worth at once; more is close 1008; 0: any number",
+		number("message-rate", groupLimits, 0, "messages per second from a client, with a burst of ten seconds' worth; close with 1008 beyond that; 0: no limit",
 			func(c *Config) *int { return &c.MessageRate }, 0, maxNumber),
-		size("byte-rate", "0", 0, "the same for bytes, inflated; 0: any number",
+		size("byte-rate", "0", 0, "uncompressed bytes per second from a client, with the same burst; 0: no limit",
 			func(c *Config) *int { return &c.ByteRate }),
-		size("send-queue", "64MiB", 64<<10, "how much may wait for an event loop before sends fail",
+		size("send-queue", "64MiB", 64<<10, "bytes to queue for an event loop; sends fail beyond that",
 			func(c *Config) *int { return &c.SendQueue }),
 	}
 }
 
 func engineOptions() []Option {
 	return []Option{
-		choice("transport", groupEngine, "auto", "auto takes epoll where it can: Linux, plain TCP",
+		choice("transport", groupEngine, "auto", "auto uses epoll on Linux without TLS, and netconn otherwise",
 			func(c *Config) *string { return &c.Transport }, "auto", "epoll", "netconn"),
-		number("loops", groupEngine, 1, "event loops; more only where cores are plenty",
+		number("loops", groupEngine, 1, "number of event loops; use more only on a machine with many cores",
 			func(c *Config) *int { return &c.Loops }, 1, 256),
-		boolean("compression", groupEngine, "offer permessage-deflate: less network for more CPU and memory",
+		boolean("compression", groupEngine, "offer permessage-deflate: uses less network, and more CPU and memory",
 			func(c *Config) *bool { return &c.Compression }),
-		choice("encryption", groupEngine, "off", "encrypt the messages of clients that send a key; required: and close those that don't, 4004",
+		choice("encryption", groupEngine, "off", "encrypt the messages of clients that send a public key; required: close the others with 4004",
 			func(c *Config) *string { return &c.Encryption }, "off", "optional", "required"),
 	}
 }
 
 func logOptions() []Option {
 	return []Option{
-		text("name", groupLogging, "text", "hearth", "name of this server in its logs",
+		text("name", groupLogging, "text", "hearth", "name of this server in logs",
 			func(c *Config) *string { return &c.Name }, anyText),
-		choice("log-format", groupLogging, "auto", "auto: text for a terminal, JSON for all else",
+		choice("log-format", groupLogging, "auto", "auto: text on a terminal, JSON otherwise",
 			func(c *Config) *string { return &c.LogFormat }, "auto", "text", "json"),
 		logLevel(),
 	}
@@ -179,7 +179,7 @@ func lookup(name string) (Option, bool) {
 	return Option{}, false
 }
 
-// Nearest returns the option whose name is most like name, or "" when none is like it.
+// Nearest returns the option whose name resembles name most, or "" if none does.
 func Nearest(name string) string {
 	name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
 	best, distance := "", len(name)/3+2
@@ -191,7 +191,7 @@ func Nearest(name string) string {
 	return best
 }
 
-// editDistance counts the letters to insert, remove or replace.
+// editDistance returns the number of letters to insert, remove or replace.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -234,13 +234,13 @@ func choice(name, group, def, usage string, field func(*Config) *string, allowed
 			}
 		}
 		if len(allowed) == 1 {
-			return "", fmt.Errorf("there is only %s so far", allowed[0])
+			return "", fmt.Errorf("this version supports only %s so far", allowed[0])
 		}
 		return "", fmt.Errorf("takes one of %s", strings.Join(allowed, ", "))
 	})
 }
 
-// duration makes an option of a length of time, at least a millisecond; zero says that 0 may be given as well.
+// duration returns an option for a duration of at least a millisecond. zero allows 0 as well.
 func duration(name, def, usage string, field func(*Config) *time.Duration, zero bool) Option {
 	o := Option{Name: name, Group: groupTime, Hint: "duration", Usage: usage, Default: def}
 	return one(o, field, func(s string) (time.Duration, error) {
@@ -284,7 +284,7 @@ func boolean(name, group, usage string, field func(*Config) *bool) Option {
 
 func logLevel() Option {
 	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
-	o := Option{Name: "log-level", Group: groupLogging, Hint: "debug|info|warn|error", Usage: "what to log, and all above it", Default: "info"}
+	o := Option{Name: "log-level", Group: groupLogging, Hint: "debug|info|warn|error", Usage: "lowest level to log", Default: "info"}
 	return one(o, func(c *Config) *slog.Level { return &c.LogLevel }, func(s string) (slog.Level, error) {
 		level, ok := levels[strings.ToLower(s)]
 		if !ok {
@@ -294,7 +294,7 @@ func logLevel() Option {
 	})
 }
 
-// one makes an option of a single value.
+// one returns an option with a single value.
 func one[T any](o Option, field func(*Config) *T, parse func(string) (T, error)) Option {
 	o.set = func(c *Config, values []string) error {
 		v, err := parse(values[0])
@@ -306,7 +306,7 @@ func one[T any](o Option, field func(*Config) *T, parse func(string) (T, error))
 	return o
 }
 
-// list makes an option of several values.
+// list returns an option with several values.
 func list[T any](name, group, hint, def, usage string, assign func(*Config, []T), parse func([]string) ([]T, error)) Option {
 	set := func(c *Config, values []string) error {
 		vs, err := parse(values)
@@ -318,7 +318,7 @@ func list[T any](name, group, hint, def, usage string, assign func(*Config, []T)
 	return Option{Name: name, Group: group, Hint: hint, Usage: usage, Default: def, List: true, set: set}
 }
 
-// each parses every element by itself. The result is never nil.
+// each returns a function that parses every element by itself. Its result is never nil.
 func each[T any](parse func(string) (T, error)) func([]string) ([]T, error) {
 	return func(values []string) ([]T, error) {
 		out := make([]T, 0, len(values))
@@ -333,7 +333,7 @@ func each[T any](parse func(string) (T, error)) func([]string) ([]T, error) {
 	}
 }
 
-// parseOrigins makes the empty list nil.
+// parseOrigins returns nil for an empty list.
 func parseOrigins(values []string) ([]string, error) {
 	if len(values) == 0 {
 		return nil, nil
@@ -342,7 +342,7 @@ func parseOrigins(values []string) ([]string, error) {
 	return values, err
 }
 
-// yamlValue writes a setting's value so that YAML reads it back as the same text.
+// yamlValue formats a value so that YAML reads it back as the same text.
 func yamlValue(s Setting) string {
 	if !s.Option.List {
 		return yamlText(s.Option.redacted(s.Values[0]))
@@ -354,7 +354,8 @@ func yamlValue(s Setting) string {
 	return "[" + strings.Join(quoted, ", ") + "]"
 }
 
-// yamlText leaves words, numbers, sizes and addresses bare, and quotes everything that might be read as something else.
+// yamlText quotes a text unless it is a word, number, size or address that YAML reads as the same
+// text.
 func yamlText(s string) string {
 	bare := s != "" && !strings.EqualFold(s, "null") && !strings.HasSuffix(s, ":")
 	for _, r := range s {
@@ -371,7 +372,7 @@ func yamlText(s string) string {
 	return s
 }
 
-// printableOr replaces what would not show as itself.
+// printableOr returns a mapping that replaces characters that are not printable.
 func printableOr(replacement rune) func(rune) rune {
 	return func(r rune) rune {
 		if !unicode.IsPrint(r) {

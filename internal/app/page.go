@@ -20,13 +20,13 @@ var pageFiles embed.FS
 
 const assetPath = "/assets/"
 
-// contentSecurityPolicy lets the page load from, and talk to, this server only.
+// contentSecurityPolicy allows the page to load from this server only, and to connect only to it.
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// pageSettings is what the page is told about the server, in its meta elements.
+// pageSettings are the settings that the page reads from its meta elements.
 type pageSettings struct {
-	Path        string // of WebSocket
+	Path        string // of the WebSocket endpoint
 	HeartbeatMS int64  // how often to send a heartbeat
 	MaxText     int
 	MaxName     int
@@ -35,7 +35,7 @@ type pageSettings struct {
 	DefaultRooms string // as a JSON list
 }
 
-// A page serves the embedded files from memory. Read-only once made.
+// A page serves the embedded files from memory. It is read-only.
 type page struct {
 	files map[string]pageFile // by URL path
 }
@@ -47,7 +47,8 @@ type pageFile struct {
 }
 
 func newPage(c Config) (*page, error) {
-	// Browsers wake a hidden tab's timers once a minute: a third of the time leaves room for that.
+	// Browsers run the timers of a hidden tab once a minute. A third of the timeout leaves time for
+	// that.
 	beat := min(max(c.HeartbeatTimeout/3, time.Second), 30*time.Second)
 	rooms, err := json.Marshal(c.DefaultRooms)
 	if err != nil {
@@ -92,7 +93,8 @@ func fillIn(index []byte, settings pageSettings) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// contentType does not ask the system: its tables differ, and a module with the wrong type does not run.
+// contentType returns the media type by the extension. It does not use the tables of the system,
+// which differ: browsers reject a module with a wrong type.
 func contentType(name string) string {
 	switch path.Ext(name) {
 	case ".html":
@@ -117,7 +119,7 @@ func (p *page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Security-Policy", contentSecurityPolicy)
 	h.Set("Content-Type", f.contentType)
 	h.Set("ETag", f.etag)
-	h.Set("Cache-Control", "no-cache") // ask each time: a new version of the server has a new page
+	h.Set("Cache-Control", "no-cache") // revalidate: a new version of the server has a new page
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")

@@ -15,7 +15,7 @@ import (
 	"github.com/hearthws/hearth/internal/test/redistest"
 )
 
-// logs is a log that a test reads while it is written.
+// logs is a log that a test may read while it is written.
 type logs struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -33,7 +33,7 @@ func (l *logs) count(s string) int {
 	return strings.Count(l.b.String(), s)
 }
 
-// eventually repeats try until it is true.
+// eventually repeats try until it returns true.
 func eventually(t *testing.T, what string, try func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -43,12 +43,12 @@ func eventually(t *testing.T, what string, try func() bool) {
 		select {
 		case <-tick.C:
 		case <-timeout:
-			t.Fatalf("not within %v: %s", limit, what)
+			t.Fatalf("not true within %v: %s", limit, what)
 		}
 	}
 }
 
-// until takes what comes until that event, which it decodes into v.
+// until reads messages up to one with the event, and decodes its data into v.
 func (c *client) until(event string, v any) {
 	c.t.Helper()
 	for {
@@ -68,20 +68,20 @@ func (c *client) until(event string, v any) {
 	}
 }
 
-// whole asks again until all servers have answered: a machine that is slow may not let them do so within the second that a
-// server waits for. That one says so then, and never that fewer clients are all.
+// whole repeats a query until all servers have answered: on a slow machine a server may not answer
+// within the second that another one waits. In that case more must be true.
 func whole(t *testing.T, clients int, ask func() (n int, more bool)) {
 	t.Helper()
 	eventually(t, "an answer of all servers", func() bool {
 		n, more := ask()
 		if n > clients || n < clients && !more {
-			t.Errorf("%d clients are said to be all of %d", n, clients)
+			t.Errorf("the servers count %d clients, want %d", n, clients)
 		}
 		return !more
 	})
 }
 
-// shouted reports how many clients a shout went to, by its sender's answer.
+// shouted sends a shout and returns the number of receivers that the server reports.
 func (c *client) shouted(id string) (clients int, more bool) {
 	c.t.Helper()
 	c.send(`{"event":"shout","id":"` + id + `","data":{"text":"hello"}}`)
@@ -96,7 +96,8 @@ func (c *client) shouted(id string) (clients int, more bool) {
 	return a.Clients, a.More
 }
 
-// TestTwoServersOnRedis: they are one house, lose Redis, say so, and are one again.
+// TestTwoServersOnRedis checks that two servers act as one, report the loss of Redis, and act as
+// one again afterwards.
 func TestTwoServersOnRedis(t *testing.T) {
 	t.Parallel()
 	db := redistest.Start(t)
@@ -155,7 +156,7 @@ func TestTwoServersOnRedis(t *testing.T) {
 	if resp, body := one.get(web, "GET", "/healthz", nil); resp.StatusCode != 200 {
 		t.Errorf("healthz without Redis: %d %s", resp.StatusCode, body)
 	}
-	if n, more := ada.shouted("s2"); n != 1 || !more { // its own server serves it
+	if n, more := ada.shouted("s2"); n != 1 || !more { // its own server delivers it
 		t.Errorf("a shout without Redis went to %d, more: %v", n, more)
 	}
 	grace.send(`{"event":"who","data":{"room":"tea"}}`)
@@ -181,18 +182,19 @@ func TestTwoServersOnRedis(t *testing.T) {
 	grace.until("shout", nil)
 	for line, want := range map[string]int{"messages of other nodes do not come in": 1, "messages of other nodes come in again": 1, "reason=refused": 2} {
 		if n := log.count(line); n != want {
-			t.Errorf("the log says %q %d times", line, n)
+			t.Errorf("the log has %q %d times", line, n)
 		}
 	}
 }
 
-// TestReadyDegraded: a server that lacks a permission serves all the same, and says what it lacks, without secrets.
+// TestReadyDegraded checks that a server without a Redis permission keeps serving, and reports the
+// missing permission without secrets.
 func TestReadyDegraded(t *testing.T) {
 	t.Parallel()
 	db := redistest.Start(t, "user node on >s3cret +@all ~* resetchannels &hearth:* &ws:broadcast &ws:client:* &ws:user:*")
 	log := &logs{}
 	s := serveLogging(t, map[string]string{"redis": "redis://node:s3cret@" + db.Addr}, log)
-	s.dial("ada") // her rooms are refused
+	s.dial("ada") // Redis rejects the channels of her rooms
 	web := plainClient(t)
 	ready := func(want string) {
 		t.Helper()
@@ -203,7 +205,7 @@ func TestReadyDegraded(t *testing.T) {
 			return resp.StatusCode == 200 && regexp.MustCompile(want).MatchString(text)
 		})
 		if strings.Contains(body, "s3cret") || strings.Contains(body, db.Addr) {
-			t.Errorf("it says %s", body)
+			t.Errorf("the answer shows %s", body)
 		}
 	}
 	ready(`^ok, but Redis is degraded since 20\S+Z: permission\n$`)
@@ -214,7 +216,7 @@ func TestReadyDegraded(t *testing.T) {
 	ready(`^ok\n$`)
 }
 
-// TestServersOnACluster: calls to all need nothing of Redis but that it carries messages, however it is built and subscribed to.
+// TestServersOnACluster checks that broadcasts work on a Redis cluster, with and without patterns.
 func TestServersOnACluster(t *testing.T) {
 	t.Parallel()
 	url := redistest.StartCluster(t).URL()
@@ -228,7 +230,7 @@ func TestServersOnACluster(t *testing.T) {
 	}
 }
 
-// met waits until servers with these logs know each other.
+// met waits until the servers with these logs know each other.
 func met(t *testing.T, all ...*logs) {
 	t.Helper()
 	for _, log := range all {
@@ -236,12 +238,13 @@ func met(t *testing.T, all ...*logs) {
 	}
 }
 
-// serveLogging is serve with a log.
+// serveLogging starts a server that logs to w.
 func serveLogging(t *testing.T, options map[string]string, w *logs) *server {
 	return serveTo(t, options, slog.New(slog.NewTextHandler(w, nil)))
 }
 
-// TestServeWithoutItsRedis: the start says what it waits for, and gives up, or ends when it is told to.
+// TestServeWithoutItsRedis checks that the start logs what it waits for, and ends after
+// redis-timeout or when it is cancelled.
 func TestServeWithoutItsRedis(t *testing.T) {
 	t.Parallel()
 	load := func(timeout string) (*app.Server, *logs) {
@@ -263,19 +266,19 @@ func TestServeWithoutItsRedis(t *testing.T) {
 	}
 	t.Run("gives up", func(t *testing.T) {
 		t.Parallel()
-		srv, log := load("5s") // and says it every three
+		srv, log := load("5s") // it logs every three seconds
 		err := srv.Run(context.Background())
 		if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") || !strings.Contains(err.Error(), "redis-timeout") || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("run: %v", err)
 		}
 		if strings.Count(err.Error(), "start") != 1 {
-			t.Errorf("what was being done is said more than once: %v", err)
+			t.Errorf("the error repeats the operation: %v", err)
 		}
 		if log.count("waiting for Redis") != 1 || log.count("s3cret") > 0 {
 			t.Errorf("the log: %s", log.b.String())
 		}
 	})
-	t.Run("told to end", func(t *testing.T) {
+	t.Run("cancelled", func(t *testing.T) {
 		t.Parallel()
 		srv, log := load("10m")
 		ctx, cancel := context.WithCancel(context.Background())

@@ -11,9 +11,9 @@ import (
 	"github.com/hearthws/hearth/internal/origin"
 )
 
-// checkOrigin makes the check of a handshake's origin. Beside pages of the listed origins it allows the server's own page,
-// if the server was addressed as this machine: a stranger's page whose name was made to resolve to 127.0.0.1 has the same
-// origin, by name, as what it calls.
+// checkOrigin returns the origin check for handshakes. It allows the listed origins, and the
+// server's own page if the Host header names this machine. Without that condition, a foreign page
+// whose name resolves to 127.0.0.1 (DNS rebinding) would count as the same origin.
 func checkOrigin(listed []string, log *slog.Logger) (func(*http.Request) bool, error) {
 	policy, err := origin.New(listed)
 	if err != nil {
@@ -24,12 +24,12 @@ func checkOrigin(listed []string, log *slog.Logger) (func(*http.Request) bool, e
 		if policy.Allows(r) {
 			return true
 		}
-		log.Warn("refused a page of another origin; allow it with --origins", "origin", limited(r.Header.Get("Origin")), "host", limited(r.Host))
+		log.Warn("rejected a page from another origin: to allow it, add the origin to --origins", "origin", limited(r.Header.Get("Origin")), "host", limited(r.Host))
 		return false
 	}, nil
 }
 
-// limited keeps what a stranger wrote from filling a log line.
+// limited shortens text from a client, so that it does not fill a log line.
 func limited(s string) string {
 	if len(s) > 200 {
 		return s[:200] + "…"
@@ -37,9 +37,10 @@ func limited(s string) string {
 	return s
 }
 
-// forwardedFor finds the client's address behind trusted proxies: X-Forwarded-For is read from its end, as long as the
-// addresses are trusted ones; the first that is not is the client. Whatever stands before it, the client may have made up.
-// At an entry that is no address the proxy before it counts as the client, which is logged.
+// forwardedFor returns a function that finds the address of a client behind trusted proxies. It
+// reads X-Forwarded-For from the end and skips trusted addresses. The first other address is the
+// client; the client may have made up the addresses before it. If an entry is not an address, the
+// proxy that added it counts as the client, and the entry is logged.
 func forwardedFor(trusted []netip.Prefix, log *slog.Logger) func(*http.Request) netip.Addr {
 	trusts := func(a netip.Addr) bool {
 		for _, p := range trusted {
@@ -57,14 +58,14 @@ func forwardedFor(trusted []netip.Prefix, log *slog.Logger) func(*http.Request) 
 		addr := peer.Addr().Unmap()
 		for _, hop := range slices.Backward(strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")) {
 			if hop = strings.TrimSpace(hop); hop == "" {
-				continue // as lists in headers may have
+				continue // lists in headers may have empty elements
 			}
 			if !trusts(addr) {
 				break
 			}
 			client, ok := parseHop(hop)
 			if !ok {
-				log.Warn("X-Forwarded-For has an entry that is no address; the proxy counts as the client", "entry", limited(hop), "proxy", addr)
+				log.Warn("X-Forwarded-For has an invalid address: using the address of the proxy for the client", "entry", limited(hop), "proxy", addr)
 				break
 			}
 			addr = client
@@ -73,8 +74,8 @@ func forwardedFor(trusted []netip.Prefix, log *slog.Logger) func(*http.Request) 
 	}
 }
 
-// parseHop reads an address as proxies write it: with a port or without, IPv6 with brackets or without, and perhaps in
-// quotes.
+// parseHop parses an address in the forms that proxies use: with or without a port, brackets around
+// IPv6, and quotes.
 func parseHop(s string) (netip.Addr, bool) {
 	if inside, found := strings.CutPrefix(s, `"`); found {
 		if s, found = strings.CutSuffix(inside, `"`); !found {
@@ -96,13 +97,14 @@ func parseHop(s string) (netip.Addr, bool) {
 	return a.Unmap().WithZone(""), err == nil
 }
 
-// responseTimeout is how long a client may take to read what is not WebSocket.
+// responseTimeout is how long a client may take to read an HTTP response.
 const responseTimeout = 30 * time.Second
 
-// withDeadline bounds each response by itself. A timeout of the whole http.Server would also be the WebSocket clients'.
+// withDeadline sets a write deadline for each response. A timeout of the http.Server would also
+// apply to WebSocket clients.
 func withDeadline(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Where deadlines are not supported there is none: no reason not to answer.
+		// If the connection does not support deadlines, answer without one.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(responseTimeout))
 		h.ServeHTTP(w, r)
 	})

@@ -20,17 +20,17 @@ func TestForwardedFor(t *testing.T) {
 		want       string
 	}{
 		{"no proxy", "192.0.2.1:5", nil, "192.0.2.1"},
-		{"a stranger's header is not believed", "192.0.2.1:5", []string{"198.51.100.9"}, "192.0.2.1"},
+		{"the header of an untrusted peer is ignored", "192.0.2.1:5", []string{"198.51.100.9"}, "192.0.2.1"},
 		{"one proxy", "10.0.0.1:5", []string{"198.51.100.9"}, "198.51.100.9"},
-		{"what the client made up before it does not count", "10.0.0.1:5", []string{"1.1.1.1, 198.51.100.9"}, "198.51.100.9"},
+		{"addresses that the client made up are ignored", "10.0.0.1:5", []string{"1.1.1.1, 198.51.100.9"}, "198.51.100.9"},
 		{"two proxies", "[::1]:5", []string{"198.51.100.9, 10.2.3.4"}, "198.51.100.9"},
 		{"two lines", "[::1]:5", []string{"198.51.100.9", "10.2.3.4"}, "198.51.100.9"},
 		{"only proxies", "10.0.0.1:5", []string{"10.9.9.9"}, "10.9.9.9"},
 		{"no header", "10.0.0.1:5", nil, "10.0.0.1"},
 		{"nonsense", "10.0.0.1:5", []string{"unknown"}, "10.0.0.1"},
-		{"nonsense further on", "10.0.0.1:5", []string{"unknown, 198.51.100.9"}, "198.51.100.9"},
-		{"mapped addresses are the same ones", "[::ffff:10.0.0.1]:5", []string{"::ffff:198.51.100.9"}, "198.51.100.9"},
-		{"no address at all", "@", nil, "invalid IP"},
+		{"an invalid entry before the client", "10.0.0.1:5", []string{"unknown, 198.51.100.9"}, "198.51.100.9"},
+		{"IPv4-mapped addresses", "[::ffff:10.0.0.1]:5", []string{"::ffff:198.51.100.9"}, "198.51.100.9"},
+		{"no address", "@", nil, "invalid IP"},
 		{"with a port", "10.0.0.1:5", []string{"203.0.113.7:51234"}, "203.0.113.7"},
 		{"IPv6 with a port", "10.0.0.1:5", []string{"[2001:db8::1]:443"}, "2001:db8::1"},
 		{"IPv6 in brackets", "10.0.0.1:5", []string{"[2001:db8::1]"}, "2001:db8::1"},
@@ -38,13 +38,13 @@ func TestForwardedFor(t *testing.T) {
 		{"quoted", "10.0.0.1:5", []string{`"[2001:db8::1]:443"`}, "2001:db8::1"},
 		{"quoted, IPv4", "10.0.0.1:5", []string{`"203.0.113.7"`}, "203.0.113.7"},
 		{"mapped, with a port", "10.0.0.1:5", []string{"[::ffff:203.0.113.7]:80"}, "203.0.113.7"},
-		{"a zone is the proxy's own", "10.0.0.1:5", []string{"fe80::1%eth0"}, "fe80::1"},
+		{"a zone is removed", "10.0.0.1:5", []string{"fe80::1%eth0"}, "fe80::1"},
 		{"proxies with ports", "10.0.0.1:5", []string{"203.0.113.7:51234, 10.0.0.2:80,[::1]:90"}, "203.0.113.7"},
 		{"half a quote", "10.0.0.1:5", []string{`"203.0.113.7`}, "10.0.0.1"},
 		{"IPv4 in brackets", "10.0.0.1:5", []string{"[203.0.113.7]"}, "10.0.0.1"},
 		{"half a bracket", "10.0.0.1:5", []string{"[2001:db8::1"}, "10.0.0.1"},
-		{"a port that is none", "10.0.0.1:5", []string{"203.0.113.7:x"}, "10.0.0.1"},
-		{"nothing behind the comma", "10.0.0.1:5", []string{"203.0.113.7, ,"}, "203.0.113.7"},
+		{"an invalid port", "10.0.0.1:5", []string{"203.0.113.7:x"}, "10.0.0.1"},
+		{"an empty entry", "10.0.0.1:5", []string{"203.0.113.7, ,"}, "203.0.113.7"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			log.Reset()
@@ -75,7 +75,7 @@ func TestOriginPolicy(t *testing.T) {
 		{"default port", "http://localhost", "localhost", true},
 		{"other port", "http://localhost:3000", "localhost:8080", false},
 		{"other site", "https://evil.example", "localhost:8080", false},
-		{"a name made to resolve to this machine", "http://evil.example:8080", "evil.example:8080", false},
+		{"DNS rebinding", "http://evil.example:8080", "evil.example:8080", false},
 		{"sandboxed page", "null", "localhost:8080", false},
 		{"nonsense", "http://[", "localhost:8080", false},
 		{"a path", "http://localhost:8080/x", "localhost:8080", false},
@@ -103,7 +103,7 @@ func TestOriginPolicy(t *testing.T) {
 	}
 }
 
-// A bucket saves up to its size, and refills with time.
+// TestBucket checks that a bucket allows a burst of its size and refills with time.
 func TestBucket(t *testing.T) {
 	t.Parallel()
 	b := bucket{perSecond: 2, size: 3}

@@ -18,27 +18,27 @@ import (
 	"github.com/hearthws/hearth/internal/ratelog"
 )
 
-// ErrCutShort is returned by Run when a shutdown took longer than Config.ShutdownTimeout: connections were cut that had
-// not said goodbye.
+// ErrCutShort is returned by Run if a shutdown took longer than Config.ShutdownTimeout and
+// connections were cut before the close handshake.
 var ErrCutShort = errors.New("shutdown was cut short")
 
 const (
 	healthPath = "/healthz"
 	readyPath  = "/readyz"
 
-	waitingLogInterval = 3 * time.Second // between two lines that say what the start waits for
+	waitingLogInterval = 3 * time.Second // between two log lines while the start waits for Redis
 )
 
-// A Server is one running instance. Make it with New, then call Listen, then Run, each once.
+// A Server is a running instance. Create it with New, then call Listen and Run, once each.
 type Server struct {
 	// Set by New, then read-only.
 	cfg     Config
 	log     *slog.Logger
-	logs    *ratelog.Handler // for lines that clients can cause; writes to log
+	logs    *ratelog.Handler // for lines that clients can cause; limits the rate and writes to log
 	hearth  *hearth.Server[credentials, *visitor]
-	handler http.Handler  // everything but WebSocket
+	handler http.Handler  // serves everything except WebSocket
 	tls     *tls.Config   // nil: plain TCP
-	redis   *redis.Broker // nil: this process only
+	redis   *redis.Broker // nil: a single server
 
 	// Set by Listen, then read-only.
 	ln net.Listener
@@ -46,7 +46,7 @@ type Server struct {
 	draining atomic.Bool
 }
 
-// New prepares a server that logs to log. It opens nothing yet.
+// New creates a server that logs to log. It opens no connections.
 func New(cfg Config, log *slog.Logger) (*Server, error) {
 	s := &Server{cfg: cfg, log: log, logs: ratelog.NewHandler(log.Handler())}
 	if cfg.TLSCert != "" {
@@ -54,7 +54,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		if err != nil {
 			return nil, err
 		}
-		// WebSocket starts from HTTP/1.1, and the page is too small to gain from anything newer.
+		// WebSocket needs HTTP/1.1, and the page is too small to gain from HTTP/2.
 		s.tls = &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	}
 	if cfg.Redis != "" {
@@ -92,7 +92,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	return s, nil
 }
 
-// hearthConfig hands every option that concerns the library over to it.
+// hearthConfig translates the options to the configuration of package hearth.
 func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials, *visitor] {
 	transport := hearth.Transport(c.Transport)
 	if transport == "auto" {
@@ -130,7 +130,8 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 	return hc
 }
 
-// zeroMeans translates: whoever configures the server writes 0 for "none", the library's zero is its default.
+// zeroMeans returns none for 0, and v otherwise. The options use 0 for "none", while 0 in
+// hearth.Config means the default.
 func zeroMeans[T int | time.Duration](none, v T) T {
 	if v == 0 {
 		return none
@@ -138,28 +139,29 @@ func zeroMeans[T int | time.Duration](none, v T) T {
 	return v
 }
 
-// Listen binds the address. It is apart from Run so that a caller may know the address before the first client does.
+// Listen binds the address. It is separate from Run so that the caller knows the address before the
+// first client connects.
 func (s *Server) Listen() error {
 	ln, err := net.Listen("tcp", s.cfg.Listen)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("listen on %s: another program does already: end it, or take another port with --listen", s.cfg.Listen)
+		return fmt.Errorf("listen on %s: the port is in use by another program: stop that program, or choose another port with --listen", s.cfg.Listen)
 	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("listen on %s: not permitted for this user: take a port above 1023 with --listen", s.cfg.Listen)
+		return fmt.Errorf("listen on %s: permission denied: choose a port above 1023 with --listen", s.cfg.Listen)
 	case err != nil:
-		return fmt.Errorf("listen on %s (option listen): %w", s.cfg.Listen, err)
+		return fmt.Errorf("listen on %s (set by --listen): %w", s.cfg.Listen, err)
 	}
-	// "localhost" means what the system's resolver says it means.
+	// Check the address: "localhost" may resolve to an address of another interface.
 	if tcp, ok := ln.Addr().(*net.TCPAddr); s.cfg.Auth == AuthDevelopment && ok && !tcp.IP.IsLoopback() {
 		ln.Close()
-		return fmt.Errorf("listen on %s: resolves to %v, which is not this machine only, and auth is %q: use --listen 127.0.0.1:%d",
+		return fmt.Errorf("listen on %s: it resolves to %v, which other machines can reach, and with auth %q clients need no password: use --listen 127.0.0.1:%d",
 			s.cfg.Listen, tcp.IP, AuthDevelopment, tcp.Port)
 	}
 	s.ln = ln
 	return nil
 }
 
-// URL is where the page is, once Listen has returned.
+// URL returns the address of the page. Call it after Listen.
 func (s *Server) URL() string {
 	scheme := "http"
 	if s.tls != nil {
@@ -173,16 +175,17 @@ func (s *Server) URL() string {
 	return scheme + "://" + net.JoinHostPort(host, port) + "/"
 }
 
-// Run serves until ctx is done, then drains: it stops accepting, tells every client goodbye (close 1001) and waits for
-// all of it to end, for Config.ShutdownTimeout at most. It returns nil after a complete drain, ErrCutShort (wrapped)
-// after one that was not, and the reason when serving fails by itself.
+// Run serves until ctx is done, then drains: it stops accepting connections, closes every client
+// with code 1001, and waits up to Config.ShutdownTimeout for them to finish. It returns nil after a
+// complete drain, an error that wraps ErrCutShort after an incomplete one, and the cause if serving
+// fails.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.logs.Close()
-	background := context.WithoutCancel(ctx) // ctx ends serving, not the work that ending takes
+	background := context.WithoutCancel(ctx) // ctx ends serving, not the drain
 	if err := s.start(ctx); err != nil {
 		s.ln.Close()
 		if ctx.Err() != nil {
-			return nil // told to end before it had begun
+			return nil // stopped while it started
 		}
 		return err
 	}
@@ -191,7 +194,7 @@ func (s *Server) Run(ctx context.Context) error {
 		ln = tls.NewListener(ln, s.tls)
 	}
 	ended := make(chan error, 1)
-	// Ends with the engine's Shutdown, or when serving failed; drain waits for it.
+	// Ends with hearth.Server.Shutdown, or when serving fails. drain waits for it.
 	go func() { ended <- s.hearth.Serve(ln, s.handler) }()
 	s.announce()
 
@@ -204,17 +207,19 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// start starts the engine. As long as it waits for Redis it says so.
+// start starts the hearth.Server. It logs while it waits for Redis.
 func (s *Server) start(ctx context.Context) error {
 	started := make(chan error, 1)
-	go func() { started <- s.hearth.Start(ctx) }() // ends when Redis is there, or not within Config.RedisTimeout, or with ctx; waited for below
+	// Ends when Redis is connected, after Config.RedisTimeout, or with ctx. start waits for it
+	// below.
+	go func() { started <- s.hearth.Start(ctx) }()
 	tick := time.NewTicker(waitingLogInterval)
 	defer tick.Stop()
 	for begun := time.Now(); ; {
 		select {
 		case err := <-started:
 			if s.redis != nil && errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("gave up on Redis after %v, which is redis-timeout: %w", s.cfg.RedisTimeout, err)
+				return fmt.Errorf("Redis was not reachable within %v (redis-timeout): %w", s.cfg.RedisTimeout, err)
 			}
 			return err
 		case <-tick.C:
@@ -226,38 +231,38 @@ func (s *Server) start(ctx context.Context) error {
 	}
 }
 
-// announce says what runs, and how open it is.
+// announce logs the address of the server and warns that it is open.
 func (s *Server) announce() {
 	if s.cfg.Auth == AuthDevelopment {
-		s.log.Warn("DEVELOPMENT MODE: ANY NAME IS A USER, WITHOUT A PASSWORD", "option", "auth", "reachable", "from this machine only")
+		s.log.Warn("DEVELOPMENT MODE: CLIENTS SIGN IN WITH ANY NAME, WITHOUT A PASSWORD", "option", "auth", "reachable", "from this machine only")
 	}
-	where := "this process only"
+	where := "none, a single server"
 	if s.redis != nil {
 		where = s.redis.String()
 	}
 	s.log.Info("serving", "url", s.URL(), "websocket", s.cfg.Path, "broker", where)
 	if s.cfg.Encryption == string(hearth.EncryptionRequired) {
-		s.log.Warn("the page at the url does not encrypt and will be refused; with --encryption optional it can be used")
+		s.log.Warn("the demo page does not support encryption and cannot connect: start with --encryption optional to use it")
 		return
 	}
-	s.log.Info("open the url in two tabs, under two names; Ctrl-C to end")
+	s.log.Info("open the url in two browser tabs and sign in with two names; press Ctrl-C to stop")
 }
 
 func (s *Server) drain(ctx context.Context, ended <-chan error) error {
 	s.draining.Store(true)
 	start := time.Now()
 	if s.cfg.DrainDelay > 0 {
-		s.log.Info("draining: not ready, still serving", "for", s.cfg.DrainDelay)
+		s.log.Info("draining: still serving, /healthz and /readyz answer 503", "for", s.cfg.DrainDelay)
 		time.Sleep(s.cfg.DrainDelay)
 	}
-	s.log.Info("draining: no new connections; closing all; once more to end at once", "clients", s.hearth.Local().Count(hearth.ToAll()), "timeout", s.cfg.ShutdownTimeout)
+	s.log.Info("draining: closing all clients (signal again to exit now)", "clients", s.hearth.Local().Count(hearth.ToAll()), "timeout", s.cfg.ShutdownTimeout)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()
 	err := s.hearth.Shutdown(ctx)
-	s.ln.Close() // already closed by then, unless Shutdown gave up
+	s.ln.Close() // already closed, unless Shutdown gave up
 	<-ended
 	if err != nil && ctx.Err() != nil {
-		return fmt.Errorf("%w after %v (option shutdown-timeout)", ErrCutShort, s.cfg.ShutdownTimeout)
+		return fmt.Errorf("%w after %v (shutdown-timeout)", ErrCutShort, s.cfg.ShutdownTimeout)
 	}
 	if err != nil {
 		return fmt.Errorf("shut down: %w", err)
@@ -266,8 +271,8 @@ func (s *Server) drain(ctx context.Context, ended <-chan error) error {
 	return nil
 }
 
-// health tells whether the process is well: 200 while it serves, 503 from the first signal on. Redis has no say in it:
-// a restart would not bring that back.
+// health answers 200 while the server serves, and 503 from the first signal on. It ignores Redis:
+// restarting the process would not repair Redis.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	if s.draining.Load() {
 		respond(w, http.StatusServiceUnavailable, "draining")
@@ -276,8 +281,9 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	respond(w, http.StatusOK, "ok")
 }
 
-// ready tells load balancers whether new clients should come here: not while the server drains, nor while it is cut off from
-// the others, when a client would do better elsewhere. Those that are here are served all the same.
+// ready tells load balancers whether to send new clients here. They should not while the server
+// drains, or while it is cut off from the other servers: a client is better served elsewhere. The
+// connected clients are served in any case.
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	h := s.hearth.Health()
 	switch {
@@ -292,8 +298,8 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// redisText says how Redis is, since when, and why, for people and for alerts. Whoever may ask may know all of it: it names no
-// address, and no secret.
+// redisText returns the state of Redis, its start time and its reason, for people and alerts. It is
+// public, so it has no address and no secret.
 func redisText(h broker.Health) string {
 	text := fmt.Sprintf("Redis is %v since %s", h.State, h.Since.UTC().Format(time.RFC3339))
 	if h.Reason != "" {

@@ -28,17 +28,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// limit is how long anything here may take.
+// limit bounds every wait in these tests.
 const limit = time.Minute
 
-// A server is one that runs for a test.
+// A server is a server that runs during a test.
 type server struct {
 	t    *testing.T
 	url  string
 	stop func() error // drains, once
 }
 
-// serve starts a server with these options on top of the defaults; the test's end stops it.
+// serve starts a server with the defaults and these options. It stops at the end of the test.
 func serve(t *testing.T, options map[string]string) *server {
 	t.Helper()
 	return serveTo(t, options, slog.New(slog.DiscardHandler))
@@ -81,7 +81,7 @@ func serveTo(t *testing.T, options map[string]string, log *slog.Logger) *server 
 
 func (s *server) ws() string { return strings.Replace(s.url, "http", "ws", 1) + "ws" }
 
-// get returns a response whose body has been read.
+// get returns a response and its body.
 func (s *server) get(client *http.Client, method, path string, header http.Header) (*http.Response, string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -159,7 +159,7 @@ func TestPageIsNotSentTwice(t *testing.T) {
 	}
 }
 
-// A client is one connection that has signed in.
+// A client is an authenticated connection.
 type client struct {
 	t  *testing.T
 	c  *websocket.Conn
@@ -206,7 +206,7 @@ func (c *client) send(text string) {
 	}
 }
 
-// next returns the next envelope that is not about presence, which comes at its own times.
+// next returns the next message that is not presence, which arrives at any time.
 func (c *client) next() (envelope, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -225,7 +225,7 @@ func (c *client) next() (envelope, error) {
 	}
 }
 
-// want decodes the next envelope's data into v, and fails unless it has that event.
+// want decodes the data of the next message into v. It fails if the message has another event.
 func (c *client) want(event string, v any) {
 	c.t.Helper()
 	e, err := c.next()
@@ -260,7 +260,8 @@ func TestServeTLS(t *testing.T) {
 	c.want("shout", nil)
 }
 
-// TestServeTLSRenewed: an old certificate's successor is what clients get from the first handshake on, without a restart.
+// TestServeTLSRenewed checks that clients get the renewed certificate from the first handshake on,
+// without a restart.
 func TestServeTLSRenewed(t *testing.T) {
 	t.Parallel()
 	cert, key, _ := certificateUntil(t, time.Now().Add(-time.Minute))
@@ -278,7 +279,7 @@ func TestServeTLSRenewed(t *testing.T) {
 	}
 }
 
-// certificate makes one for localhost, signed by itself.
+// certificate returns a self-signed certificate for localhost.
 func certificate(t *testing.T) (certFile, keyFile string, pool *x509.CertPool) {
 	t.Helper()
 	return certificateUntil(t, time.Now().Add(time.Hour))
@@ -306,7 +307,8 @@ func certificateUntil(t *testing.T, until time.Time) (certFile, keyFile string, 
 		writeFile(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))), pool
 }
 
-// Pages of other sites, also those whose name was made to resolve to this machine, must not talk to the server.
+// TestServeOrigins checks that pages of other sites cannot connect, not even if their name resolves
+// to this machine.
 func TestServeOrigins(t *testing.T) {
 	t.Parallel()
 	open := serve(t, map[string]string{"origins": "https://app.example"})
@@ -324,7 +326,7 @@ func TestServeOrigins(t *testing.T) {
 		{open, "https://app.example", "", true},
 		{open, "HTTPS://APP.example", "", true},
 		{open, "https://other.example", "", false},
-		{open, "self", "", true}, // its own page goes on working
+		{open, "self", "", true}, // its own page still works
 		{anyone, "https://other.example", "", true},
 	} {
 		opts := &websocket.DialOptions{Host: tt.host, HTTPHeader: http.Header{}}

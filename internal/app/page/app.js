@@ -1,4 +1,5 @@
-// The page: signing in and out, the state of the connection, the theme. What happens inside is in the other modules.
+// The page: sign in and out, the state of the connection, the theme. The other modules hold the
+// rest.
 import { $ } from "./dom.js";
 import { Connection } from "./connection.js";
 import { Chat } from "./chat.js";
@@ -15,7 +16,7 @@ const connection = new Connection(url.href, Number(setting("heartbeat-ms")));
 const chat = new Chat(connection);
 new Wire(connection);
 
-// What a tab remembers over a reload. Each tab has its own: two tabs are two people, if they want to be.
+// State of the tab that survives a reload. Each tab has its own, so two tabs can be two users.
 const memory = {
   get name() { return sessionStorage.getItem("name"); },
   get rooms() { return JSON.parse(sessionStorage.getItem("rooms") ?? '["lobby"]'); },
@@ -57,7 +58,7 @@ $("reconnect").onclick = () => connection.reconnect();
 chat.onRoomsChange = () => memory.keep();
 connection.addEventListener("refused", (e) => signOut(`Closed: ${e.detail.code} ${e.detail.reason} (${e.detail.meaning}).`));
 
-// The second tab gets a name that is not here yet.
+// The link to a second tab uses a name that is not signed in.
 const names = ["grace", "ada", "linus", "radia", "ken", "barbara", "edsger", "hedy", "alan", "joan"];
 function freeName() {
   const here = chat.users;
@@ -69,25 +70,25 @@ connection.addEventListener("message", () => {
   $("second-name").textContent = ` as ${name}`;
 });
 
-// The state of the connection. While waiting the seconds count down.
+// The state of the connection, with a countdown while it waits for the next attempt.
 let countdown = 0;
 connection.addEventListener("state", () => {
   clearInterval(countdown);
   $("status").dataset.state = connection.state;
   $("reconnect").hidden = connection.state !== "waiting";
-  $("second-tab").hidden = connection.state !== "connected"; // there would be nobody to show it
+  $("second-tab").hidden = connection.state !== "connected"; // without a connection it would show nothing
   const showStatus = () => {
     const seconds = Math.max(0, Math.ceil((connection.retryAt - Date.now()) / 1000));
     $("status").title = connection.clientId ? `client ${connection.clientId}` : "";
     const user = connection.state === "connected" ? ` as ${chat.me}` : "";
     $("status-text").textContent = connection.detail + user;
-    if (connection.state === "waiting") $("reconnect").textContent = `Reconnecting in ${seconds} s: now`;
+    if (connection.state === "waiting") $("reconnect").textContent = `Reconnecting in ${seconds} s (click to reconnect now)`;
   };
   showStatus();
   if (connection.state === "waiting") countdown = setInterval(showStatus, 250);
 });
 
-// Trouble that belongs to no message is shown for a while.
+// Errors that belong to no message are shown for a few seconds.
 let noticeTimer = 0;
 function notice(text) {
   clearTimeout(noticeTimer);
@@ -97,17 +98,17 @@ function notice(text) {
 }
 connection.addEventListener("trouble", (e) => notice(e.detail));
 connection.addEventListener("message", ({ detail: { event, data } }) => {
-  if (event === "error") notice(`The server answered: ${data?.message ?? "error"}`);
+  if (event === "error") notice(`The server sent an error: ${data?.message ?? "error"}`);
 });
 
-// The theme: as the system, light, dark, in turn.
+// The theme: the button switches between system, light and dark.
 const themes = ["system", "light", "dark"];
 const themeSigns = { system: "◐", light: "☀", dark: "☾" };
 function showTheme(theme) {
   if (theme === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
   $("theme").textContent = themeSigns[theme];
-  $("theme").setAttribute("aria-label", `Theme: ${theme === "system" ? "as the system" : theme}`);
+  $("theme").setAttribute("aria-label", `Theme: ${theme === "system" ? "same as the system" : theme}`);
   $("theme").title = $("theme").getAttribute("aria-label");
 }
 let theme = themes.includes(localStorage.getItem("theme")) ? localStorage.getItem("theme") : "system";
@@ -118,14 +119,14 @@ $("theme").onclick = () => {
   showTheme(theme);
 };
 
-// On a narrow screen one of the three columns shows at a time.
+// A narrow screen shows one of the three columns at a time.
 const views = document.querySelectorAll(".views button");
 new MutationObserver(() => {
   for (const b of views) b.setAttribute("aria-pressed", b.dataset.view === document.body.dataset.view);
 }).observe(document.body, { attributeFilter: ["data-view"] });
 for (const b of views) b.onclick = () => (document.body.dataset.view = b.dataset.view);
 
-// /?as=grace comes in as grace; a reload as whoever it was before.
+// /?as=grace signs in as grace. A reload signs in with the previous name.
 const query = new URLSearchParams(location.search);
 const asked = query.get("as")?.trim();
 if (query.has("as")) history.replaceState(null, "", "/");

@@ -1,4 +1,5 @@
-// The chat: which places there are (everyone, rooms, people), which one is shown, what was said in each, and who got it.
+// The chat: the list of places (everyone, rooms, people), the place that is shown, its messages,
+// and their receivers.
 import { $, el, reconcile, setText, hue, plural } from "./dom.js";
 import { Messages } from "./messages.js";
 
@@ -12,12 +13,12 @@ export class Chat {
   #connection;
   #places = new Map(); // by key: { key, kind, name, joined, clients, unread }
   #current = everyone;
-  #members = new Map(); // by key: { total, clients }, as the server last said
+  #members = new Map(); // by key: { total, clients }, from the last answer of the server
   #others = []; // rooms on the server that this client is not in
   #messages;
   #refreshTimer = 0;
   #defaultRooms = [];
-  #servers = 1; // that share their clients
+  #servers = 1; // number of servers that act as one
 
   constructor(connection) {
     this.#connection = connection;
@@ -34,13 +35,14 @@ export class Chat {
       e.preventDefault();
       this.#say();
     };
-    // Who is where is told when it changes; past a number of clients it is not, and this has to do.
+    // The server announces changes of members, but not beyond a number of clients. So refresh now
+    // and then.
     setInterval(() => {
       if (document.visibilityState === "visible") this.#refresh();
     }, 10_000);
   }
 
-  /** Starts afresh for a user. */
+  /** Resets the chat for a user. */
   enter(me, rooms, defaultRooms) {
     this.me = me;
     this.#messages.reset(me);
@@ -69,7 +71,7 @@ export class Chat {
     return true;
   }
 
-  /** Set by whoever wants to know that the set of rooms changed. */
+  /** A callback for changes of the set of rooms. */
   onRoomsChange = () => {};
 
   show(key) {
@@ -117,7 +119,8 @@ export class Chat {
   #receive({ event, data }) {
     switch (event) {
       case "connected": {
-        // The server has put this client into the default rooms, also into those that were left before.
+        // The server has joined this client to the default rooms, including those that the user
+        // left before.
         for (const r of this.#defaultRooms) this.#add("room", r, roomKey(r), true);
         const rooms = this.rooms.filter((r) => !this.#defaultRooms.includes(r));
         if (rooms.length) this.#connection.send("join", { rooms });
@@ -131,7 +134,7 @@ export class Chat {
         this.#arrived(this.#places.get(everyone), data);
         break;
       case "whisper": {
-        // A whisper belongs to the conversation with the other one, whichever side said it.
+        // A whisper belongs to the conversation with the other user, whichever of the two sent it.
         const other = data.from.user === this.me ? data.user : data.from.user;
         this.#arrived(this.#add("user", other, userKey(other), true), data);
         break;
@@ -144,7 +147,7 @@ export class Chat {
         this.#rooms(data);
         break;
       case "resync":
-        this.#connection.dispatchEvent(new CustomEvent("trouble", { detail: "Messages from other servers may be missing here." }));
+        this.#connection.dispatchEvent(new CustomEvent("trouble", { detail: "Messages from other servers may be missing." }));
         this.#refresh();
         break;
       case "who":
@@ -174,11 +177,12 @@ export class Chat {
   #who(answer) {
     const { room, total, elsewhere, clients } = answer;
     const place = room ? this.#places.get(roomKey(room)) : this.#places.get(everyone);
-    if (!place) return; // left meanwhile
+    if (!place) return; // the user left meanwhile
     this.#members.set(place.key, answer);
-    // A join is not answered (protocol §7): this is how to know that it was refused.
+    // The server does not answer a join (protocol §7). If this client is not in the list, the join
+    // was rejected.
     if (room && clients.length === total - elsewhere && !clients.some((c) => c.client === this.#connection.clientId)) {
-      this.#connection.dispatchEvent(new CustomEvent("trouble", { detail: `The server did not let you into #${room}` }));
+      this.#connection.dispatchEvent(new CustomEvent("trouble", { detail: `The server rejected your request to join #${room}` }));
       this.#forget(place);
     }
     this.#render();
@@ -226,7 +230,7 @@ export class Chat {
     const people = [...counts].sort(([a], [b]) => (a === this.me ? -1 : b === this.me ? 1 : a.localeCompare(b)));
     reconcile($("people"), people, ([name]) => userKey(name), makePlace, (li, [name, tabs]) => {
       const place = this.#places.get(userKey(name)) ?? { key: userKey(name), name: name, joined: true, unread: 0 };
-      updatePlace(li, place, place.key === this.#current, null, tabs ? plural(tabs, "tab") : "not here", tabs ? `×${tabs}` : "–");
+      updatePlace(li, place, place.key === this.#current, null, tabs ? plural(tabs, "tab") : "not connected", tabs ? `×${tabs}` : "–");
       li.classList.toggle("away", tabs === 0);
       if (name === this.me) setText(li.querySelector(".name"), `${name} (you)`);
       li.firstElementChild.onclick = () => {
@@ -239,7 +243,7 @@ export class Chat {
   #renderHead() {
     const place = this.#places.get(this.#current);
     const titles = { all: "Everyone", room: "# " + place.name, user: place.name };
-    const verbs = { all: "Shout to everyone", room: `Say something in #${place.name}`, user: `Whisper to ${place.name}` };
+    const verbs = { all: "Message to all clients", room: `Message to #${place.name}`, user: `Private message to ${place.name}` };
     setText($("place"), titles[place.kind]);
     setText($("members"), this.#membersText(place));
     setText($("text-label"), verbs[place.kind]);
@@ -253,18 +257,18 @@ export class Chat {
   #membersText(place) {
     if (place.kind === "user") {
       const tabs = (this.#members.get(everyone)?.clients ?? []).filter((c) => c.user === place.name).length;
-      return tabs ? `A whisper: only ${place.name} gets it, in ${plural(tabs, "tab")}${this.#servers > 1 ? " here" : ""}`
-        : this.#servers > 1 ? `${place.name} is not on this server: a whisper finds them on others` : `${place.name} is not here: a whisper would reach nobody`;
+      return tabs ? `Private: only ${place.name} gets it, in ${plural(tabs, "tab")}${this.#servers > 1 ? " on this server" : ""}`
+        : this.#servers > 1 ? `${place.name} is not on this server: messages go to the other servers` : `${place.name} is not connected: messages are lost`;
     }
     const members = this.#members.get(place.key);
-    if (!members) return place.kind === "all" ? "A shout: every client gets it" : "";
+    if (!members) return place.kind === "all" ? "Every client gets these messages" : "";
     const counts = new Map();
     for (const c of members.clients) counts.set(c.user, (counts.get(c.user) ?? 0) + 1);
     const names = [...counts].map(([name, n]) => (name === this.me ? "you" : name) + (n > 1 ? ` ×${n}` : ""));
     const here = members.total - members.elsewhere;
     const shown = [names.slice(0, 8).join(", "), ...(names.length > 8 || here > members.clients.length ? ["…"] : []),
       ...(members.elsewhere ? [`${members.elsewhere} on other servers`] : [])].filter(Boolean).join(", ");
-    const silent = members.more ? "; not all servers answer" : "";
+    const silent = members.more ? "; a server did not answer" : "";
     return `${plural(members.total, "client")}: ${shown}${silent}`;
   }
 }

@@ -1,27 +1,28 @@
-// A connection that comes back: it authenticates, sends heartbeats, reconnects with growing pauses, and tells what happens.
+// A connection that authenticates, sends heartbeats, reconnects with growing pauses, and reports
+// its state.
 
 const minPause = 400, maxPause = 15_000; // milliseconds
 
-/** What a close code means to the one who sees it, and whether connecting again makes sense. */
+/** The meaning of each close code for the user, and whether to reconnect. */
 const closeCodes = {
-  1000: ["closed as asked", true],
+  1000: ["closed normally", true],
   1001: ["the server is shutting down or restarting", true],
-  1002: ["a frame broke the WebSocket protocol", true],
+  1002: ["a frame violated the WebSocket protocol", true],
   1006: ["the connection was lost", true],
-  1007: ["a text was not UTF-8", true],
-  1008: ["the server's policy forbids it", true],
-  1009: ["a message was larger than the server takes", true],
-  1011: ["the server met an error", true],
-  1013: ["this tab read too slowly", true],
-  4001: ["not signed in in time", true],
-  4002: ["no heartbeat for too long", true],
-  4003: ["the server refused this name", false],
-  4004: ["this page does not encrypt; it can be used with a server that has --encryption optional", false],
+  1007: ["a text frame was not valid UTF-8", true],
+  1008: ["a limit or policy of the server was violated", true],
+  1009: ["a message was larger than the server allows", true],
+  1011: ["the server had an internal error", true],
+  1013: ["this tab did not read fast enough", true],
+  4001: ["not signed in within the time limit", true],
+  4002: ["no heartbeat within the time limit", true],
+  4003: ["the server rejected this name", false],
+  4004: ["this page does not support encryption: start the server with --encryption optional to use it", false],
 };
 
 /**
  * Events: "state" when .state or .detail changed; "frame" {direction, text} for each frame, "note" {text} for
- * opening and closing; "message" {event, data, id} for each envelope that came in; "refused" when signing in failed.
+ * opening and closing; "message" {event, data, id} for each received message; "refused" when sign-in failed.
  * States: idle, connecting, authenticating, connected, waiting (for the next attempt).
  */
 export class Connection extends EventTarget {
@@ -49,7 +50,7 @@ export class Connection extends EventTarget {
     });
   }
 
-  /** Connects under a name, and keeps doing so until signOut. */
+  /** Connects with a name, and reconnects until signOut. */
   signIn(name) {
     this.#name = name;
     this.#attempts = 0;
@@ -66,12 +67,12 @@ export class Connection extends EventTarget {
     this.#set("idle", "Not connected");
   }
 
-  /** Tries at once, if it is waiting to. */
+  /** Connects at once if it is waiting for the next attempt. */
   reconnect() {
     if (this.state === "waiting") this.#open();
   }
 
-  /** Sends an envelope; reports whether there was a connection to send it on. */
+  /** Sends an envelope. Returns false if there is no connection. */
   send(event, data, id) {
     const envelope = { event };
     if (data !== undefined) envelope.data = data;
@@ -103,7 +104,7 @@ export class Connection extends EventTarget {
     socket.onclose = (e) => this.#closed(e, opened);
   }
 
-  /** Forgets the socket: what it still says is no longer heard. */
+  /** Drops the socket and ignores its further events. */
   #drop() {
     clearInterval(this.#heartbeatTimer);
     if (this.#socket) this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
@@ -117,7 +118,7 @@ export class Connection extends EventTarget {
     try {
       message = JSON.parse(text);
     } catch {
-      return; // shown on the wire, and that is all that can be done with it
+      return; // not JSON: only the list of frames shows it
     }
     if (message.event === "connected") {
       this.#attempts = 0;
@@ -130,9 +131,9 @@ export class Connection extends EventTarget {
 
   #closed({ code, reason }, opened) {
     this.#drop();
-    const [meaning, again] = closeCodes[code] ?? ["a code of the application", true];
+    const [meaning, again] = closeCodes[code] ?? ["a code that the application defines", true];
     const said = reason ? `${code} ${reason}` : String(code);
-    this.#emit("note", { text: opened ? `close ${said}: ${meaning}` : `no answer from ${this.#url}` });
+    this.#emit("note", { text: opened ? `close ${said}: ${meaning}` : `cannot connect to ${this.#url}` });
     if (!again) {
       this.#name = null;
       this.#set("idle", `Closed: ${said}`);
@@ -143,7 +144,7 @@ export class Connection extends EventTarget {
     this.retryAt = Date.now() + pause;
     this.#retryTimer = setTimeout(() => this.#open(), pause);
     if (opened) this.#lastClose = `Closed: ${reason ? said : `${code} (${meaning})`}`;
-    const before = this.#lastClose ? `${this.#lastClose}; no answer since` : "No answer: is the server running?";
+    const before = this.#lastClose ? `${this.#lastClose}; the server does not answer` : "The server does not answer. Is it running?";
     this.#set("waiting", opened ? this.#lastClose : before);
   }
 

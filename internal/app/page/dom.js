@@ -1,4 +1,4 @@
-// Small helpers over the DOM. Everything that comes from the wire goes in as text, never as markup.
+// Small helpers for the DOM. Text from the server is inserted as text, never as markup.
 
 /** Returns the element with that id. */
 export const $ = (id) => document.getElementById(id);
@@ -16,8 +16,8 @@ export function el(tag, props = {}, ...children) {
 }
 
 /**
- * Makes parent's children show items, one each, in order. Elements are kept by key, so that focus and selection survive.
- * make(item) returns a new element, update(element, item) brings it up to date.
+ * Updates the children of parent to show items, one each, in order. It keeps elements by key, so focus and selection
+ * survive. make(item) returns a new element, and update(element, item) updates it.
  */
 export function reconcile(parent, items, key, make, update) {
   const old = new Map([...parent.children].map((e) => [e.dataset.key, e]));
@@ -37,12 +37,12 @@ export function reconcile(parent, items, key, make, update) {
   for (const e of old.values()) e.remove();
 }
 
-/** Sets an element's text only when it changes: screen readers repeat what is set again. */
+/** Sets the text of an element only if it differs: screen readers repeat text that is set again. */
 export function setText(e, text) {
   if (e.textContent !== text) e.textContent = text;
 }
 
-/** Scrolls to the end after change(), if it was there before; someone who reads further up is left alone. */
+/** Scrolls to the end after change(), unless the user has scrolled up. */
 export function keepAtEnd(e, change) {
   const atEnd = e.scrollHeight - e.scrollTop - e.clientHeight < 40;
   change();
@@ -50,8 +50,8 @@ export function keepAtEnd(e, change) {
 }
 
 /**
- * Keeps e at its end through changes of its own size, unless someone reads further up. Such a change is also to be shown
- * for the first time: what does not show, as two of three columns on a phone, cannot be scrolled.
+ * Keeps e scrolled to its end when its size changes, unless the user has scrolled up. The size also changes when e is
+ * shown for the first time: hidden elements, such as two of three columns on a phone, cannot be scrolled.
  */
 export function stayAtEnd(e) {
   let atEnd = true;
@@ -63,7 +63,7 @@ export function stayAtEnd(e) {
   }).observe(e);
 }
 
-/** A colour for a name, always the same one: a hue from 0 to 359. */
+/** Returns a colour for a name, always the same: a hue from 0 to 359. */
 export function hue(name) {
   let h = 7;
   for (const c of name) h = (h * 31 + c.codePointAt(0)) % 3600;

@@ -1,4 +1,5 @@
-// What was said in each place, and under each message of this tab: which clients got it, and how long that took.
+// The messages of each place. Under each message of this tab: the clients that received it, and how
+// long that took.
 import { $, el, keepAtEnd, stayAtEnd, setText, hue, clock, plural } from "./dom.js";
 
 const keep = 300; // messages in a place
@@ -37,7 +38,7 @@ export class Messages {
     this.#log.scrollTop = this.#log.scrollHeight;
   }
 
-  /** Sends text to a place, and shows it as being on its way. */
+  /** Sends text to a place and shows it as "sending". */
   send(place, text) {
     const id = `${this.#prefix}-${this.#next++}`;
     const data = { text };
@@ -52,7 +53,7 @@ export class Messages {
     return true;
   }
 
-  /** Shows a message that came in; confirms it, where its sender wants that. */
+  /** Shows a received message, and confirms it if its sender asks for that. */
   receive(place, message) {
     const mine = message.from.client === this.#connection.clientId;
     if (mine && this.#own.has(message.id)) {
@@ -63,11 +64,11 @@ export class Messages {
     if (message.ack && message.id) this.#connection.send("seen", { id: message.id, to: message.from.client });
   }
 
-  /** What is on its way when the connection ends may or may not have arrived. */
+  /** Marks unconfirmed messages when the connection ends: they may or may not have arrived. */
   connectionLost() {
     for (const own of this.#own.values()) {
       if (own.clients === null && !own.failed) {
-        own.failed = "connection lost: perhaps not sent";
+        own.failed = "connection lost: the message may not have been sent";
         this.#showDelivery(own);
       }
     }
@@ -122,7 +123,7 @@ export class Messages {
       if (event !== "seen") this.#connection.dispatchEvent(new CustomEvent("trouble", { detail: `${event}: ${why}` }));
       return;
     }
-    own.failed = `refused: ${why}`;
+    own.failed = `rejected: ${why}`;
     this.#showDelivery(own);
   }
 
@@ -136,7 +137,7 @@ export class Messages {
       p.classList.toggle("failed", own.failed !== "");
       p.classList.toggle("complete", own.clients !== null && own.seen.size >= own.clients && own.clients > 0);
       setText(p.firstElementChild, this.#tally(own));
-      // Chips only ever come on top: the ones there stay as they are.
+      // The code only appends chips; existing chips stay as they are.
       const row = p.lastElementChild;
       const all = [...own.seen];
       for (const [client, { user, took }] of all.slice(row.childElementCount, chips)) row.append(this.#chip(client, user, took));
@@ -149,11 +150,11 @@ export class Messages {
 
   #tally({ failed, clients, ack, more, seen }) {
     if (failed) return failed;
-    if (clients === null) return "on its way…";
-    if (clients === 0 && seen.size === 0) return more ? "reached nobody on this server" : "reached nobody";
+    if (clients === null) return "sending…";
+    if (clients === 0 && seen.size === 0) return more ? "no receivers on this server" : "no receivers";
     const known = more ? "at least " : "";
     if (!ack) return `sent to ${known}${plural(clients, "client")}`;
-    return `${seen.size} of ${known}${plural(Math.max(clients, seen.size), "client")} got it`;
+    return `${seen.size} of ${known}${plural(Math.max(clients, seen.size), "client")} received it`;
   }
 
   #chip(client, user, took) {

@@ -1,9 +1,9 @@
-// The wire: every frame in both directions, as it was sent, newest last.
+// The list of frames in both directions, unchanged, with the newest last.
 import { $, el, keepAtEnd, stayAtEnd, clock, plural } from "./dom.js";
 
 const keep = 400; // rows
 
-/** What the page exchanges on its own account; hidden unless asked for. */
+/** Events that the page exchanges by itself. They are hidden unless "all" is checked. */
 const housekeeping = new Set(["heartbeat", "presence", "who", "rooms"]);
 
 const encoder = new TextEncoder();
@@ -13,7 +13,7 @@ export class Wire {
   #paused = false;
   #seen = 0;
   #missed = 0;
-  #pending = []; // rows that are about to be added
+  #pending = []; // rows to be added
   #timer = 0;
 
   constructor(connection) {
@@ -44,7 +44,7 @@ export class Wire {
     this.#paused = !this.#paused;
     this.#missed = 0;
     $("wire-pause").setAttribute("aria-pressed", this.#paused);
-    $("wire-pause").textContent = this.#paused ? "Go on" : "Pause";
+    $("wire-pause").textContent = this.#paused ? "Continue" : "Pause";
     this.#count();
   }
 
@@ -62,7 +62,7 @@ export class Wire {
     if (!this.#paused) this.#append(el("li", { className: "note" }, el("time", {}, clock(new Date(), true)), " ", text));
   }
 
-  /** Rows are added in batches: a flood of frames would otherwise lay the page out once for each. */
+  /** Adds rows in batches: otherwise many frames would cause one layout each. */
   #append(li) {
     this.#pending.push(li);
     if (this.#pending.length > keep) this.#pending.shift();
@@ -88,7 +88,7 @@ function row(direction, text) {
   try {
     envelope = JSON.parse(text);
   } catch {
-    // not JSON: shown as it is
+    // not JSON: show the text
   }
   const event = typeof envelope?.event === "string" ? envelope.event : "not an envelope";
   const summary = el("summary", {},
@@ -99,7 +99,7 @@ function row(direction, text) {
     el("time", {}, clock(new Date(), true)),
     el("code", {}, text));
   const details = el("details", {}, summary);
-  // Most frames are never opened: the long form is made when it is asked for.
+  // Few frames are opened, so the long form is created when it is needed.
   details.addEventListener("toggle", () => {
     if (details.open && details.childElementCount === 1) {
       details.append(el("pre", { tabIndex: 0 }, envelope === null ? text : JSON.stringify(envelope, null, 2)));
