@@ -1,5 +1,5 @@
-// Package emit is what the command hearth emit does: it reads events, one or a stream of them, and sends them through an
-// emitter.
+// Package emit implements the command hearth emit: it reads one event or a stream of events and
+// sends them with an emitter.
 package emit
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// The kinds of targets, as commands and lines name them.
+// The kinds of targets, in commands and lines.
 const (
 	ToRoom   = "room"
 	ToUser   = "user"
@@ -29,11 +29,11 @@ type Event struct {
 	To      string // one of ToRoom, ToUser, ToClient, ToAll
 	Target  string // the room, or an id; empty for ToAll
 	Event   string
-	Data    json.RawMessage // passed through untouched; nil: an event without data
+	Data    json.RawMessage // sent unchanged; nil: an event without data
 	Exclude []string        // ids of clients, for ToRoom and ToAll only
 }
 
-// Check says what is wrong with ev, and how it would be right.
+// Check reports what is wrong with ev, and the fix.
 func (ev Event) Check() error {
 	switch ev.To {
 	case ToAll:
@@ -48,11 +48,11 @@ func (ev Event) Check() error {
 		if len(ev.Exclude) > 0 {
 			return fmt.Errorf("clients can be excluded from a room or from all, not from a %s", ev.To)
 		}
-		if ev.To == ToClient && !protocol.IsID(ev.Target) { // it would go, to nobody
-			return fmt.Errorf("no client has the id %.40q: ids of clients are as in 2f1b7c1e-6d0c-4f0e-9a55-0d4b2f6f8c11", ev.Target)
+		if ev.To == ToClient && !protocol.IsID(ev.Target) { // no client would get it
+			return fmt.Errorf("no client has the id %.40q: the id of a client looks like 2f1b7c1e-6d0c-4f0e-9a55-0d4b2f6f8c11", ev.Target)
 		}
 	default:
-		return fmt.Errorf("unknown kind of target %q: there are room, user, client and all", ev.To)
+		return fmt.Errorf("unknown target %q: give room, user, client or all", ev.To)
 	}
 	switch {
 	case ev.Event == "":
@@ -60,7 +60,7 @@ func (ev Event) Check() error {
 	case !utf8.ValidString(ev.Event) || !utf8.ValidString(ev.Target):
 		return errors.New("a name is not valid UTF-8")
 	case len(ev.Exclude) > protocol.MaxExclude:
-		return fmt.Errorf("more than %d clients are excluded", protocol.MaxExclude)
+		return fmt.Errorf("too many excluded clients: at most %d", protocol.MaxExclude)
 	}
 	return checkData(ev.Data)
 }
@@ -72,26 +72,27 @@ func checkData(data json.RawMessage) error {
 	_, err := protocol.EncodeData(data)
 	switch {
 	case len(data) == 0:
-		return errors.New("the data is empty: leave it out for an event without data, or send null or {}")
+		return errors.New("the data is empty: omit it for an event without data, or send null or {}")
 	case err != nil && bytes.HasPrefix(data, []byte("\ufeff")):
-		return errors.New("data begins with a byte order mark: save it without")
+		return errors.New("data starts with a byte order mark: save the file without it")
 	case err != nil:
 		return fmt.Errorf("data is not JSON: %s", quotingHint(data))
 	}
 	return nil
 }
 
-// quotingHint is a text that is not JSON, and, if that may have been what was meant, as JSON for a shell.
+// quotingHint returns the invalid data and a hint. If the data looks like a plain text, the hint is
+// the text as JSON, quoted for a shell.
 func quotingHint(data []byte) string {
 	const most = 40
 	text := string(data)
 	if word := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || strings.ContainsRune(`'"{}[]\`, r) }); word < 0 && len(text) <= most {
-		return fmt.Sprintf(`%s; a text needs quotes of its own: '"%s"'`, text, text)
+		return fmt.Sprintf(`%s; a text needs JSON quotes: '"%s"'`, text, text)
 	}
-	return fmt.Sprintf("%.*q; quote it for the shell as a whole: '{\"n\":1}'", most, text)
+	return fmt.Sprintf("%.*q; quote the whole JSON for the shell: '{\"n\":1}'", most, text)
 }
 
-// add adds ev, which has been checked, to a batch.
+// add adds ev to a batch. The caller has checked ev.
 func (ev Event) add(b *emitter.Batch) {
 	var data any = ev.Data
 	if ev.Data == nil {
@@ -116,8 +117,8 @@ func (ev Event) target() emitter.Target {
 //
 //	{"room":"lobby","event":"news","data":{"n":1},"exclude":["…"]}
 //
-// In place of room there may be user or client, or all, which is true. Members have any order; one that is unknown, or
-// given twice, is an error. Data is passed through as it is written.
+// Instead of room there may be user, client, or all with the value true. The members may have any
+// order. An unknown or repeated member is an error. Data is sent unchanged.
 func ParseLine(line []byte) (Event, error) {
 	var ev Event
 	if !utf8.Valid(line) {
@@ -146,15 +147,15 @@ func ParseLine(line []byte) (Event, error) {
 		return ev, notJSON(err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return ev, errors.New("goes on after its object: one event a line")
+		return ev, errors.New("has more text after its object: write one event per line")
 	}
 	if ev.To == "" {
-		return ev, errors.New(`says for whom it is by none of "room", "user", "client" and "all"`)
+		return ev, errors.New(`has no target: give "room", "user", "client" or "all"`)
 	}
 	return ev, ev.Check()
 }
 
-// member reads the value of one member.
+// member parses the value of a member.
 func (ev *Event) member(d *json.Decoder, name string) error {
 	var raw json.RawMessage
 	if err := d.Decode(&raw); err != nil {
@@ -166,7 +167,7 @@ func (ev *Event) member(d *json.Decoder, name string) error {
 	case ToAll:
 		var all bool
 		if err := ev.readTarget(name, raw, &all); err != nil || !all {
-			return errors.New(`"all" must be true, or left out`)
+			return errors.New(`"all" must be true or omitted`)
 		}
 		return nil
 	case "event":
@@ -177,19 +178,19 @@ func (ev *Event) member(d *json.Decoder, name string) error {
 	case "exclude":
 		return value(name, raw, &ev.Exclude)
 	}
-	return fmt.Errorf(`has an unknown member %q: there are "room", "user", "client", "all", "event", "data" and "exclude"`, name)
+	return fmt.Errorf(`has an unknown member %q: valid members are "room", "user", "client", "all", "event", "data" and "exclude"`, name)
 }
 
-// readTarget reads the target of the event into to.
+// readTarget parses the target of the event into to.
 func (ev *Event) readTarget(name string, raw json.RawMessage, to any) error {
 	if ev.To != "" {
-		return fmt.Errorf("is for a %s and for a %s: give one target a line", ev.To, name)
+		return fmt.Errorf("has both a %s and a %s: give one target per line", ev.To, name)
 	}
 	ev.To = name
 	return value(name, raw, to)
 }
 
-// value reads a value that must not be null, nor of another type.
+// value parses a value, which must have the type of to and not be null.
 func value(name string, raw json.RawMessage, to any) error {
 	ok := string(raw) != "null"
 	if text, isString := to.(*string); isString {
@@ -202,14 +203,14 @@ func value(name string, raw json.RawMessage, to any) error {
 		if want == "" {
 			want = "a string"
 		}
-		return fmt.Errorf("%q takes %s, and got %.40s", name, want, raw)
+		return fmt.Errorf("%q takes %s, got %.40s", name, want, raw)
 	}
 	return nil
 }
 
 func notJSON(err error) error {
 	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return errors.New("is cut off: one whole JSON object a line")
+		return errors.New("is cut off: write one complete JSON object per line")
 	}
 	return fmt.Errorf("is not JSON: %w", err)
 }

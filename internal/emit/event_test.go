@@ -50,13 +50,13 @@ func TestParseLineRefuses(t *testing.T) {
 		{`{"room":"r","event":"e","data":{n:1}}`, "not JSON"},
 		{`{"room":"r","event":"e","data":1,}`, "not JSON"},
 		{`{"room":"r" "event":"e"}`, "not JSON"},
-		{`{"room":"r","event":"e","data":1} {"room":"r","event":"e","data":2}`, "one event a line"},
+		{`{"room":"r","event":"e","data":1} {"room":"r","event":"e","data":2}`, "one event per line"},
 		{"{\"room\":\"r\",\"event\":\"\xff\",\"data\":1}", "not valid UTF-8"},
-		{`{"event":"e","data":1}`, "for whom"},
+		{`{"event":"e","data":1}`, "no target"},
 		{`{"room":"r","data":1}`, "name is empty"},
 		{`{"room":"r","event":"","data":1}`, "name is empty"},
-		{`{"room":"r","event":null,"data":1}`, `"event" takes a string, and got null`},
-		{`{"room":7,"event":"e","data":1}`, `"room" takes a string, and got 7`},
+		{`{"room":"r","event":null,"data":1}`, `"event" takes a string, got null`},
+		{`{"room":7,"event":"e","data":1}`, `"room" takes a string, got 7`},
 		{`{"room":"","event":"e","data":1}`, "room name is empty"},
 		{`{"room":"ws:room:r","event":"e","data":1}`, `starts with "ws:"`},
 		{`{"user":"","event":"e","data":1}`, "id of the user is empty"},
@@ -64,8 +64,8 @@ func TestParseLineRefuses(t *testing.T) {
 		{`{"client":"2f1b","event":"e","data":1}`, `no client has the id "2f1b"`},
 		{`{"client":"2F1B7C1E-6D0C-4F0E-9A55-0D4B2F6F8C11","event":"e","data":1}`, "no client has the id"},
 		{`{"client":"ada","event":"e","data":1,"exclude":["x"]}`, "not from a client"},
-		{`{"room":"r","user":"u","event":"e","data":1}`, "a room and for a user"},
-		{`{"all":true,"client":"c","event":"e","data":1}`, "one target a line"},
+		{`{"room":"r","user":"u","event":"e","data":1}`, "a room and a user"},
+		{`{"all":true,"client":"c","event":"e","data":1}`, "one target per line"},
 		{`{"all":false,"event":"e","data":1}`, `"all" must be true`},
 		{`{"all":1,"event":"e","data":1}`, `"all" must be true`},
 		{`{"rom":"r","event":"e","data":1}`, `unknown member "rom"`},
@@ -83,14 +83,14 @@ func TestParseLineRefuses(t *testing.T) {
 	}
 }
 
-// TestDataErrorTeaches: whoever forgets the quotes is shown them.
+// TestDataErrorTeaches checks that the error for missing quotes shows the correct quoting.
 func TestDataErrorTeaches(t *testing.T) {
 	t.Parallel()
 	for data, want := range map[string]string{
-		"hello, world": `data is not JSON: hello, world; a text needs quotes of its own: '"hello, world"'`,
-		"{n:1}":        `data is not JSON: "{n:1}"; quote it for the shell as a whole: '{"n":1}'`,
-		"":             "the data is empty: leave it out for an event without data, or send null or {}",
-		"\ufeff{}":     "data begins with a byte order mark: save it without",
+		"hello, world": `data is not JSON: hello, world; a text needs JSON quotes: '"hello, world"'`,
+		"{n:1}":        `data is not JSON: "{n:1}"; quote the whole JSON for the shell: '{"n":1}'`,
+		"":             "the data is empty: omit it for an event without data, or send null or {}",
+		"\ufeff{}":     "data starts with a byte order mark: save the file without it",
 	} {
 		err := emit.Event{To: emit.ToAll, Event: "e", Data: json.RawMessage(data)}.Check()
 		if err == nil || err.Error() != want {
@@ -99,7 +99,7 @@ func TestDataErrorTeaches(t *testing.T) {
 	}
 }
 
-// FuzzParseLine: whatever is taken is what protocol would take.
+// FuzzParseLine checks that package protocol can parse every event that ParseLine accepts.
 func FuzzParseLine(f *testing.F) {
 	f.Add([]byte(`{"room":"lobby","event":"news","data":{"n":1},"exclude":["x"]}`))
 	f.Add([]byte(`{"all":true,"event":"\ud800","data":"\udc00"}`))

@@ -13,61 +13,63 @@ import (
 )
 
 const (
-	// MaxText is the longest line, and the most data of one event, in bytes.
+	// MaxText is the maximum size of a line, and of the data of an event, in bytes.
 	MaxText = 4 << 20
 
-	// chunkSize is how much of the input is read ahead of what is being sent, and how much is sent at once: thousands of
-	// events.
+	// chunkSize is the size of the input buffer, and so of the largest batch: thousands of events.
 	chunkSize = 256 << 10
 )
 
-// ErrInput is wrapped by errors about what there was to send.
+// ErrInput is wrapped by errors about the input.
 var ErrInput = errors.New("bad input")
 
-// errTooLong is for lines that are not even read.
+// errTooLong is the error for lines that are too long to read.
 var errTooLong = fmt.Errorf("is longer than %d MiB", MaxText>>20)
 
-// Options are how Lines works. All of them have to be set.
+// Options configure Lines. All of them are required.
 type Options struct {
-	// KeepGoing passes over lines that are no events, rather than to stop at the first.
+	// KeepGoing skips invalid lines instead of stopping at the first one.
 	KeepGoing bool
 
-	// Timeout is how long the publisher may take to take what is sent at once.
+	// Timeout bounds the sending of one batch.
 	Timeout time.Duration
 
-	// Bad is told of each line that is no event, and Progress how things are, after each send. They are called by Lines
-	// itself, on its goroutine.
+	// Bad is called for each invalid line, and Progress after each batch, both on the goroutine of
+	// Lines.
 	Bad      func(line int, err error)
 	Progress func(Summary)
 }
 
-// A Summary is what has become of the lines so far.
+// A Summary counts the results so far.
 type Summary struct {
-	Sent        int // events that were taken
-	Bad         int // lines that are no events
-	Unsent      int // events that were tried and not taken, as far as anyone knows
-	FirstUnsent int // the line of the first of them, counted from 1
+	Sent        int // events that the publisher accepted
+	Bad         int // invalid lines
+	Unsent      int // events that failed; after a timeout they may have been sent
+	FirstUnsent int // the line of the first of these, counted from 1
 }
 
-// One sends one event, which has been checked.
+// One sends one event. The caller has checked it.
 func (s *Sender) One(ctx context.Context, ev Event) error {
 	b := s.emitter.Batch()
 	ev.add(b)
 	return errors.Join(b.Send(ctx)...)
 }
 
-// Lines sends an event for each line of in (see ParseLine), in their order; empty lines are passed over. What is there
-// goes at once, thousands of events together, and nothing waits for more to come: in may be a pipe that trickles.
+// Lines sends an event for each line of in (see ParseLine), in order. It ignores empty lines. It
+// sends the lines that have arrived as one batch of up to thousands of events and does not wait for
+// more: in may be a slow pipe.
 //
-// It stops at the first line that is no event (ErrInput), unless it is to keep going, and at the first event that was not
-// taken, since those after it would overtake it. When ctx is done it lets what is being sent end, and returns ctx's
-// cause. A read of in that is then under way ends by itself: with the program, if not before.
+// Lines stops at the first invalid line (ErrInput), unless KeepGoing is set, and at the first event
+// that failed, so that later events do not overtake it. When ctx is done, it finishes the current
+// batch and returns the cause of ctx. A blocked read of in continues in the background until it
+// returns or the program ends.
 func (s *Sender) Lines(ctx context.Context, in io.Reader, o Options) (Summary, error) {
 	var sum Summary
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	chunks := make(chan chunk)
-	// Ends with the input, or with ctx once a read returns. Nobody waits for it: a read may take for ever.
+	// Ends with the input, or with ctx after the current read returns. Lines does not wait for it,
+	// because a read may block forever.
 	go read(ctx, in, chunks)
 	for {
 		var c chunk
@@ -91,10 +93,10 @@ func (s *Sender) Lines(ctx context.Context, in io.Reader, o Options) (Summary, e
 	}
 }
 
-// send sends the events of a chunk, up to the line that stops it, as the batch b.
+// send sends the events of a chunk as the batch b, up to the first invalid line that stops Lines.
 func (s *Summary) send(ctx context.Context, b *emitter.Batch, c chunk, o Options) error {
 	var stop error
-	var lines []int // of the batch's events
+	var lines []int // the line of each event in the batch
 	for _, it := range c.items {
 		if it.err == nil {
 			it.event.add(b)
@@ -111,7 +113,7 @@ func (s *Summary) send(ctx context.Context, b *emitter.Batch, c chunk, o Options
 	if len(lines) == 0 {
 		return stop
 	}
-	// Not ended by ctx: half a batch, of which nobody knows which half went, helps nobody.
+	// ctx does not cancel the batch: otherwise it would be unknown which events were sent.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.Timeout)
 	defer cancel()
 	errs := b.Send(ctx)
@@ -134,20 +136,20 @@ func (s *Summary) send(ctx context.Context, b *emitter.Batch, c chunk, o Options
 	return first
 }
 
-// An item is one line.
+// An item is a parsed line.
 type item struct {
 	line  int // counted from 1
 	event Event
-	err   error // why it is no event
+	err   error // why the line is invalid
 }
 
-// A chunk is lines that were there together.
+// A chunk is a group of lines that arrived together.
 type chunk struct {
 	items []item
-	err   error // why there are no more; io.EOF at the end of the input
+	err   error // the end of the input: io.EOF or a read error
 }
 
-// read cuts the input into chunks.
+// read reads the input in chunks.
 func read(ctx context.Context, in io.Reader, chunks chan<- chunk) {
 	r := &reader{in: bufio.NewReaderSize(in, chunkSize)}
 	for more := true; more; {
@@ -161,24 +163,24 @@ func read(ctx context.Context, in io.Reader, chunks chan<- chunk) {
 	}
 }
 
-// A reader reads lines, each of which is bounded.
+// A reader reads lines of bounded length.
 type reader struct {
 	in   *bufio.Reader
-	long []byte // of a line that is longer than in's buffer
+	long []byte // a line that is longer than the buffer of in
 	line int
 }
 
-// chunk waits for a line, and takes with it those that are there already.
+// chunk waits for a line and returns it with the lines that are already in the buffer.
 func (r *reader) chunk() (c chunk) {
 	for first := true; first || r.ready(); first = false {
 		text, err := r.next()
 		if r.line++; r.line == 1 {
-			text = bytes.TrimPrefix(text, []byte("\ufeff")) // some editors put it there
+			text = bytes.TrimPrefix(text, []byte("\ufeff")) // some editors write a byte order mark
 		}
 		if err != nil && err != errTooLong {
 			c.err = err
 			if err != io.EOF {
-				return c // half a line is none
+				return c // an incomplete line is ignored
 			}
 		}
 		it := item{line: r.line}
@@ -195,13 +197,14 @@ func (r *reader) chunk() (c chunk) {
 	return c
 }
 
-// ready reports whether another whole line is in the buffer.
+// ready reports whether the buffer holds another complete line.
 func (r *reader) ready() bool {
-	buffered, _ := r.in.Peek(r.in.Buffered()) // never waits, never fails
+	buffered, _ := r.in.Peek(r.in.Buffered()) // never blocks, never fails
 	return bytes.IndexByte(buffered, '\n') >= 0
 }
 
-// next is the next line, good until the call after. Of one that is too long it keeps nothing.
+// next returns the next line. The result is valid until the next call. It discards a line that is
+// too long.
 func (r *reader) next() ([]byte, error) {
 	text, err := r.in.ReadSlice('\n')
 	if err != bufio.ErrBufferFull {
@@ -219,7 +222,7 @@ func (r *reader) next() ([]byte, error) {
 	if tooLong || len(r.long)+len(text) > MaxText {
 		r.long = nil
 		if err == nil || err == io.EOF {
-			return nil, errTooLong // io.EOF comes again
+			return nil, errTooLong // the next call returns io.EOF again
 		}
 		return nil, err
 	}

@@ -21,15 +21,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A fakePublisher is a Redis that takes what it is given.
+// A fakePublisher accepts messages in place of Redis.
 type fakePublisher struct {
 	mu     sync.Mutex // guards the fields below
 	events []string
 	calls  int
 
 	reject  string        // events of this name get errRejected
-	silent  chan struct{} // if not nil, nothing is taken until it is closed
-	entered chan struct{} // if not nil, told of each call
+	silent  chan struct{} // if not nil, PublishAll waits until it is closed
+	entered chan struct{} // if not nil, receives a value for each call of PublishAll
 }
 
 var errRejected = errors.New("refused")
@@ -86,12 +86,12 @@ func sender(t *testing.T, p broker.Publisher) *emit.Sender {
 	return s
 }
 
-// quiet are options that report nothing.
+// quiet returns options that report nothing.
 func quiet() emit.Options {
 	return emit.Options{Timeout: time.Minute, Bad: func(int, error) {}, Progress: func(emit.Summary) {}}
 }
 
-// line is an event for everyone.
+// line returns an event for all clients.
 func line(event string) string { return fmt.Sprintf(`{"all":true,"event":%q,"data":1}`+"\n", event) }
 
 func TestLines(t *testing.T) {
@@ -113,7 +113,8 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// TestManyLines: order is kept over many chunks, whatever the pieces in which the input comes.
+// TestManyLines checks that the order is kept over many chunks, in whatever pieces the input
+// arrives.
 func TestManyLines(t *testing.T) {
 	t.Parallel()
 	const n = 20_000
@@ -166,7 +167,7 @@ func TestBadLines(t *testing.T) {
 	}
 }
 
-// TestLongLines: a line has a bound, and one beyond it is not even kept.
+// TestLongLines checks that lines are bounded, and that a longer line is not kept in memory.
 func TestLongLines(t *testing.T) {
 	t.Parallel()
 	long := func(n int) string {
@@ -193,7 +194,7 @@ func TestLongLines(t *testing.T) {
 	}
 }
 
-// endless gives the same bytes without end and counts them.
+// endless returns the same bytes without end, and counts them.
 type endless struct{ n int }
 
 func (e *endless) Read(p []byte) (int, error) {
@@ -207,7 +208,8 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestEndlessLine: a line without an end is read in bounded memory, and is none if the input breaks off.
+// TestEndlessLine checks that a line without an end takes bounded memory, and that an incomplete
+// line is ignored.
 func TestEndlessLine(t *testing.T) {
 	t.Parallel()
 	p := &fakePublisher{}
@@ -217,7 +219,8 @@ func TestEndlessLine(t *testing.T) {
 	}
 }
 
-// TestReadError: what was read whole is sent, half a line is not.
+// TestReadError checks that complete lines before a read error are sent, and an incomplete line is
+// not.
 func TestReadError(t *testing.T) {
 	t.Parallel()
 	p := &fakePublisher{}
@@ -228,7 +231,8 @@ func TestReadError(t *testing.T) {
 	}
 }
 
-// TestNotTaken: what comes after an event that was not taken is not sent: it would overtake it.
+// TestNotTaken checks that no event is sent after one that failed, because it would overtake that
+// one.
 func TestNotTaken(t *testing.T) {
 	t.Parallel()
 	p := &fakePublisher{reject: "two"}
@@ -239,7 +243,7 @@ func TestNotTaken(t *testing.T) {
 	if !errors.Is(err, errRejected) || sum != (emit.Summary{Sent: 2, Bad: 1, Unsent: 1, FirstUnsent: 4}) {
 		t.Errorf("%+v, %v", sum, err)
 	}
-	if got := strings.Join(p.got(), " "); got != "one three" { // what was on its way already
+	if got := strings.Join(p.got(), " "); got != "one three" { // already sent in the same batch
 		t.Errorf("got %q", got)
 	}
 }
@@ -255,7 +259,8 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// TestTrickle: what has come is sent, whether more comes or not. An interruption ends it behind what is being sent.
+// TestTrickle checks that lines are sent as they arrive, and that cancelling ends Lines after the
+// current batch.
 func TestTrickle(t *testing.T) {
 	t.Parallel()
 	in, out := io.Pipe()
@@ -275,7 +280,7 @@ func TestTrickle(t *testing.T) {
 		done <- result{sum, err}
 	}()
 	for i := range 3 {
-		if _, err := io.WriteString(out, line(fmt.Sprint(i))+`{"all":`); err != nil { // half a line holds up nobody
+		if _, err := io.WriteString(out, line(fmt.Sprint(i))+`{"all":`); err != nil { // an incomplete line does not delay the others
 			t.Fatal(err)
 		}
 		<-p.entered
@@ -289,7 +294,7 @@ func TestTrickle(t *testing.T) {
 	interrupted := errors.New("interrupted")
 	cancel(interrupted)
 	select {
-	case <-p.entered: // the last half may have been sent, or not
+	case <-p.entered: // the last event may or may not have been sent
 	case r := <-done:
 		done <- r
 	}
@@ -299,7 +304,8 @@ func TestTrickle(t *testing.T) {
 	}
 }
 
-// TestInterruptedWhileSending: what is being sent is waited for, so that the count is true.
+// TestInterruptedWhileSending checks that Lines waits for the current batch, so that the count is
+// correct.
 func TestInterruptedWhileSending(t *testing.T) {
 	t.Parallel()
 	p := &fakePublisher{silent: make(chan struct{}), entered: make(chan struct{})}
