@@ -7,25 +7,26 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// A Batch is messages that are sent together, in their order: none waits for the answer to the one before, so a thousand
-// take hardly longer than one. Make one with Emitter.Batch. It is for one goroutine at a time.
+// A Batch is a list of messages that are sent together, in order. They do not wait for each other,
+// so a thousand take hardly longer than one. Create it with Emitter.Batch. It is for one goroutine
+// at a time.
 //
-// What Emitter says of sends holds here, too. It keeps what is added until Send, so add what memory has room for, send,
-// and go on.
+// The documentation of Emitter about sends applies here, too. A batch keeps its messages in memory
+// until Send: for many messages, send several batches.
 type Batch struct {
 	emitter   *Emitter
-	n         int                // how many were added
-	messages  []protocol.Message // those of them that can be sent
-	positions []int              // of each of messages among all that were added
-	targets   []Target           // of each of messages
-	errs      []error            // of all that were added; nil while there are none
+	n         int                // number of added events
+	messages  []protocol.Message // the valid events
+	positions []int              // for each of messages, its index among the added events
+	targets   []Target           // for each of messages
+	errs      []error            // for the added events; nil while there are none
 }
 
-// Batch makes an empty batch.
+// Batch returns an empty batch.
 func (e *Emitter) Batch() *Batch { return &Batch{emitter: e} }
 
-// Add adds an event for the target's clients; see Emitter for the arguments. Data that is not a json.RawMessage is encoded
-// at once.
+// Add adds an event for the clients of the target; see Emitter for the arguments. It encodes the
+// data at once, unless the data is a json.RawMessage.
 func (b *Batch) Add(t Target, event string, data any) {
 	position := b.n
 	b.n++
@@ -39,10 +40,10 @@ func (b *Batch) Add(t Target, event string, data any) {
 	b.targets = append(b.targets, t)
 }
 
-// Len is how many events were added since the last Send, including those that cannot be sent.
+// Len returns the number of events that were added since the last Send, including invalid ones.
 func (b *Batch) Len() int { return b.n }
 
-// fail notes what became of the event that was added in that position.
+// fail records the error of the event at a position.
 func (b *Batch) fail(position int, err error) {
 	for len(b.errs) <= position {
 		b.errs = append(b.errs, nil)
@@ -50,10 +51,10 @@ func (b *Batch) fail(position int, err error) {
 	b.errs[position] = err
 }
 
-// Send sends what was added, and empties the batch. nil: all of it went, as Emitter says what that means. Otherwise
-// there is one error for each event, in the order in which they were added, nil for those that went: one that cannot be
-// sent keeps none of the others. When ctx is done first, those get its error of which nobody knows yet
-// that they went.
+// Send sends the added events and empties the batch. It returns nil if all of them were sent, in
+// the sense of Emitter. Otherwise it returns one error per event, in the order in which they were
+// added, nil for those that were sent. An invalid event does not stop the others. If ctx ends
+// first, all events without a confirmation get its error.
 func (b *Batch) Send(ctx context.Context) []error {
 	sent := *b
 	*b = Batch{emitter: b.emitter}
@@ -95,7 +96,7 @@ func (b *Batch) send(ctx context.Context) {
 	}
 }
 
-// failAll is for what keeps every event from being sent; one that could not be sent anyway keeps its own error.
+// failAll records an error that affects every event. An invalid event keeps its own error.
 func (b *Batch) failAll(err error) {
 	for position := range b.n {
 		if position >= len(b.errs) || b.errs[position] == nil {

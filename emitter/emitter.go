@@ -1,6 +1,6 @@
-// Package emitter sends events to clients from programs that serve none: workers, cron jobs, other services. What it
-// sends goes through a broker to every server, Hearth's and those of the Ignis helper alike, which pass it on to their
-// clients.
+// Package emitter sends events to clients from programs that serve no clients: workers, cron jobs,
+// other services. A broker carries the events to every server, both Hearth servers and servers of
+// the Ignis helper, which deliver them to their clients.
 //
 //	b, err := redis.New(redis.Config{URL: "redis://localhost:6379"})
 //	…
@@ -9,7 +9,8 @@
 //	defer e.Close()
 //	err = e.Send(ctx, emitter.ToUser("ada"), "mail", map[string]int{"unread": 3})
 //
-// A program that serves clients itself uses Send of its hearth.Server instead, which reaches those clients, too.
+// A program that serves clients uses Send of its hearth.Server instead, which reaches its own
+// clients, too.
 package emitter
 
 import (
@@ -29,42 +30,45 @@ import (
 
 // An Emitter sends events to clients of all servers on its broker. Safe for concurrent use.
 //
-// Send sends an event to the target's clients on all servers. The data may be anything that encoding/json can encode. A
-// json.RawMessage passes through unchanged, digits and spaces included. A nil is null; NoData{} sends the event without
-// data. Data and exclusions are copied: the caller may change them afterwards. It is an error if the event is empty or has
-// a name of the protocol (protocol.CheckEvent), if the target is invalid (Target.Check), or if the data cannot be
-// encoded. A target without clients is not an error: an emitter cannot know.
+// Send sends an event to the target's clients on all servers. The data may be any value that
+// encoding/json can encode. A json.RawMessage is sent unchanged, including digits and spaces. A nil
+// is null; NoData{} sends the event without data. Data and exclusions are copied, so the caller may
+// change them afterwards. It is an error if the event is empty or has a name of the protocol
+// (protocol.CheckEvent), if the target is invalid (Target.Check), or if the data cannot be encoded.
+// A target without clients is not an error, because an emitter cannot know.
 //
-// With a broker.Confirmer, as the one for Redis is, a send returns when its message has been taken by what carries it,
-// or the error says why not; sends of several goroutines share the way, none waits for the others' answers. With any
-// other publisher nil means that the message waits to go out. Either way a send waits while the queue is full: for as
-// long as ctx allows, and a ctx without an end may wait long. Delivery is at most once; nothing is sent a second time.
+// With a broker.Confirmer, such as the Redis broker, a send returns when the transport (for Redis,
+// the Redis server) has accepted the message, or with the error. Sends of several goroutines share
+// a connection and do not wait for each other. With any other publisher, nil means that the message
+// is queued. In both cases a send blocks while the queue is full, until ctx is done. Delivery is at
+// most once: an emitter never sends a message twice.
 //
-// What one goroutine sends arrives in that order. Many messages at once are for a Batch: one after the other they would
-// each wait for an answer of their own.
+// Messages of one goroutine arrive in order. Use a Batch for many messages at once: single sends
+// each wait for their own confirmation.
 //
-// Errors of the broker are those of package broker: ErrDown without a connection, ErrClosed after Close, and the error of
-// ctx. Errors about the arguments wrap protocol.ErrEvent, protocol.ErrTarget, protocol.ErrSyntax or what encoding/json
-// returns; then nothing has been sent.
+// Errors of the broker are those of package broker: ErrDown without a connection, ErrClosed after
+// Close, and the error of ctx. Errors about the arguments wrap protocol.ErrEvent,
+// protocol.ErrTarget, protocol.ErrSyntax or an error of encoding/json; in that case nothing has
+// been sent.
 //
-// A *hearth.Server has the same Send, so code that sends can take either: see hearth.Sender.
+// A *hearth.Server has the same Send, so code can use either; see hearth.Sender.
 type Emitter struct {
 	// Set by New, then read-only.
 	publisher broker.Publisher
 	confirmer broker.Confirmer // the same, if it is one
 
-	closing chan struct{} // closed by Close: no one waits for room any more
+	closing chan struct{} // closed by Close: ends the waits for space in the queue
 	close   sync.Once
 	err     error // of closing the publisher; set within close
 
 	mu     sync.Mutex // guards closed; nothing is called with it held
 	closed bool
 
-	calls sync.WaitGroup // sends under way; added to under mu while not closed
+	calls sync.WaitGroup // sends in progress; added to under mu while not closed
 }
 
-// New makes an emitter that sends through p, which is its own from then on: Close closes it, as hearth.Server does with
-// its broker. A broker need not be started for this. One that others use as well is passed without its Close:
+// New returns an emitter that sends through p and owns it: Close closes it, as hearth.Server closes
+// its broker. The broker need not be started. To share a broker, pass it without its Close:
 //
 //	emitter.New(struct{ broker.Confirmer }{b})
 func New(p broker.Publisher) (*Emitter, error) {
@@ -76,22 +80,22 @@ func New(p broker.Publisher) (*Emitter, error) {
 	return e, nil
 }
 
-// Target says which clients a message is for. Servers and emitters share this type.
+// Target selects the clients for a message. Servers and emitters share this type.
 type Target = protocol.Target
 
-// NoData is the data of an event that has none. (A nil in its place is JSON null.)
+// NoData is the data of an event without data. (A nil is JSON null.)
 type NoData = protocol.NoData
 
-// ToClient is the client with that id.
+// ToClient returns the target for the client with that id.
 func ToClient(id string) Target { return protocol.ToClient(id) }
 
-// ToUser is every client of that user.
+// ToUser returns the target for every client of that user.
 func ToUser(id string) Target { return protocol.ToUser(id) }
 
-// ToRoom is every member of that room.
+// ToRoom returns the target for every member of that room.
 func ToRoom(name string) Target { return protocol.ToRoom(name) }
 
-// ToAll is every authenticated client.
+// ToAll returns the target for every authenticated client.
 func ToAll() Target { return protocol.ToAll() }
 
 // Send sends an event to the target's clients; see Emitter for its arguments, errors and blocking.
@@ -99,9 +103,10 @@ func (e *Emitter) Send(ctx context.Context, t Target, event string, data any) er
 	return sendError(event, t, e.send(ctx, t, event, data))
 }
 
-// Close waits for the sends under way, each of which ends with its context at the latest, then closes the publisher if
-// it has a Close. Sends that wait for room in a full queue, and all later ones, get broker.ErrClosed. A second Close
-// waits for the first and returns the same.
+// Close waits for the sends in progress, each of which ends at the latest with its context, and
+// then closes the publisher if it has a Close. Sends that wait for space in a full queue, and all
+// later ones, return broker.ErrClosed. A second Close waits for the first and returns the same
+// error.
 func (e *Emitter) Close() error {
 	e.close.Do(func() {
 		e.mu.Lock()
@@ -118,7 +123,7 @@ func (e *Emitter) Close() error {
 	return e.err
 }
 
-// begin lets a send in, which must call e.calls.Done; after Close it returns broker.ErrClosed.
+// begin registers a send, which must call e.calls.Done. After Close it returns broker.ErrClosed.
 func (e *Emitter) begin() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -147,8 +152,8 @@ func (e *Emitter) send(ctx context.Context, t Target, event string, data any) er
 	return nil
 }
 
-// publish is for publishers that confirm nothing. Where the queue is full it asks again after a while: there is nothing
-// that would tell when there is room.
+// publish sends through a publisher that does not confirm. If the queue is full, it retries after a
+// pause: the publisher does not signal when there is space.
 func (e *Emitter) publish(ctx context.Context, m protocol.Message) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, maxPause) {
 		err := e.publisher.Publish(ctx, m)
@@ -169,10 +174,10 @@ func (e *Emitter) publish(ctx context.Context, m protocol.Message) error {
 	}
 }
 
-// maxPause is how long publish waits at most before it asks again.
+// maxPause is the longest pause between two attempts of publish.
 const maxPause = 64 * time.Millisecond
 
-// message returns what is to be published. It shares nothing with the caller.
+// message returns the message to publish. It shares no memory with the caller.
 func message(t Target, event string, data any) (protocol.Message, error) {
 	if err := t.Check(); err != nil {
 		return protocol.Message{}, err
@@ -193,7 +198,7 @@ func message(t Target, event string, data any) (protocol.Message, error) {
 	return m, m.Check()
 }
 
-// sendError says what was being sent when err came up; nil stays nil.
+// sendError adds the event and the target to err. It returns nil for nil.
 func sendError(event string, t Target, err error) error {
 	if err == nil {
 		return nil

@@ -23,17 +23,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A line is a publisher that keeps what it is given, and confirms it when it is told to.
+// A fakePublisher keeps the messages that it gets. It can delay its confirmation.
 type fakePublisher struct {
 	mu       sync.Mutex // guards the fields below
 	messages []protocol.Message
 	calls    int
 	closed   int
-	full     int              // how often Publish says that there is no room
+	full     int              // how often Publish reports a full queue
 	fail     map[string]error // by event
 
 	hold    chan struct{} // if not nil, PublishAll waits until it is closed
-	entered chan struct{} // if not nil, PublishAll says so that it waits
+	entered chan struct{} // if not nil, receives a value when PublishAll starts
 }
 
 func (l *fakePublisher) Publish(ctx context.Context, m protocol.Message) error {
@@ -67,7 +67,7 @@ func (l *fakePublisher) got() []protocol.Message {
 	return l.messages
 }
 
-// A confirmingPublisher is a line that confirms.
+// A confirmingPublisher is a fakePublisher that confirms.
 type confirmingPublisher struct{ fakePublisher }
 
 func (l *confirmingPublisher) PublishAll(ctx context.Context, ms []protocol.Message) []error {
@@ -92,7 +92,7 @@ func (l *confirmingPublisher) PublishAll(ctx context.Context, ms []protocol.Mess
 	return errs
 }
 
-// open makes an emitter that is closed in the end.
+// open returns an emitter that is closed at the end of the test.
 func open(t *testing.T, p broker.Publisher) *emitter.Emitter {
 	t.Helper()
 	e, err := emitter.New(p)
@@ -122,7 +122,7 @@ func forPublishers(t *testing.T, f func(t *testing.T, p broker.Publisher, l *fak
 	})
 }
 
-// everySend sends an event in all ways, one after the other and as a batch, and returns what became of each.
+// everySend sends an event in all ways, one after the other and as a batch, and returns the errors.
 func everySend(ctx context.Context, e *emitter.Emitter, target, event string, data any, exclude ...string) []error {
 	errs := []error{
 		e.Send(ctx, emitter.ToClient(target), event, data), e.Send(ctx, emitter.ToUser(target), event, data),
@@ -176,7 +176,7 @@ func TestMessages(t *testing.T) {
 	})
 }
 
-// TestData: the same data as for the sends of a server.
+// TestData checks the same data as the test of the sends of a server.
 func TestData(t *testing.T) {
 	t.Parallel()
 	forPublishers(t, func(t *testing.T, p broker.Publisher, l *fakePublisher) {
@@ -256,7 +256,7 @@ func TestBadTargets(t *testing.T) {
 	})
 }
 
-// TestWhatWasSentIsTheCallers: data and exclusions may be changed once a send has returned.
+// TestWhatWasSentIsTheCallers checks that the caller may change data and exclusions after a send.
 func TestWhatWasSentIsTheCallers(t *testing.T) {
 	t.Parallel()
 	forPublishers(t, func(t *testing.T, p broker.Publisher, l *fakePublisher) {
@@ -279,7 +279,8 @@ func TestWhatWasSentIsTheCallers(t *testing.T) {
 	})
 }
 
-// TestConfirmed: a send returns when its message has been taken, and others need not wait for that.
+// TestConfirmed checks that a send returns when its message is confirmed, and that sends do not
+// wait for each other.
 func TestConfirmed(t *testing.T) {
 	t.Parallel()
 	const callers = 20
@@ -287,7 +288,7 @@ func TestConfirmed(t *testing.T) {
 	e := open(t, l)
 	returned := make(chan error, callers)
 	for range callers {
-		// Ends when the line confirms; returned is read below.
+		// Ends when the publisher confirms; returned is read below.
 		go func() { returned <- e.Send(t.Context(), emitter.ToAll(), "m", 1) }()
 	}
 	for range callers {
@@ -306,7 +307,8 @@ func TestConfirmed(t *testing.T) {
 	}
 }
 
-// TestContextEndsTheWaiting: a confirmation that does not come is not waited for longer than that.
+// TestContextEndsTheWaiting checks that a send stops waiting for its confirmation when its context
+// ends.
 func TestContextEndsTheWaiting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -326,7 +328,8 @@ func TestContextEndsTheWaiting(t *testing.T) {
 	})
 }
 
-// TestFullQueue: a publisher without room is asked again, in order, until the context or Close ends that.
+// TestFullQueue checks that a send retries while the queue is full, in order, until the context
+// ends or Close is called.
 func TestFullQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -372,7 +375,7 @@ func TestClose(t *testing.T) {
 		l := &confirmingPublisher{fakePublisher{hold: make(chan struct{})}}
 		e := open(t, l)
 		sent := make(chan error, 1)
-		// Ends when the line confirms; read below.
+		// Ends when the publisher confirms; read below.
 		go func() { sent <- e.Send(t.Context(), emitter.ToAll(), "m", 1) }()
 		synctest.Wait()
 		closed := make(chan error, 1)
@@ -429,7 +432,8 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
-// TestBatch: one call for all, errors in their places, and the next batch begins with nothing.
+// TestBatch checks that a batch is one call, that errors have the positions of their events, and
+// that the next batch is empty.
 func TestBatch(t *testing.T) {
 	t.Parallel()
 	l := &confirmingPublisher{fakePublisher{fail: map[string]error{"refused": broker.ErrDown}}}
@@ -466,7 +470,7 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// TestManyAtOnce: whatever goes on at the same time, what one goroutine sends arrives in its order, and all of it.
+// TestManyAtOnce checks that concurrent sends all arrive, and those of one goroutine in order.
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
 	const callers, each = 8, 300

@@ -11,7 +11,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// connect stands for redis.New of broker/redis. There is a server on the bus, which says what it would pass on.
+// connect stands for redis.New of broker/redis. A server on the bus reports the messages that it
+// receives.
 func connect() (b *memory.Broker, server *memory.Broker, said chan string) {
 	bus := memory.NewBus(memory.Config{})
 	server, said = bus.Broker(), make(chan string, 10)
@@ -38,7 +39,7 @@ func Example() {
 	if err := e.Send(ctx, emitter.ToUser("ada"), "mail", map[string]int{"unread": 3}); err != nil {
 		panic(err)
 	}
-	// Raw JSON passes through untouched. The client with that id does not get it.
+	// Raw JSON is sent unchanged. The client with that id is excluded.
 	if err := e.Send(ctx, emitter.ToRoom("lobby").Except("2f1b7c1e"), "price", json.RawMessage(`19.90`)); err != nil {
 		panic(err)
 	}
@@ -52,7 +53,7 @@ func Example() {
 	// broadcast  maintenance "in five minutes" []
 }
 
-// Many events at once are a batch: they go in their order, and none waits for the answer to the one before.
+// A batch sends many events in order, without waiting for each one.
 func ExampleBatch() {
 	b, server, said := connect()
 	defer server.Close()
