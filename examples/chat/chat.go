@@ -14,17 +14,17 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// login is what a client authenticates with.
+// login is the data of authenticate.
 type login struct {
 	Name string `json:"name"`
 }
 
-// person is kept with each client.
+// person is the state of each client.
 type person struct{ name string }
 
 type client = hearth.Client[person]
 
-// A line is what people get: said to a room, or whispered.
+// A line is a message to the members of a room or to a user.
 type line struct {
 	No   int    `json:"no,omitempty"` // in its room, from 1 on: by it the client sorts lines and drops those that it has
 	From string `json:"from"`
@@ -65,7 +65,7 @@ func newChat(log *slog.Logger) (*chat, error) {
 	return c, err
 }
 
-// authenticate lets in whoever has a name. A real one looks at a token here, and may take its time.
+// authenticate accepts any name. A real application would check a token here; it may block.
 func (c *chat) authenticate(_ context.Context, r hearth.AuthRequest[login]) (hearth.Identity[person], error) {
 	name := strings.TrimSpace(r.Credentials.Name)
 	if name == "" || utf8.RuneCountInString(name) > 32 {
@@ -74,7 +74,7 @@ func (c *chat) authenticate(_ context.Context, r hearth.AuthRequest[login]) (hea
 	return hearth.Identity[person]{UserID: strings.ToLower(name), Metadata: person{name}}, nil
 }
 
-// validateRooms keeps people out of the rooms of the house.
+// validateRooms keeps clients out of the staff rooms.
 func (c *chat) validateRooms(_ context.Context, _ *client, rooms []string) ([]string, error) {
 	return slices.DeleteFunc(rooms, func(room string) bool { return strings.HasPrefix(room, "staff-") }), nil
 }
@@ -98,15 +98,16 @@ func (c *chat) left(ctx context.Context, sender *client, room string) {
 	c.notify(ctx, hearth.ToRoom(room), "left", visit{sender.Metadata().name, room})
 }
 
-// notify publishes what nobody is waiting for: if it can't be sent there is nobody to tell.
+// notify sends an event and ignores errors: no client waits for an answer.
 func (c *chat) notify(ctx context.Context, to hearth.Target, event string, data any, exclude ...string) {
 	_ = c.srv.Send(ctx, to.Except(exclude...), event, data)
 }
 
-// errRejected is told to the client in its own words; everything else stays in the log.
+// errRejected marks errors that are sent to the client. All other errors are only logged.
 var errRejected = errors.New("refused")
 
-// message divides what clients send. Those of one client come one after the other; it may take its time.
+// message dispatches the events. Messages of one client arrive one after the other; the callback
+// may block.
 func (c *chat) message(ctx context.Context, sender *client, m hearth.Message) error {
 	var err error
 	switch m.Event {
@@ -149,7 +150,7 @@ func (c *chat) whisper(ctx context.Context, sender *client, data json.RawMessage
 	if err := json.Unmarshal(data, &said); err != nil {
 		return fmt.Errorf("%w: %w", errRejected, err)
 	}
-	// All of the user's tabs and phones get it, on whatever node they are.
+	// Reaches all tabs and phones of the user, on any node.
 	to := hearth.ToUser(strings.ToLower(said.To))
 	return c.srv.Send(ctx, to, "whispered", line{From: sender.Metadata().name, Text: said.Text})
 }

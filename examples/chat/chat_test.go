@@ -34,7 +34,7 @@ func TestChat(t *testing.T) {
 
 	ada := join(ctx, t, web.URL, "Ada")
 	ada.expect(`{"event":"history","data":[]}`)
-	ada.send(`{"event":"who","data":"lobby"}`) // answered behind the callback that tells the others that she came
+	ada.send(`{"event":"who","data":"lobby"}`) // answered after the callback that announces ada
 	ada.expect(`{"event":"here","data":["Ada"]}`)
 	bob := join(ctx, t, web.URL, "Bob")
 	bob.expect(`{"event":"history","data":[]}`)
@@ -74,7 +74,7 @@ func TestChat(t *testing.T) {
 	ada.c.Close(websocket.StatusNormalClosure, "")
 }
 
-// TestRun is the whole program: it serves, and ends when it is told to, with its clients told.
+// TestRun runs the whole program until it is cancelled.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	probe, err := net.Listen("tcp", "127.0.0.1:0")
@@ -98,7 +98,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// writes is a writer that tells when something is written.
+// writes is a writer that signals each write.
 type writes chan struct{}
 
 func (w writes) Write(p []byte) (int, error) {

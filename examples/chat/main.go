@@ -1,10 +1,10 @@
-// Command chat is a small chat server on the library: rooms, whispers to a user, and who is here.
+// Command chat is a small chat server: rooms, private messages to a user, and lists of members.
 //
-// It shows how an application divides its events (one function each), how it refuses what it does
-// not want, how it sends the history of a room to those who join, how it tells a room of those who
-// come and go, and how it ends: first the HTTP server, then Hearth, which lets every client finish.
+// It shows how an application dispatches its events (one function each), rejects invalid ones, sends
+// the history of a room to new members, tells a room about joins and leaves, and shuts down: first
+// the HTTP server, then Hearth, which lets every client finish.
 //
-// Try it with two clients (any WebSocket client will do), each sending one JSON object a line:
+// Try it with two clients (any WebSocket client works). Send one JSON object per line:
 //
 //	{"event":"authenticate","data":{"name":"ada"}}       then   {"event":"join","data":{"rooms":["tea"]}}
 //	{"event":"say","data":{"room":"tea","text":"hi"}}    and    {"event":"whisper","data":{"to":"bob","text":"psst"}}
@@ -54,13 +54,13 @@ func run(ctx context.Context, listen string, log *slog.Logger) error {
 		defer close(failed)
 		failed <- web.ListenAndServe()
 	}()
-	log.Info("chat is served", "url", "ws://"+listen+"/ws")
+	log.Info("serving", "url", "ws://"+listen+"/ws")
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
 	}
 
-	// Connections that Hearth has taken over are its own: http.Server.Shutdown neither sees nor waits for them.
+	// Hearth owns the upgraded connections: http.Server.Shutdown neither closes nor waits for them.
 	end, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err = errors.Join(err, web.Shutdown(end))

@@ -40,7 +40,7 @@ func TestHello(t *testing.T) {
 		`{"event":"join","data":{"rooms":["tea"]}}`,
 		`{"event":"say","data":"hello, tea room"}`,
 	} {
-		if line == "" { // what comes before this line is answered first
+		if line == "" { // the earlier lines are answered first
 			if _, b, err := c.Read(ctx); err != nil || !strings.HasPrefix(string(b), `{"event":"connected"`) {
 				t.Fatalf("got %s, %v, want connected", b, err)
 			}

@@ -1,14 +1,15 @@
-// Command mux mounts Hearth in an application that is more than a WebSocket server: beside a page and an API, behind
-// middleware, with TLS if it has a certificate.
+// Command mux mounts Hearth in an application with a page and an API, behind middleware, with TLS
+// if it has a certificate.
 //
-// A Server is an http.Handler. What it needs of middleware is that connections can still be hijacked: a wrapper of
-// http.ResponseWriter needs the method Unwrap, as below. The API publishes to clients like any callback does:
+// A Server is an http.Handler. Middleware must allow it to hijack connections: a wrapper of
+// http.ResponseWriter needs the method Unwrap, as below. The API sends to clients like any
+// callback:
 //
 //	go run ./examples/mux
 //	curl -d 'the kettle is on' http://localhost:8080/api/announce
 //
-// With -cert and -key it serves https and wss. TLS connections are served by goroutines rather than by event loops,
-// which Hearth decides by itself: nothing else changes.
+// With -cert and -key it serves https and wss. Hearth serves TLS connections with goroutines
+// instead of event loops; the application need not change.
 package main
 
 import (
@@ -28,7 +29,7 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// Visitors are anonymous: there is nothing to know about them.
+// Clients are anonymous and have no state.
 type (
 	nothing = struct{}
 	server  = hearth.Server[nothing, nothing]
@@ -85,7 +86,7 @@ func run(ctx context.Context, ln net.Listener, cert, key string, log *slog.Logge
 
 func newServer(log *slog.Logger) (*server, error) {
 	return hearth.New(hearth.Config[nothing, nothing]{
-		Path:   "/live/socket", // the whole path, as the request has it
+		Path:   "/live/socket", // the full path of the request
 		Logger: log,
 		Authenticate: func(context.Context, hearth.AuthRequest[nothing]) (hearth.Identity[nothing], error) {
 			return hearth.Identity[nothing]{}, nil
@@ -114,7 +115,7 @@ func routes(srv *server) *http.ServeMux {
 	return mux
 }
 
-// logged is middleware that wants to know the status of each response.
+// logged is middleware that logs the status of each response.
 func logged(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := &recorder{ResponseWriter: w}
@@ -123,10 +124,10 @@ func logged(log *slog.Logger, next http.Handler) http.Handler {
 	})
 }
 
-// recorder notes what a handler answers.
+// recorder records the status of a response.
 type recorder struct {
 	http.ResponseWriter
-	status int // 0 for a connection that was taken over: it is nobody's response any more
+	status int // 0 for a hijacked connection
 }
 
 func (r *recorder) WriteHeader(status int) {
@@ -141,5 +142,6 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return r.ResponseWriter.Write(p)
 }
 
-// Unwrap is how http.NewResponseController, which Hearth uses, finds what this wrapper does not do itself.
+// Unwrap lets http.NewResponseController, which Hearth uses, find the methods that this wrapper
+// lacks.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

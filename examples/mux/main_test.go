@@ -16,7 +16,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// TestMux announces to a client through the API, with and without TLS.
+// TestMux sends an announcement to a client through the API, with and without TLS.
 func TestMux(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
@@ -78,7 +78,7 @@ func announce(t *testing.T, secure bool) {
 	c.Close(websocket.StatusNormalClosure, "")
 }
 
-// TestRunEnds is the whole program, from a listener to its end.
+// TestRunEnds runs the whole program on a listener until it is cancelled.
 func TestRunEnds(t *testing.T) {
 	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -1,14 +1,14 @@
-// Command pacing sends a client more than fits into any buffer, and loses nothing.
+// Command pacing sends a client more than fits into any buffer, without losing messages.
 //
-// Sends never block: what a client does not take waits for it, up to Limits.BackpressureLimit, and past that messages
-// are dropped. That is right for news, of which the next is worth more than the last. For an export, a replay or a
-// file it is wrong, and the sender has to keep pace with the client: WaitPending blocks until the client has taken
-// what was sent to it.
+// Sends never block: messages for a slow client are queued, up to Limits.BackpressureLimit, and
+// dropped beyond that. This suits news, where the next message matters more than the last. For an
+// export, a replay or a file, the sender must keep pace with the client: WaitPending blocks until
+// the client has received enough of the queue.
 //
 //	{"event":"authenticate"}
 //	{"event":"export","data":{"rows":1000000}}
 //
-// The callback blocks meanwhile, which is fine: it keeps back this client's next messages and nobody else's.
+// The callback blocks meanwhile. This delays only the next messages of the same client.
 package main
 
 import (
@@ -30,10 +30,10 @@ type (
 )
 
 const (
-	backpressure = 1 << 20          // what may wait for one client
-	pace         = backpressure / 4 // what the export lets wait: it stays busy, and far from the limit
+	backpressure = 1 << 20          // bytes that may be queued for a client
+	pace         = backpressure / 4 // bytes that the export keeps queued: busy, and far from the limit
 	maxRows      = 10_000_000
-	stallTimeout = time.Minute // with a client that takes nothing at all
+	stallTimeout = time.Minute // for a client that receives nothing
 )
 
 func main() {
@@ -66,20 +66,20 @@ func newServer() (*server, error) {
 	return srv, err
 }
 
-// row is one of very many.
+// row is one of many rows.
 type row struct {
 	Number int    `json:"number"`
 	Text   string `json:"text"`
 }
 
-// text makes a row about half a kilobyte.
-const text = "Nothing in here could be left out, and all of it has to arrive in its place: " +
-	"each row follows upon the one before, and who misses a single one has to begin again. " +
-	"So nobody is helped by a server that sends faster than its clients can take what it sends, " +
-	"drops what does not fit, and tells them at the end how many rows there should have been. " +
-	"What helps is to look, now and then, at how much the client has not taken yet, and to wait."
+// text makes a row about half a kilobyte long.
+const text = "An export has to be complete and in order, because each row depends on the one before it, " +
+	"and a client that misses one row has to start again. " +
+	"A server that sends faster than its clients can receive does not help: the queue of the client grows to its limit, " +
+	"messages beyond that are dropped, and the client learns only at the end how many rows are missing. " +
+	"So the sender checks from time to time how much is still queued for the client, and waits if it is too much."
 
-// export sends as many rows as the client asked for, no faster than it takes them.
+// export sends the requested number of rows, no faster than the client receives them.
 func export(ctx context.Context, srv *server, c *client, request json.RawMessage) error {
 	var want struct {
 		Rows int `json:"rows"`
@@ -92,22 +92,22 @@ func export(ctx context.Context, srv *server, c *client, request json.RawMessage
 	for i := range want.Rows {
 		err := c.Send("row", row{i, text})
 		if errors.Is(err, hearth.ErrNotConnected) {
-			return nil // the client has gone: nobody is waiting for the rest
+			return nil // the client has disconnected
 		}
 		if err != nil {
 			return err
 		}
-		// Looking costs little, but not nothing: once in a few dozen rows is enough.
+		// The check has a small cost: once in 64 rows is enough.
 		if i%64 == 63 {
 			if err := wait(ctx, srv, me); err != nil {
-				return fmt.Errorf("client is stuck at row %d: %w", i, err)
+				return fmt.Errorf("client stopped receiving at row %d: %w", i, err)
 			}
 		}
 	}
 	return c.Send("end", want)
 }
 
-// wait lets the client catch up.
+// wait blocks until the client has caught up.
 func wait(ctx context.Context, srv *server, t hearth.Target) error {
 	ctx, cancel := context.WithTimeout(ctx, stallTimeout)
 	defer cancel()

@@ -13,7 +13,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestExport takes far more rows than any buffer holds, later than the server could send them, and misses none.
+// TestExport requests far more rows than any buffer holds, starts to read late, and checks that
+// none is missing.
 func TestExport(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

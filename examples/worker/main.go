@@ -1,12 +1,14 @@
-// Command worker does work that takes a while, outside of any server, and tells those who wait for it how far it is.
+// Command worker runs a long job outside of any server and reports its progress to the user that
+// waits for it.
 //
-// It serves no clients: it sends through the Redis that the servers share, and they pass it on. So it may run anywhere,
-// be started by cron, or be one of many:
+// It serves no clients: it sends through the Redis of the servers, and they deliver the events. So
+// it can run on any machine, be started by cron, or run many times in parallel:
 //
 //	go run ./examples/worker -redis redis://localhost:6379 -user ada -pages 5
 //
-// It shows which errors matter. Progress that nobody hears of is no loss, the next one says more. That the report is
-// there must not get lost, so it is sent until Redis has taken it, or the worker is told to end.
+// It shows which errors matter. A lost progress event does no harm, because the next one replaces
+// it. The event "ready" must not get lost, so the worker retries until Redis has accepted it or the
+// worker is stopped.
 package main
 
 import (
@@ -28,8 +30,8 @@ import (
 func main() {
 	url := flag.String("redis", "redis://localhost:6379", "the Redis of the servers")
 	var j job
-	flag.StringVar(&j.User, "user", "ada", "who waits for the report")
-	flag.IntVar(&j.Pages, "pages", 5, "how long the report is")
+	flag.StringVar(&j.User, "user", "ada", "user that waits for the report")
+	flag.IntVar(&j.Pages, "pages", 5, "number of pages of the report")
 	flag.Parse()
 	j.Report = fmt.Sprintf("report-%d", os.Getpid())
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -65,52 +67,52 @@ type job struct {
 type worker struct {
 	emitter *emitter.Emitter
 	log     *slog.Logger
-	pause   time.Duration // what a page takes, and the time between two attempts to send
+	pause   time.Duration // time per page, and between two attempts to send
 }
 
-// sendTimeout is how long one attempt may take.
+// sendTimeout bounds one attempt.
 const sendTimeout = 2 * time.Second
 
 func (w *worker) work(ctx context.Context, j job) error {
 	for page := range j.Pages {
-		if err := w.sleep(ctx); err != nil { // a real one would write the page here
+		if err := w.sleep(ctx); err != nil { // a real worker would write the page here
 			return fmt.Errorf("write page %d: %w", page+1, err)
 		}
 		sending, cancel := context.WithTimeout(ctx, sendTimeout)
 		err := w.emitter.Send(sending, emitter.ToUser(j.User), "progress", map[string]any{"report": j.Report, "done": page + 1, "of": j.Pages})
 		cancel()
 		if err != nil {
-			w.log.Warn("nobody hears of the progress", "page", page+1, "error", err)
+			w.log.Warn("progress was not sent", "page", page+1, "error", err)
 		}
 	}
 	if err := w.sendUntilAccepted(ctx, j); err != nil {
 		return fmt.Errorf("tell %s of the report: %w", j.User, err)
 	}
-	// Those who follow reports get to know, too: many events at once are a batch.
+	// Tell the followers of reports, too. A batch sends many events at once.
 	followers := w.emitter.Batch()
 	followers.Add(emitter.ToRoom("reports"), "published", j)
 	followers.Add(emitter.ToRoom("reports:"+j.User), "published", j)
 	return errors.Join(followers.Send(ctx)...)
 }
 
-// sendUntilAccepted sends that the report is ready until Redis has taken it. Where the connection broke half-way the user may be
-// told twice: the report's name says that it is the same.
+// sendUntilAccepted retries until Redis has accepted the event "ready". If the connection breaks
+// during a send, the user may get it twice; both have the same report name.
 func (w *worker) sendUntilAccepted(ctx context.Context, j job) error {
 	for {
 		sending, cancel := context.WithTimeout(ctx, sendTimeout)
 		err := w.emitter.Send(sending, emitter.ToUser(j.User), "ready", j)
 		cancel()
 		if !errors.Is(err, broker.ErrDown) && !errors.Is(err, context.DeadlineExceeded) {
-			return err // nil, or what no repetition helps
+			return err // nil, or an error that a retry cannot fix
 		}
-		w.log.Warn("trying again", "error", err)
+		w.log.Warn("sending failed, retrying", "error", err)
 		if err := w.sleep(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-// sleep waits for a while.
+// sleep waits for the pause or until ctx is done.
 func (w *worker) sleep(ctx context.Context) error {
 	timer := time.NewTimer(w.pause)
 	defer timer.Stop()

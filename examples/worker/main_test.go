@@ -19,7 +19,8 @@ import (
 
 const limit = time.Minute
 
-// connect starts a server on the Redis at url, which ends with the test, and connects ada to it, who follows reports.
+// connect starts a server on the Redis at url and returns a connection of the client ada, which
+// follows reports. Both end with the test.
 func connect(t *testing.T, url string) *websocket.Conn {
 	t.Helper()
 	b, err := redis.New(redis.Config{URL: url})
@@ -74,7 +75,7 @@ func read(t *testing.T, c *websocket.Conn) string {
 	return string(b)
 }
 
-// TestWorker: whoever waits for the report hears of it, on whichever server they are.
+// TestWorker checks that the user gets the events on every server.
 func TestWorker(t *testing.T) {
 	t.Parallel()
 	store := redistest.Start(t)
@@ -106,7 +107,7 @@ func TestWorker(t *testing.T) {
 	}
 }
 
-// heard is a log that tells when it has something with a text in it.
+// heard is a log that signals when it gets a line with a text.
 type heard struct {
 	text string
 	tell chan struct{} // room for one
@@ -122,14 +123,14 @@ func (h heard) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestRetry: a Redis that is away for a while costs time, not the message.
+// TestRetry checks that the worker retries while Redis is down, and then sends the event.
 func TestRetry(t *testing.T) {
 	t.Parallel()
 	store := redistest.Start(t)
 	store.Kill()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	again := heard{"trying again", make(chan struct{}, 1)}
+	again := heard{"sending failed, retrying", make(chan struct{}, 1)}
 	ended := make(chan error, 1)
 	// Ends with the job; read below.
 	go func() {
@@ -147,7 +148,7 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// TestEnd: a worker that is told to end does not insist.
+// TestEnd checks that a cancelled worker stops retrying.
 func TestEnd(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
