@@ -1,4 +1,5 @@
-// The tools that check this module, apart from it, so that nobody who uses Hearth inherits what they need.
+// The tools that check this module. They have a module of their own, so that users of Hearth do not
+// inherit their dependencies.
 // From the root: go tool -modfile=tools/go.mod staticcheck ./...
 module github.com/hearthws/hearth/tools
 

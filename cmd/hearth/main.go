@@ -1,4 +1,4 @@
-// Command hearth is a realtime WebSocket server: see hearth --help.
+// Command hearth is a realtime WebSocket server. Run hearth --help for its usage.
 package main
 
 import (
