@@ -13,8 +13,8 @@ import (
 	"github.com/hearthws/hearth/bench/internal/process"
 )
 
-// An entrant is a server in one round of one measure: its processes, the load generator that drives them, and what comes
-// of it.
+// An entrant is a server in one round of one measure: its processes, the load generator that drives
+// them, and what comes of it.
 type entrant struct {
 	env     *environment
 	measure measure
@@ -24,7 +24,7 @@ type entrant struct {
 
 	nodes      []*process.Process
 	generator  *generator // nil until it is started
-	transcript string     // the file of what encrypted clients get; empty where nobody wants to know
+	transcript string     // the file of the messages to encrypted clients; empty if it is not needed
 	connected  reading    // of the connecting, where turns are taken
 	turns      []reading
 	result     result
@@ -43,8 +43,8 @@ func newEntrants(env *environment, m measure, servers []string, before int, chec
 	return entrants
 }
 
-// attempt does something with an entrant that has not failed. If that fails the entrant is stopped at once, and the others
-// go on without it.
+// attempt does something with an entrant that has not failed. If that fails the entrant is stopped
+// at once, and the others go on without it.
 func (e *entrant) attempt(what func() error) {
 	if e.result.Error != "" {
 		return
@@ -62,8 +62,8 @@ func (e *entrant) attempt(what func() error) {
 	e.result.Error = errors.Join(err, e.stop()).Error()
 }
 
-// start starts the server, as many nodes of it as the measure wants, and the load generator. Where turns are taken it returns
-// when all clients are there.
+// start starts the server, as many nodes of it as the measure wants, and the load generator. Where
+// turns are taken it returns when all clients are there.
 func (e *entrant) start(ctx context.Context) error {
 	for range max(1, e.measure.nodes) {
 		p, err := process.Start(ctx, process.Command{

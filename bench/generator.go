@@ -21,7 +21,8 @@ type generator struct {
 	wait   func() error // until it has ended; again and again, if need be
 }
 
-// startGenerator starts a load generator. It ends with ctx, with end, with kill and wait, or with us.
+// startGenerator starts a load generator. It ends with ctx, with end, with kill and wait, or with
+// us.
 func startGenerator(ctx context.Context, command []string) (*generator, error) {
 	ctx, kill := context.WithCancel(ctx)
 	g := &generator{kill: kill}
@@ -47,8 +48,8 @@ func startGenerator(ctx context.Context, command []string) (*generator, error) {
 // turn asks for a turn. What stands in its way shows when its reading is read.
 func (g *generator) turn() { _, _ = io.WriteString(g.orders, "\n") }
 
-// read takes the next line that it says. Everything in the load generator has an end of its own; limit is for when that
-// fails.
+// read takes the next line that it says. Everything in the load generator has an end of its own;
+// limit is for when that fails.
 func (g *generator) read(limit time.Duration) (reading, error) {
 	timer := time.AfterFunc(limit, g.kill)
 	line, err := g.lines.ReadBytes('\n')

@@ -159,7 +159,8 @@ func TestLoadNoticesClearText(t *testing.T) {
 	}
 }
 
-// A fault is what a server does wrong, once, with the fifth message to the client that asked it to publish.
+// A fault is what a server does wrong, once, with the fifth message to the client that asked it to
+// publish.
 type fault struct {
 	order               int // the number of the order that it happens to, from 1 on; 0: to each
 	skip, twice, hangUp bool
@@ -171,7 +172,7 @@ type fault struct {
 	noAuthenticate      bool
 	always              bool // not just once
 	stays               bool // in rooms that clients leave
-	strict              bool // hangs up on who gives an order and has sent no heartbeat since the last one
+	strict              bool // closes clients that give an order without a heartbeat since the last one
 }
 
 // faulty is a slow and simple server of the benchmark's messages.
@@ -182,7 +183,7 @@ type faulty struct {
 
 	mu      sync.Mutex // guards the fields below
 	orders  int
-	alive   map[net.Conn]bool // who has sent a heartbeat since it gave an order
+	alive   map[net.Conn]bool // clients with a heartbeat since their last order
 	clients []net.Conn
 	rooms   map[string][]net.Conn // by room, and by client's id
 }
@@ -267,7 +268,7 @@ func (s *faulty) answer(nc net.Conn, text string) bool {
 	return true
 }
 
-// setRooms says who is in the rooms of a `join` or `leave`.
+// setRooms updates the members for a `join` or `leave`.
 func (s *faulty) setRooms(text string, members []net.Conn) {
 	var m struct{ Data struct{ Rooms []string } }
 	if json.Unmarshal([]byte(text), &m) != nil {
@@ -306,7 +307,7 @@ func (s *faulty) publish(publisher net.Conn, n int, payload string) bool {
 	return true
 }
 
-// sayUnasked sends everyone a message that nobody asked for.
+// sayUnasked sends all clients an unexpected message.
 func (s *faulty) sayUnasked() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

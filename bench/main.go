@@ -1,6 +1,7 @@
-// Command bench measures Hearth beside the reference implementation on Bun and beside a bare C server that does nothing
-// but the fan-out, in one run on one machine, and prints what each operation costs and how that compares. Run it in
-// its own folder with `go run .`; docs/benchmarks.md says what the figures mean.
+// Command bench measures Hearth beside the reference implementation on Bun and beside a bare C
+// server that does nothing but the fan-out, in one run on one machine, and prints what each
+// operation costs and how that compares. Run it in its own folder with `go run .`;
+// docs/benchmarks.md says what the figures mean.
 package main
 
 import (
@@ -196,7 +197,8 @@ func isSet(set *flag.FlagSet, name string) bool {
 	return found
 }
 
-// pick splits a comma-separated list and refuses names that are not known. The order is that of known.
+// pick splits a comma-separated list and refuses names that are not known. The order is that of
+// known.
 func pick(what, list string, known []string) ([]string, error) {
 	wanted := strings.Split(list, ",")
 	for _, name := range wanted {

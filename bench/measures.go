@@ -32,7 +32,8 @@ type measure struct {
 	figures []figure
 }
 
-// load is what the load generator is told, besides the mode: for each turn, where there are several.
+// load is what the load generator is told, besides the mode: for each turn, where there are
+// several.
 type load struct {
 	clients  int
 	messages int
@@ -91,7 +92,8 @@ func (l load) limit() time.Duration {
 	return time.Duration((l.seconds+2*l.settle)*float64(time.Second)) + 90*time.Second
 }
 
-// latencyBudget is what 99 of 100 messages may take at most, for a rate to count as one that a server keeps up with.
+// latencyBudget is what 99 of 100 messages may take at most, for a rate to count as one that a
+// server keeps up with.
 const latencyBudget = 50 * time.Millisecond
 
 // messageSize is the filling of a published message, in bytes.
@@ -106,7 +108,8 @@ type figure struct {
 	targets []target
 }
 
-// A target is what a server's figure should be, as a multiple of another server's in the same round.
+// A target is what a server's figure should be, as a multiple of another server's in the same
+// round.
 type target struct {
 	server, against string
 	bound           float64
@@ -226,7 +229,8 @@ func (m measure) serversOf(servers []string) []string {
 	return slices.DeleteFunc(slices.Clone(servers), func(s string) bool { return !slices.Contains(partners, s) })
 }
 
-// groups splits servers into those that are measured side by side: all of them where they take turns.
+// groups splits servers into those that are measured side by side: all of them where they take
+// turns.
 func (m measure) groups(servers []string) [][]string {
 	if m.full.turns > 0 {
 		return [][]string{servers}

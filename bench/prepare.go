@@ -61,8 +61,9 @@ func (e *environment) command(server string, m measure) []string {
 	return argv
 }
 
-// prepare checks the tools, builds the programs into the cache folder and starts Redis where something needs it.
-// A check goes on without the reference, or the measures with Redis, when they cannot be had, and says so.
+// prepare checks the tools, builds the programs into the cache folder and starts Redis where
+// something needs it. A check goes on without the reference, or the measures with Redis, when they
+// cannot be had, and says so.
 func prepare(ctx context.Context, opts *options, stderr io.Writer) (*environment, error) {
 	if runtime.GOOS != "linux" {
 		return nil, fmt.Errorf("the benchmarks need Linux (epoll, /proc), this is %s", runtime.GOOS)
@@ -127,7 +128,8 @@ func skipRedis(opts *options, stderr io.Writer, why error) {
 	})
 }
 
-// skipReference goes on without the reference, and without measures that would be of it alone, aloud.
+// skipReference goes on without the reference, and without measures that would be of it alone,
+// aloud.
 func skipReference(opts *options, stderr io.Writer, why error) {
 	fmt.Fprintf(stderr, "SKIPPED %s: %v\n", serverRef, why)
 	opts.servers = slices.DeleteFunc(opts.servers, func(s string) bool { return s == serverRef })
@@ -184,8 +186,8 @@ func missing(tools ...tool) error {
 	return errors.Join(errs...)
 }
 
-// raiseFileLimit asks for as many open files as the hard limit allows, for the programs to inherit, and checks that
-// they are enough: each side holds one for every client.
+// raiseFileLimit asks for as many open files as the hard limit allows, for the programs to inherit,
+// and checks that they are enough: each side holds one for every client.
 func raiseFileLimit(opts options) error {
 	const spare = 100
 	limit, err := process.RaiseFileLimit()

@@ -6,14 +6,15 @@ import (
 	"fmt"
 )
 
-// A reading is what the load generator saw in one turn, or in all that count together. Fields that a mode does not have are
-// zero.
+// A reading is what the load generator saw in one turn, or in all that count together. Fields that
+// a mode does not have are zero.
 type reading struct {
 	Mode    string `json:"mode"`
 	Clients int    `json:"clients"`
 
-	// The measured interval: its length, and the CPU that it cost the servers together, the load generator, Redis, and
-	// the whole machine (from /proc/stat, in ticks), in seconds. StealS is what a hypervisor kept for others.
+	// The measured interval: its length, and the CPU that it cost the servers together, the load
+	// generator, Redis, and the whole machine (from /proc/stat, in ticks), in seconds. StealS is
+	// what a hypervisor kept for others.
 	Seconds    float64 `json:"seconds"`
 	ServerCPUS float64 `json:"server_cpu_s"`
 	LoadCPUS   float64 `json:"load_cpu_s"`
@@ -25,16 +26,16 @@ type reading struct {
 	ConnectSeconds float64 `json:"connect_seconds"`
 	ConnectCPUS    float64 `json:"connect_cpu_s"`
 
-	// Messages (fan: deliveries; echo: answers). Wrong ones were not asked for or are not what was asked for, extra
-	// ones came after all. Closed counts connections and close frames.
+	// Messages (fan: deliveries; echo: answers). Wrong ones were not asked for or are not what was
+	// asked for, extra ones came after all. Closed counts connections and close frames.
 	Want   int64 `json:"want,omitempty"`
 	Got    int64 `json:"got,omitempty"`
 	Extra  int64 `json:"extra,omitempty"`
 	Wrong  int64 `json:"wrong"`
 	Closed int64 `json:"closed"`
 
-	// fan: what the clients with the fewest and the most messages got, payload bytes, reads that returned them, and,
-	// when paced, how long a message took from its first client to its last.
+	// fan: what the clients with the fewest and the most messages got, payload bytes, reads that
+	// returned them, and, when paced, how long a message took from its first client to its last.
 	Least       int64   `json:"least,omitempty"`
 	Most        int64   `json:"most,omitempty"`
 	Bytes       int64   `json:"bytes,omitempty"`
@@ -47,8 +48,8 @@ type reading struct {
 	P99US  float64 `json:"p99_us,omitempty"`
 	P999US float64 `json:"p999_us,omitempty"`
 
-	// idle: the server's memory before anyone came, settled, and after it was asked to collect; the kernel's slab,
-	// which holds both ends of every socket.
+	// idle: the server's memory before the clients connected, settled, and after a garbage
+	// collection; and the kernel's slab, which holds both ends of every socket.
 	RSSBeforeKB     int64 `json:"rss_before_kb,omitempty"`
 	RSSKB           int64 `json:"rss_kb,omitempty"`
 	RSSCollectedKB  int64 `json:"rss_collected_kb,omitempty"`
@@ -64,15 +65,16 @@ type reading struct {
 
 // What only the measures with Redis have.
 type redisReading struct {
-	// held, elsewhere: messages given to Redis, how many connections got them, and what the server uses when nothing
-	// happens, in cores.
+	// held, elsewhere: messages given to Redis, how many connections got them, and what the server
+	// uses when nothing happens, in cores.
 	Published    int64   `json:"published,omitempty"`
 	Receivers    int64   `json:"receivers,omitempty"`
 	IdleCPUShare float64 `json:"idle_cpu_share,omitempty"`
 
-	// rate: the highest rate at which latency stayed bounded and the lowest at which it did not, messages a second;
-	// messages lost past it; and the CPU of the node that has the clients and of the one that has not, beyond idling, for
-	// Want messages at an ordinary rate. The measured interval is that of the rate that broke.
+	// rate: the highest rate at which latency stayed bounded and the lowest at which it did not,
+	// messages a second; messages lost past it; and the CPU of the node that has the clients and of
+	// the one that has not, beyond idling, for Want messages at an ordinary rate. The measured
+	// interval is that of the rate that broke.
 	BestRate       float64 `json:"best_rate,omitempty"`
 	BestP50US      float64 `json:"best_p50_us,omitempty"`
 	BestP99US      float64 `json:"best_p99_us,omitempty"`
@@ -82,8 +84,9 @@ type redisReading struct {
 	HeldCPUS       float64 `json:"held_cpu_s,omitempty"`
 	ElsewhereCPUS  float64 `json:"elsewhere_cpu_s,omitempty"`
 
-	// rooms: how many; the time and the server's CPU until the last was joined, and left; channels with subscribers in
-	// Redis before, with all rooms joined, and in the end, and the time until it was those.
+	// rooms: how many; the time and the server's CPU until the last was joined, and left; channels
+	// with subscribers in Redis before, with all rooms joined, and in the end, and the time until
+	// it was those.
 	Rooms              int64   `json:"rooms,omitempty"`
 	JoinSeconds        float64 `json:"join_seconds,omitempty"`
 	JoinCPUS           float64 `json:"join_cpu_s,omitempty"`
@@ -97,16 +100,16 @@ type redisReading struct {
 
 // What only the measures with encryption have.
 type sealedReading struct {
-	// AESUS is what the encryption of one message costs by itself, in microseconds. It is measured by us, beside the
-	// limit server, which does not encrypt.
+	// AESUS is what the encryption of one message costs by itself, in microseconds. It is measured
+	// by us, beside the limit server, which does not encrypt.
 	AESUS float64 `json:"aes_us,omitempty"`
 
 	// mixed: the latency of the clients in clear before encrypted ones came.
 	AloneP50US float64 `json:"alone_p50_us,omitempty"`
 	AloneP99US float64 `json:"alone_p99_us,omitempty"`
 
-	// Opened messages of how many clients were decrypted and right; Reordered of them came before one that was sent
-	// earlier.
+	// Opened messages of how many clients were decrypted and right; Reordered of them came before
+	// one that was sent earlier.
 	Opened    int64 `json:"opened,omitempty"`
 	Reordered int64 `json:"reordered,omitempty"`
 }
@@ -125,9 +128,10 @@ func parseReading(line []byte) (reading, error) {
 	return r, nil
 }
 
-// sumOf makes one reading of several turns: counts, times and CPU are added up. Of latencies and spreads, of which each turn
-// has its percentiles only, it takes the median of the turns': what disturbs the machine for one turn would otherwise be
-// the p99 of all. The rest is the first turn's: modes that have more than these do not take turns.
+// sumOf makes one reading of several turns: counts, times and CPU are added up. Of latencies and
+// spreads, of which each turn has its percentiles only, it takes the median of the turns': what
+// disturbs the machine for one turn would otherwise be the p99 of all. The rest is the first
+// turn's: modes that have more than these do not take turns.
 func sumOf(turns []reading) reading {
 	sum := turns[0]
 	for _, t := range turns[1:] {
@@ -163,7 +167,8 @@ func sumOf(turns []reading) reading {
 	return sum
 }
 
-// problem says what the server did that makes the reading worthless: nil when everything asked for came, once.
+// problem says what the server did that makes the reading worthless: nil when everything asked for
+// came, once.
 func (r reading) problem() error {
 	var found []error
 	if lost := r.Want - r.Got; lost > 0 {
@@ -197,18 +202,18 @@ func (r reading) cpuPerMessage() float64     { return r.ServerCPUS * 1e6 / float
 func (r reading) messagesPerSecond() float64 { return float64(r.Got) / r.Seconds }
 func (r reading) perClient(kb int64) float64 { return float64(kb) * 1024 / float64(r.Clients) }
 
-// cpuBeyondIdle is the CPU of a published message without what the server uses anyway, in microseconds; 0 when that is
-// all that there was.
+// cpuBeyondIdle is the CPU of a published message without what the server uses anyway, in
+// microseconds; 0 when that is all that there was.
 func (r reading) cpuBeyondIdle() float64 {
 	return max(0, r.ServerCPUS-r.IdleCPUShare*r.Seconds) * 1e6 / float64(r.Published)
 }
 
-// shares says who used the CPU during the measured interval, in cores.
+// shares holds the CPU use by process during the measured interval, in cores.
 type shares struct {
 	Server float64 `json:"server"` // all nodes together
 	Load   float64 `json:"load"`
 	Redis  float64 `json:"redis,omitempty"`
-	Others float64 `json:"others"` // every other process of the machine, and what the kernel charges to nobody
+	Others float64 `json:"others"` // every other process of the machine, and kernel time of no process
 	Steal  float64 `json:"steal"`
 }
 
@@ -227,13 +232,13 @@ const (
 	boundServer  = "server"  // used its core up: its speed is what was measured
 	boundLoad    = "load"    // the load generator used its core up: rates are its own, CPU per operation still the server's
 	boundRedis   = "redis"   // Redis used its core up: the same
-	boundMachine = "machine" // nobody did, but all of them together used up the machine
+	boundMachine = "machine" // no process did, but all of them together used up the machine
 	boundPace    = "pace"    // neither: the measure sets the pace
 )
 
 // bound tells whose speed a rate is, with so many nodes on so many cores.
 func (s shares) bound(nodes, cores int) string {
-	const usedUp = 0.9 // of a core; those who work share caches and a kernel, and none gets to 1
+	const usedUp = 0.9 // of a core: busy processes share caches and a kernel, and none reaches 1
 	switch {
 	case s.Server >= usedUp*float64(nodes):
 		return boundServer

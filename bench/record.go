@@ -14,8 +14,8 @@ import (
 	"github.com/hearthws/hearth/bench/internal/machine"
 )
 
-// A recorder writes one JSON object a line: first an about, then the results, last a line for each row of
-// the table.
+// A recorder writes one JSON object a line: first an about, then the results, last a line for each
+// row of the table.
 type recorder struct{ w io.Writer }
 
 func newRecorder(w io.Writer) *recorder { return &recorder{w: w} }

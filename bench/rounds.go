@@ -23,8 +23,9 @@ type result struct {
 	Turns   []reading          `json:"turns,omitempty"`   // each of them, where turns are taken; the first does not count
 }
 
-// runRounds measures the servers, measure by measure within each round: side by side where they take turns, otherwise one
-// after the other. A result that is an error does not end the run: only ctx and a recorder that cannot write do.
+// runRounds measures the servers, measure by measure within each round: side by side where they
+// take turns, otherwise one after the other. A result that is an error does not end the run: only
+// ctx and a recorder that cannot write do.
 func runRounds(ctx context.Context, env *environment, opts options, rec *recorder, progress io.Writer) ([]result, error) {
 	var results []result
 	for round := range opts.rounds {
@@ -54,8 +55,8 @@ func rotate[T any](all []T, round int) []T {
 	return append(slices.Clone(all[first:]), all[:first]...)
 }
 
-// late says whether messages of a paced fan-out came so late that they arrived together: some server then wrote them
-// together, and looks better than it is.
+// late says whether messages of a paced fan-out came so late that they arrived together: some
+// server then wrote them together, and looks better than it is.
 func (r result) late() bool {
 	const together = 1.02 // messages a read
 	return r.Reading != nil && r.Reading.SpreadP50US > 0 && float64(r.Reading.Got) > together*float64(r.Reading.Reads)

@@ -23,8 +23,8 @@ func spreadOf(values []float64) spread {
 	return spread{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1], Count: n}
 }
 
-// ratioOf divides round by round, so that what slowed both servers of a round cancels out. Rounds that one of the two
-// does not have, or where b is zero, are left out.
+// ratioOf divides round by round, so that what slowed both servers of a round cancels out. Rounds
+// that one of the two does not have, or where b is zero, are left out.
 func ratioOf(a, b map[int]float64) spread {
 	var ratios []float64
 	for round, value := range a {

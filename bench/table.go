@@ -35,7 +35,8 @@ type comparison struct {
 	Verdict string `json:"verdict,omitempty"`
 }
 
-// summarize makes the rows, in the order of measures, figures and servers. Results that are errors do not count.
+// summarize makes the rows, in the order of measures, figures and servers. Results that are errors
+// do not count.
 func summarize(measures []measure, servers []string, results []result) []line {
 	var lines []line
 	for _, m := range measures {
@@ -132,7 +133,7 @@ func printTable(w io.Writer, lines []line) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", measure, figure, l.Server, l.Spread, l.ratio(serverRef), l.ratio(serverLimit))
 		previous = l
 	}
-	_ = t.Flush() // as with every print to w: whoever reads it notices
+	_ = t.Flush() // ignored, as for all writes to w: the reader notices
 }
 
 func (l line) ratio(against string) string {

@@ -11,13 +11,14 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// A transcript is all that some encrypted clients got, `connected` included, client by client in the order of arrival.
+// A transcript is all that some encrypted clients got, `connected` included, client by client in
+// the order of arrival.
 type transcript map[uint32][][]byte
 
 var errTranscript = errors.New("transcript cut short")
 
-// parseTranscript reads what the load generator wrote: pieces of messages, each with the client's number and its length,
-// whose upper bit says that the message ends here.
+// parseTranscript reads what the load generator wrote: pieces of messages, each with the client's
+// number and its length, whose upper bit says that the message ends here.
 func parseTranscript(data []byte) (transcript, error) {
 	const header, last = 8, 1 << 31
 	t := transcript{}
@@ -44,9 +45,9 @@ func parseTranscript(data []byte) (transcript, error) {
 	return t, nil
 }
 
-// open decrypts everything with the clients' key. Each of so many clients must have got `connected` in clear, then the
-// messages numbered from first on, count of them, each once, and nothing else. It returns how many it opened, and how many of
-// them came before one that was sent earlier.
+// open decrypts everything with the clients' key. Each of so many clients must have got `connected`
+// in clear, then the messages numbered from first on, count of them, each once, and nothing else.
+// It returns how many it opened, and how many of them came before one that was sent earlier.
 func (t transcript) open(key *seal.PrivateKey, clients, first, count int) (opened, reordered int64, err error) {
 	if len(t) != clients {
 		return 0, 0, fmt.Errorf("%d clients in the transcript, want %d", len(t), clients)

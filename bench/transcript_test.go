@@ -10,7 +10,8 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// sealedClient makes what one encrypted client gets: `connected`, and the messages with these numbers.
+// sealedClient makes what one encrypted client gets: `connected`, and the messages with these
+// numbers.
 func sealedClient(t *testing.T, key *seal.PrivateKey, numbers ...int) [][]byte {
 	t.Helper()
 	server, err := seal.GenerateKey()

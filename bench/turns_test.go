@@ -14,7 +14,8 @@ func TestOrderOfTurns(t *testing.T) {
 	for turn := range 7 {
 		got = append(got, strings.Join(inOrder([]string{"a", "b", "c"}, turn), ""))
 	}
-	// The first warms up. Each pair after it goes forth and back; three pairs are all the orders that there are.
+	// The first warms up. Each pair after it goes forth and back; three pairs are all the orders
+	// that there are.
 	if want := "cba bca acb cab bac abc cba"; strings.Join(got, " ") != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

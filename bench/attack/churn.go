@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// A server keeps up to 16,384 channels for a while after the last client has left them; clients are in some, too.
+	// A server keeps up to 16,384 channels for a while after the last client has left them; clients
+	// are in some, too.
 	mostChannels = 20_000
 
 	mostSlowdown = 10 // times

@@ -37,8 +37,8 @@ const (
 
 var errRefused = errors.New("the server refused the connection")
 
-// A client is one WebSocket connection that does exactly what an attack wants, good or bad. One goroutine may read and another
-// one write at the same time.
+// A client is one WebSocket connection that does exactly what an attack wants, good or bad. One
+// goroutine may read and another one write at the same time.
 type client struct {
 	id   string // set by authenticate
 	conn *net.TCPConn
@@ -203,7 +203,8 @@ func (c *client) collect(each func(envelope)) {
 	}
 }
 
-// ignore reads and drops everything, so that the server is never held back by us. It ends with the connection.
+// ignore reads and drops everything, so that the server is never held back by us. It ends with the
+// connection.
 func (c *client) ignore() { _, _ = io.Copy(io.Discard, c.in) }
 
 // A closedError is the server's close frame.
@@ -274,7 +275,8 @@ func inflating(size int) ([]byte, error) {
 	return frame(final|compressed|opText, bytes.TrimSuffix(b.Bytes(), []byte{0, 0, 0xFF, 0xFF})), nil // RFC 7692 §7.2.1
 }
 
-// echo measures one message through the server's message callback, which answers every event that it does not know.
+// echo measures one message through the server's message callback, which answers every event that
+// it does not know.
 func (c *client) echo(number int) (time.Duration, error) {
 	id := strconv.Itoa(number)
 	begun := time.Now()
@@ -316,8 +318,8 @@ func (c *client) ping() (time.Duration, error) {
 	}
 }
 
-// An observer is another client, which does nothing wrong: what it notices of an attack is measured. It has two connections,
-// so that pings and messages do not wait for each other.
+// An observer is another client, which does nothing wrong: what it notices of an attack is
+// measured. It has two connections, so that pings and messages do not wait for each other.
 type observer struct{ pinging, echoing *client }
 
 // latencies are what an observer has noticed.
@@ -332,7 +334,8 @@ func newObserver(ctx context.Context, s *server) (*observer, error) {
 	return &observer{pinging, echoing}, err
 }
 
-// observe sends pings and messages, each a few milliseconds after the last answer. No answer within patience counts as so much.
+// observe sends pings and messages, each a few milliseconds after the last answer. No answer within
+// patience counts as so much.
 func (o *observer) observe(ctx context.Context, length time.Duration) (latencies, error) {
 	var seen latencies
 	var errs [2]error

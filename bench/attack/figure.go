@@ -12,7 +12,8 @@ import (
 // samples are durations of the same thing.
 type samples []time.Duration
 
-// percentile returns the duration that p percent of the samples do not exceed, in milliseconds; 0 without samples.
+// percentile returns the duration that p percent of the samples do not exceed, in milliseconds; 0
+// without samples.
 func (s samples) percentile(p int) float64 {
 	if len(s) == 0 {
 		return 0
@@ -24,7 +25,8 @@ func (s samples) percentile(p int) float64 {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// A figure is one result of one attack. If there are several rounds it is the median of theirs if typical, else the worst.
+// A figure is one result of one attack. If there are several rounds it is the median of theirs if
+// typical, else the worst.
 type figure struct {
 	name    string
 	value   float64
@@ -78,7 +80,8 @@ type row struct {
 	target target
 }
 
-// rowsOf joins the figures of an attack's rounds by name, in the order in which they were first seen.
+// rowsOf joins the figures of an attack's rounds by name, in the order in which they were first
+// seen.
 func rowsOf(attack string, rounds [][]figure) []row {
 	var rows []row
 	for _, figures := range rounds {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A letterbox is the room that bears a client's id: what is sent there is for that client alone. The attacker, a client of
-// another node, tries to join it.
+// A letterbox is the room that bears a client's id: what is sent there is for that client alone.
+// The attacker, a client of another node, tries to join it.
 type letterbox struct {
 	lab              *lab
 	url              string
@@ -61,7 +61,8 @@ func (b *letterbox) keepJoining(ctx context.Context, what func() error) error {
 	return what()
 }
 
-// result waits until messages reach the victim again, sends it a few more, and counts those that the attacker got.
+// result waits until messages reach the victim again, sends it a few more, and counts those that
+// the attacker got.
 func (b *letterbox) result(ctx context.Context) (figure, error) {
 	const (
 		longest = 20 * time.Second        // until the first
@@ -97,7 +98,8 @@ func (b *letterbox) result(ctx context.Context) (figure, error) {
 		note: fmt.Sprintf("sent %d, the last %d at least %v after the recovery", sent, more, recover)}, nil
 }
 
-// frozenNode measures whether a client can read another one's messages because that client's node does not answer.
+// frozenNode measures whether a client can read another one's messages because that client's node
+// does not answer.
 func frozenNode(ctx context.Context, l *lab) ([]figure, error) {
 	r, err := l.redis(ctx, nil)
 	if err != nil {
@@ -143,7 +145,8 @@ func uuid() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// crash measures how much longer the join of a room takes when its name is a UUID, after another node was killed.
+// crash measures how much longer the join of a room takes when its name is a UUID, after another
+// node was killed.
 func crash(ctx context.Context, l *lab) ([]figure, error) {
 	const (
 		times   = 4

@@ -17,12 +17,14 @@ const (
 	mostMemory = 250 // MiB
 )
 
-// inflateAuthenticated measures what others notice of clients whose messages are 128 KiB when they are inflated.
+// inflateAuthenticated measures what others notice of clients whose messages are 128 KiB when they
+// are inflated.
 func inflateAuthenticated(ctx context.Context, l *lab) ([]figure, error) {
 	return inflate(ctx, l, 131_021, true)
 }
 
-// inflateEarly does it with clients that have not authenticated and that come again as soon as they are closed.
+// inflateEarly does it with clients that have not authenticated and that come again as soon as they
+// are closed.
 func inflateEarly(ctx context.Context, l *lab) ([]figure, error) {
 	return inflate(ctx, l, 16_000, false)
 }
@@ -94,8 +96,8 @@ func inflate(ctx context.Context, l *lab, size int, authenticated bool) ([]figur
 	}, nil
 }
 
-// inflateQueue measures the memory of messages that wait for callbacks. A callback that asks all nodes waits for one that stands
-// still.
+// inflateQueue measures the memory of messages that wait for callbacks. A callback that asks all
+// nodes waits for one that stands still.
 func inflateQueue(ctx context.Context, l *lab) ([]figure, error) {
 	const (
 		attackers = 40

@@ -42,7 +42,8 @@ func (l *lab) close() {
 	}
 }
 
-// memoryBound is how much memory a server may take before it is killed: an attack must not use up the machine.
+// memoryBound is how much memory a server may take before it is killed: an attack must not use up
+// the machine.
 const memoryBound = 3 << 30
 
 // A server is one running `hearth serve`.
@@ -201,7 +202,8 @@ func parseSockets(table []byte) []socket {
 	return all
 }
 
-// parseEndpoint reads address and port as the kernel writes them on a little-endian machine: 0100007F:1F90.
+// parseEndpoint reads address and port as the kernel writes them on a little-endian machine:
+// 0100007F:1F90.
 func parseEndpoint(s string) (netip.AddrPort, bool) {
 	host, port, ok := strings.Cut(s, ":")
 	h, err1 := strconv.ParseUint(host, 16, 32)
@@ -212,7 +214,8 @@ func parseEndpoint(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(h), byte(h >> 8), byte(h >> 16), byte(h >> 24)}), uint16(p)), true
 }
 
-// A logCounter counts the lines of a log by their messages. It is safe for use by several goroutines.
+// A logCounter counts the lines of a log by their messages. It is safe for use by several
+// goroutines.
 type logCounter struct {
 	mu      sync.Mutex // guards the fields below
 	partial []byte
@@ -246,7 +249,8 @@ func (l *logCounter) Write(b []byte) (int, error) {
 	}
 }
 
-// messageOf finds the message of a line without parsing all of it, since there may be a hundred thousand a second.
+// messageOf finds the message of a line without parsing all of it, since there may be a hundred
+// thousand a second.
 func messageOf(line []byte) string {
 	_, rest, _ := bytes.Cut(line, []byte(`"msg":"`))
 	message, _, _ := bytes.Cut(rest, []byte(`"`))
@@ -285,7 +289,8 @@ func (l *logCounter) most() (message string, lines int) {
 	return message, lines
 }
 
-// sum adds up the numbers that stand under one of the keys in lines whose message has one of the phrases.
+// sum adds up the numbers that stand under one of the keys in lines whose message has one of the
+// phrases.
 func (l *logCounter) sum(phrases, keys []string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -12,7 +12,8 @@ import (
 
 const mostLines = 10 // a second
 
-// A shout is something that a server may want to log, done again and again by one attacker. It adds to did what it did.
+// A shout is something that a server may want to log, done again and again by one attacker. It adds
+// to did what it did.
 type shout struct {
 	name   string
 	length time.Duration

@@ -1,5 +1,6 @@
-// Command attack attacks `hearth serve` from outside, as hostile or broken clients and a failing Redis do, and measures what
-// other clients notice. Run it in bench/ with `go run ./attack`; docs/benchmarks.md explains the figures.
+// Command attack attacks `hearth serve` from outside, as hostile or broken clients and a failing
+// Redis do, and measures what other clients notice. Run it in bench/ with `go run ./attack`;
+// docs/benchmarks.md explains the figures.
 package main
 
 import (
@@ -255,7 +256,8 @@ func build(ctx context.Context, to string) (commit string, err error) {
 	return commit, nil
 }
 
-// commitOf returns what the Go tool wrote into a binary about the commit that it was built from, or "unknown".
+// commitOf returns what the Go tool wrote into a binary about the commit that it was built from, or
+// "unknown".
 func commitOf(binary string) string {
 	commit, modified := "unknown", ""
 	if info, err := buildinfo.ReadFile(binary); err == nil {

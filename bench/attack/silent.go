@@ -17,12 +17,13 @@ const (
 	silentSockets = 6000 // that the attacker opens in all, in each way
 	silentLimit   = 3000 // --max-connections
 
-	// What one address may hold: twice the limit on unauthenticated clients of one address, which leaves as many again for
-	// what is not a WebSocket yet.
+	// What one address may hold: twice the limit on unauthenticated clients of one address, which
+	// leaves as many again for what is not a WebSocket yet.
 	mostHeld = 512
 )
 
-// silent measures how many sockets one address can hold without saying anything, and whether others are refused meanwhile.
+// silent measures how many sockets one address can hold without saying anything, and whether others
+// are refused meanwhile.
 func silent(ctx context.Context, l *lab) ([]figure, error) {
 	var figures []figure
 	for _, way := range []struct {
@@ -70,7 +71,8 @@ func openKeepAlive(conn net.Conn, addr string) error {
 	return answer.Body.Close()
 }
 
-// openLongHeader sends more than the 16 KiB that a server takes, not so much more that it is refused at once, and no end.
+// openLongHeader sends more than the 16 KiB that a server takes, not so much more that it is
+// refused at once, and no end.
 func openLongHeader(conn net.Conn, addr string) error {
 	request := strings.TrimSuffix(handshake(addr), "\r\n") + "X-Filling: " + strings.Repeat("x", 18<<10)
 	_, err := io.WriteString(conn, request)

@@ -21,7 +21,8 @@ func start(ctx context.Context, n int, attacker func(ctx context.Context, number
 	return &swarm{stop: func() { cancel(); wait.Wait() }, wait: func() { wait.Wait(); cancel() }}
 }
 
-// again repeats something until ctx is done. Errors are expected: the server may close a connection as often as it wants.
+// again repeats something until ctx is done. Errors are expected: the server may close a connection
+// as often as it wants.
 func again(ctx context.Context, what func(ctx context.Context) error) {
 	for ctx.Err() == nil {
 		inner, cancel := context.WithCancel(ctx)

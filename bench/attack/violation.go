@@ -27,7 +27,8 @@ func violations() []bad {
 	}
 }
 
-// violation measures how many of the messages before a violation are handled: each one publishes an event to another client.
+// violation measures how many of the messages before a violation are handled: each one publishes an
+// event to another client.
 func violation(ctx context.Context, l *lab) ([]figure, error) {
 	const messages = 100
 	s, err := l.serve(ctx)
@@ -115,19 +116,21 @@ func owedReplies(ctx context.Context, s *server) (int, error) {
 	return n, nil
 }
 
-// droppedMessages sums up what the log says of messages of clients that were received and then dropped.
+// droppedMessages sums up what the log says of messages of clients that were received and then
+// dropped.
 func (l *logCounter) droppedMessages() int {
 	return l.sum([]string{"not handled", "discarded", "dropped"}, []string{"messages", "discarded", "unhandled"})
 }
 
-// failedCallbacks counts the messages whose callbacks failed, which the server has handled and logged.
+// failedCallbacks counts the messages whose callbacks failed, which the server has handled and
+// logged.
 func (l *logCounter) failedCallbacks() int {
 	const phrase = "callback failed"
 	return l.linesWith(phrase) + l.sum([]string{phrase}, []string{"suppressed"})
 }
 
-// shutdown measures what becomes of messages that have arrived when the server is told to end. Each one publishes an event to a
-// client of another node.
+// shutdown measures what becomes of messages that have arrived when the server is told to end. Each
+// one publishes an event to a client of another node.
 func shutdown(ctx context.Context, l *lab) ([]figure, error) {
 	const (
 		senders  = 50
@@ -137,7 +140,8 @@ func shutdown(ctx context.Context, l *lab) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The witness gets all events within a second or two; none may be dropped because it is slow to read them.
+	// The witness gets all events within a second or two; none may be dropped because it is slow to
+	// read them.
 	nodes, err := l.nodes(ctx, 2, r.URL(), "--backpressure-limit", "64MiB")
 	if err != nil {
 		return nil, err
@@ -203,7 +207,8 @@ func shutdown(ctx context.Context, l *lab) ([]figure, error) {
 	}}, nil
 }
 
-// awaitRead waits until the server has read all but a few of the bytes that have come, and returns how many it has not.
+// awaitRead waits until the server has read all but a few of the bytes that have come, and returns
+// how many it has not.
 func (s *server) awaitRead(ctx context.Context, few int, longest time.Duration) (int, error) {
 	for end := time.Now().Add(longest); ; {
 		n, err := s.unread()

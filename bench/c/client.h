@@ -1,5 +1,5 @@
-// The clients: connections of one epoll, from the first packet to `connected`, and the frames that come after it. What a
-// message means is for the phase to say: on_message.
+// The clients: connections of one epoll, from the first packet to `connected`, and the frames that
+// come after it. What a message means is for the phase to say: on_message.
 #ifndef HEARTH_BENCH_CLIENT_H
 #define HEARTH_BENCH_CLIENT_H
 
@@ -58,11 +58,12 @@ static int poller;
 static struct frame authenticate_frame, sealed_authenticate_frame;
 static uint64_t last_progress;
 
-// What arrived since the phase began, and who looks at it. NULL: nothing has been asked for.
+// Counters since the phase began, and the handler of messages. NULL: no message is expected.
 static void (*on_message)(struct client *c, uint64_t now);
 static uint64_t frames, payload_bytes, reads, wrong, closed;
 
-// The payload that every message of the phase must have; where messages are numbered, all but the number.
+// The payload that every message of the phase must have; where messages are numbered, all but the
+// number.
 static struct {
     uint8_t *bytes;
     uint64_t size, sealed_size;
@@ -74,7 +75,7 @@ static FILE *transcript; // all that the first options.kept encrypted clients ge
 // ---- sending ----
 
 static struct frame make_frame(uint8_t opcode, const char *text) {
-    static const uint8_t mask[4] = {0x5a, 0xc3, 0x17, 0x8e}; // a fixed mask will do: nobody caches in between
+    static const uint8_t mask[4] = {0x5a, 0xc3, 0x17, 0x8e}; // a fixed mask is enough: there is no cache in between
     size_t size = strlen(text), header = 2;
     struct frame f = {.bytes = {0x80 | opcode, 0x80 | size}};
     if (size > sizeof f.bytes - 8)
@@ -173,7 +174,7 @@ static void on_data_frame(struct client *c, uint64_t now) {
     }
     frames++;
     if (!on_message || c->header[0] != FRAME_TEXT || c->payload_size != expected_size(c)) {
-        wrong++; // nobody asked for it, or it is not what was asked for
+        wrong++; // unexpected, or different from the expected message
         if (!on_message)
             return;
     }
@@ -223,8 +224,8 @@ static size_t take_header(struct client *c, const uint8_t *data, size_t length) 
     return taken;
 }
 
-// Keeps the payload of a message: `client number, length, bytes`, in pieces as they come. A piece that ends its message
-// has the length's upper bit set.
+// Keeps the payload of a message: `client number, length, bytes`, in pieces as they come. A piece
+// that ends its message has the length's upper bit set.
 static void keep(const struct client *c, const uint8_t *data, uint32_t length) {
     uint32_t head[2] = {c - clients, length | (length == c->payload_left ? 1u << 31 : 0)};
     if (fwrite(head, sizeof head, 1, transcript) != 1 || fwrite(data, 1, length, transcript) != length)
@@ -265,7 +266,8 @@ static void consume(struct client *c, const uint8_t *data, size_t length, uint64
     }
 }
 
-// Reads the answer to the upgrade, in whatever pieces it comes, and authenticates. Returns how many bytes it took.
+// Reads the answer to the upgrade, in whatever pieces it comes, and authenticates. Returns how many
+// bytes it took.
 static size_t take_answer(struct client *c, const uint8_t *data, size_t length) {
     static const char answer[] = "HTTP/1.1 101", end[] = "\r\n\r\n";
     for (size_t i = 0; i < length; i++) {

@@ -1,4 +1,5 @@
-// What the two C programs of the benchmarks share: a clock, a way to give up, and the socket options of both ends.
+// What the two C programs of the benchmarks share: a clock, a way to give up, and the socket
+// options of both ends.
 #ifndef HEARTH_BENCH_COMMON_H
 #define HEARTH_BENCH_COMMON_H
 
@@ -16,7 +17,8 @@
 // The first byte of a whole message: FIN and the opcode of text (RFC 6455, section 5.2).
 enum { FRAME_TEXT = 0x81, OPCODE_TEXT = 1, OPCODE_CLOSE = 8, OPCODE_PING = 9, OPCODE_PONG = 10 };
 
-// The handshake of every connection uses the example of RFC 6455, section 1.3: a fixed key needs no SHA-1.
+// The handshake of every connection uses the example of RFC 6455, section 1.3: a fixed key needs no
+// SHA-1.
 #define HANDSHAKE_KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define HANDSHAKE_ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 

@@ -1,10 +1,12 @@
-// limit: the least that a WebSocket fan-out server can do, on one thread with epoll. It knows the benchmark's messages
-// by their first bytes, parses no JSON and checks nothing: what it costs is what the kernel charges, and a server with
-// a protocol to speak of can come close to it, not below.
+// limit: the least that a WebSocket fan-out server can do, on one thread with epoll. It knows the
+// benchmark's messages by their first bytes, parses no JSON and checks nothing: what it costs is
+// what the kernel charges, and a server with a protocol to speak of can come close to it, not
+// below.
 //
 //     limit PORT [sealed]     (0: any free port; "READY 127.0.0.1:port" on standard output says which)
 //
-// sealed: its messages look and weigh like encrypted ones. Nothing is encrypted: what that costs is measured on its own.
+// sealed: its messages look and weigh like encrypted ones. Nothing is encrypted: what that costs is
+// measured on its own.
 #define _GNU_SOURCE
 #include "common.h"
 
@@ -40,7 +42,7 @@ struct client {
 };
 
 static struct client **clients; // by descriptor
-static struct client **room;    // everyone who has authenticated
+static struct client **room;    // all authenticated clients
 static int room_size;
 static int poller;
 static int congested_clients;
@@ -268,7 +270,8 @@ static size_t upgrade(struct client *c, const uint8_t *data, size_t length) {
     return end + 4 - data;
 }
 
-// Takes one whole frame off the front of data. Returns its length, 0 while it is not complete, -1 to hang up.
+// Takes one whole frame off the front of data. Returns its length, 0 while it is not complete, -1
+// to hang up.
 static ssize_t take_frame(struct client *c, uint8_t *data, size_t length) {
     if (length < 2)
         return 0;

@@ -1,5 +1,6 @@
-// load: one thread that plays many WebSocket clients at once with epoll, parses frame headers only, and says in one
-// line of JSON what it saw: counts, times, and the server's CPU and memory before and after. It draws no conclusions.
+// load: one thread that plays many WebSocket clients at once with epoll, parses frame headers only,
+// and says in one line of JSON what it saw: counts, times, and the server's CPU and memory before
+// and after. It draws no conclusions.
 //
 //     load -port N -pid N -mode MODE [-clients N] [-messages N] [-size N] [-seconds S] [-settle S] [-source N] [-verify 1] …
 //
@@ -13,13 +14,15 @@
 // | rate      | the same, -rate N -budget-us N -port2 N -pid2 N  | redis_phases.h |
 // | rooms     | the same, -rooms N                               | rooms_phase.h  |
 //
-// With -turns 1, fan and echo wait for their turns: once all clients are connected there is a line of JSON, then one more for
-// each line on standard input, which has the phase run, until standard input ends.
+// With -turns 1, fan and echo wait for their turns: once all clients are connected there is a line
+// of JSON, then one more for each line on standard input, which has the phase run, until standard
+// input ends.
 //
-// -seconds is how long echo and a step of rate run, and how long fan may take. Sources are the six loopback addresses
-// 127.0.0.source and up, since one address has ports for 28,000 connections only. -verify compares payloads as well as
-// their lengths. -sealed N makes the last N clients encrypted, with the public key of -key, and -transcript FILE keeps all
-// that the last -kept N of them get.
+// -seconds is how long echo and a step of rate run, and how long fan may take. Sources are the six
+// loopback addresses 127.0.0.source and up, since one address has ports for 28,000 connections
+// only. -verify compares payloads as well as their lengths. -sealed N makes the last N clients
+// encrypted, with the public key of -key, and -transcript FILE keeps all that the last -kept N of
+// them get.
 #define _GNU_SOURCE
 #include "rooms_phase.h"
 
@@ -79,7 +82,7 @@ static void print_tail(void) {
 
 // ---- in one go ----
 
-// Everything after connecting, but for the modes that connect in their own way.
+// Runs the phases after connecting, except in the modes that connect by themselves.
 static void run_phase(struct memory before) {
     if (!strcmp(options.mode, "idle")) {
         run_idle(before);
@@ -131,8 +134,9 @@ static void run_once(void) {
 
 // ---- in turns ----
 
-// Looks at what has come while it was not our turn, which should be nothing but pings, and shows the server that everyone
-// is still there: the turns of others may take longer than a client may be silent.
+// Looks at what has come while it was not our turn, which should be nothing but pings, and shows
+// the server that everyone is still there: the turns of others may take longer than a client may be
+// silent.
 static void begin_turn(void) {
     on_message = NULL;
     poll_for(0.02);
@@ -143,8 +147,8 @@ static void begin_turn(void) {
     poll_for(0.05);
 }
 
-// Runs the phase each time that a line comes. In between it waits for the line and for nothing else: it takes no CPU and
-// reads from no client. Nobody should ask for another turn after one that went wrong.
+// Runs the phase once for each input line. In between it only waits for the line: it uses no CPU
+// and reads from no client. After a failed turn, do not request another one.
 static void take_turns(void) {
     bool fan = !strcmp(options.mode, "fan");
     char line[8];

@@ -10,7 +10,8 @@ enum { LATENCY_LIMIT_US = 2000000 }; // the histogram's last bucket takes all th
 
 #define STALLED_NS 4000000000u // a phase that makes no progress for this long has lost something
 
-// For each message of a paced fan-out: who has it, and when the first and the last client got it.
+// For each message of a paced fan-out: the number of clients that have it, and when the first and
+// the last client got it.
 static struct spread {
     uint32_t clients;
     uint64_t first, last;
@@ -79,7 +80,8 @@ static int compare_u64(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-// How long a message took from its first client to its last: the median message, and the slowest of a hundred.
+// How long a message took from its first client to its last: the median message, and the slowest of
+// a hundred.
 static void print_spreads(void) {
     uint64_t *lengths = allocate(options.messages, sizeof *lengths);
     int whole = 0;
@@ -103,8 +105,8 @@ static void on_fan_message(struct client *c, uint64_t now) {
     s->last = now;
 }
 
-// Makes the server publish and counts until everyone has everything. Encrypted clients get numbered messages, so that
-// what was sealed in which order can be told.
+// Makes the server publish and counts until everyone has everything. Encrypted clients get numbered
+// messages, so that what was sealed in which order can be told.
 static void run_fan(void) {
     char order[160];
     snprintf(order, sizeof order, "{\"event\":\"pub\",\"data\":{\"n\":%d,\"size\":%d,\"rate\":%d,\"batch\":%d,\"numbered\":%s}}",
@@ -166,7 +168,8 @@ static uint64_t unanswered(void) {
     return count;
 }
 
-// Everyone asks, waits for the answer, and asks again, until time is over and at least one answer has come.
+// Everyone asks, waits for the answer, and asks again, until time is over and at least one answer
+// has come.
 static void run_echo(void) {
     expect(ECHO_QUESTION, 0, 0, "");
     clear_latencies();
@@ -202,7 +205,8 @@ static void ask_to_collect(void) {
     poll_for(options.settle < 1.5 ? options.settle : 1.5);
 }
 
-// Everyone stays connected and does nothing. Memory is read as it is, and again after the server was asked to collect.
+// Everyone stays connected and does nothing. Memory is read as it is, and again after the server
+// was asked to collect.
 static void run_idle(struct memory before) {
     poll_for(options.settle);
     struct memory settled = read_memory();
@@ -218,7 +222,8 @@ static void run_idle(struct memory before) {
     printf(",\"slab_before_kb\":%ld,\"slab_kb\":%ld", before.slab, settled.slab); // both ends of all sockets
 }
 
-// ---- mixed: a client speaks to a room of clients in clear, without and with encrypted ones beside them ----
+// ---- mixed: a client speaks to a room of clients in clear, without and with encrypted ones beside
+// them ----
 
 static uint64_t *said_at; // when each message was sent
 static uint32_t said;     // messages that were sent before this part
@@ -239,7 +244,7 @@ static void say(int number) {
     send_text(&clients[0], text);
 }
 
-// Says messages at their rate and waits until all who are connected have them.
+// Sends messages at their rate and waits until all connected clients have them.
 static void say_all(void) {
     uint64_t want = (uint64_t)ready * options.messages, start = now_ns();
     clear_latencies();

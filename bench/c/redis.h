@@ -1,5 +1,6 @@
-// The publisher of the Redis measures: one pipelined connection to Redis, on the load generator's own thread and epoll, so
-// that the time at which a message was due and the time at which its client has it come from one clock.
+// The publisher of the Redis measures: one pipelined connection to Redis, on the load generator's
+// own thread and epoll, so that the time at which a message was due and the time at which its
+// client has it come from one clock.
 #ifndef HEARTH_BENCH_REDIS_H
 #define HEARTH_BENCH_REDIS_H
 
@@ -21,7 +22,8 @@ static struct {
     uint64_t reply; // the number that is being read
 } publisher;
 
-// A PUBLISH command with places for its target, twice, and its number. Targets of one command have one length.
+// A PUBLISH command with places for its target, twice, and its number. Targets of one command have
+// one length.
 struct command {
     uint8_t bytes[COMMAND_SIZE];
     size_t length, target_length;
@@ -95,8 +97,9 @@ static void start_publisher(void) {
         give_up("epoll_ctl: %s", strerror(errno));
 }
 
-// Prepares messages as the reference's emitter writes them, numbered, with a filling of options.size bytes, to targets of
-// target_length characters. The type is also the channel's: `client` or `room`.
+// Prepares messages as the reference's emitter writes them, numbered, with a filling of
+// options.size bytes, to targets of target_length characters. The type is also the channel's:
+// `client` or `room`.
 static struct command make_command(const char *type, size_t target_length) {
     static const char target[TARGET_SIZE + 1] = "000000000000000000000000000000000000000000000000000000000000000";
     char payload[COMMAND_SIZE];

@@ -29,7 +29,8 @@ static void need_ids(void) {
 
 // ---- held: messages for a room whose members are here ----
 
-// Publishes while no more than options.batch messages are on their way, so that nothing has a reason to be lost.
+// Publishes while no more than options.batch messages are on their way, so that nothing has a
+// reason to be lost.
 static void run_held(void) {
     static const char room[] = "ws-default";
     struct command to_room = make_command("room", sizeof room - 1);
@@ -56,8 +57,8 @@ static void run_held(void) {
 
 // ---- elsewhere: messages for rooms without members here ----
 
-// Publishes messages that concern nobody here, and now and then one to the first client: when that arrives, whatever was
-// before it on the way has been dealt with.
+// Publishes messages for rooms without members here, and sometimes one for the first client: when
+// that one arrives, all messages before it have been handled.
 static void run_elsewhere(void) {
     struct command to_room = make_command("room", strlen("elsewhere-000000")), to_client = make_command("client", ID_SIZE);
     uint64_t messages = options.messages, sent = 0, fences = 0;
@@ -102,7 +103,7 @@ static struct step {
 
 static uint64_t next_number; // of all steps
 
-// Who gets a message: spread over all clients, the same in every run.
+// Returns the receiver of a message: spread over all clients, the same in every run.
 static struct client *receiver_of(uint64_t number) {
     uint64_t mixed = number * 0x9e3779b97f4a7c15u >> 33;
     if (step.nodes == node_count())
@@ -132,7 +133,7 @@ static void publish_due(const struct command *to_client) {
     flush_publisher();
 }
 
-// Publishes at a rate for a time, whether or not anyone keeps up, and waits for what is late.
+// Publishes at a rate for a time, whether or not the clients keep up, and waits for late messages.
 static struct step run_step(double rate, double seconds, int nodes) {
     struct command to_client = make_command("client", ID_SIZE);
     step = (struct step){.rate = rate, .first = next_number, .count = rate * seconds, .nodes = nodes};
@@ -187,7 +188,8 @@ static bool find_rate(void) {
 
 static double node_cpu(int node, struct reading from, struct reading to) { return to.nodes[node] - from.nodes[node]; }
 
-// What a message costs the node that has its client, and the one that has not: the first node's clients get all of them.
+// What a message costs the node that has its client, and the one that has not: the first node's
+// clients get all of them.
 static void cost_of_messages(void) {
     struct reading idle = take_reading();
     poll_for(options.settle < 1 ? options.settle : 1);

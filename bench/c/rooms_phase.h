@@ -15,7 +15,8 @@ static int rooms_each;          // of a client; no two clients share one
 
 static void room_name(char *out, uint64_t number) { snprintf(out, ROOM_NAME_SIZE + 1, "room-%07u", (unsigned)number % 10000000); }
 
-// Joins or leaves the next few of the client's rooms, and asks a question: its answer says that this is done.
+// Joins or leaves the next few of the client's rooms, and asks a question: its answer says that
+// this is done.
 static void storm_on(struct client *c, uint64_t now) {
     char text[MESSAGE_SIZE], name[ROOM_NAME_SIZE + 1];
     (void)now;
@@ -32,7 +33,8 @@ static void storm_on(struct client *c, uint64_t now) {
     send_text(c, ECHO_QUESTION);
 }
 
-// Lets every client join, or leave, all its rooms; a client sends the next message when the last has been dealt with.
+// Lets every client join, or leave, all its rooms; a client sends the next message when the last
+// has been dealt with.
 static void storm(const char *event) {
     uint64_t answers = (uint64_t)options.clients * ((rooms_each + ROOMS_A_MESSAGE - 1) / ROOMS_A_MESSAGE);
     storm_event = event;
@@ -50,7 +52,8 @@ static void storm(const char *event) {
     printf(",\"%s_seconds\":%.6f,\"%s_cpu_s\":%.6f", event, seconds_between(from, to), event, nodes_cpu(from, to));
 }
 
-// Waits until Redis has so many channels with subscribers, or as many as it will have. Returns how many it has.
+// Waits until Redis has so many channels with subscribers, or as many as it will have. Returns how
+// many it has.
 static long settle_channels(long want, bool at_most, int unchanged_ms) {
     uint64_t changed = now_ns(), ends = changed + UNSUBSCRIBE_MS * 1000000ull;
     long channels = subscribed_channels();

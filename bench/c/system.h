@@ -12,7 +12,8 @@
 
 enum { MAX_NODES = 2 };
 
-// The processes whose CPU is read: the nodes under test, and Redis where it takes part. 0: there is none.
+// The processes whose CPU is read: the nodes under test, and Redis where it takes part. 0: there is
+// none.
 static pid_t node_pids[MAX_NODES], redis_pid;
 
 static double cpu_seconds(clockid_t clock) {

@@ -2,8 +2,9 @@
 //
 //     bun server.mjs REDIS_PORT [sealed]
 //
-// It listens on a free port of 127.0.0.1 and says "READY 127.0.0.1:port". Logging is off, which favours it. With sealed,
-// clients that send a public key are encrypted, as its documentation shows it.
+// It listens on a free port of 127.0.0.1 and says "READY 127.0.0.1:port". Logging is off, which
+// favours it. With sealed, clients that send a public key are encrypted, as its documentation shows
+// it.
 import * as helpers from '@venizia/ignis-helpers';
 import Redis from 'ioredis';
 
@@ -36,8 +37,9 @@ const sockets = new helpers.WebSocketServerHelper({
   ...(process.argv[3] === 'sealed' ? await encryption() : {}),
 });
 
-// Encryption by the documentation, but for two things. `connected` stays in clear: it carries the salt, without which nobody
-// could read it. And a client that sends no key is not turned away: the transformer leaves its messages alone.
+// Encryption as documented, with two exceptions. `connected` is not encrypted: it has the salt that
+// clients need for decryption. And a client without a key is not closed: the transformer does not
+// change its messages.
 async function encryption() {
   const ecdh = helpers.ECDH.withAlgorithm();
   const serverKeyPair = await ecdh.generateKeyPair();
@@ -68,8 +70,8 @@ async function encryption() {
   };
 }
 
-// Publishes n messages of size bytes to the room: rate of them a second, or, when rate is 0, batch in each turn of the
-// event loop for as long as clients keep up.
+// Publishes n messages of size bytes to the room: rate of them a second, or, when rate is 0, batch
+// in each turn of the event loop for as long as clients keep up.
 function publish({ n, size, rate, batch, numbered }) {
   let number = 0;
   const filling = 'x'.repeat(size);
@@ -95,8 +97,8 @@ function publishSaturated(n, batch, sendOne) {
   const already = sealed;
   let sent = 0;
   let next = 0;
-  // Asking every socket each time would cost more than the publishing: 16 of them, in turn, are enough. What waits to be
-  // encrypted is in no socket yet: one batch of it may.
+  // Asking every socket each time would cost more than the publishing: 16 of them, in turn, are
+  // enough. What waits to be encrypted is in no socket yet: one batch of it may.
   const congested = () => {
     if (encrypted && sent * encrypted - (sealed - already) >= batch * encrypted) return true;
     for (let i = 0; i < Math.min(16, all.length); i++) {

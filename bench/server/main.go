@@ -1,6 +1,7 @@
-// Command server is Hearth behind the messages of the benchmark (docs/benchmarks.md), through its public API alone and
-// with nothing left out: authentication, the client's own room and the two default rooms, heartbeats, limits, the
-// message callback. It listens on a free port of 127.0.0.1 and says "READY 127.0.0.1:port".
+// Command server is Hearth behind the messages of the benchmark (docs/benchmarks.md), through its
+// public API alone and with nothing left out: authentication, the client's own room and the two
+// default rooms, heartbeats, limits, the message callback. It listens on a free port of 127.0.0.1
+// and says "READY 127.0.0.1:port".
 package main
 
 import (
@@ -106,7 +107,8 @@ func shutDown(srv *hearth.Server[struct{}, struct{}], web *http.Server, b *bench
 	return err
 }
 
-// collectOnSignal gives memory back when SIGUSR2 asks for it. The channel is closed when it has stopped to.
+// collectOnSignal gives memory back when SIGUSR2 asks for it. The channel is closed when it has
+// stopped to.
 func collectOnSignal(ctx context.Context) <-chan struct{} {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR2)
@@ -136,8 +138,9 @@ func (b *bench) config(loops int) hearth.Config[struct{}, struct{}] {
 		Name:    "bench",
 		Loops:   loops,
 		Upgrade: hearth.Upgrade{Origins: []string{"*"}},
-		// The load comes from six addresses, as fast as it can: the limits that keep one address from filling a real
-		// server have to let it through. They are raised, not off, so what they cost is still paid.
+		// The load comes from six addresses, as fast as it can: the limits that keep one address
+		// from filling a real server have to let it through. They are raised, not off, so what they
+		// cost is still paid.
 		Limits: hearth.Limits{MaxConnections: most, MaxUnauthenticated: most, MaxUnauthenticatedPerAddr: most},
 		Authenticate: func(context.Context, hearth.AuthRequest[struct{}]) (hearth.Identity[struct{}], error) {
 			return hearth.Identity[struct{}]{}, nil

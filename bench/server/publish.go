@@ -17,8 +17,9 @@ const (
 	congested = 256 << 10 // bytes that the slowest client may have waiting while the free publisher goes on
 )
 
-// An order asks for messages to the room: N of them with Size bytes each; Rate a second, or, when Rate is 0, as fast as
-// clients take them: Batch messages at a time, or just as they come when Batch is 0.
+// An order asks for messages to the room: N of them with Size bytes each; Rate a second, or, when
+// Rate is 0, as fast as clients take them: Batch messages at a time, or just as they come when
+// Batch is 0.
 type order struct {
 	N     int `json:"n"`
 	Size  int `json:"size"`
@@ -34,7 +35,8 @@ type content struct {
 	P string `json:"p"`
 }
 
-// contents makes one content after the other: as an application would publish, a value that is encoded for each message.
+// contents makes one content after the other: as an application would publish, a value that is
+// encoded for each message.
 func (o order) contents() func() content {
 	filling, number := strings.Repeat("x", o.Size), 0
 	return func() content {

@@ -26,14 +26,16 @@ type Command struct {
 	Dir  string   // where it runs; empty: in our folder
 	Env  []string // nil: our environment
 
-	// Ready gets each line of the output until it picks one: what it returns is Process.Ready. Nil: ready at once.
+	// Ready gets each line of the output until it picks one: what it returns is Process.Ready. Nil:
+	// ready at once.
 	Ready func(line string) (string, bool)
 
 	Stdin  io.Reader // nil: nothing
 	Stderr io.Writer // gets a copy of standard error if not nil; must not block
 }
 
-// A Process is a program that runs beside us until it is stopped. It is safe for use by several goroutines.
+// A Process is a program that runs beside us until it is stopped. It is safe for use by several
+// goroutines.
 type Process struct {
 	Ready  string // what Command.Ready picked
 	Stderr *Tail  // the end of its standard error
@@ -51,7 +53,8 @@ var (
 	errKilled = errors.New("had to be killed")
 )
 
-// Start starts a process and waits until it is ready. The process ends with ctx, with Stop, with Kill, or with us.
+// Start starts a process and waits until it is ready. The process ends with ctx, with Stop, with
+// Kill, or with us.
 func Start(ctx context.Context, c Command) (*Process, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &Process{
@@ -152,7 +155,8 @@ func (p *Process) Kill() {
 	p.cancel()
 }
 
-// Output runs a command to its end and returns its standard output. The error has the end of its standard error.
+// Output runs a command to its end and returns its standard output. The error has the end of its
+// standard error.
 func Output(ctx context.Context, dir, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
@@ -166,7 +170,8 @@ func Output(ctx context.Context, dir, name string, args ...string) (string, erro
 	return stdout.String(), nil
 }
 
-// RaiseFileLimit raises the limit of open files to the hard limit, for us and for what we start, and returns it.
+// RaiseFileLimit raises the limit of open files to the hard limit, for us and for what we start,
+// and returns it.
 func RaiseFileLimit() (uint64, error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -179,7 +184,8 @@ func RaiseFileLimit() (uint64, error) {
 	return limit.Max, nil
 }
 
-// A lineWatcher takes a process's output, line by line, and keeps only the first line that pick wants.
+// A lineWatcher takes a process's output, line by line, and keeps only the first line that pick
+// wants.
 type lineWatcher struct {
 	pick  func(string) (string, bool)
 	found chan string // buffered; gets one line at most

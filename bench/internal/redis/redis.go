@@ -1,4 +1,5 @@
-// Package redis starts redis-server for a benchmark: on a free port of 127.0.0.1, with nothing kept on disk.
+// Package redis starts redis-server for a benchmark: on a free port of 127.0.0.1, with nothing kept
+// on disk.
 package redis
 
 import (
@@ -23,8 +24,9 @@ type Server struct {
 	args []string
 }
 
-// Start starts redis-server with lines of redis.conf, and with further arguments such as --sentinel. A subscriber that falls
-// behind is not cut off, unless a line says so: a benchmark measures what a server does with more than it can take.
+// Start starts redis-server with lines of redis.conf, and with further arguments such as
+// --sentinel. A subscriber that falls behind is not cut off, unless a line says so: a benchmark
+// measures what a server does with more than it can take.
 func Start(ctx context.Context, lines []string, args ...string) (*Server, error) {
 	dir, err := os.MkdirTemp("", "hearth-bench-")
 	if err != nil {
@@ -61,7 +63,8 @@ func (s *Server) Restart(ctx context.Context) error {
 	return err
 }
 
-// ready picks out the line with which redis-server says that it listens, as a server or as a Sentinel.
+// ready picks out the line with which redis-server says that it listens, as a server or as a
+// Sentinel.
 func ready(line string) (string, bool) {
 	low := strings.ToLower(line)
 	return line, strings.Contains(low, "ready to accept connections") || strings.Contains(low, "sentinel id is")
