@@ -374,18 +374,9 @@ func (l *Lane) write(run []item, size int, alone bool) {
 	l.hub.delivered.Add(uint64(delivered))
 }
 
-// fetch looks at what writes to the members will need, at all of them before the first: the processor gets many lines
-// of memory in the time that it takes for one. In two rounds, since where a link is stands in its member.
+// fetch reads what writes to the members will need, for all of them before the first write: the
+// processor loads many lines of memory in the time that it takes to load one.
 func fetch(members []*Member) {
-	live := 0
-	for _, m := range members {
-		if m.live {
-			live++
-		}
-	}
-	if live == 0 {
-		return
-	}
 	for _, m := range members {
 		if m.live {
 			m.link.Buffered()
