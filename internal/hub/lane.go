@@ -185,7 +185,7 @@ func (l *Lane) Tick() (more bool) {
 		bytes += size
 		messages += count(run)
 	}
-	wrote, riper := l.harvest(!worked)
+	wrote, riper := l.harvest()
 	l.waiting.Add(-int64(bytes))
 	l.messages.Add(-int64(messages))
 	l.hub.waiters.wake()

@@ -59,7 +59,7 @@ func (l *Lane) accept(m *Member, p *parcels) {
 		l.sealing.here--
 		o.work, o.from = o.queue, o.at
 		r := o.seal()
-		l.hand(&r, false)
+		l.handed(&r, r.messages == 0 || m.link.Write(r.frames))
 		return
 	}
 	l.proceed(o)
@@ -124,9 +124,9 @@ func (l *Lane) overripe() bool {
 	return l.sealing.bytes >= ripeMax
 }
 
-// harvest writes what has been sealed and has more sealed: the last thing in a turn, behind what goes out in clear. alone
-// says that the turn had nothing else. It reports whether it wrote something, and whether there is more to write.
-func (l *Lane) harvest(alone bool) (worked, more bool) {
+// harvest writes what has been sealed, and has more sealed. It is the last thing in a turn, behind
+// what goes out in clear. It reports whether it wrote something, and whether there is more to write.
+func (l *Lane) harvest() (worked, more bool) {
 	s := &l.sealing
 	if s.next == len(s.crop) {
 		s.next = 0
@@ -141,8 +141,8 @@ func (l *Lane) harvest(alone bool) (worked, more bool) {
 	end := min(len(s.crop), s.next+harvestMax)
 	worked = s.next < end
 	for ; s.next < end; s.next++ {
-		l.hand(&s.crop[s.next], alone)
-		s.crop[s.next] = sealed{} // until there is something else a lane would keep it
+		l.hand(&s.crop[s.next])
+		s.crop[s.next] = sealed{} // or the lane would keep it until the next harvest
 	}
 	l.release()
 	switch {
@@ -163,24 +163,23 @@ func (l *Lane) ripened() bool {
 	return len(l.sealing.ripe) > 0
 }
 
-// hand gives a member's sealed messages to its connection.
-func (l *Lane) hand(r *sealed, alone bool) {
-	o, link := r.outlet, r.member.link
-	if r.messages > 0 {
-		ok := false
-		if alone {
-			ok = link.WriteNow(r.frames)
-		} else {
-			ok = link.Write(r.frames)
-		}
-		if ok {
-			l.hub.delivered.Add(uint64(r.messages))
-			if alone && link.Buffered() == 0 { // all of it is with the kernel
-				l.hub.press.reuse(r.frames)
-			}
-		} else {
-			l.refuse(o.member, r.messages)
-		}
+// hand writes a member's sealed messages to its connection.
+func (l *Lane) hand(r *sealed) {
+	link := r.member.link
+	written := r.messages == 0 || link.WriteNow(r.frames)
+	if written && link.Buffered() == 0 { // the kernel has all of it
+		l.hub.press.reuse(r.frames)
+	}
+	l.handed(r, written)
+}
+
+// handed counts messages that the connection has taken or rejected, and goes on with the member.
+func (l *Lane) handed(r *sealed, written bool) {
+	o := r.outlet
+	if written {
+		l.hub.delivered.Add(uint64(r.messages))
+	} else {
+		l.refuse(o.member, r.messages)
 	}
 	o.advance(r.taken)
 	o.count(-r.reserved)
