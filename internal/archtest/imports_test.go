@@ -47,15 +47,15 @@ var rules = []rule{
 	// Only sockets.
 	{folder: "internal/transport", imports: []string{"internal/clock"}},
 	{folder: "internal/transport/transporttest", imports: []string{"internal/clock", "internal/transport"}, anyTest: true},
-	{folder: "internal/transport/pending", imports: []string{"internal/clock"}},
+	{folder: "internal/transport/pending", imports: []string{"internal/clock", "internal/fifo"}},
 	{folder: "internal/transport/epoll", imports: []string{"internal/clock", "internal/transport", "internal/transport/pending"},
 		libraries: []string{"golang.org/x/sys"}},
 	{folder: "internal/transport/netconn", imports: []string{"internal/clock", "internal/transport", "internal/transport/pending"}},
 
 	// The index of clients, and sessions. No sockets: a hub writes to links, a session gets bytes.
-	{folder: "internal/hub", imports: []string{"internal/shrinkmap", "internal/ws", "seal"}},
-	{folder: "internal/cluster", imports: []string{"broker", "internal/clock", "protocol"}},
-	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
+	{folder: "internal/hub", imports: []string{"internal/fifo", "internal/shrinkmap", "internal/ws", "seal"}},
+	{folder: "internal/cluster", imports: []string{"broker", "internal/clock", "internal/fifo", "protocol"}},
+	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/fifo", "internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
 	{folder: "internal/node", imports: []string{"broker", "internal/callback", "internal/clock", "internal/cluster", "internal/hub", "internal/session", "internal/ratelog",

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/clock"
+	"github.com/hearthws/hearth/internal/fifo"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -87,7 +88,7 @@ type Cluster struct {
 	peers           map[string]*peer
 	calls           map[uint64]*pendingCall // calls of this node that are in progress
 	lastCall        uint64                  // the ID of the latest call
-	jobs            []job                   // calls of other nodes, waiting for a worker
+	jobs            fifo.Queue[job]         // calls of other nodes, waiting for a worker
 	workers         int
 }
 
@@ -147,7 +148,7 @@ func (c *Cluster) Close() {
 	for _, pc := range c.calls {
 		pc.failLocked(ErrClosed)
 	}
-	c.jobs = nil
+	c.jobs = fifo.Queue[job]{}
 	c.mu.Unlock()
 	c.cancel()
 	if wasRunning {

@@ -43,12 +43,12 @@ func (c *Cluster) handleCall(m protocol.Message) error {
 	c.mu.Lock()
 	switch {
 	case !c.running:
-	case len(c.jobs) >= maxJobs:
+	case c.jobs.Len() >= maxJobs:
 		c.mu.Unlock()
 		c.reply(j.from, j.call, 0, errTooManyJobs)
 		return nil
 	default:
-		c.jobs = append(c.jobs, j)
+		c.jobs.Push(j)
 		if c.workers < maxWorkers {
 			c.workers++
 			c.goroutines.Go(c.worker) // ends when no job waits, or with Close, which waits for it
@@ -62,16 +62,12 @@ func (c *Cluster) handleCall(m protocol.Message) error {
 func (c *Cluster) worker() {
 	for {
 		c.mu.Lock()
-		if len(c.jobs) == 0 {
+		if c.jobs.Len() == 0 {
 			c.workers--
 			c.mu.Unlock()
 			return
 		}
-		j := c.jobs[0]
-		c.jobs[0] = job{}
-		if c.jobs = c.jobs[1:]; len(c.jobs) == 0 {
-			c.jobs = nil
-		}
+		j := c.jobs.Pop()
 		c.mu.Unlock()
 		c.runJob(j)
 	}

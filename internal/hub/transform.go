@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/hearthws/hearth/internal/fifo"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/seal"
 )
@@ -22,7 +23,7 @@ type transformers struct {
 type turns struct {
 	mu      sync.Mutex // guards the fields below; innermost
 	free    int
-	waiting []*outlet
+	waiting fifo.Queue[*outlet]
 }
 
 func (t *transformers) turns() *turns { return &turns{free: t.limit} }
@@ -43,7 +44,7 @@ func (t *turns) enter(o *outlet) bool {
 		t.free--
 		return true
 	}
-	t.waiting = append(t.waiting, o)
+	t.waiting.Push(o)
 	return false
 }
 
@@ -51,14 +52,11 @@ func (t *turns) enter(o *outlet) bool {
 func (t *turns) leave() *outlet {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.waiting) == 0 {
+	if t.waiting.Len() == 0 {
 		t.free++
 		return nil
 	}
-	o := t.waiting[0]
-	t.waiting[0] = nil
-	t.waiting = t.waiting[1:]
-	return o
+	return t.waiting.Pop()
 }
 
 // run transforms what o has, and goes on with those who wait for a turn with the same message. skip: the first message is

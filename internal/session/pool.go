@@ -3,6 +3,8 @@ package session
 import (
 	"sync"
 	"time"
+
+	"github.com/hearthws/hearth/internal/fifo"
 )
 
 const (
@@ -23,8 +25,7 @@ const (
 // milliseconds at most, however long those take.
 type Pool struct {
 	mu       sync.Mutex // guards the fields below
-	queue    []*Session
-	head     int    // queue[head:] waits
+	queue    fifo.Queue[*Session]
 	taken    uint64 // sessions taken from the queue, ever
 	mark     uint64 // taken, when all that waited at the last check has gone
 	seen     uint64 // taken at the last check
@@ -59,7 +60,7 @@ func NewLender() *Lender { return &Lender{free: make(chan struct{}, 1), shyer: l
 // Submit has s.run called soon, on another goroutine. Never blocks.
 func (p *Pool) Submit(s *Session) {
 	p.mu.Lock()
-	p.queue = append(p.queue, s)
+	p.queue.Push(s)
 	p.attendLocked()
 	p.mu.Unlock()
 }
@@ -67,7 +68,7 @@ func (p *Pool) Submit(s *Session) {
 // Defer is Submit for the goroutine of an event loop, which calls Lend in the same turn: nothing runs before that.
 func (p *Pool) Defer(s *Session) {
 	p.mu.Lock()
-	p.queue = append(p.queue, s)
+	p.queue.Push(s)
 	p.mu.Unlock()
 }
 
@@ -75,7 +76,7 @@ func (p *Pool) Defer(s *Session) {
 func (p *Pool) Attend() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.waitingLocked() > 0 {
+	if p.queue.Len() > 0 {
 		p.attendLocked()
 	}
 }
@@ -83,7 +84,7 @@ func (p *Pool) Attend() {
 // Lend sets going what was deferred, and lets it run first. For event loops, once a turn. It blocks as a Lender does.
 func (p *Pool) Lend(l *Lender) {
 	p.mu.Lock()
-	if p.waitingLocked() == 0 {
+	if p.queue.Len() == 0 {
 		p.mu.Unlock()
 		return
 	}
@@ -132,15 +133,13 @@ func (p *Pool) attendLocked() {
 	}
 	p.watching = true
 	p.seen = p.taken
-	p.mark = p.taken + uint64(p.waitingLocked())
+	p.mark = p.taken + uint64(p.queue.Len())
 	if p.watch == nil {
 		p.watch = time.AfterFunc(stall, p.check)
 	} else {
 		p.watch.Reset(stall)
 	}
 }
-
-func (p *Pool) waitingLocked() int { return len(p.queue) - p.head }
 
 // startLocked adds n workers, of whom the first may have been resting. Each ends when it finds nothing to do; Wait waits
 // for them.
@@ -180,7 +179,7 @@ func (p *Pool) exited(s *Session, age uint64) {
 	if age == p.age {
 		p.workers--
 	}
-	p.queue = append(p.queue, s)
+	p.queue.Push(s)
 	p.attendLocked()
 }
 
@@ -196,15 +195,13 @@ func (p *Pool) next(age *uint64) *Session {
 		*age = p.age
 		p.workers++
 	}
-	for p.head == len(p.queue) {
+	for p.queue.Len() == 0 {
 		if !p.restLocked() {
 			return nil
 		}
 		*age = p.age
 	}
-	s := p.queue[p.head]
-	p.queue[p.head] = nil
-	p.head++
+	s := p.queue.Pop()
 	p.taken++
 	if p.taken%8 == 0 {
 		p.releaseLocked(lendMax, false)
@@ -216,10 +213,6 @@ func (p *Pool) next(age *uint64) *Session {
 // ends it: a loop under load sets a worker going every few microseconds, and a new goroutine's stack has to grow first.
 // It reports whether there is work again.
 func (p *Pool) restLocked() bool {
-	p.queue, p.head = p.queue[:0], 0
-	if cap(p.queue) > 4096 {
-		p.queue = nil
-	}
 	if p.workers--; p.workers == 0 {
 		p.releaseLocked(0, false)
 	}
@@ -241,7 +234,7 @@ func (p *Pool) check() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.releaseLocked(lendMax, p.taken == p.seen)
-	waiting := p.waitingLocked()
+	waiting := p.queue.Len()
 	if waiting == 0 && len(p.lenders) == 0 && p.taken == p.seen {
 		p.watching = false
 		if p.resting {
@@ -261,17 +254,7 @@ func (p *Pool) check() {
 	}
 	p.seen = p.taken
 	p.mark = p.taken + uint64(waiting)
-	p.compactLocked()
 	p.watch.Reset(stall)
-}
-
-// compactLocked drops the part of the queue that is done, when the queue never runs empty.
-func (p *Pool) compactLocked() {
-	if p.head > 1024 && p.head > len(p.queue)/2 {
-		p.queue = append(p.queue[:0], p.queue[p.head:]...)
-		clear(p.queue[len(p.queue):cap(p.queue)])
-		p.head = 0
-	}
 }
 
 // Wait blocks until there is no work and no worker. Submit must not be called concurrently by anyone but the workers.
