@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/internal/cluster"
-	"github.com/hearthws/hearth/internal/node"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -135,6 +134,3 @@ func (s *Server[A, M]) Nodes() []NodeInfo {
 	}
 	return infos
 }
-
-// ErrTooManyCalls is returned by Count, Disconnect, Join and Leave if 1024 such calls of this server are in progress.
-var ErrTooManyCalls = node.ErrTooManyCalls

@@ -1,6 +1,7 @@
 package hearth
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/hearthws/hearth/internal/hub"
@@ -8,34 +9,41 @@ import (
 	"github.com/hearthws/hearth/internal/session"
 )
 
+// The errors that programs test for with errors.Is. Methods return them wrapped, with the operation.
 var (
-	// ErrRejected is what Config.Authenticate returns, wrapped or not, for credentials that are not good.
+	// ErrRejected is what Config.Authenticate and Upgrade.FromRequest return for credentials that are not good.
 	ErrRejected = session.ErrRejected
 
-	// ErrQueueFull is returned by sends when so much waits for an event loop (Limits.SendQueue) that the message was
-	// dropped for its clients: the publishers are faster than the clients can be served. WaitPending is how to avoid it.
+	// ErrQueueFull means that so much waits for an event loop (Limits.SendQueue) that the message was dropped for the clients
+	// of that loop: events are published faster than the clients can be served. Local.WaitPending avoids it.
 	ErrQueueFull = hub.ErrQueueFull
 
-	// ErrNotConnected is returned for a client that is not, or no longer, authenticated on this node.
+	// ErrNotConnected means that the client has disconnected.
 	ErrNotConnected = hub.ErrNotMember
 
-	// ErrEncrypted is returned by EnableEncryption for a client that is encrypted already.
+	// ErrEncrypted means that Client.EnableEncryption was called for a client that is encrypted already.
 	ErrEncrypted = hub.ErrEncrypted
 
-	// ErrTooManyRooms is returned, perhaps wrapped, when a client is in Limits.MaxRooms rooms, or the names of its rooms would
-	// have more than Limits.RoomNames bytes.
+	// ErrTooManyRooms means that the client is in Limits.MaxRooms rooms, or that the names of its rooms would have more than
+	// Limits.RoomNames bytes.
 	ErrTooManyRooms = hub.ErrTooManyRooms
 
-	// ErrNotRunning is returned, wrapped, by sends and by calls to all nodes before Start and after Shutdown, and by
-	// Shutdown of a server that has not been started or was shut down already.
+	// ErrTooManyCalls means that 1024 calls to all servers (Server.Count, Disconnect, Join, Leave) are in progress.
+	ErrTooManyCalls = node.ErrTooManyCalls
+
+	// ErrNoID means that Client.Reply was called for a message without an id, to which there can be no reply.
+	ErrNoID = errors.New("the message has no id")
+
+	// ErrNotRunning means that the server has not been started, or has been shut down.
 	ErrNotRunning = node.ErrNotRunning
 
-	// ErrStarted is returned by a second Start, also after Shutdown: a server is started once.
+	// ErrStarted means that Start was called twice. A server can be started once, also after Shutdown.
 	ErrStarted = node.ErrStarted
 
-	// ErrInCallback is returned by Shutdown when a callback of Config, or a handler of Serve, has called it.
+	// ErrInCallback means that Shutdown was called by a callback or handler, or by a handler of Serve, for which it would
+	// wait. Call it on a goroutine of its own.
 	ErrInCallback = node.ErrInCallback
 
-	// ErrServerClosed is returned by Serve after Shutdown.
+	// ErrServerClosed is what Serve returns after Shutdown.
 	ErrServerClosed = http.ErrServerClosed
 )

@@ -1,14 +1,29 @@
-// Package hearth is a realtime server for Go: WebSocket clients that authenticate after they connect, rooms, users,
-// direct messages and broadcasts, in one process or across several.
+// Package hearth is a realtime server: WebSocket clients that authenticate after they connect, rooms, users, direct
+// messages and broadcasts, in one process or across several.
 //
-// A Server is an http.Handler for any mux. The application gives it callbacks (Config) and sends events through it; what clients
-// say and get is the protocol in docs/protocol.md.
+// A Server is an http.Handler for any mux. Config has the settings and callbacks of the application, Handle the handlers
+// of its events. Server.Send sends events to clients on all servers that share a broker; Server.Local is about the
+// clients of one server. The wire protocol is in docs/protocol.md.
 //
 //	srv, err := hearth.New(hearth.Config[Credentials, Profile]{Authenticate: authenticate})
 //	if err != nil { … }
+//	hearth.Handle(srv, "say", func(ctx context.Context, c *hearth.Client[Profile], text string) error {
+//		return srv.Send(ctx, hearth.ToRoom("tea"), "said", text)
+//	})
 //	if err := srv.Start(ctx); err != nil { … }
 //	defer srv.Shutdown(context.Background())
 //	http.Handle("/ws", srv)
+//
+// # Clients
+//
+// A client sends JSON objects, {"event": …, "data": …}. The first is `authenticate`, whose data Config.Authenticate gets as
+// credentials. Then it may send `join` and `leave`, about which Config.ValidateRooms decides, and the application's own
+// events. It has to send something at least every 90 seconds (Timeouts.Heartbeat); `heartbeat` is for that.
+//
+// # Delivery
+//
+// Delivery is at most once. A nil error of a send means that the event is queued. Messages that one goroutine sends reach
+// each client in that order. Whatever is dropped is counted in Stats and logged.
 package hearth
 
 import (
@@ -21,13 +36,15 @@ import (
 	"github.com/hearthws/hearth/internal/node"
 )
 
-// Server is one node. Make it with New; all methods may be called from any goroutine.
+// Server is one server of a deployment. Make it with New; the zero Server cannot be used. All methods may be called from
+// any goroutine.
 type Server[A, M any] struct {
 	node     *node.Node
 	handlers *handlers[M]
 }
 
-// New makes a server of cfg, which it copies. Nothing runs before Start. The error names the field of cfg that can't work.
+// New makes a server from cfg, which it copies. Nothing runs before Start. The error names the field of cfg that is invalid,
+// and what it can be.
 func New[A, M any](cfg Config[A, M]) (*Server[A, M], error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -41,9 +58,10 @@ func New[A, M any](cfg Config[A, M]) (*Server[A, M], error) {
 	return &Server[A, M]{node: n, handlers: h}, nil
 }
 
-// Start makes the server ready: handshakes before that are answered with 503. It waits for the broker as long as ctx allows;
-// after an error it may be called again. A server that was started must be ended with Shutdown. ErrStarted when it was
-// started before, even if it has ended since.
+// Start makes the server ready; handshakes before that are answered with 503. It waits for the broker as long as ctx and
+// the broker's own timeout allow. It returns an error if a handler is invalid (see Handle) or the broker cannot be
+// started; then it may be called again. ErrStarted if the server was started before, even if it was shut down since. A
+// server that was started must be ended with Shutdown.
 func (s *Server[A, M]) Start(ctx context.Context) error {
 	if err := s.handlers.check(); err != nil {
 		return fmt.Errorf("hearth: start: %w", err)
@@ -51,20 +69,20 @@ func (s *Server[A, M]) Start(ctx context.Context) error {
 	return wrap("start", s.node.Start(ctx))
 }
 
-// Shutdown ends the server: handshakes are answered with 503, messages that have been received are
-// handled, clients are closed with 1001 behind what was sent to them, callbacks finished, the
-// Disconnected ones included, goroutines waited for, and the broker is closed. When ctx is done before
-// that, the callbacks' contexts are cancelled, messages that wait are dropped
-// (Stats.MessagesDiscarded), connections are cut, and ctx's error is returned. ErrNotRunning when
-// there is nothing to end. A server can't be started again.
+// Shutdown ends the server, in this order: new handshakes are answered with 503; messages that have been received are
+// handled; clients are closed with 1001 after what was sent to them; callbacks return, Disconnected included; all
+// goroutines end; the broker is closed.
 //
-// Shutdown waits for callbacks and for the requests of Serve. It fails at once with ErrInCallback when
-// one of those, of this or another server, has called it. Such a function must start another goroutine
-// for it, and not wait for that:
+// If ctx is done before that, the contexts of the callbacks are cancelled, messages that wait are dropped
+// (Stats.MessagesDiscarded), connections are cut, and the error of ctx is returned. ErrNotRunning if the server is not
+// running. A server that was shut down cannot be started again.
+//
+// Shutdown waits for callbacks, handlers, and the requests of Serve. If one of those calls it, of this or another server, it
+// returns ErrInCallback at once. Such a function must call it on another goroutine, and not wait for that:
 //
 //	go srv.Shutdown(context.Background())
 //
-// The callback's own context is not for that: it may end with the client.
+// The context of the callback is not suitable there: it may end with the client.
 func (s *Server[A, M]) Shutdown(ctx context.Context) error {
 	return wrap("shutdown", s.node.Shutdown(ctx))
 }
@@ -76,10 +94,13 @@ func (s *Server[A, M]) Shutdown(ctx context.Context) error {
 func (s *Server[A, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.node.ServeHTTP(w, r) }
 
 // Serve accepts connections from ln until Shutdown, and then returns ErrServerClosed; it closes ln. Requests for Config.Path
-// are the server's, all others go to h; nil answers 404. For plain TCP on Linux it takes handshakes without net/http,
-// which halves the cost of a connect; middleware around ServeHTTP is not called then, so it can neither refuse
-// handshakes nor add headers to the answer. A request's header has ten seconds to arrive and 16 KiB; how long a body may take
-// is for h to say (http.ResponseController.SetReadDeadline). Call it after Start: before, everything goes through net/http. It blocks.
+// go to the server, all others to h; a nil h answers 404. It blocks. Call it after Start.
+//
+// For plain TCP on Linux, the event loops take handshakes without net/http, which halves the cost of a connect. Middleware
+// around ServeHTTP is not called for them, so it can neither refuse handshakes nor add headers to the answer.
+//
+// The header of a request may take ten seconds and 16 KiB. The time for a body is up to h
+// (http.ResponseController.SetReadDeadline).
 func (s *Server[A, M]) Serve(ln net.Listener, h http.Handler) error { return s.node.Serve(ln, h) }
 
 // ID returns the id of this server among those that share its broker: a random UUID.

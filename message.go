@@ -2,7 +2,6 @@ package hearth
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 )
 
@@ -43,6 +42,3 @@ func (e *ClientError) Error() string {
 	}
 	return e.Code + ": " + e.Message
 }
-
-// ErrNoID is returned by Client.Reply for a message without an id, to which there is no reply.
-var ErrNoID = errors.New("the message has no id")
