@@ -22,10 +22,7 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 			}
 			id, err := c.Authenticate(ctx, r)
 			if err != nil {
-				if _, ok := errors.AsType[*ClientError](err); ok {
-					err = fmt.Errorf("%w: %w", ErrRejected, err)
-				}
-				return session.Identity{}, err
+				return session.Identity{}, rejection(err)
 			}
 			return session.Identity{User: id.UserID, Value: newClient(s, id)}, nil
 		},
@@ -97,15 +94,28 @@ func (c Config[A, M]) encryption(calls *session.Callbacks) {
 
 var errNoEvent = errors.New("the message to send has no event")
 
+// rejection is err, as an ErrRejected if it is meant for the client.
+func rejection(err error) error {
+	if _, ok := errors.AsType[*ClientError](err); ok {
+		return fmt.Errorf("%w: %w", ErrRejected, err)
+	}
+	return err
+}
+
 // tellClient sends err to the client if it is meant for it, and returns what is left of it.
 func tellClient(s *session.Session, err error, id json.RawMessage) error {
 	if err == nil {
 		return nil
 	}
 	if e, ok := errors.AsType[*ClientError](err); ok {
-		return s.Send(node.EncodeClientError(protocol.ClientError{Code: e.Code, Message: e.Message}, id))
+		s.Debug("error sent to the client", "cause", err)
+		return sendClientError(s, e, id)
 	}
 	return err
+}
+
+func sendClientError(s *session.Session, e *ClientError, id json.RawMessage) error {
+	return s.Send(node.EncodeClientError(protocol.ClientError{Code: e.Code, Message: e.Message}, id))
 }
 
 // clientOf is the view of an authenticated session.

@@ -57,7 +57,11 @@ func (c *Client[M]) Metadata() M {
 	return c.initial
 }
 
-// SetMetadata replaces the client's metadata, atomically: Metadata returns the old value or the new one.
+// SetMetadata replaces the client's metadata. Metadata, on any goroutine, returns the old value or the new one. To change
+// one part of it, read and set it in callbacks of this client, which run one after the other, or under a lock.
+//
+// So an event of the application's own can renew credentials on an open connection: `authenticate` works once. The user
+// id cannot be changed.
 func (c *Client[M]) SetMetadata(m M) { c.metadata.Store(&m) }
 
 // State returns how far the client has come.
@@ -155,6 +159,14 @@ func (c *Client[M]) Reply(m Message, data any) error {
 	return nil
 }
 
+// tell queues an error event; id is that of the message that caused it.
+func (c *Client[M]) tell(e *ClientError, id json.RawMessage) error {
+	if c.s == nil {
+		return ErrNotConnected
+	}
+	return sendClientError(c.s, e, id)
+}
+
 // EnableEncryption encrypts everything that is sent to this client from now on, for good, after a key exchange of the
 // application's own. It encrypts with cipher; if that is nil, Config.Transform does all. The event, unless it is empty, is
 // the last message that goes out unencrypted: it may tell the client what it needs.
@@ -184,7 +196,12 @@ func (c *Client[M]) EnableEncryption(ctx context.Context, cipher *seal.Cipher, e
 
 // Join makes the client a member of the rooms without asking ValidateRooms. When it returns nil, what is sent to the rooms
 // from then on, on any server, reaches the client. It stops at the first room that fails: ErrTooManyRooms,
-// ErrNotConnected, or an invalid name. It may wait for the broker, until ctx is done.
+// ErrNotConnected, or an invalid name.
+//
+// It may wait for the broker: until ctx is done, or less (redis.Config.HoldTimeout), and not while the broker is known to
+// be down. If the broker does not answer in time, the client is a member all the same: it gets what this server sends, and
+// what other servers send from the time at which the broker works again. That gap is reported to Config.BrokerLost and, with
+// Config.Resync, to the client.
 func (c *Client[M]) Join(ctx context.Context, rooms ...string) error {
 	if c.s == nil {
 		return fmt.Errorf("hearth: join: %w", ErrNotConnected)
@@ -199,8 +216,9 @@ func (c *Client[M]) Leave(rooms ...string) {
 	}
 }
 
-// Disconnect closes the client after what was sent to it has gone out. The code must be 1000, 1001, 1007 to 1014, or one
-// of the application's own, 3000 to 4999. The reason is cut to 123 bytes. Messages of the client that wait for their
+// Disconnect closes the client after what was sent to it has gone out, for which it has Timeouts.Close. The code must be
+// 1000, 1001, 1007 to 1014, or one of the application's own, 3000 to 4999; clients give 4001 to 4004 the meaning of the
+// protocol (docs/protocol.md §5). The reason is cut to 123 bytes. Messages of the client that wait for their
 // handlers are dropped (Stats.MessagesDiscarded). ErrNotConnected if the client has gone.
 func (c *Client[M]) Disconnect(code int, reason string) error {
 	err := protocol.CheckCloseCode(code)

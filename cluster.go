@@ -23,7 +23,8 @@ type NodeInfo struct {
 // Leave). The result is right for all others. Find it with errors.As; errors.Is finds its causes, such as
 // context.DeadlineExceeded and broker.ErrDown.
 type ClusterError struct {
-	// Missing are the ids of the servers that were known and did not answer in time.
+	// Missing are the ids of the servers that were known and did not answer in time. Nothing is done for them later: call
+	// again when they are back.
 	Missing []string
 
 	// Failed are the servers that could not do it for all of their clients, in the order of their ids.
@@ -81,6 +82,9 @@ func (s *Server[A, M]) Count(ctx context.Context, t Target) (int, error) {
 
 // Disconnect closes the target's clients on all servers, and returns how many those were. The target must be a client or
 // a user. See Client.Disconnect for code and reason, and Count for errors. It does not wait for the connections to end.
+//
+// It finds authenticated clients. One whose Authenticate is still running is not found, and connects if that accepts it: to
+// log a user out, first revoke the session, then call Disconnect, and look at the session again in Config.Connected.
 func (s *Server[A, M]) Disconnect(ctx context.Context, t Target, code int, reason string) (int, error) {
 	return s.call(ctx, protocol.CallDisconnect, t, protocol.Call{Code: code, Reason: reason})
 }
@@ -100,6 +104,12 @@ func (s *Server[A, M]) Leave(ctx context.Context, t Target, rooms ...string) (in
 
 func (s *Server[A, M]) call(ctx context.Context, event string, t Target, c protocol.Call) (int, error) {
 	err := t.Check()
+	if typ := t.Type(); err == nil && event != protocol.CallCount && typ != protocol.TypeClient && typ != protocol.TypeUser {
+		err = fmt.Errorf("%w: it can be a client or a user", protocol.ErrTarget)
+	}
+	if err == nil && event == protocol.CallDisconnect {
+		err = protocol.CheckCloseCode(c.Code)
+	}
 	n := 0
 	if err == nil {
 		c.Event, c.Type, c.Target = event, t.Type(), t.Name()

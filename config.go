@@ -42,15 +42,16 @@ const Unlimited = -1
 // copies the Config, so one may serve for several servers.
 //
 // A is the type into which the data of a client's `authenticate` is decoded (encoding/json). M is the type of the
-// metadata that the application keeps with each client. Both may be any type.
+// metadata that the application keeps with each client. Both may be any type. With struct{} for A, a client may send any
+// object, or no data.
 //
 // # Callbacks
 //
 // The fields from Authenticate on are the application's callbacks. All may block: none runs on an event loop. The callbacks
-// of one client run one after the other, in the order in which its messages came, except for Authenticate and Handshake,
-// before which the client has no others; callbacks of different clients run concurrently. An error or a panic of one is
-// logged, counted in Stats.CallbackErrors, and affects nothing else. An error that is meant for the client is a
-// ClientError.
+// of one client run one after the other, in the order in which its messages came; those of different clients run
+// concurrently. A panic counts as an error. An error is logged and counted (Stats.CallbackErrors, AuthFailed, KeysFailed,
+// Unsealed), and closes the client only where that is documented: Authenticate, Handshake. An error that is meant for the
+// client is a ClientError.
 //
 // The context of Authenticate, Handshake and ValidateRooms ends with the client. The context of the others does not, since
 // what a client sent before it left is still handled. All contexts end when the context of Shutdown does. A callback must
@@ -101,13 +102,14 @@ type Config[A, M any] struct {
 	Resync bool
 
 	// Logger gets what an operator should know: failed callbacks, lost messages, refused handshakes. At slog.LevelInfo and
-	// above, lines with the same message are written at most once a second; the attribute "suppressed" counts those that
-	// were left out. Default slog.Default(); slog.New(slog.DiscardHandler) for no log.
+	// above, lines with the same message are written at most once a second, and during a flood once in eight; the attribute
+	// "suppressed" counts those that were left out. The broker has a logger of its own (redis.Config.Logger). Default
+	// slog.Default(); slog.New(slog.DiscardHandler) for no log.
 	Logger *slog.Logger
 
 	// Authenticate decides about a client by what it sent. An error that wraps ErrRejected, or is a ClientError, closes the
 	// client with 4003 `Authentication failed`; any other error, and a panic, with 4003 `Authentication error`. It has
-	// three times Timeouts.Auth. Required.
+	// three times Timeouts.Auth. Data that cannot be decoded into A is rejected without a call. Required.
 	Authenticate func(ctx context.Context, r AuthRequest[A]) (Identity[M], error)
 
 	// Handshake replaces the built-in key exchange, if Encryption.Mode is not EncryptionOff. It agrees on keys with a client
@@ -122,15 +124,16 @@ type Config[A, M any] struct {
 	// data must not be changed. Default: none.
 	Transform func(ctx context.Context, c *Client[M], m Message) (*Message, error)
 
-	// ValidateRooms returns those of the rooms that the client may join. The names are valid. Default: a client can join no
-	// room by itself.
+	// ValidateRooms returns those of the rooms that the client may join. The names are valid. The client gets no answer to a
+	// join, unless ValidateRooms returns a ClientError. Default: a client can join no room by itself.
 	ValidateRooms func(ctx context.Context, c *Client[M], rooms []string) ([]string, error)
 
 	// Connected is called for a client after `connected` was sent to it, and before any Message. Default: none.
 	Connected func(ctx context.Context, c *Client[M])
 
 	// Message is called for each message of an authenticated client that is neither the protocol's own nor has a handler.
-	// Default: such messages are dropped and counted (Stats.MessagesUnhandled).
+	// Default: such messages are dropped without an answer, and counted (Stats.MessagesUnhandled). To tell clients, return
+	// a ClientError.
 	Message func(ctx context.Context, c *Client[M], m Message) error
 
 	// Joined is called when a client has become a member of a room, in whatever way: by its own
@@ -258,10 +261,13 @@ type Limits struct {
 type Upgrade struct {
 	// Origins are the origins of web pages that may connect, beside those of the host that the request was sent to: a
 	// scheme and a host, such as "https://example.com". "https://*.example.com" is all hosts below example.com, {"*"} any
-	// origin. Requests without an Origin header, which are not a browser's, always pass. Default: no others.
+	// origin. A port belongs to the host: a page of localhost:5173 has another origin than a server on localhost:8080.
+	// Behind a proxy that changes the Host header, list the public origin. Requests without an Origin header, which are not
+	// a browser's, always pass. Default: no others.
 	Origins []string
 
-	// CheckOrigin decides in place of Origins: false refuses the handshake with 403. Default: none.
+	// CheckOrigin decides in place of Origins: false refuses the handshake with 403. It is asked about requests without an
+	// Origin header, too. Default: none.
 	CheckOrigin func(r *http.Request) bool
 
 	// ClientAddr returns the client's address where a proxy stands before the server. An invalid Addr means the
@@ -275,9 +281,10 @@ type Upgrade struct {
 	Subprotocol func(r *http.Request, offered []string) (selected string, ok bool)
 
 	// FromRequest takes what the application needs from the request: a session cookie, a header, a query parameter, a
-	// value of the request's context. Authenticate gets the result as AuthRequest.FromRequest. An error that wraps
-	// ErrRejected refuses the handshake with 401, any other error, and a panic, with 500. Browsers send cookies with
-	// requests from any page, so a server that trusts them must restrict Origins. Default: none.
+	// value that middleware has put into the request's context (with Server.Serve there is no middleware). Authenticate gets
+	// the result as AuthRequest.FromRequest. An error that wraps ErrRejected, or is a ClientError, refuses the handshake with
+	// 401, any other error, and a panic, with 500. Browsers send cookies with requests of any page: the default of Origins
+	// is right for a server that trusts them, {"*"} is not. Default: none.
 	FromRequest func(r *http.Request) (any, error)
 }
 
@@ -471,12 +478,19 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 		*n = max(0, *n)
 	}
 	c.Timeouts.HeartbeatInterval, c.Timeouts.Idle = max(0, c.Timeouts.HeartbeatInterval), max(0, c.Timeouts.Idle)
+	fromRequest := u.FromRequest
+	if fromRequest != nil {
+		fromRequest = func(r *http.Request) (any, error) {
+			value, err := u.FromRequest(r)
+			return value, rejection(err)
+		}
+	}
 	return node.Config{
 		Name: c.Name, Path: c.Path, DefaultRooms: slices.Clone(c.DefaultRooms),
 		Timeouts: session.Timeouts(c.Timeouts), Limits: session.Limits(c.Limits),
 		Upgrade: node.Upgrade{
 			CheckOrigin: check, CheckOriginMayBlock: u.CheckOrigin != nil, ClientAddr: u.ClientAddr, Subprotocol: u.Subprotocol,
-			FromRequest: u.FromRequest,
+			FromRequest: fromRequest,
 		},
 		Compression: c.Compression,
 		Encryption: session.Encryption{

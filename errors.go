@@ -11,7 +11,8 @@ import (
 
 // The errors that programs test for with errors.Is. Methods return them wrapped, with the operation.
 var (
-	// ErrRejected is what Config.Authenticate and Upgrade.FromRequest return for credentials that are not good.
+	// ErrRejected is what Config.Authenticate and Upgrade.FromRequest return, wrapped or not, for credentials that are not
+	// good.
 	ErrRejected = session.ErrRejected
 
 	// ErrQueueFull means that so much waits for an event loop (Limits.SendQueue) that the message was dropped for the clients

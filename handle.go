@@ -15,7 +15,8 @@ import (
 
 // Handle makes f the handler of an event: it is called for each message of an authenticated client with that event, in
 // place of Config.Message, with the data decoded by encoding/json into a T. Data that does not decode is answered with the
-// ClientError `invalid_data`, and f is not called. Absent data gives a zero T. With T Message, f gets the message itself.
+// ClientError `invalid_data`, and f is not called. Absent data, and null, give a zero T; unknown members are ignored, as
+// by json.Unmarshal. With T Message, f gets the message itself.
 //
 // What Config says of its callbacks holds for f: it may block, messages of one client are handled one after the other,
 // and an error is logged unless it is a ClientError, which is sent to the client.
@@ -34,19 +35,36 @@ func Handle[A, M, T any](s *Server[A, M], event string, f func(ctx context.Conte
 }
 
 // HandleRequest is Handle for an event that is a request: the value that f returns is the reply to the message, see
-// Client.Reply. A message without an id gets no reply; f is called all the same.
+// Client.Reply. If f returns a ClientError, or the data does not decode, the client gets that error with the id of the
+// message. If f fails in another way, panics, or returns a value that cannot be encoded, the client gets the ClientError
+// `internal`, and the failure is logged. A message without an id gets no reply; f is called all the same.
 func HandleRequest[A, M, T, R any](s *Server[A, M], event string, f func(ctx context.Context, c *Client[M], data T) (R, error)) {
 	s.handlers.set(event, func(ctx context.Context, c *Client[M], m Message) error {
 		data, err := decoded[T](m)
 		if err != nil {
 			return err
 		}
-		reply, err := f(ctx, c, data)
-		if err != nil || m.ID == nil {
-			return err
-		}
-		return c.Reply(m, reply)
+		return answer(c, m, func() (any, error) { return f(ctx, c, data) })
 	})
+}
+
+// answer sends what f returns as the reply to m. A request that fails is answered as well, whatever the reason: a client
+// that waits for a reply must not wait for ever.
+func answer[M any](c *Client[M], m Message, f func() (any, error)) (err error) {
+	var told *ClientError
+	failed := true // also if f panics
+	defer func() {
+		if failed && m.ID != nil && !errors.As(err, &told) {
+			// The failure itself is what the caller hears of. That the client has gone is no other one.
+			_ = c.tell(&ClientError{Code: "internal", Message: "Internal error"}, m.ID)
+		}
+	}()
+	reply, err := f()
+	if err == nil && m.ID != nil {
+		err = c.Reply(m, reply)
+	}
+	failed = err != nil && !errors.Is(err, ErrNotConnected)
+	return err
 }
 
 func decoded[T any](m Message) (data T, err error) {

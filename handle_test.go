@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -171,4 +172,30 @@ func TestZeroClient(t *testing.T) {
 func says(t *testing.T, p *peer, message string) {
 	t.Helper()
 	must(t, p.wire.send(opText, []byte(message)))
+}
+
+// TestFailedRequestsAreAnswered: a client does not wait for ever for the reply to a request that failed.
+func TestFailedRequestsAreAnswered(t *testing.T) {
+	t.Parallel()
+	var log syncBuffer
+	r := start(t, config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	hearth.HandleRequest(r.server, "fails", func(context.Context, *client, any) (int, error) {
+		return 0, errors.New("database is down")
+	})
+	hearth.HandleRequest(r.server, "panics", func(context.Context, *client, any) (int, error) { panic("oh") })
+	hearth.HandleRequest(r.server, "odd", func(context.Context, *client, any) (any, error) { return make(chan int), nil })
+	p := r.member("ada")
+	for _, event := range []string{"fails", "panics", "odd"} {
+		says(t, p, `{"event":"`+event+`","id":"7"}`)
+		p.wants(`{"event":"error","data":{"message":"Internal error","code":"internal"},"id":"7"}`)
+		says(t, p, `{"event":"`+event+`"}`) // without an id there is no reply to fail
+	}
+	says(t, p, `{"event":"fails","id":8}`)
+	p.wants(`{"event":"error","data":{"message":"Internal error","code":"internal"},"id":8}`)
+	if n := r.Stats().CallbackErrors; n != 6 {
+		t.Errorf("%d callback errors, want 6", n)
+	}
+	if !strings.Contains(log.String(), "event=fails") {
+		t.Errorf("the log does not name the event: %s", log.String())
+	}
 }

@@ -59,7 +59,7 @@ func New[A, M any](cfg Config[A, M]) (*Server[A, M], error) {
 }
 
 // Start makes the server ready; handshakes before that are answered with 503. It waits for the broker as long as ctx and
-// the broker's own timeout allow. It returns an error if a handler is invalid (see Handle) or the broker cannot be
+// the broker's own timeout allow (redis.Config.ConnectTimeout, 30 s). It returns an error if a handler is invalid (see Handle) or the broker cannot be
 // started; then it may be called again. ErrStarted if the server was started before, even if it was shut down since. A
 // server that was started must be ended with Shutdown.
 func (s *Server[A, M]) Start(ctx context.Context) error {
@@ -89,7 +89,8 @@ func (s *Server[A, M]) Shutdown(ctx context.Context) error {
 
 // ServeHTTP answers an opening handshake (RFC 6455 §4.2), takes its connection over, and returns. It serves any path: mount
 // it wherever clients connect. A request that is not a handshake gets an HTTP error. Middleware before it must leave
-// http.NewResponseController able to hijack. What is in w.Header() by then, such as cookies, is sent with the answer; the
+// http.NewResponseController able to hijack: its ResponseWriter needs an Unwrap method. It sees neither the 101 nor the end
+// of the connection; log those in Connected and Disconnected. What is in w.Header() by then, such as cookies, is sent with the answer; the
 // handshake's own headers cannot be set.
 func (s *Server[A, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.node.ServeHTTP(w, r) }
 
@@ -106,7 +107,9 @@ func (s *Server[A, M]) Serve(ln net.Listener, h http.Handler) error { return s.n
 // ID returns the id of this server among those that share its broker: a random UUID.
 func (s *Server[A, M]) ID() string { return s.node.ID() }
 
-// Health returns the state of the broker. A server whose broker is down still serves its own clients.
+// Health returns the state of the broker. A server whose broker is down still serves its own clients. It is
+// broker.StateIdle until Start has succeeded, and after Shutdown: a readiness check passes for broker.StateOK and
+// broker.StateDegraded only. Without a broker it is broker.StateOK.
 func (s *Server[A, M]) Health() broker.Health { return s.node.Health() }
 
 // wrap says what failed with err; nil stays nil.

@@ -44,8 +44,8 @@ func (l Local[A, M]) Count(t Target) int { return l.s.node.Hub().Count(node.HubT
 func (l Local[A, M]) Rooms() []string { return l.s.node.Hub().Rooms(nil) }
 
 // Pending returns how many bytes the slowest of the target's clients on this server has not taken yet, including those
-// that no event loop has handled. It is never less than that. Bytes that an event loop is handing to connections at this
-// moment may be counted twice. A client past Limits.BackpressureLimit loses messages.
+// that no event loop has handled. Bytes that an event loop is handing to connections at this moment may be counted twice,
+// so it may be more, and is never less. A client past Limits.BackpressureLimit loses messages.
 func (l Local[A, M]) Pending(t Target) int { return l.s.node.Hub().Pending(node.HubTarget(t)) }
 
 // WaitPending blocks until Pending(t) is at most limit bytes, so that a publisher can keep pace with its clients and

@@ -27,9 +27,10 @@ func (m Message) Decode(v any) error {
 
 // A ClientError is an error that is meant for the client. If Config.Message, Config.ValidateRooms or a handler returns one,
 // wrapped or not, the client gets it as an `error` event with this code and message, and with the id of the message that
-// caused it if that had one. The connection stays open. It is neither logged nor counted as a failure of the callback.
+// caused it if that had one. The connection stays open. It is logged at slog.LevelDebug, with what wraps it, and not counted
+// as a failure of the callback.
 //
-// From Config.Authenticate it counts as ErrRejected: the client gets the protocol's own text.
+// From Config.Authenticate and Upgrade.FromRequest it counts as ErrRejected: the client gets the protocol's own text.
 type ClientError struct {
 	Code    string // for programs, such as "not_found"; empty: left out
 	Message string // for people; not empty

@@ -10,9 +10,9 @@ type Stats struct {
 	Nodes           int // gauge: known servers that share the broker, this one included
 
 	Opened            uint64 // connections that became clients
-	HandshakeRefused  uint64 // opening handshakes that were answered with an HTTP error
+	HandshakeRefused  uint64 // opening handshakes that were answered with an HTTP error, requests that were no handshakes included
 	Authenticated     uint64 // clients that Authenticate accepted
-	AuthRejected      uint64 // clients closed with 4003 because Authenticate rejected them
+	AuthRejected      uint64 // clients closed with 4003 because Authenticate rejected them, or their credentials did not decode
 	AuthFailed        uint64 // clients closed with 4003 because Authenticate failed
 	AuthTimeouts      uint64 // clients closed with 4001 because their time was up
 	KeysAgreed        uint64 // encryption handshakes that succeeded

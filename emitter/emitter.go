@@ -9,6 +9,9 @@
 //	defer e.Close()
 //	err = e.Send(ctx, emitter.ToUser("ada"), "mail", map[string]int{"unread": 3})
 //
+// An emitter cannot ask. A tool that counts or disconnects clients makes a hearth.Server on the same
+// broker, starts it, and serves nothing.
+//
 // A program that serves clients uses Send of its hearth.Server instead, which reaches its own
 // clients, too.
 package emitter

@@ -34,6 +34,7 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		n.conns.release()
+		n.env.Stats.Refused.Add(1)
 		n.cfg.Log.Error("connection can't be taken over from net/http: is there a middleware whose ResponseWriter lacks Unwrap?", "error", err)
 		http.Error(w, "this server can't upgrade connections here", http.StatusInternalServerError)
 		return

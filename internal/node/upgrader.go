@@ -85,6 +85,7 @@ func (u *upgrader) fromRequest(r *http.Request) (any, error) {
 	case err == nil:
 		return value, nil
 	case errors.Is(err, session.ErrRejected):
+		u.log.Debug("FromRequest rejected a handshake", "cause", err, "address", r.RemoteAddr)
 		return nil, &ws.HandshakeError{Status: http.StatusUnauthorized, Message: "not authorized"}
 	}
 	u.stats.CallbackErrors.Add(1)
@@ -115,6 +116,9 @@ func (u *upgrader) logRejected(r *http.Request, h *ws.HandshakeError) {
 		u.log.Warn(message+h.Message, "setting", "Limits.MaxConnections", "limit", u.maxConns, "address", r.RemoteAddr)
 	case h.Status == http.StatusNotFound:
 		u.log.Info(message+h.Message, "setting", "Config.Path", "path", truncate(r.URL.Path), "address", r.RemoteAddr)
+	case h.Status == http.StatusForbidden:
+		u.log.Info(message+h.Message, "setting", "Config.Upgrade.CheckOrigin", "origin", truncate(r.Header.Get("Origin")),
+			"host", truncate(r.Host), "address", r.RemoteAddr)
 	default: // the request is invalid, or the application rejected it
 		u.log.Info("handshake rejected", "status", h.Status, "reason", h.Message, "address", r.RemoteAddr)
 	}

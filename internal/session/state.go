@@ -84,9 +84,12 @@ func (s *Session) obey(e protocol.Envelope, admitted bool) {
 				return nil
 			}
 			return err
-		})
+		}, "event", e.Event[:min(len(e.Event), maxLoggedEvent)])
 	}
 }
+
+// maxLoggedEvent is how many bytes of an event's name a log line may have.
+const maxLoggedEvent = 64
 
 func (s *Session) unheard(event, cause string) {
 	s.env.Stats.MessagesUnhandled.Add(1)
@@ -104,18 +107,18 @@ func (s *Session) reply(e *protocol.Error) {
 	s.member.Notice(ws.NewMessage(protocol.AppendError(nil, e)))
 }
 
-// guard runs a callback with the server's context. An error or a panic is counted and logged, and
+// guard runs a callback with the server's context. An error or a panic is counted and logged with the attributes about, and
 // ends nothing else.
-func (s *Session) guard(name string, call func(ctx context.Context) error) {
-	safely(func() error { return call(s.env.Base) }, func(err error) { s.callbackFailed(name, err) })
+func (s *Session) guard(name string, call func(ctx context.Context) error, about ...any) {
+	safely(func() error { return call(s.env.Base) }, func(err error) { s.callbackFailed(name, err, about...) })
 }
 
 // callbackFailed counts and logs an error of a callback.
-func (s *Session) callbackFailed(name string, err error) {
+func (s *Session) callbackFailed(name string, err error, about ...any) {
 	if !s.left(err) {
 		s.env.Stats.CallbackErrors.Add(1)
 	}
-	s.failed(name, err)
+	s.failed(name, err, about...)
 }
 
 // left reports whether err only says that the client has disconnected: a callback that was running
@@ -132,12 +135,12 @@ func (e *Env) Guard(name string, call func(ctx context.Context) error) {
 	})
 }
 
-func (s *Session) failed(name string, err error) {
+func (s *Session) failed(name string, err error, about ...any) {
 	if s.left(err) {
 		s.debug(name+" callback: the client has disconnected", "cause", err)
 		return
 	}
-	s.env.failed(name, err, "client", s.ID())
+	s.env.failed(name, err, append(about, "client", s.ID())...)
 }
 
 func (e *Env) failed(name string, err error, about ...any) {
@@ -154,6 +157,9 @@ func (s *Session) debug(msg string, args ...any) {
 		s.env.Log.Debug(msg, append(args, "client", s.ID())...)
 	}
 }
+
+// Debug logs a line about this client, if the level is enabled.
+func (s *Session) Debug(msg string, args ...any) { s.debug(msg, args...) }
 
 // panicError is a panic of a callback, as an error.
 type panicError struct {
