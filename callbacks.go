@@ -33,9 +33,12 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 	}
 	c.encryption(&calls)
 	if c.ValidateRooms != nil {
-		calls.ValidateRooms = func(ctx context.Context, s *session.Session, rooms []string) ([]string, error) {
+		calls.ValidateRooms = func(ctx context.Context, s *session.Session, rooms []string, id json.RawMessage) ([]string, error) {
 			allowed, err := c.ValidateRooms(ctx, clientOf[M](s), rooms)
-			return allowed, tellClient(s, err, nil)
+			if err != nil {
+				return nil, tellClient(s, err, id) // whatever else it returned: with an error the client joins nothing
+			}
+			return allowed, nil
 		}
 	}
 	if c.Connected != nil {

@@ -124,8 +124,8 @@ type Config[A, M any] struct {
 	// data must not be changed. Default: none.
 	Transform func(ctx context.Context, c *Client[M], m Message) (*Message, error)
 
-	// ValidateRooms returns those of the rooms that the client may join. The names are valid. The client gets no answer to a
-	// join, unless ValidateRooms returns a ClientError. Default: a client can join no room by itself.
+	// ValidateRooms returns those of the rooms that the client may join. The names are valid. With an error the client
+	// joins none of them. The client gets no answer to a join, unless the error is a ClientError. Default: a client can join no room by itself.
 	ValidateRooms func(ctx context.Context, c *Client[M], rooms []string) ([]string, error)
 
 	// Connected is called for a client after `connected` was sent to it, and before any Message. Default: none.

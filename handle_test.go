@@ -132,11 +132,16 @@ func TestRejectionByClientError(t *testing.T) {
 func TestValidatorMayExplain(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{ValidateRooms: func(context.Context, *client, []string) ([]string, error) {
-		return nil, &hearth.ClientError{Code: "closed", Message: "The shop is closed"}
+		return []string{"shop"}, &hearth.ClientError{Code: "closed", Message: "The shop is closed"}
 	}})
 	p := r.member("ada")
 	says(t, p, `{"event":"join","data":{"rooms":["shop"]}}`)
 	p.wants(`{"event":"error","data":{"message":"The shop is closed","code":"closed"}}`)
+	says(t, p, `{"event":"join","data":{"rooms":["shop"]},"id":"7"}`)
+	p.wants(`{"event":"error","data":{"message":"The shop is closed","code":"closed"},"id":"7"}`)
+	if r.client(p).In("shop") {
+		t.Error("with an error, the client joined")
+	}
 }
 
 func TestSetMetadata(t *testing.T) {

@@ -364,7 +364,7 @@ func TestUnconfirmedIsNotAFlood(t *testing.T) {
 			if n := r.Local().Count(hearth.ToRoom("r")); n != 20 {
 				t.Errorf("%v: %d clients are in the room", err, n)
 			}
-			if lines := strings.Count(log.String(), "has not confirmed channels of clients"); lines != most {
+			if lines := strings.Count(log.String(), "broker did not confirm the channels of clients"); lines != most {
 				t.Errorf("%v: %d lines were logged, want %d", err, lines, most)
 			}
 			if strings.Count(log.String(), "\n") > 3 {

@@ -46,6 +46,12 @@ func (t *trail) confirm(at time.Duration) {
 	}
 }
 
+// uncertain reports whether the master is to be looked up once more before the trail ends: what was published in the
+// current span is uncertain, and so is the span before, as long as its confirmation may be too old.
+func (t *trail) uncertain(now time.Duration) bool {
+	return t.current > 0 || t.before > 0 && now-t.currentBegan < t.lag
+}
+
 // messages is how many are uncertain.
 func (t *trail) messages() uint64 { return t.before + t.current }
 

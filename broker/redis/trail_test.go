@@ -48,3 +48,17 @@ func TestTrail(t *testing.T) {
 		})
 	}
 }
+
+// TestTrailUncertain: a confirmation by a Sentinel that may lag does not make the messages before it certain.
+func TestTrailUncertain(t *testing.T) {
+	t.Parallel()
+	trail := trail{lag: 5 * time.Second}
+	trail.confirm(10 * time.Second)
+	trail.add(5, 19*time.Second)
+	trail.confirm(19500 * time.Millisecond)
+	for now, want := range map[time.Duration]bool{20 * time.Second: true, 24 * time.Second: true, 25 * time.Second: false} {
+		if got := trail.uncertain(now); got != want {
+			t.Errorf("at %v: uncertain %v, want %v", now, got, want)
+		}
+	}
+}

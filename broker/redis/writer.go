@@ -165,11 +165,12 @@ func (o *outbox) lastLook(v *watch) {
 	}
 }
 
-// uncertain reports whether the last messages went to a server that Sentinels have not named since.
+// uncertain reports whether the last messages went to a server that no Sentinel has confirmed since, or only one whose word
+// may be too old.
 func (o *outbox) uncertain() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.config.Sentinel.MasterSet != "" && o.trail.current > 0
+	return o.config.Sentinel.MasterSet != "" && o.trail.uncertain(time.Since(o.begun))
 }
 
 // misled reports whether a server is the wrong one, by its own word or a Sentinel's.

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"sync"
@@ -27,7 +28,7 @@ type Callbacks struct {
 	Authenticate func(ctx context.Context, s *Session, data []byte) (Identity, error)
 	// Handshake agrees on keys with a client that has been accepted; nil without an error: it gets no encryption.
 	Handshake     func(ctx context.Context, s *Session, id Identity, data []byte) (*seal.Keys, error)
-	ValidateRooms func(ctx context.Context, s *Session, rooms []string) ([]string, error)
+	ValidateRooms func(ctx context.Context, s *Session, rooms []string, id json.RawMessage) ([]string, error) // id: of the join; nil for none
 	// The others get one that outlives it: what a client sent before it went away is still to be handled.
 
 	// Joined and Left are called for every change of the client's rooms but its own, in the order

@@ -9,7 +9,7 @@ import (
 )
 
 // join asks the validator which of the wished rooms the client may join, and joins those. There is no reply.
-func (s *Session) join(data json.RawMessage) {
+func (s *Session) join(data, id json.RawMessage) {
 	wished := protocol.ParseRooms(data)
 	if len(wished) == 0 {
 		return
@@ -22,7 +22,7 @@ func (s *Session) join(data json.RawMessage) {
 	var allowed []string
 	ok := safely(func() (err error) {
 		// A copy: the validator may change its list, which must not change what was asked for.
-		allowed, err = s.env.Calls.ValidateRooms((*lifetime)(s), s, slices.Clone(wished))
+		allowed, err = s.env.Calls.ValidateRooms((*lifetime)(s), s, slices.Clone(wished), id)
 		return err
 	}, func(err error) { s.callbackFailed("validate rooms", err) })
 	if !ok {

@@ -71,7 +71,7 @@ func (s *Session) obey(e protocol.Envelope, admitted bool) {
 	case !admitted:
 		s.reply(protocol.ErrNotAuthenticated)
 	case e.Event == protocol.EventJoin:
-		s.join(e.Data)
+		s.join(e.Data, e.ID)
 	case e.Event == protocol.EventLeave:
 		s.leave(e.Data)
 	case protocol.System(e.Event) || s.env.Calls.Message == nil:
