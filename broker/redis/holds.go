@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/internal/fifo"
+	"github.com/hearthws/hearth/internal/shrinkmap"
 )
 
 // A phase is how far a channel is between being held and being subscribed.
@@ -28,8 +29,7 @@ type hold struct {
 
 // holds are the channels of a node. Not safe for concurrent use.
 type holds struct {
-	m    map[string]hold
-	peak int // most channels since m was made: a map that was large stays so, and is made anew
+	m shrinkmap.Map[string, hold]
 
 	requests fifo.Queue[*request] // of the Holds that wait, in the order of their turns
 	pending  []string             // wanted, with no request; some may have been released since
@@ -56,31 +56,11 @@ type idling struct {
 	at      time.Duration
 }
 
-func (h *holds) put(channel string, v hold) {
-	if h.m == nil {
-		h.m = make(map[string]hold)
-	}
-	h.m[channel] = v
-	h.peak = max(h.peak, len(h.m))
-}
-
-func (h *holds) drop(channel string) {
-	delete(h.m, channel)
-	if h.peak < 1024 || len(h.m) > h.peak/8 {
-		return
-	}
-	m := make(map[string]hold, len(h.m))
-	for k, v := range h.m {
-		m[k] = v
-	}
-	h.m, h.peak = m, len(m)
-}
-
 // hold counts one more holder. It reports whether Redis has still to answer for the channel. The
 // caller then adds a request that names it, unless the connection is down: after that, every held
 // channel is asked for.
 func (h *holds) hold(channel string) (waits bool) {
-	v := h.m[channel]
+	v := h.m.Get(channel)
 	v.count++
 	switch v.phase {
 	case wanted, asking, there:
@@ -88,7 +68,7 @@ func (h *holds) hold(channel string) (waits bool) {
 		delete(h.refused, channel)
 		v.phase = wanted
 	}
-	h.put(channel, v)
+	h.m.Put(channel, v)
 	return v.phase != there
 }
 
@@ -111,23 +91,23 @@ func (h *holds) waiting() bool { return h.requests.Len() > 0 || len(h.pending) >
 
 // release takes one holder back.
 func (h *holds) release(channel string, now time.Duration) {
-	v, held := h.m[channel]
+	v, held := h.m.Lookup(channel)
 	if !held || v.count == 0 {
 		return
 	}
 	if v.count--; v.count > 0 {
-		h.put(channel, v)
+		h.m.Put(channel, v)
 		return
 	}
 	v.owed = false
 	switch v.phase {
 	case wanted, refused:
 		delete(h.refused, channel)
-		h.drop(channel)
+		h.m.Delete(channel)
 	case there:
 		h.rest(channel, v, now)
 	default:
-		h.put(channel, v)
+		h.m.Put(channel, v)
 	}
 }
 
@@ -138,14 +118,14 @@ func (h *holds) rest(channel string, v hold, now time.Duration) {
 		v.queued = true
 		h.idle.Push(idling{channel, now})
 	}
-	h.put(channel, v)
+	h.m.Put(channel, v)
 }
 
 // owe notes that whoever held channel was given an error, unless it is there already.
 func (h *holds) owe(channel string, now time.Duration) {
-	if v, held := h.m[channel]; held && v.phase != there && v.phase != leaving && !v.owed {
+	if v, held := h.m.Lookup(channel); held && v.phase != there && v.phase != leaving && !v.owed {
 		v.owed, v.at = true, now
-		h.put(channel, v)
+		h.m.Put(channel, v)
 	}
 }
 
@@ -170,7 +150,7 @@ func (h *holds) take(n, rest int) (ask []string, last []*request) {
 // behind those, nil if there are none.
 func (h *holds) asking(ask, channels []string, n int) (_, rest []string) {
 	for i, channel := range channels {
-		v := h.m[channel]
+		v := h.m.Get(channel)
 		if v.phase != wanted {
 			continue
 		}
@@ -179,7 +159,7 @@ func (h *holds) asking(ask, channels []string, n int) (_, rest []string) {
 		}
 		n--
 		v.phase = asking
-		h.put(channel, v)
+		h.m.Put(channel, v)
 		ask = append(ask, channel)
 	}
 	return ask, nil
@@ -188,7 +168,7 @@ func (h *holds) asking(ask, channels []string, n int) (_, rest []string) {
 // confirm notes that channels are subscribed. It returns those owed, and since when the first of them is.
 func (h *holds) confirm(channels []string, now time.Duration) (owed []string, since time.Duration) {
 	for _, channel := range channels {
-		v, held := h.m[channel]
+		v, held := h.m.Lookup(channel)
 		if !held || v.phase != asking {
 			continue
 		}
@@ -203,7 +183,7 @@ func (h *holds) confirm(channels []string, now time.Duration) (owed []string, si
 		if v.count == 0 {
 			h.rest(channel, v, now)
 		} else {
-			h.put(channel, v)
+			h.m.Put(channel, v)
 		}
 	}
 	return owed, since
@@ -211,19 +191,19 @@ func (h *holds) confirm(channels []string, now time.Duration) (owed []string, si
 
 // refuse notes that Redis said no. Whoever holds the channel is told so, and owed what comes once it says yes.
 func (h *holds) refuse(channel string, now time.Duration) {
-	v, held := h.m[channel]
+	v, held := h.m.Lookup(channel)
 	if !held || v.phase != asking {
 		return
 	}
 	if v.count == 0 {
-		h.drop(channel)
+		h.m.Delete(channel)
 		return
 	}
 	v.phase = refused
 	if !v.owed {
 		v.owed, v.at = true, now
 	}
-	h.put(channel, v)
+	h.m.Put(channel, v)
 	if h.refused == nil {
 		h.refused = make(map[string]struct{})
 	}
@@ -237,9 +217,9 @@ func (h *holds) again(n int) {
 			return
 		}
 		delete(h.refused, channel)
-		v := h.m[channel]
+		v := h.m.Get(channel)
 		v.phase = wanted
-		h.put(channel, v)
+		h.m.Put(channel, v)
 		h.pending = append(h.pending, channel)
 	}
 }
@@ -255,7 +235,7 @@ func (h *holds) expired(before time.Duration, idle, n int) []string {
 		}
 		channel, since := first.channel, first.at
 		h.idle.Pop()
-		v := h.m[channel]
+		v := h.m.Get(channel)
 		v.queued = false
 		switch {
 		case v.phase == 0: // gone
@@ -268,7 +248,7 @@ func (h *holds) expired(before time.Duration, idle, n int) []string {
 			v.phase = leaving
 			channels = append(channels, channel)
 		}
-		h.put(channel, v)
+		h.m.Put(channel, v)
 	}
 	return channels
 }
@@ -276,8 +256,8 @@ func (h *holds) expired(before time.Duration, idle, n int) []string {
 // left notes that channels are no longer subscribed. Those that are held again are asked for in the next round.
 func (h *holds) left(channels []string) {
 	for _, channel := range channels {
-		if v := h.m[channel]; v.phase == leaving {
-			h.drop(channel)
+		if v := h.m.Get(channel); v.phase == leaving {
+			h.m.Delete(channel)
 		}
 	}
 }
@@ -285,14 +265,14 @@ func (h *holds) left(channels []string) {
 // restart is for a new connection, on which nothing is subscribed: every held channel is wanted.
 // The requests have failed before.
 func (h *holds) restart() {
-	m := make(map[string]hold)
+	var m shrinkmap.Map[string, hold]
 	h.pending, h.idle, h.refused = nil, fifo.Queue[idling]{}, nil
-	for channel, v := range h.m {
+	for channel, v := range h.m.All() {
 		if v.count > 0 {
 			// The loss that is told of the connection covers what is owed.
-			m[channel] = hold{count: v.count, phase: wanted}
+			m.Put(channel, hold{count: v.count, phase: wanted})
 			h.pending = append(h.pending, channel)
 		}
 	}
-	h.m, h.peak = m, len(m)
+	h.m = m
 }

@@ -50,7 +50,7 @@ func TestHoldsFollow(t *testing.T) {
 			ask, last = h.take(some.Draw(t, "channels"), some.Draw(t, "pending channels"))
 			for _, r := range last {
 				for _, c := range asked[r] {
-					if h.m[c].phase == wanted {
+					if h.m.Get(c).phase == wanted {
 						t.Fatalf("a request ends with this round, which does not ask for %s", c)
 					}
 				}
@@ -60,7 +60,7 @@ func TestHoldsFollow(t *testing.T) {
 		}
 		check := func() {
 			for c, n := range held {
-				v := h.m[c]
+				v := h.m.Get(c)
 				if int(v.count) != n {
 					t.Fatalf("%s is held %d times, counted %d", c, n, v.count)
 				}
@@ -135,7 +135,7 @@ func TestHoldsFollow(t *testing.T) {
 		if got, want := slices.Sorted(maps.Keys(redis)), slices.Sorted(maps.Keys(held)); !slices.Equal(got, want) {
 			t.Fatalf("subscribed to %v, held are %v", got, want)
 		}
-		if len(h.m) != len(held) || h.idle.Len() > 0 || len(h.refused) > 0 || len(asked) > 0 || h.waiting() {
+		if h.m.Len() != len(held) || h.idle.Len() > 0 || len(h.refused) > 0 || len(asked) > 0 || h.waiting() {
 			t.Fatalf("left: %v", h)
 		}
 	})

@@ -37,7 +37,7 @@ var rules = []rule{
 	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, anyTest: true,
 		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
 	{folder: "broker/memory", anyTest: true, imports: []string{"broker", "internal/fifo", "protocol"}},
-	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{
+	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/origin", "internal/ratelog", "internal/shrinkmap", "protocol"}, libraries: []string{
 		"github.com/redis/rueidis", "golang.org/x/sys"}},
 
 	// For programs that send and have no clients. It may import as much as a broker, and no
