@@ -28,6 +28,13 @@ func (t *turnstile) yield() {
 	t.enter()
 }
 
+// inflate is ws.InflateMessage for a message of a session. It blocks while all places are taken.
+func (t *turnstile) inflate(m message, limit int) ([]byte, error) {
+	t.enter()
+	defer t.leave()
+	return ws.InflateMessage(m.deflate, m.payload, limit, t.yield)
+}
+
 // inflate returns a message as it is without compression. False: it is dropped. A message against
 // the rules ends the session as it would have on arrival: what came behind it is not handled.
 func (s *Session) inflate(t task) (payload []byte, ok bool) {
@@ -35,9 +42,7 @@ func (s *Session) inflate(t task) (payload []byte, ok bool) {
 	if t.admitted {
 		limit = s.env.Limits.MaxPayload
 	}
-	s.env.inflating.enter()
-	payload, err := ws.InflateMessage(t.deflate, t.payload, limit, s.env.inflating.yield)
-	s.env.inflating.leave()
+	payload, err := s.env.inflating.inflate(t.message, limit)
 	if err == nil {
 		s.mu.Lock()
 		ok = s.withinRatesLocked(s.env.Clock.Now(), 0, max(0, len(payload)-len(t.payload)))
