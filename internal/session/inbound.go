@@ -191,10 +191,16 @@ func (s *Session) pauseLocked() {
 	}
 }
 
-// acceptControl counts a ping or a pong against the client's rates. False: it is not to be answered.
+// acceptControl counts a ping or a pong against the client's rates. It returns false if the server
+// must not answer.
 func (s *Session) acceptControl(payload []byte) bool {
 	if s.State() == protocol.StateDisconnected {
-		s.in.Stop()
+		s.mu.Lock()
+		parsing := s.rare.parsing // the messages behind this frame are still accepted
+		s.mu.Unlock()
+		if !parsing {
+			s.in.Stop()
+		}
 		return false
 	}
 	if s.env.Limits.MessageRate <= 0 && s.env.Limits.ByteRate <= 0 { // needs no lock
