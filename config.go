@@ -257,7 +257,9 @@ type Limits struct {
 }
 
 // Upgrade decides about opening handshakes (RFC 6455 §4.2). Its functions may block for as long as a handshake may take.
-// They are called with the request of the client; the request must not be used after they return.
+// They are called at most once for a handshake, with the request of the client; the request must
+// not be used after they return. A panic of one is logged, counted in Stats.CallbackErrors, and
+// answered with 500; a panic with http.ErrAbortHandler closes the connection without an answer.
 type Upgrade struct {
 	// Origins are the origins of web pages that may connect, beside those of the host that the request was sent to: a
 	// scheme and a host, such as "https://example.com". "https://*.example.com" is all hosts below example.com, {"*"} any

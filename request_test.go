@@ -3,8 +3,13 @@ package hearth_test
 import (
 	"context"
 	"errors"
+	"io"
+	"log/slog"
 	"net/http"
+	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -64,8 +69,133 @@ func TestFromRequestFails(t *testing.T) {
 		if resp := r.knock("/ws", nil); resp.StatusCode != http.StatusInternalServerError {
 			t.Errorf("got %v", resp.Status)
 		}
-		if n := r.Stats().CallbackErrors; n == 0 {
-			t.Error("the failure was not counted")
+		if n := r.Stats().CallbackErrors; n != 1 {
+			t.Errorf("%d failures are counted", n)
+		}
+	})
+}
+
+// TestUpgradeCallbacksRunOnce: the callbacks of a rejected handshake have run once, so a ticket that
+// can be used once is accepted. This includes a handshake for which the server has no room.
+func TestUpgradeCallbacksRunOnce(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		var origins, addrs, subprotocols atomic.Int32
+		var tickets sync.Map
+		r := start(t, config{
+			Transport: transport,
+			Limits:    hearth.Limits{MaxConnections: 1},
+			Upgrade: hearth.Upgrade{
+				CheckOrigin: func(*http.Request) bool { origins.Add(1); return true },
+				ClientAddr:  func(*http.Request) netip.Addr { addrs.Add(1); return netip.Addr{} },
+				Subprotocol: func(_ *http.Request, offered []string) (string, bool) {
+					subprotocols.Add(1)
+					return offered[0], offered[0] != "no"
+				},
+				FromRequest: func(r *http.Request) (any, error) {
+					ticket := r.URL.Query().Get("ticket")
+					if ticket == "error" {
+						return nil, errors.New("no")
+					}
+					if _, ok := tickets.LoadAndDelete(ticket); !ok {
+						return nil, hearth.ErrRejected
+					}
+					return ticket, nil
+				},
+			},
+		})
+		tickets.Store("a", true)
+		conn, in := r.tcp()
+		ask := func(ticket, protocol string, want int) {
+			t.Helper()
+			origins.Store(0)
+			addrs.Store(0)
+			subprotocols.Store(0)
+			head := strings.Replace(handshake, "/ws", "/ws?ticket="+ticket, 1)
+			head = strings.Replace(head, "Host:", "Sec-WebSocket-Protocol: "+protocol+"\r\nHost:", 1)
+			_, err := io.WriteString(conn, head)
+			must(t, err)
+			resp, err := http.ReadResponse(in, nil)
+			must(t, err)
+			_, _ = io.Copy(io.Discard, resp.Body)
+			wantAddrs := int32(1)
+			if protocol == "no" {
+				wantAddrs = 0
+			}
+			if o, a, s := origins.Load(), addrs.Load(), subprotocols.Load(); resp.StatusCode != want || o != 1 || a != wantAddrs || s != 1 {
+				t.Errorf("ticket %q: %s after %d, %d and %d calls, want %d", ticket, resp.Status, o, a, s, want)
+			}
+		}
+		ask("a", "v1", 101)
+		newPeer(t, &rawWire{conn: conn, in: in}).login("u")
+		for _, tt := range []struct {
+			ticket, protocol string
+			valid            bool
+			want             int
+		}{
+			{"b", "v1", true, 503},
+			{"used", "v1", false, 401},
+			{"error", "v1", false, 500},
+			{"c", "no", true, 400},
+		} {
+			if tt.valid {
+				tickets.Store(tt.ticket, true)
+			}
+			conn, in = r.tcp()
+			ask(tt.ticket, tt.protocol, tt.want)
+			ask("second", "v1", 401) // the verdict is not used for the next request of the connection
+		}
+		if s := r.Stats(); s.CallbackErrors != 1 || s.HandshakeRefused != 8 {
+			t.Errorf("stats: %+v", s)
+		}
+	})
+}
+
+// TestUpgradeCallbacksPanic: a panic of a callback is answered with 500, counted and logged with its
+// stack.
+func TestUpgradeCallbacksPanic(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		fail := func(name string, r *http.Request) {
+			switch r.URL.Query().Get(name) {
+			case "panic":
+				panic("broken " + name)
+			case "abort":
+				panic(http.ErrAbortHandler)
+			}
+		}
+		book := newLogbook()
+		r := start(t, config{
+			Transport: transport,
+			Logger:    slog.New(book),
+			Upgrade: hearth.Upgrade{
+				CheckOrigin: func(r *http.Request) bool { fail("CheckOrigin", r); return true },
+				ClientAddr:  func(r *http.Request) netip.Addr { fail("ClientAddr", r); return netip.Addr{} },
+				Subprotocol: func(r *http.Request, offered []string) (string, bool) {
+					fail("Subprotocol", r)
+					return offered[0], true
+				},
+				FromRequest: func(r *http.Request) (any, error) { fail("FromRequest", r); return nil, nil },
+			},
+		})
+		for i, name := range []string{"CheckOrigin", "ClientAddr", "Subprotocol", "FromRequest"} {
+			head := strings.Replace(handshake, "Host:", "Sec-WebSocket-Protocol: v1\r\nHost:", 1)
+			if status, body := answerTo(r, strings.Replace(head, "/ws", "/ws?"+name+"=panic", 1)); status != 500 {
+				t.Errorf("%s: %d %s", name, status, body)
+			}
+			message := name + " callback failed"
+			if got := book.attr(message, "error"); got != "panic: broken "+name {
+				t.Errorf("logged %q for %s: %v", got, name, book.last)
+			}
+			if stack := book.attr(message, "stack"); !strings.Contains(stack, "request_test.go") {
+				t.Errorf("%s: stack %s", name, stack)
+			}
+			if status, body := answerTo(r, strings.Replace(head, "/ws", "/ws?"+name+"=abort", 1)); status != 0 {
+				t.Errorf("%s aborts: %d %s", name, status, body)
+			}
+			if s := r.Stats(); s.CallbackErrors != uint64(i+1) || s.HandshakeRefused != uint64(2*i+2) {
+				t.Errorf("%s: stats: %+v", name, s)
+			}
 		}
 	})
 }

@@ -1,8 +1,10 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"net"
+	"net/http"
 	"sync"
 )
 
@@ -75,6 +77,33 @@ func (l *fallbackListener) Addr() net.Addr { return l.addr }
 type prefixConn struct {
 	net.Conn
 	prefix []byte // the bytes that Read still has to return; owned by the reading goroutine
+
+	// The verdict about the first request, or nil; owned by the goroutine that serves the requests.
+	verdict *verdict
+}
+
+// prefixConnKey is the key of a request's prefixConn in its context.
+type prefixConnKey struct{}
+
+// withPrefixConn adds c to the context of its requests if there is a verdict about the first. It is
+// http.Server.ConnContext.
+func withPrefixConn(ctx context.Context, c net.Conn) context.Context {
+	if p, ok := c.(*prefixConn); ok && p.verdict != nil {
+		return context.WithValue(ctx, prefixConnKey{}, p)
+	}
+	return ctx
+}
+
+// takeVerdict returns the verdict about a request, or nil if there is none. It must be called for
+// every request of a connection, since the verdict is only about the first.
+func takeVerdict(r *http.Request) *verdict {
+	p, ok := r.Context().Value(prefixConnKey{}).(*prefixConn)
+	if !ok {
+		return nil
+	}
+	v := p.verdict
+	p.verdict = nil
+	return v
 }
 
 // Read returns the prefix first.

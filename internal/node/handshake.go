@@ -13,7 +13,6 @@ import (
 	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/transport/epoll"
-	"github.com/hearthws/hearth/internal/ws"
 )
 
 // The event loops accept connections themselves. They answer a valid handshake without the
@@ -182,15 +181,16 @@ func (c *handshakeConn) Data(b []byte, now clock.Instant) {
 		}
 		return
 	}
+	n := c.handshakes.n
 	u, ok := c.parseUpgrade(b, end)
 	switch {
 	case !ok:
 		c.finish()
-		c.fallBack(b)
-	case !c.handshakes.n.upgrader.callbacksMayBlock(u.accepted):
+		c.fallBack(b, nil)
+	case !n.upgrader.callbacksMayBlock(u.verdict.accepted):
 		c.finish()
-		if !c.upgrade(u, b, now) {
-			c.fallBack(b)
+		if !n.upgrader.callbacks.CheckOrigin(u.r) || !c.upgrade(u, b, now) {
+			c.fallBack(b, nil)
 		}
 	default:
 		if seen == 0 {
@@ -202,10 +202,9 @@ func (c *handshakeConn) Data(b []byte, now clock.Instant) {
 
 // An upgradeRequest is a valid handshake. The application's callbacks may still reject it.
 type upgradeRequest struct {
-	r        *http.Request
-	end      int // length of the request in the bytes that were read
-	accepted ws.Accepted
-	results  callbackResults
+	r       *http.Request
+	end     int // length of the request in the bytes that were read
+	verdict verdict
 }
 
 // parseUpgrade parses the request that ends at end. ok reports whether it is a valid handshake.
@@ -222,7 +221,7 @@ func (c *handshakeConn) parseUpgrade(b []byte, end int) (u upgradeRequest, ok bo
 	}
 	r.RemoteAddr = c.conn.RemoteAddr().String()
 	accepted, err := c.handshakes.n.checkRequest(r)
-	return upgradeRequest{r: r, end: end, accepted: accepted}, err == nil
+	return upgradeRequest{r: r, end: end, verdict: verdict{accepted: accepted}}, err == nil
 }
 
 // runCallbacks calls the application's callbacks on a goroutine of their own, since a loop must not
@@ -231,7 +230,7 @@ func (c *handshakeConn) runCallbacks(u upgradeRequest) {
 	n := c.handshakes.n
 	if !n.beginWork() {
 		c.finish()
-		c.fallBack(c.buf)
+		c.fallBack(c.buf, nil)
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -242,39 +241,31 @@ func (c *handshakeConn) runCallbacks(u upgradeRequest) {
 	// waits for it.
 	go func() {
 		defer n.env.Running.Done()
-		ok := false
-		defer func() {
-			// After a failure ServeHTTP calls the callbacks again, where net/http reports a panic.
-			_ = recover()
-			c.conn.Do(func() { c.callbacksDone(u, ok) })
-		}()
-		var err error
-		u.results, err = n.upgrader.runCallbacks(u.r, &u.accepted)
-		ok = err == nil
+		accepted := u.verdict.accepted
+		u.verdict.err = errInternal // if a callback calls runtime.Goexit
+		defer func() { c.conn.Do(func() { c.callbacksDone(u) }) }()
+		u.verdict = n.upgrader.runCallbacks(u.r, accepted)
 	}()
 }
 
-// callbacksDone continues with a request after the callbacks. ok reports whether they accepted it.
-func (c *handshakeConn) callbacksDone(u upgradeRequest, ok bool) {
+// callbacksDone continues with a request after the callbacks.
+func (c *handshakeConn) callbacksDone(u upgradeRequest) {
 	c.finish()
-	if !ok || !c.upgrade(u, c.buf, c.handshakes.n.env.Clock.Now()) {
-		c.fallBack(c.buf)
+	if u.verdict.err != nil || !c.upgrade(u, c.buf, c.handshakes.n.env.Clock.Now()) {
+		c.fallBack(c.buf, &u.verdict)
 	}
 }
 
-// upgrade replaces c with a session. It reports false, and does nothing, if the origin is not
-// allowed, the node is not running, or there are too many connections.
+// upgrade replaces c with a session. It reports false, and does nothing, if the node is not running,
+// or there are too many connections.
 func (c *handshakeConn) upgrade(u upgradeRequest, read []byte, now clock.Instant) bool {
 	n, early := c.handshakes.n, read[u.end:]
-	if !n.upgrader.callbacksMayBlock(u.accepted) && !n.cfg.Upgrade.CheckOrigin(u.r) {
-		return false
-	}
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.state != running || !n.conns.reserve() {
 		return false
 	}
-	s := n.openSession(c.conn, n.transports.ranges[0], c.conn.RemoteAddr(), u.results, u.accepted, nil)
+	s := n.openSession(c.conn, n.transports.ranges[0], c.conn.RemoteAddr(), u.verdict.results, u.verdict.accepted, nil)
 	c.conn.SetHandler(s)
 	if len(early) > 0 {
 		s.Data(early, now)
@@ -282,15 +273,16 @@ func (c *handshakeConn) upgrade(u upgradeRequest, read []byte, now clock.Instant
 	return true
 }
 
-// fallBack passes the connection to net/http, with the bytes that were read from it.
-func (c *handshakeConn) fallBack(read []byte) {
+// fallBack passes the connection to net/http, with the bytes that were read from it. v is the
+// verdict about its first request if the application's callbacks were called for it, else nil.
+func (c *handshakeConn) fallBack(read []byte, v *verdict) {
 	nc, err := c.conn.Detach()
 	if err != nil {
 		c.handshakes.n.cfg.Log.Warn("connection can't be passed to net/http", "error", err)
 		c.conn.Abort()
 		return
 	}
-	c.handshakes.fallback.push(&prefixConn{Conn: nc, prefix: bytes.Clone(read)})
+	c.handshakes.fallback.push(&prefixConn{Conn: nc, prefix: bytes.Clone(read), verdict: v})
 }
 
 // Ended makes the loop close a connection that the peer has closed before its request was complete.

@@ -35,8 +35,9 @@ func (n *Node) Serve(ln net.Listener, h http.Handler) error {
 	}
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			v := takeVerdict(r)
 			if r.URL.Path == n.cfg.Path {
-				n.ServeHTTP(w, r)
+				n.answer(w, r, v)
 				return
 			}
 			_ = callback.Call(func() error { // Shutdown waits for requests in progress
@@ -48,8 +49,8 @@ func (n *Node) Serve(ln net.Listener, h http.Handler) error {
 			}
 		}),
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: keepAliveTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ConnState: newIdleConns(maxIncompletePerAddr(n.cfg.Limits)).connState,
-		ErrorLog:  slog.NewLogLogger(n.cfg.Log.Handler(), slog.LevelDebug),
+		ConnContext: withPrefixConn, ConnState: newIdleConns(maxIncompletePerAddr(n.cfg.Limits)).connState,
+		ErrorLog: slog.NewLogLogger(n.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	if !n.servers.add(srv) {
 		return http.ErrServerClosed

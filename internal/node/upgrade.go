@@ -16,19 +16,17 @@ import (
 
 // ServeHTTP answers an opening handshake and takes over its connection. It returns when that is
 // done; the session goes on without it.
-func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) { n.answer(w, r, nil) }
+
+// answer answers an opening handshake. given is the verdict about it if the application's callbacks
+// were called already, else nil.
+func (n *Node) answer(w http.ResponseWriter, r *http.Request, given *verdict) {
 	if n.beginWork() {
 		defer n.env.Running.Done()
 	}
-	accepted, results, err := n.admit(r)
-	if err != nil {
-		n.env.Stats.Refused.Add(1)
-		if r.ContentLength != 0 { // net/http would wait for the whole body before it answers
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
-		}
-		h := handshakeError(err)
-		n.upgrader.logRejected(r, h)
-		h.Respond(w)
+	v := n.admit(r, given)
+	if v.err != nil {
+		n.reject(w, r, v.err)
 		return
 	}
 	nc, rw, err := http.NewResponseController(w).Hijack()
@@ -43,7 +41,7 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if k := rw.Reader.Buffered(); k > 0 {
 		early, _ = rw.Reader.Peek(k) // bytes that the client sent right after its request
 	}
-	if err := n.adopt(nc, early, accepted, results, w.Header()); err != nil {
+	if err := n.adopt(nc, early, v.accepted, v.results, w.Header()); err != nil {
 		n.conns.release()
 		n.env.Stats.Refused.Add(1)
 		n.cfg.Log.Debug("connection lost during its handshake", "error", err)
@@ -51,19 +49,42 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// reject counts a rejected handshake and answers it. If err is http.ErrAbortHandler, reject closes
+// the connection without an answer.
+func (n *Node) reject(w http.ResponseWriter, r *http.Request, err error) {
+	n.env.Stats.Refused.Add(1)
+	if err == http.ErrAbortHandler {
+		if nc, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			nc.Close()
+			return
+		}
+	}
+	if r.ContentLength != 0 { // net/http would wait for the whole body before it answers
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+	}
+	h := handshakeError(err)
+	n.upgrader.logRejected(r, h)
+	h.Respond(w)
+}
+
 // admit decides whether a request becomes a WebSocket connection, and reserves a place for it. If
-// the caller then opens no session, it must release the place.
-func (n *Node) admit(r *http.Request) (accepted ws.Accepted, results callbackResults, err error) {
-	if accepted, err = n.checkRequest(r); err != nil {
-		return accepted, results, err
+// the caller then opens no session, it must release the place. given is as for answer: a callback
+// may have effects, such as consuming a ticket, so it is called only once for a request.
+func (n *Node) admit(r *http.Request, given *verdict) verdict {
+	accepted, err := n.checkRequest(r)
+	if err != nil {
+		return verdict{err: err}
 	}
-	if results, err = n.upgrader.runCallbacks(r, &accepted); err != nil {
-		return accepted, results, err
+	var v verdict
+	if given != nil {
+		v = *given
+	} else {
+		v = n.upgrader.runCallbacks(r, accepted)
 	}
-	if !n.conns.reserve() {
-		return accepted, results, unavailable(tooManyConnections)
+	if v.err == nil && !n.conns.reserve() {
+		v.err = unavailable(tooManyConnections)
 	}
-	return accepted, results, nil
+	return v
 }
 
 // checkRequest checks a request without calling the application.

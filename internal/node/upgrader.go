@@ -7,14 +7,11 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/ws"
 )
 
 const tooManyConnections = "too many connections"
-
-var errSelected = errors.New("subprotocol was not offered")
 
 // upgrader checks opening handshakes and calls the application's callbacks for them. Any goroutine.
 type upgrader struct {
@@ -22,13 +19,13 @@ type upgrader struct {
 	callbacks   Upgrade
 	compression bool
 	maxConns    int // for the log
-	stats       *session.Stats
+	env         *session.Env
 	log         *slog.Logger
 }
 
 func newUpgrader(cfg Config, env *session.Env) *upgrader {
 	return &upgrader{
-		callbacks: cfg.Upgrade, compression: cfg.Compression, maxConns: cfg.Limits.MaxConnections, stats: env.Stats, log: env.Log,
+		callbacks: cfg.Upgrade, compression: cfg.Compression, maxConns: cfg.Limits.MaxConnections, env: env, log: env.Log,
 	}
 }
 
@@ -55,42 +52,68 @@ type callbackResults struct {
 	fromRequest any
 }
 
-// runCallbacks calls the application's callbacks for a valid handshake. They may block.
-func (u *upgrader) runCallbacks(r *http.Request, a *ws.Accepted) (results callbackResults, err error) {
-	err = callback.Call(func() (err error) {
-		if !u.callbacks.CheckOrigin(r) {
-			return &ws.HandshakeError{Status: http.StatusForbidden, Message: "origin not allowed"}
-		}
-		if u.callbacks.Subprotocol != nil && len(a.Offered) > 0 {
-			if a.Protocol, err = u.selectProtocol(r, a.Offered); err != nil {
-				return err
-			}
-		}
-		if u.callbacks.ClientAddr != nil {
-			results.addr = u.callbacks.ClientAddr(r).Unmap()
-		}
-		results.fromRequest, err = u.fromRequest(r)
-		return err
-	})
-	return results, err
+// A verdict is the decision about a valid handshake.
+type verdict struct {
+	accepted ws.Accepted
+	results  callbackResults
+	err      error // why the handshake is rejected; nil if it is accepted
 }
 
-// fromRequest calls Upgrade.FromRequest, which takes what the application needs from the request.
-func (u *upgrader) fromRequest(r *http.Request) (any, error) {
-	if u.callbacks.FromRequest == nil {
-		return nil, nil
+// errInternal is the error of a handshake whose callbacks failed.
+var errInternal = &ws.HandshakeError{Status: http.StatusInternalServerError, Message: "internal error"}
+
+// runCallbacks calls the application's callbacks for a valid handshake. They may block. If one
+// panics with http.ErrAbortHandler, that is the error, and the connection is to be closed without
+// an answer. Every other failure is counted and logged. If a callback calls runtime.Goexit,
+// runCallbacks does not return.
+func (u *upgrader) runCallbacks(r *http.Request, accepted ws.Accepted) verdict {
+	v := verdict{accepted: accepted}
+	name := "" // of the callback that runs
+	session.Safely(func() error {
+		return u.callAll(r, &v, &name)
+	}, func(err error) { v.err = u.failure(r, name, err) })
+	return v
+}
+
+// callAll calls the callbacks in turn until one fails. It sets name to each before the call.
+func (u *upgrader) callAll(r *http.Request, v *verdict, name *string) (err error) {
+	*name = "CheckOrigin"
+	if !u.callbacks.CheckOrigin(r) {
+		return &ws.HandshakeError{Status: http.StatusForbidden, Message: "origin not allowed"}
 	}
-	value, err := u.callbacks.FromRequest(r)
-	switch {
-	case err == nil:
-		return value, nil
-	case errors.Is(err, session.ErrRejected):
-		u.log.Debug("FromRequest rejected a handshake", "cause", err, "address", r.RemoteAddr)
-		return nil, &ws.HandshakeError{Status: http.StatusUnauthorized, Message: "not authorized"}
+	if u.callbacks.Subprotocol != nil && len(v.accepted.Offered) > 0 {
+		*name = "Subprotocol"
+		if v.accepted.Protocol, err = u.selectProtocol(r, v.accepted.Offered); err != nil {
+			return err
+		}
 	}
-	u.stats.CallbackErrors.Add(1)
-	u.log.Error("FromRequest callback failed", "error", err, "address", r.RemoteAddr)
-	return nil, err
+	if u.callbacks.ClientAddr != nil {
+		*name = "ClientAddr"
+		v.results.addr = u.callbacks.ClientAddr(r).Unmap()
+	}
+	if u.callbacks.FromRequest != nil {
+		*name = "FromRequest"
+		v.results.fromRequest, err = u.callbacks.FromRequest(r)
+		if err != nil && errors.Is(err, session.ErrRejected) {
+			u.log.Debug("FromRequest rejected a handshake", "cause", err, "address", r.RemoteAddr)
+			return &ws.HandshakeError{Status: http.StatusUnauthorized, Message: "not authorized"}
+		}
+	}
+	return err
+}
+
+// failure returns the error of a handshake for which a callback returned err or panicked. If that is
+// a fault of the application, failure counts and logs it.
+func (u *upgrader) failure(r *http.Request, name string, err error) error {
+	if value, ok := session.Panicked(err); ok && value == http.ErrAbortHandler {
+		return http.ErrAbortHandler
+	}
+	var h *ws.HandshakeError
+	if errors.As(err, &h) {
+		return h
+	}
+	u.env.CallbackFailed(name, err, "address", r.RemoteAddr)
+	return errInternal
 }
 
 // selectProtocol asks the application which of the offered subprotocols to use.
@@ -100,8 +123,9 @@ func (u *upgrader) selectProtocol(r *http.Request, offered []string) (string, er
 		return "", &ws.HandshakeError{Status: http.StatusBadRequest, Message: "no acceptable subprotocol offered"}
 	}
 	if selected != "" && !slices.Contains(offered, selected) {
+		u.env.Stats.CallbackErrors.Add(1)
 		u.log.Error("Config.Upgrade.Subprotocol selected what the client did not offer", "selected", selected, "offered", len(offered))
-		return "", errSelected
+		return "", errInternal
 	}
 	return selected, nil
 }
@@ -130,7 +154,7 @@ func handshakeError(err error) *ws.HandshakeError {
 	if errors.As(err, &h) {
 		return h
 	}
-	return &ws.HandshakeError{Status: http.StatusInternalServerError, Message: "internal error"}
+	return errInternal
 }
 
 // unavailable returns the error of a handshake that the client may try again.

@@ -35,7 +35,7 @@ func (s *Session) startAuthentication(data []byte) {
 func (s *Session) authenticate(data []byte) {
 	defer s.env.Running.Done()
 	var id Identity
-	accepted := safely(func() (err error) {
+	accepted := Safely(func() (err error) {
 		id, err = s.env.Calls.Authenticate((*lifetime)(s), s, data)
 		return err
 	}, s.notAccepted)

@@ -57,7 +57,7 @@ func (s *Session) agree(id Identity, data []byte) (*seal.Keys, bool) {
 		return nil, true
 	}
 	var keys *seal.Keys
-	ok := safely(func() (err error) {
+	ok := Safely(func() (err error) {
 		if keys, err = s.env.Calls.Handshake((*lifetime)(s), s, id, data); err != nil {
 			return err
 		}
@@ -109,7 +109,7 @@ func (s *Session) encryption(c *seal.Cipher) *hub.Encryption {
 
 // transform asks the application what takes the place of a message. It is hub.Encryption's.
 func (s *Session) transform(payload []byte) (replacement []byte, err error) {
-	safely(func() error {
+	Safely(func() error {
 		e, err := protocol.ParseEnvelope(payload)
 		if err != nil {
 			return err

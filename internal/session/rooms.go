@@ -20,7 +20,7 @@ func (s *Session) join(data, id json.RawMessage) {
 		return
 	}
 	var allowed []string
-	ok := safely(func() (err error) {
+	ok := Safely(func() (err error) {
 		// A copy: the validator may change its list, which must not change what was asked for.
 		allowed, err = s.env.Calls.ValidateRooms((*lifetime)(s), s, slices.Clone(wished), id)
 		return err

@@ -110,7 +110,7 @@ func (s *Session) reply(e *protocol.Error) {
 // guard runs a callback with the server's context. An error or a panic is counted and logged with the attributes about, and
 // ends nothing else.
 func (s *Session) guard(name string, call func(ctx context.Context) error, about ...any) {
-	safely(func() error { return call(s.env.Base) }, func(err error) { s.callbackFailed(name, err, about...) })
+	Safely(func() error { return call(s.env.Base) }, func(err error) { s.callbackFailed(name, err, about...) })
 }
 
 // callbackFailed counts and logs an error of a callback.
@@ -129,10 +129,14 @@ func (s *Session) left(err error) bool {
 
 // Guard runs a callback of the application that is about no client, as guard does.
 func (e *Env) Guard(name string, call func(ctx context.Context) error) {
-	safely(func() error { return call(e.Base) }, func(err error) {
-		e.Stats.CallbackErrors.Add(1)
-		e.failed(name, err)
-	})
+	Safely(func() error { return call(e.Base) }, func(err error) { e.CallbackFailed(name, err) })
+}
+
+// CallbackFailed counts and logs an error that Safely reported for a callback. about are further
+// attributes of the log line.
+func (e *Env) CallbackFailed(name string, err error, about ...any) {
+	e.Stats.CallbackErrors.Add(1)
+	e.failed(name, err, about...)
 }
 
 func (s *Session) failed(name string, err error, about ...any) {
@@ -169,12 +173,23 @@ type panicError struct {
 
 func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
-// errExit stands for the end of a callback by runtime.Goexit.
+// Panicked returns the value of the panic that Safely reported as err. ok is false if err is no
+// panic.
+func Panicked(err error) (value any, ok bool) {
+	var p *panicError
+	if errors.As(err, &p) {
+		return p.value, true
+	}
+	return nil, false
+}
+
+// errExit is the error of a callback that called runtime.Goexit.
 var errExit = errors.New("callback has ended its goroutine")
 
-// safely runs f and gives its error, or its panic as one, to failed. When f ends its goroutine (runtime.Goexit, as a test does that
-// fails), that is errExit, and the deferred calls of the caller are all that still runs.
-func safely(f func() error, failed func(error)) (ok bool) {
+// Safely calls f, a function of the application, and passes its error to failed. A panic of f is
+// passed as an error, and so is runtime.Goexit, which a failing test calls. After Goexit Safely does
+// not return, and the goroutine runs only the deferred calls of its callers.
+func Safely(f func() error, failed func(error)) (ok bool) {
 	returned := false
 	defer func() {
 		if v := recover(); v != nil {
