@@ -233,14 +233,16 @@ type Limits struct {
 	// half of that is done. Default 256 KiB.
 	ClientQueue int
 
-	// MessageRate is how many messages a client may send in a second on average, pings and pongs included. Ten seconds'
-	// worth may come at once. A client that sends more is closed with 1008 `Rate limit exceeded`, once its messages from
-	// before are handled (Stats.RateLimited). Time in which the server does not read from the client counts in its favour.
-	// Default 0: no limit.
+	// MessageRate is how many messages a client may send in a second on average, pings and pongs
+	// included. Ten seconds' worth may come at once. Time in which the server does not read from
+	// the client is added to the ten seconds, until the client has used it or was idle as long. A
+	// client that sends more is closed with 1008 `Rate limit exceeded`, once its earlier messages
+	// are handled (Stats.RateLimited). Default 0: no limit.
 	MessageRate int
 
-	// ByteRate is the same for the bytes of messages, after decompression. One message of MaxPayload may come at once in any
-	// case. Default 0: no limit.
+	// ByteRate is the same for the bytes of messages, after decompression. If MaxPayload is more
+	// than ten seconds' worth, MaxPayload bytes may come at once instead. Bytes sent shortly before
+	// count too. Default 0: no limit.
 	ByteRate int
 
 	// SendQueue is how many bytes of messages may wait for an event loop. Past it sends return ErrQueueFull. A larger

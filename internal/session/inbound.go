@@ -86,15 +86,12 @@ func (s *Session) resumeLocked() {
 	if !s.paused || s.rare != nil && s.rare.ending != nil {
 		return
 	}
-	now := int64(s.env.Clock.Now()) // the server has not read meanwhile: not the client's silence
-	s.lastRead.Store(now)
-	s.lastActive.Store(now)
+	now := s.env.Clock.Now()
+	s.lastRead.Store(int64(now)) // the client was not silent: the server did not read
+	s.lastActive.Store(int64(now))
+	s.advanceRatesLocked(now)
 	s.paused = false
 	s.conn().Resume()
-	if r := s.rare; r != nil && r.rates != nil {
-		r.rates.messages.resume(r.rates.paused)
-		r.rates.bytes.resume(r.rates.paused)
-	}
 }
 
 // violated ends a client that broke the rules of the WebSocket protocol, behind the messages that
@@ -137,7 +134,11 @@ func (s *Session) accept(payload []byte, deflate ws.Opcode, done bool) {
 		return
 	}
 	s.env.Stats.MessagesIn.Add(1)
-	if !s.withinRatesLocked(clock.Instant(s.lastRead.Load()), 1, len(payload)) {
+	size := len(payload)
+	if deflate != 0 {
+		size = 0 // inflate counts its bytes
+	}
+	if !s.withinRatesLocked(clock.Instant(s.lastRead.Load()), 1, size) {
 		s.mu.Unlock()
 		s.stop(s.tooFast())
 		return
@@ -183,11 +184,9 @@ func (s *Session) enqueueLocked(m message) {
 
 func (s *Session) pauseLocked() {
 	if !s.paused && !s.endedLocked() {
+		s.advanceRatesLocked(clock.Instant(s.lastRead.Load()))
 		s.paused = true
 		s.conn().Pause()
-		if r := s.rare; r != nil && r.rates != nil {
-			r.rates.paused = clock.Instant(s.lastRead.Load())
-		}
 	}
 }
 

@@ -45,7 +45,7 @@ func (s *Session) inflate(t task) (payload []byte, ok bool) {
 	payload, err := s.env.inflating.inflate(t.message, limit)
 	if err == nil {
 		s.mu.Lock()
-		ok = s.withinRatesLocked(s.env.Clock.Now(), 0, max(0, len(payload)-len(t.payload)))
+		ok = s.withinRatesLocked(s.env.Clock.Now(), 0, len(payload))
 		s.mu.Unlock()
 		if e := s.tooFast(); !ok {
 			e.drop = true
