@@ -138,7 +138,8 @@ func (s *Session) accept(payload []byte, deflate ws.Opcode, done bool) {
 	if deflate != 0 {
 		size = 0 // inflate counts its bytes
 	}
-	if !s.withinRatesLocked(clock.Instant(s.lastRead.Load()), 1, size) {
+	// After the end there is no close for messages that exceed the rates, only the rest of one read.
+	if !s.endedLocked() && !s.withinRatesLocked(clock.Instant(s.lastRead.Load()), 1, size) {
 		s.mu.Unlock()
 		s.stop(s.tooFast())
 		return

@@ -73,19 +73,22 @@ func TestRest(t *testing.T) {
 	for name, tt := range map[string]struct {
 		end     func(p *peer)
 		handled bool // all of it
+		rate    int  // Limits.MessageRate
 	}{
-		"goes on":       {func(*peer) {}, true},
-		"peer has gone": {func(p *peer) { p.Ended() }, true},
-		"too silent":    {func(p *peer) { p.CloseFor(nil, 4002, "") }, true},
-		"shutdown":      {func(p *peer) { p.Shutdown() }, true},
-		"closed":        {func(p *peer) { p.Close(4000, "") }, false},
-		"abandoned":     {func(p *peer) { p.Shutdown(); p.abandon() }, false},
+		"goes on":                 {func(*peer) {}, true, 0},
+		"peer has gone":           {func(p *peer) { p.Ended() }, true, 0},
+		"peer has gone, too fast": {func(p *peer) { p.Ended() }, true, 10},
+		"too silent":              {func(p *peer) { p.CloseFor(nil, 4002, "") }, true, 0},
+		"shutdown":                {func(p *peer) { p.Shutdown() }, true, 0},
+		"closed":                  {func(p *peer) { p.Close(4000, "") }, false, 0},
+		"abandoned":               {func(p *peer) { p.Shutdown(); p.abandon() }, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b, gate, handled := gated()
 				b.env.Limits.ClientQueue = 2000
+				b.env.Limits.MessageRate = tt.rate
 				p := b.member()
 				p.abandon = func() { b.env.Abandoned.Store(true) }
 				const messages = 500
