@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hearthws/hearth"
@@ -553,4 +555,73 @@ func TestServeShutdownHalf(t *testing.T) {
 	if n, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Errorf("%d bytes for half a request", n)
 	}
+}
+
+// TestServeHandlerPanic: a panic of the application's HTTP handler is logged as an error, with its
+// stack.
+func TestServeHandlerPanic(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		book := newLogbook()
+		r := serve(t, config{Transport: transport, Logger: slog.New(book)}, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/abort" {
+				panic(http.ErrAbortHandler)
+			}
+			panic("broken: handler\nsecond line")
+		}))
+		for _, path := range []string{"/abort", "/panic"} {
+			if status, _ := answerTo(r, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); status != 0 {
+				t.Errorf("%s: answered with %d", path, status)
+			}
+		}
+		const message = "HTTP handler panicked"
+		if lines, _ := book.count(""); lines != 1 || book.attr(message, "error") != "panic: broken: handler" {
+			t.Errorf("logged: %v", book.last)
+		}
+		if stack := book.attr(message, "stack"); !strings.Contains(stack, "serve_test.go") {
+			t.Errorf("stack %s", stack)
+		}
+	})
+}
+
+// TestServeHijack: a connection that the application's HTTP handler has hijacked gets no deadline
+// for the body of its request, neither during the handler nor afterwards.
+func TestServeHijack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := hearth.New(config{Authenticate: accept, Transport: hearth.TransportNetConn})
+		must(t, err)
+		must(t, srv.Start(t.Context()))
+		read := make(chan string, 1)
+		ln := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+		served := make(chan error, 1)
+		go func() { // ends with Shutdown
+			served <- srv.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				conn, rw, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				go func() { // ends with the line that the client sends
+					defer conn.Close()
+					line, err := rw.ReadString('\n')
+					read <- fmt.Sprint(line, err)
+				}()
+			}))
+		}()
+		conn, err := ln.dial()
+		must(t, err)
+		_, err = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n")
+		must(t, err)
+		time.Sleep(time.Minute)
+		_, _ = io.WriteString(conn, "hello\n")
+		if got := <-read; got != "hello\n<nil>" {
+			t.Errorf("the handler has read %q", got)
+		}
+		conn.Close()
+		must(t, srv.Shutdown(t.Context()))
+		if err := <-served; !errors.Is(err, hearth.ErrServerClosed) {
+			t.Errorf("serve: %v", err)
+		}
+	})
 }

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -44,13 +43,13 @@ func (n *Node) Serve(ln net.Listener, h http.Handler) error {
 				h.ServeHTTP(w, r)
 				return nil
 			})
-			if r.Body != http.NoBody { // net/http reads the rest, which may never arrive
+			if r.Body != http.NoBody && !hijacked(w) { // net/http reads the rest, which may never arrive
 				_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout))
 			}
 		}),
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: keepAliveTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ConnContext: withPrefixConn, ConnState: newIdleConns(maxIncompletePerAddr(n.cfg.Limits)).connState,
-		ErrorLog: slog.NewLogLogger(n.cfg.Log.Handler(), slog.LevelDebug),
+		ErrorLog: httpErrorLog(n.cfg.Log),
 	}
 	if !n.servers.add(srv) {
 		return http.ErrServerClosed
@@ -60,6 +59,13 @@ func (n *Node) Serve(ln net.Listener, h http.Handler) error {
 		return n.serveOnLoops(ln.(*net.TCPListener), srv)
 	}
 	return srv.Serve(ln)
+}
+
+// hijacked reports whether the handler has taken the connection over from net/http. It must be
+// called after the handler has returned, since it writes the header of the response.
+func hijacked(w http.ResponseWriter) bool {
+	_, err := w.Write(nil)
+	return errors.Is(err, http.ErrHijacked)
 }
 
 // servers are the HTTP servers that Serve runs.
