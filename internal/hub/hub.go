@@ -45,10 +45,10 @@ type Config struct {
 
 	// RoomNames bounds the bytes of the names of one member's rooms, its own not counted. 0: no bound.
 	RoomNames int
-	// Queue bounds the bytes of messages that wait in one lane. 0: 64 MiB.
-	Queue int
-	// Backpressure bounds the bytes that wait for one encrypted member, what its connection holds included. 0: 1 MiB.
-	Backpressure int
+	// SendQueue bounds the bytes of messages that wait in one lane. 0: 64 MiB.
+	SendQueue int
+	// BackpressureLimit bounds the bytes that wait for one encrypted member, what its connection holds included. 0: 1 MiB.
+	BackpressureLimit int
 	// BatchLimit bounds for how many members one fan-out is encrypted at a time. 0: 10.
 	BatchLimit int
 }
@@ -83,11 +83,11 @@ type Hub struct {
 
 // New makes an empty hub.
 func New(cfg Config) *Hub {
-	if cfg.Queue <= 0 {
-		cfg.Queue = 64 << 20
+	if cfg.SendQueue <= 0 {
+		cfg.SendQueue = 64 << 20
 	}
-	if cfg.Backpressure <= 0 {
-		cfg.Backpressure = 1 << 20
+	if cfg.BackpressureLimit <= 0 {
+		cfg.BackpressureLimit = 1 << 20
 	}
 	if cfg.BatchLimit <= 0 {
 		cfg.BatchLimit = 10
@@ -95,12 +95,12 @@ func New(cfg Config) *Hub {
 	if cfg.Backlogged == nil {
 		cfg.Backlogged = func(int) bool { return true }
 	}
-	h := &Hub{maxRooms: cfg.MaxRooms, roomNames: cfg.RoomNames, backpressure: cfg.Backpressure, backlogged: cfg.Backlogged}
+	h := &Hub{maxRooms: cfg.MaxRooms, roomNames: cfg.RoomNames, backpressure: cfg.BackpressureLimit, backlogged: cfg.Backlogged}
 	h.press.most = min(runtime.GOMAXPROCS(0), cfg.BatchLimit)
 	h.transformers.limit = cfg.BatchLimit
 	h.waiters.changed = make(chan struct{})
 	for i := range max(cfg.Lanes, 1) {
-		h.lanes = append(h.lanes, &Lane{hub: h, index: i, limit: cfg.Queue, wake: func() { cfg.Wake(i) }, sealing: sealing{here: hereMax}})
+		h.lanes = append(h.lanes, &Lane{hub: h, index: i, limit: cfg.SendQueue, wake: func() { cfg.Wake(i) }, sealing: sealing{here: hereMax}})
 	}
 	h.all = newGroup(everyone, "", len(h.lanes))
 	return h

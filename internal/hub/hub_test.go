@@ -161,7 +161,7 @@ func TestCompressedAndPlain(t *testing.T) {
 // TestQueueFull: a lane that is behind refuses messages, but not what ends or begins a client.
 func TestQueueFull(t *testing.T) {
 	t.Parallel()
-	h := newHub(2, hub.Config{Queue: 1000})
+	h := newHub(2, hub.Config{SendQueue: 1000})
 	behind, other := admit(h, "behind", 0, ""), admit(h, "other", 1, "")
 	settle(h, 2)
 	var want []string

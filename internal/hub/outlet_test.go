@@ -126,7 +126,7 @@ func TestSealedPaths(t *testing.T) {
 func TestSealedWindow(t *testing.T) {
 	t.Parallel()
 	const limit = 256 << 10
-	h := newHub(1, hub.Config{Backpressure: limit})
+	h := newHub(1, hub.Config{BackpressureLimit: limit})
 	c, key := encryptedClient(t, h, "c", "u")
 	settle(h, 1)
 	c.buffered.Store(100 << 10)
@@ -218,7 +218,7 @@ func TestEncryptKeepsWhatGrows(t *testing.T) {
 	const limit, messages = 4000, 10
 	transforms := map[string]func([]byte) ([]byte, error){"sealed": nil, "transformed": func([]byte) ([]byte, error) { return nil, nil }}
 	for name, transform := range transforms {
-		h := newHub(1, hub.Config{Backpressure: limit})
+		h := newHub(1, hub.Config{BackpressureLimit: limit})
 		c, want := admit(h, "c", 0, ""), []string{"connected"}
 		settle(h, 1)
 		c.kept = len(c.got)

@@ -93,7 +93,7 @@ func TestPendingMissesNothing(t *testing.T) {
 func pendingMissesNothing(t *testing.T) {
 	const before, after = 100, 100
 	m := &metered{}
-	h := newHub(1, hub.Config{Backpressure: 1 << 30, Backlogged: func(int) bool { return m.waiting.Load() > 0 }})
+	h := newHub(1, hub.Config{BackpressureLimit: 1 << 30, Backlogged: func(int) bool { return m.waiting.Load() > 0 }})
 	m.Init(idOf("m"), m, h.Lane(0), m)
 	h.Admit(&m.Member, hub.Admission{User: "u", Rooms: []string{"r"}, Welcome: message("connected")})
 	stop := make(chan struct{})

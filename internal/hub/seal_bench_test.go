@@ -12,7 +12,7 @@ import (
 // encryptedCrowd is crowd with encryption for everybody.
 func encryptedCrowd(b *testing.B, n int) (*hub.Hub, []*sink) {
 	b.Helper()
-	h := newHub(1, hub.Config{Backpressure: 1 << 24})
+	h := newHub(1, hub.Config{BackpressureLimit: 1 << 24})
 	all := make([]*sink, n)
 	for i := range all {
 		all[i] = new(sink)

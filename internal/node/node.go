@@ -136,7 +136,7 @@ func New(cfg Config) (*Node, error) {
 	t := newTransports(cfg, env)
 	env.Hub = hub.New(hub.Config{
 		Lanes: t.lanes(), Wake: t.wake, Backlogged: t.backlogged, MaxRooms: cfg.Limits.MaxRooms, RoomNames: cfg.Limits.RoomNames,
-		Queue: cfg.Limits.SendQueue, Backpressure: cfg.Limits.BackpressureLimit, BatchLimit: cfg.Encryption.BatchLimit,
+		SendQueue: cfg.Limits.SendQueue, BackpressureLimit: cfg.Limits.BackpressureLimit, BatchLimit: cfg.Encryption.BatchLimit,
 	})
 	n := &Node{
 		cfg: cfg, id: uuid.NewString(), env: env, hub: env.Hub, transports: t, upgrader: newUpgrader(cfg, env),

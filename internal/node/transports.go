@@ -86,7 +86,7 @@ func (t *transports) close() error {
 // config returns the configuration of a transport with that many loops.
 func (t *transports) config(loops, firstLane int) transport.Config {
 	cfg := transport.Config{
-		Loops: loops, Backpressure: t.env.Limits.BackpressureLimit, CloseTimeout: t.env.Timeouts.Close, Clock: t.env.Clock,
+		Loops: loops, BackpressureLimit: t.env.Limits.BackpressureLimit, CloseTimeout: t.env.Timeouts.Close, Clock: t.env.Clock,
 	}
 	if firstLane == t.loops { // netconn does not read on its loop, so that has nothing to yield
 		cfg.Tick = func(loop int) bool { return t.env.Hub.Lane(firstLane + loop).Tick() }

@@ -33,7 +33,7 @@ var ErrUnsupported = errors.New("transport: connection type not supported")
 // A Conn is one connection.
 type Conn interface {
 	// Write queues p, to go out at the end of this turn. It reports false, and keeps nothing of p, when p would bring
-	// what waits in user space over the limit of Config.Backpressure (an empty queue takes a p of any size), and when
+	// what waits in user space over the limit of Config.BackpressureLimit (an empty queue takes a p of any size), and when
 	// the connection is Gone. p must never change afterwards: it is shared between connections.
 	// On the loop only. Never blocks.
 	Write(p []byte) bool
@@ -114,8 +114,8 @@ type Config struct {
 	// Loops is how many loops to run. Default 1.
 	Loops int
 
-	// Backpressure is how many bytes may wait in user space for one connection. Default 1 MiB.
-	Backpressure int
+	// BackpressureLimit is how many bytes may wait in user space for one connection. Default 1 MiB.
+	BackpressureLimit int
 
 	// CloseTimeout is how long a connection may take from Finish, or from the peer's end, to its own. Default 5 s.
 	CloseTimeout time.Duration
@@ -136,8 +136,8 @@ func (c Config) WithDefaults() (Config, error) {
 	if c.Loops <= 0 {
 		c.Loops = 1
 	}
-	if c.Backpressure <= 0 {
-		c.Backpressure = 1 << 20
+	if c.BackpressureLimit <= 0 {
+		c.BackpressureLimit = 1 << 20
 	}
 	if c.CloseTimeout <= 0 {
 		c.CloseTimeout = 5 * time.Second

@@ -46,7 +46,7 @@ type options struct {
 func run(ctx context.Context, o options, ready func(net.Addr)) error {
 	e := &echoer{compression: o.compression, max: o.max}
 	// Enough for clients that read large messages slowly.
-	cfg := transport.Config{Backpressure: 4 * o.max, Tick: e.tick, CloseTimeout: time.Minute}
+	cfg := transport.Config{BackpressureLimit: 4 * o.max, Tick: e.tick, CloseTimeout: time.Minute}
 	var err error
 	switch o.transport {
 	case "epoll":

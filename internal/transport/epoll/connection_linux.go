@@ -94,7 +94,7 @@ func (c *connection) Gone() bool { return c.is(closing | finishing) }
 // fits reports whether n more bytes may wait. What came in this turn does not have to: it is written before anything
 // is refused for it.
 func (c *connection) fits(n int) bool {
-	limit := c.loop.t.cfg.Backpressure
+	limit := c.loop.t.cfg.BackpressureLimit
 	if c.out != nil && c.out.Len()+n > limit && !c.is(blocked) {
 		c.loop.flush(c)
 	}

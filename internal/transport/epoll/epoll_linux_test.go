@@ -332,7 +332,7 @@ func TestQuiet(t *testing.T) {
 	t.Parallel()
 	var turns atomic.Int32
 	todo := make(chan func(), 1)
-	tr, err := epoll.New(transport.Config{Backpressure: 64 << 20, CloseTimeout: patience, Tick: func(int) bool {
+	tr, err := epoll.New(transport.Config{BackpressureLimit: 64 << 20, CloseTimeout: patience, Tick: func(int) bool {
 		turns.Add(1)
 		select {
 		case f := <-todo:

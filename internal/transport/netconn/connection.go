@@ -49,7 +49,7 @@ func (c *connection) Write(p []byte) bool {
 	if c.err != nil || c.finishing {
 		return false
 	}
-	if n := c.queue.Len(); n > 0 && n+len(p) > c.loop.t.cfg.Backpressure {
+	if n := c.queue.Len(); n > 0 && n+len(p) > c.loop.t.cfg.BackpressureLimit {
 		return false
 	}
 	c.pushLocked(p)

@@ -66,7 +66,7 @@ func BenchmarkFanOut(b *testing.B, be Backend) {
 
 func fanOut(b *testing.B, be Backend, size int, how string) {
 	const clients = 1000
-	r := be.start(b, transport.Config{Backpressure: 64 << 20})
+	r := be.start(b, transport.Config{BackpressureLimit: 64 << 20})
 	members := r.drained(clients)
 	p := pattern(1, size)
 	cpu := cpuTime()

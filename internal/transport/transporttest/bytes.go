@@ -15,7 +15,7 @@ import (
 
 func testEcho(t *testing.T, b Backend) {
 	const clients, size = 20, 300 << 10
-	r := b.start(t, transport.Config{Loops: 2, Backpressure: 2 * size})
+	r := b.start(t, transport.Config{Loops: 2, BackpressureLimit: 2 * size})
 	var wg sync.WaitGroup
 	for i := range clients {
 		m := r.connect(b, nil, echo)
@@ -71,7 +71,7 @@ func testCoalesce(t *testing.T, b Backend) {
 
 // testOrder mixes every way to write, in pieces of every size.
 func testOrder(t *testing.T, b Backend) {
-	r := b.start(t, transport.Config{Backpressure: 64 << 20})
+	r := b.start(t, transport.Config{BackpressureLimit: 64 << 20})
 	m := r.connect(b, nil, nil)
 	m.within(patience)
 	rnd := rand.New(rand.NewPCG(2, 3))
@@ -113,7 +113,7 @@ func testOrder(t *testing.T, b Backend) {
 // testFanOut shares buffers between connections, some of which do not read for a while.
 func testFanOut(t *testing.T, b Backend) {
 	const clients, turns = 30, 20
-	r := b.start(t, transport.Config{Loops: 2, Backpressure: 64 << 20})
+	r := b.start(t, transport.Config{Loops: 2, BackpressureLimit: 64 << 20})
 	shared := pattern(7, 40<<10)
 	before := bytes.Clone(shared)
 	members := make([][]*member, r.tr.Loops())

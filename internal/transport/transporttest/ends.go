@@ -56,7 +56,7 @@ func testHalfClosedFinish(t *testing.T, b Backend) {
 // testHalfClosedBacklog finishes a connection whose peer has closed its side but still reads, slowly.
 func testHalfClosedBacklog(t *testing.T, b Backend) {
 	const size = 4 << 20
-	r := b.start(t, transport.Config{Backpressure: 2 * size, CloseTimeout: patience})
+	r := b.start(t, transport.Config{BackpressureLimit: 2 * size, CloseTimeout: patience})
 	m := r.connect(b, nil, nil)
 	m.within(patience)
 	want := pattern(9, size)
@@ -77,7 +77,7 @@ func testHalfClosedBacklog(t *testing.T, b Backend) {
 // Finish.
 func testHalfClosedUnread(t *testing.T, b Backend) {
 	const size = 4 << 20
-	r := b.start(t, transport.Config{Backpressure: 2 * size, CloseTimeout: patience})
+	r := b.start(t, transport.Config{BackpressureLimit: 2 * size, CloseTimeout: patience})
 	m := r.connect(b, nil, nil)
 	m.within(patience)
 	over := make(chan struct{})
@@ -122,7 +122,7 @@ func testHalfClosedTimeout(t *testing.T, b Backend) {
 		"unread":     func(m *member) { m.conn.Finish([]byte("bye")) },
 		"unfinished": func(*member) {},
 	} {
-		r := b.start(t, transport.Config{CloseTimeout: timeout, Backpressure: size})
+		r := b.start(t, transport.Config{CloseTimeout: timeout, BackpressureLimit: size})
 		m := r.connect(b, nil, nil)
 		m.within(patience)
 		m.onEnd(func(m *member) bool {
@@ -214,7 +214,7 @@ func testFinish(t *testing.T, b Backend) {
 
 func testFinishBacklogged(t *testing.T, b Backend) {
 	const limit = 100 << 10
-	r := b.start(t, transport.Config{Backpressure: limit, CloseTimeout: patience})
+	r := b.start(t, transport.Config{BackpressureLimit: limit, CloseTimeout: patience})
 	m := r.connect(b, nil, nil)
 	m.within(patience)
 	want := fill(t, m, limit, 1000)
@@ -233,7 +233,7 @@ func testFinishBacklogged(t *testing.T, b Backend) {
 func timesOut(t *testing.T, b Backend, prepare func(m *member)) {
 	t.Helper()
 	const timeout = 60 * time.Millisecond
-	r := b.start(t, transport.Config{CloseTimeout: timeout, Backpressure: 100 << 10})
+	r := b.start(t, transport.Config{CloseTimeout: timeout, BackpressureLimit: 100 << 10})
 	m := r.connect(b, []byte{1}, nil)
 	m.within(patience)
 	m.awaitData(1)
@@ -288,7 +288,7 @@ func testAbort(t *testing.T, b Backend) {
 		{"finished", func(m *member) { m.on(func() { m.conn.Finish(nil) }) }},
 	} {
 		t.Run(state.name, func(t *testing.T) {
-			r := b.start(t, transport.Config{Backpressure: 50 << 10, CloseTimeout: patience})
+			r := b.start(t, transport.Config{BackpressureLimit: 50 << 10, CloseTimeout: patience})
 			m := r.connect(b, nil, nil)
 			m.within(patience)
 			state.set(m)

@@ -64,7 +64,7 @@ func (m *member) unburdened() {
 
 // testBacklogged: a loop is backlogged while a connection of its is, and no longer, whatever becomes of that one.
 func testBacklogged(t *testing.T, b Backend) {
-	r := b.start(t, transport.Config{Backpressure: 100 << 10})
+	r := b.start(t, transport.Config{BackpressureLimit: 100 << 10})
 	for range 2 { // what is counted wrong once is wrong for ever
 		reads, goes, cut := r.connect(b, nil, nil), r.connect(b, nil, nil), r.connect(b, nil, nil)
 		for _, m := range []*member{reads, goes, cut} {
@@ -100,7 +100,7 @@ func testAwait(t *testing.T, b Backend) {
 		"gone":       func(m *member) { _ = m.nc.Close() },
 		"taken back": func(m *member) { m.on(func() { m.conn.TakeBack(func(_ []byte, n int) int { return n }) }) },
 	} {
-		r := b.start(t, transport.Config{Backpressure: limit})
+		r := b.start(t, transport.Config{BackpressureLimit: limit})
 		m := r.connect(b, []byte("early"), nil)
 		m.within(patience)
 		m.awaitData(5)
@@ -159,7 +159,7 @@ func (m *member) readAll() {
 
 func testBackpressure(t *testing.T, b Backend) {
 	const limit = 200 << 10
-	r := b.start(t, transport.Config{Backpressure: limit})
+	r := b.start(t, transport.Config{BackpressureLimit: limit})
 	m := r.connect(b, nil, nil)
 	m.within(patience)
 	for range 2 {
@@ -177,7 +177,7 @@ func testBackpressure(t *testing.T, b Backend) {
 
 func testBackpressureLargeWrite(t *testing.T, b Backend) {
 	const limit, size = 10 << 10, 8 << 20
-	r := b.start(t, transport.Config{Backpressure: limit})
+	r := b.start(t, transport.Config{BackpressureLimit: limit})
 	m := r.connect(b, nil, nil)
 	m.within(patience)
 	large := pattern(1, size)
@@ -210,7 +210,7 @@ func testBackpressureLargeWrite(t *testing.T, b Backend) {
 // testSlowReaderAlone has one client that reads nothing, and another that notices nothing of it.
 func testSlowReaderAlone(t *testing.T, b Backend) {
 	const limit = 64 << 10
-	r := b.start(t, transport.Config{Backpressure: limit})
+	r := b.start(t, transport.Config{BackpressureLimit: limit})
 	slow, other := r.connect(b, nil, nil), r.connect(b, nil, echo)
 	other.within(patience)
 	want := fill(t, slow, limit, 500)

@@ -10,7 +10,7 @@ import (
 // testGone checks that a refused write tells a peer that is too slow from one that has gone.
 func testGone(t *testing.T, b Backend) {
 	const limit = 100 << 10
-	r := b.start(t, transport.Config{Backpressure: limit})
+	r := b.start(t, transport.Config{BackpressureLimit: limit})
 	m := r.connect(b, nil, nil)
 	m.within(patience)
 	fill(t, m, limit, 1000)

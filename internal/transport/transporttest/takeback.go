@@ -19,7 +19,7 @@ func testTakeBack(t *testing.T, b Backend) {
 		return (n + unit - 1) / unit * unit
 	}
 	for _, piece := range []int{unit, 7 * unit, 900 * unit} {
-		r := b.start(t, transport.Config{Backpressure: limit})
+		r := b.start(t, transport.Config{BackpressureLimit: limit})
 		m := r.connect(b, nil, nil)
 		m.within(patience)
 		m.on(func() {
