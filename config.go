@@ -201,7 +201,10 @@ type Limits struct {
 
 	// MaxUnauthenticated is how many clients may be connected without having authenticated. With one more, the one that has
 	// waited longest is closed with 4001: one that has not sent `authenticate`, if there is any. A quarter of the limit, and
-	// 16, may keep their sockets open for Timeouts.Close after that. Default 10,000; Unlimited for no limit.
+	// 16, may keep their sockets open for Timeouts.Close after that. As many handshakes as the limit,
+	// and 16, may wait for the callbacks of Upgrade at the same time. Of one address, half as many may
+	// wait, or MaxUnauthenticatedPerAddr if that is more, and 16. Further handshakes are answered with
+	// 503. Default 10,000; Unlimited for no limit.
 	MaxUnauthenticated int
 
 	// MaxUnauthenticatedPerAddr is the same for the clients of one address (IPv6: one /64). Behind a proxy all clients have

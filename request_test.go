@@ -1,16 +1,19 @@
 package hearth_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/hearthws/hearth"
@@ -197,5 +200,81 @@ func TestUpgradeCallbacksPanic(t *testing.T) {
 				t.Errorf("%s: stats: %+v", name, s)
 			}
 		}
+	})
+}
+
+// TestUpgradeCallbacksBounded: callbacks that have not returned are bounded per address and in
+// total, even if their clients have left.
+func TestUpgradeCallbacksBounded(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		const limit, total, perAddr = 40, 40 + 16, 40/2 + 16
+		asked, release := make(chan struct{}, 2*total), make(chan struct{})
+		book := newLogbook()
+		r := start(t, config{
+			Transport: transport,
+			Logger:    slog.New(book),
+			Limits:    hearth.Limits{MaxUnauthenticated: limit, MaxUnauthenticatedPerAddr: 1},
+			Upgrade: hearth.Upgrade{FromRequest: func(*http.Request) (any, error) {
+				asked <- struct{}{}
+				<-release
+				return nil, nil
+			}},
+		})
+		var once sync.Once
+		free := func() { once.Do(func() { close(release) }) }
+		t.Cleanup(free) // before the rig shuts down
+		from := func(host string) net.Conn {
+			t.Helper()
+			dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(host)}}
+			conn, err := dialer.Dial("tcp", r.addr)
+			must(t, err)
+			t.Cleanup(func() { conn.Close() })
+			must(t, conn.SetDeadline(time.Now().Add(answer)))
+			_, err = io.WriteString(conn, handshake)
+			must(t, err)
+			return conn
+		}
+		accepted := func(host string, n int) (conns []net.Conn) {
+			t.Helper()
+			for range n {
+				conns = append(conns, from(host))
+				select {
+				case <-asked:
+				case <-time.After(answer):
+					t.Fatalf("the callback was not called for %s", host)
+				}
+			}
+			return conns
+		}
+		status := func(conn net.Conn) int {
+			t.Helper()
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				return 0
+			}
+			resp.Body.Close()
+			return resp.StatusCode
+		}
+		for _, conn := range accepted("127.0.0.1", perAddr) {
+			must(t, conn.Close())
+		}
+		if got := status(from("127.0.0.1")); got != 503 {
+			t.Errorf("too many of one address: %d", got)
+		}
+		accepted("127.0.0.2", total-perAddr)
+		if got := status(from("127.0.0.3")); got != 503 {
+			t.Errorf("too many in total: %d", got)
+		}
+		message := "handshake rejected: too many handshakes at the same time"
+		if got := book.attr(message, "setting"); got != "Limits.MaxUnauthenticated" {
+			t.Errorf("logged: %v", book.last)
+		}
+		if n := r.Stats().HandshakeRefused; n < 2 {
+			t.Errorf("%d handshakes refused", n)
+		}
+		free()
+		// The places are free again. Until the clients from before have been evicted, this one may be.
+		r.counts(func(hearth.Stats) bool { return status(from("127.0.0.1")) == 101 })
 	})
 }

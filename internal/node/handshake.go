@@ -126,9 +126,9 @@ func (h *handshakes) remove(c *handshakeConn) {
 	h.incomplete.remove(c.entry)
 }
 
-// exempt removes c from the limit per address, because its request is complete and the application
-// decides about it. The client is not to blame for slow callbacks, and behind a proxy all clients
-// have the same address.
+// exempt removes c from the limit of incomplete requests per address, because its request is
+// complete and the application decides about it: behind a proxy all clients have the same address.
+// From then on callbackLimit applies.
 func (h *handshakes) exempt(c *handshakeConn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -233,6 +233,13 @@ func (c *handshakeConn) runCallbacks(u upgradeRequest) {
 		c.fallBack(c.buf, nil)
 		return
 	}
+	release, ok := n.upgrader.running.begin(u.r.RemoteAddr)
+	if !ok {
+		n.env.Running.Done()
+		c.finish()
+		c.fallBack(c.buf, &verdict{err: unavailable(tooManyHandshakes)})
+		return
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
 	c.handshakes.exempt(c)
@@ -244,6 +251,7 @@ func (c *handshakeConn) runCallbacks(u upgradeRequest) {
 		accepted := u.verdict.accepted
 		u.verdict.err = errInternal // if a callback calls runtime.Goexit
 		defer func() { c.conn.Do(func() { c.callbacksDone(u) }) }()
+		defer release()
 		u.verdict = n.upgrader.runCallbacks(u.r, accepted)
 	}()
 }

@@ -79,12 +79,25 @@ func (n *Node) admit(r *http.Request, given *verdict) verdict {
 	if given != nil {
 		v = *given
 	} else {
-		v = n.upgrader.runCallbacks(r, accepted)
+		v = n.judge(r, accepted)
 	}
 	if v.err == nil && !n.conns.reserve() {
 		v.err = unavailable(tooManyConnections)
 	}
 	return v
+}
+
+// judge calls the application's callbacks for a valid handshake, if there are not too many whose
+// callbacks are running.
+func (n *Node) judge(r *http.Request, accepted ws.Accepted) verdict {
+	if n.upgrader.callbacksMayBlock(accepted) {
+		release, ok := n.upgrader.running.begin(r.RemoteAddr)
+		if !ok {
+			return verdict{err: unavailable(tooManyHandshakes)}
+		}
+		defer release()
+	}
+	return n.upgrader.runCallbacks(r, accepted)
 }
 
 // checkRequest checks a request without calling the application.

@@ -11,7 +11,11 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-const tooManyConnections = "too many connections"
+// Reasons for which handshakes are rejected.
+const (
+	tooManyConnections = "too many connections"
+	tooManyHandshakes  = "too many handshakes at the same time"
+)
 
 // upgrader checks opening handshakes and calls the application's callbacks for them. Any goroutine.
 type upgrader struct {
@@ -19,13 +23,16 @@ type upgrader struct {
 	callbacks   Upgrade
 	compression bool
 	maxConns    int // for the log
+	maxPending  int // for the log
+	running     *callbackLimit
 	env         *session.Env
 	log         *slog.Logger
 }
 
 func newUpgrader(cfg Config, env *session.Env) *upgrader {
 	return &upgrader{
-		callbacks: cfg.Upgrade, compression: cfg.Compression, maxConns: cfg.Limits.MaxConnections, env: env, log: env.Log,
+		callbacks: cfg.Upgrade, compression: cfg.Compression, maxConns: cfg.Limits.MaxConnections,
+		maxPending: cfg.Limits.MaxUnauthenticated, running: newCallbackLimit(cfg.Limits), env: env, log: env.Log,
 	}
 }
 
@@ -138,6 +145,8 @@ func (u *upgrader) logRejected(r *http.Request, h *ws.HandshakeError) {
 		u.log.Warn(message+h.Message, "setting", "Config.Upgrade.Origins", "origin", truncate(r.Header.Get("Origin")), "host", truncate(r.Host), "address", r.RemoteAddr)
 	case h.Message == tooManyConnections:
 		u.log.Warn(message+h.Message, "setting", "Limits.MaxConnections", "limit", u.maxConns, "address", r.RemoteAddr)
+	case h.Message == tooManyHandshakes:
+		u.log.Warn(message+h.Message, "setting", "Limits.MaxUnauthenticated", "limit", u.maxPending, "address", r.RemoteAddr)
 	case h.Status == http.StatusNotFound:
 		u.log.Info(message+h.Message, "setting", "Config.Path", "path", truncate(r.URL.Path), "address", r.RemoteAddr)
 	case h.Status == http.StatusForbidden:
