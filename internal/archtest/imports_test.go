@@ -65,6 +65,9 @@ var rules = []rule{
 	// The library. A program that imports it compiles only the packages above this line.
 	{folder: ".", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/node", "internal/origin", "internal/session", "protocol", "seal"}},
 
+	// The tests of the whole server.
+	{folder: "internal/e2e", imports: []string{"."}, anyTest: true},
+
 	// The server binary uses the library like any other program: public packages, and leaves that
 	// do not depend on it.
 	{folder: "internal/app", imports: []string{".", "broker", "broker/redis", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{

@@ -1,0 +1,259 @@
+package e2e_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/broker/memory"
+	"github.com/hearthws/hearth/seal"
+)
+
+// exchange is an application's own: a client sends its key as the event `key`, and gets `keys` in clear as the last message.
+func exchange(ctx context.Context, c *client, m hearth.Message) error {
+	if m.Event != "key" {
+		return nil
+	}
+	keys, err := agreed(m.Data)
+	if err != nil {
+		return err
+	}
+	return c.EnableEncryption(ctx, keys.Cipher, "keys", map[string]string{"key": keys.ServerPublicKey, "salt": keys.Salt})
+}
+
+// learn takes the server's half of an exchange.
+func (s *secret) learn(data json.RawMessage) {
+	s.t.Helper()
+	var keys struct{ Key, Salt string }
+	must(s.t, json.Unmarshal(data, &keys))
+	s.derive(keys.Key, keys.Salt)
+}
+
+// TestSwitchUnderLoad: clients become encrypted while everybody sends to them by every path at once. What each publisher
+// sends arrives in its order and complete, before the change in clear, after it encrypted, and nothing in clear after it.
+func TestSwitchUnderLoad(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		const clients, each = 12, 60
+		bus := memory.NewBus(memory.Config{})
+		cfg := config{Transport: transport, Loops: 2, Compression: true, Message: exchange, Broker: bus.Broker(), ValidateRooms: func(_ context.Context, _ *client, rooms []string) ([]string, error) {
+			return rooms, nil
+		}}
+		r := start(t, cfg)
+		far := start(t, config{Transport: transport, Broker: bus.Broker()})
+		all := make([]*secret, clients)
+		for i := range all {
+			all[i] = r.secret()
+			all[i].login("u")
+		}
+		ctx, padding := t.Context(), repeat("x", 300)
+		paths := map[string]func(s *secret, v any) error{
+			"client": func(s *secret, v any) error { return r.Local().Send(t.Context(), hearth.ToClient(s.id), "client", v) },
+			"own":    func(s *secret, v any) error { return r.Local().Send(t.Context(), hearth.ToRoom(s.id), "own", v) },
+			"far":    func(s *secret, v any) error { return far.Send(ctx, hearth.ToClient(s.id), "far", v) },
+		}
+		shared := map[string]func(v any) error{
+			"all":   func(v any) error { return r.Local().Send(t.Context(), hearth.ToAll(), "all", v) },
+			"user":  func(v any) error { return r.Local().Send(t.Context(), hearth.ToUser("u"), "user", v) },
+			"room":  func(v any) error { return r.Local().Send(t.Context(), hearth.ToRoom("ws-default"), "room", v) },
+			"apart": func(v any) error { return far.Send(ctx, hearth.ToRoom("ws-default"), "apart", v) },
+		}
+		var publishers sync.WaitGroup // each ends after its messages
+		for _, send := range shared {
+			publishers.Go(func() {
+				for n := range each {
+					must(t, send(numbered{n, padding}))
+				}
+			})
+		}
+		for _, s := range all {
+			for _, send := range paths {
+				publishers.Go(func() {
+					for n := range each {
+						must(t, send(s, numbered{n, padding}))
+					}
+				})
+			}
+			publishers.Go(func() {
+				for n := range each {
+					if n == each/2 {
+						s.say("key", fmt.Sprintf(`{"publicKey":%q}`, s.key.PublicKey()))
+					}
+					s.text("not JSON")
+				}
+			})
+		}
+		publishers.Wait()
+		for _, s := range all {
+			s.wantsEach(7*each, each)
+		}
+		if st := r.Stats(); st.Dropped != 0 || st.Unsealed != 0 || st.Encrypted != clients {
+			t.Errorf("stats: %+v", st)
+		}
+	})
+}
+
+// wantsEach takes so many numbered messages and errors, and the exchange of keys.
+func (s *secret) wantsEach(messages, errs int) {
+	s.t.Helper()
+	next := make(map[string]int)
+	for range messages + errs + 1 {
+		event, data := s.event()
+		if event == "keys" {
+			s.learn(data)
+			continue
+		}
+		if (event == "encrypted") != (s.cipher != nil) {
+			s.t.Fatalf("got %s %.80s, and encrypted is %v", event, data, s.cipher != nil)
+		}
+		if s.cipher != nil {
+			text, err := s.cipher.OpenData(nil, data)
+			must(s.t, err)
+			var e struct {
+				Event string
+				Data  json.RawMessage
+			}
+			must(s.t, json.Unmarshal(text, &e))
+			event, data = e.Event, e.Data
+		}
+		if event == "error" {
+			next[event]++
+			continue
+		}
+		var m numbered
+		if err := json.Unmarshal(data, &m); err != nil || m.N != next[event] {
+			s.t.Fatalf("got %s number %d (%v), want %d", event, m.N, err, next[event])
+		}
+		next[event]++
+	}
+	if next["error"] != errs || s.cipher == nil {
+		s.t.Errorf("got %v", next)
+	}
+}
+
+// TestSwitchWithBacklog: what waits for a client that does not read is taken back, and follows encrypted.
+func TestSwitchWithBacklog(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		r := start(t, config{Transport: transport, Limits: hearth.Limits{BackpressureLimit: 4 << 20}, Message: exchange})
+		s := &secret{}
+		w := r.slowPeer("slow")
+		var err error
+		s.key, err = seal.GenerateKey()
+		must(t, err)
+		c, padding, sent := r.Local().Clients(hearth.ToUser("slow"))[0], repeat("x", 8000), 0
+		waiting := func() int { return r.Local().Pending(hearth.ToUser("slow")) }
+		for ; waiting() < 1<<20; sent++ { // until the kernel takes no more
+			must(t, c.Send("m", numbered{sent, padding}))
+			must(t, r.Local().WaitPending(t.Context(), hearth.ToUser("slow"), 2<<20))
+			if sent > 100_000 {
+				t.Fatal("a client that does not read takes everything")
+			}
+		}
+		keys, err := agreed(json.RawMessage(fmt.Sprintf(`{"publicKey":%q}`, s.key.PublicKey())))
+		must(t, err)
+		must(t, c.EnableEncryption(t.Context(), keys.Cipher, "keys", map[string]string{"key": keys.ServerPublicKey, "salt": keys.Salt}))
+		after := waiting()
+		if !c.Encrypted() {
+			t.Error("not encrypted")
+		}
+		if err := c.EnableEncryption(t.Context(), keys.Cipher, "", nil); !errors.Is(err, hearth.ErrEncrypted) {
+			t.Errorf("a second time: %v", err)
+		}
+		must(t, c.Send("m", numbered{sent, padding}))
+		sent++
+
+		s.peer = newPeer(t, w) // reads at last
+		inClear := 0
+		for n := range sent {
+			event, data := s.event()
+			if event == "keys" {
+				s.learn(data)
+				event, data = s.event()
+			}
+			switch {
+			case s.cipher == nil:
+				inClear++
+			case event != "encrypted":
+				t.Fatalf("got %s %.80s in clear", event, data)
+			default:
+				text, err := s.cipher.OpenData(nil, data)
+				must(t, err)
+				data = json.RawMessage(strings.TrimSuffix(strings.TrimPrefix(string(text), `{"event":"m","data":`), `}`))
+			}
+			var m numbered
+			if err := json.Unmarshal(data, &m); err != nil || m.N != n {
+				t.Fatalf("got number %d (%v), want %d", m.N, err, n)
+			}
+		}
+		// All that waited was encrypted, but for a frame that had begun, and what netconn had given to the socket; and what
+		// was just being handed over may have counted twice.
+		if most := sent - (after-160<<10)/seal.EnvelopeSize(8050); inClear > most {
+			t.Errorf("%d of %d messages came in clear, of %d that could have been out", inClear, sent, most)
+		}
+		r.counts(func(st hearth.Stats) bool { return st.Dropped == 0 && int(st.Delivered) == sent+2 })
+	})
+}
+
+// TestSwitchAtOnce: a client is encrypted from within Connected, and still gets `connected` in clear first.
+func TestSwitchAtOnce(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		var keys *seal.Keys
+		secretKey, err := seal.GenerateKey()
+		must(t, err)
+		keys, err = agreed(json.RawMessage(fmt.Sprintf(`{"publicKey":%q}`, secretKey.PublicKey())))
+		must(t, err)
+		r := start(t, config{Transport: transport, Connected: func(ctx context.Context, c *client) {
+			must(t, c.Send("early", 1))
+			must(t, c.EnableEncryption(ctx, keys.Cipher, "", nil))
+			must(t, c.Send("late", 2))
+		}})
+		for range 20 {
+			s := &secret{peer: r.peer(), key: secretKey}
+			s.login("u")
+			s.derive(keys.ServerPublicKey, keys.Salt)
+			event, data := s.event()
+			if event == "encrypted" {
+				text, err := s.cipher.OpenData(nil, data)
+				must(t, err)
+				event = string(text)
+			}
+			if event != "early" && event != `{"event":"early","data":1}` { // it may have been out
+				t.Fatalf("got %s %s", event, data)
+			}
+			s.opens(`{"event":"late","data":2}`)
+		}
+	})
+}
+
+// TestSwitchRefused: what can't be encrypted is not.
+func TestSwitchRefused(t *testing.T) {
+	t.Parallel()
+	r := start(t, config{})
+	p := r.member("u")
+	c := r.client(p)
+	if err := c.EnableEncryption(t.Context(), nil, "", nil); err == nil || c.Encrypted() {
+		t.Errorf("without a cipher and a transformer: %v", err)
+	}
+	if err := c.EnableEncryption(t.Context(), nil, "x", make(chan int)); err == nil || c.Encrypted() {
+		t.Errorf("data that can't be encoded: %v", err)
+	}
+	must(t, c.Disconnect(1000, "bye"))
+	keys, err := agreed(json.RawMessage(`{"publicKey":"` + newKey(t) + `"}`))
+	must(t, err)
+	if err := c.EnableEncryption(t.Context(), keys.Cipher, "", nil); !errors.Is(err, hearth.ErrNotConnected) {
+		t.Errorf("a client that has gone: %v", err)
+	}
+}
+
+func newKey(t *testing.T) string {
+	key, err := seal.GenerateKey()
+	must(t, err)
+	return key.PublicKey().String()
+}

@@ -1,0 +1,375 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/broker/memory"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// leakyBroker loses what it is told to.
+type leakyBroker struct {
+	*memory.Broker
+	receiver broker.Receiver
+}
+
+func (b *leakyBroker) Start(ctx context.Context, r broker.Receiver) error {
+	b.receiver = r
+	return b.Broker.Start(ctx, r)
+}
+
+var errCut = errors.New("the connection was cut")
+
+func (b *leakyBroker) lose(l broker.Loss) {
+	l.Cause = errCut
+	if l.Until.IsZero() {
+		l.Since, l.Until = time.Now().Add(-time.Millisecond), time.Now()
+	}
+	b.receiver.Lost(l)
+}
+
+// resynced takes the next message, which must be a resync, and returns its rooms and targets.
+func (p *peer) resynced() string {
+	p.t.Helper()
+	event, data := p.event()
+	var r struct {
+		Rooms, Targets []string
+		Since, Until   time.Time
+	}
+	if err := json.Unmarshal(data, &r); err != nil || event != protocol.EventResync || r.Since.After(r.Until) {
+		p.t.Fatalf("got %s %s (%v), want resync", event, data, err)
+	}
+	return strings.Join(r.Rooms, " ") + "/" + strings.Join(r.Targets, " ")
+}
+
+// silent fails if p has got anything, within a bubble.
+func (p *peer) silent() {
+	p.t.Helper()
+	synctest.Wait()
+	p.in.mu.Lock()
+	defer p.in.mu.Unlock()
+	if len(p.in.items) > 0 {
+		p.t.Errorf("got %v", p.in.items)
+	}
+}
+
+// TestResync: each client hears of those of its own rooms that are concerned, and of no others.
+func TestResync(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		channels func(a *peer) []string
+		a, b, c  string // what each hears; empty for nothing
+	}{
+		"anything": {
+			func(*peer) []string { return nil },
+			"r ws-default ws-notification x/broadcast user client", "r ws-default ws-notification/broadcast user client",
+			"ws-default ws-notification/broadcast client",
+		},
+		"nothing":         {func(*peer) []string { return []string{} }, "", "", ""},
+		"a room":          {func(*peer) []string { return []string{protocol.RoomChannel("r")} }, "r/", "r/", ""},
+		"a room of one":   {func(*peer) []string { return []string{protocol.RoomChannel("x")} }, "x/", "", ""},
+		"nobody's room":   {func(*peer) []string { return []string{protocol.RoomChannel("z"), "other:channel", "ws:room:"} }, "", "", ""},
+		"a user":          {func(*peer) []string { return []string{protocol.UserChannel("v")} }, "", "/user", ""},
+		"a client":        {func(a *peer) []string { return []string{protocol.ClientChannel(a.id)} }, "/client", "", ""},
+		"a client's room": {func(a *peer) []string { return []string{protocol.RoomChannel(a.id)} }, "/client", "", ""},
+		"everyone":        {func(*peer) []string { return []string{protocol.BroadcastChannel} }, "/broadcast", "/broadcast", "/broadcast"},
+		"several": {
+			func(a *peer) []string {
+				return []string{protocol.UserChannel("u"), protocol.RoomChannel("x"), protocol.RoomChannel("ws-default"), protocol.UserChannel("v")}
+			}, "ws-default x/user", "ws-default/user", "ws-default/",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				leaky := &leakyBroker{Broker: memory.New()}
+				r := startPiped(t, config{Broker: leaky, Resync: true})
+				a, b, c := r.member("u"), r.member("v"), r.member("")
+				must(t, joinRoom(t.Context(), r, a.id, "x", "r"))
+				must(t, joinRoom(t.Context(), r, b.id, "r"))
+				leaky.lose(broker.Loss{Channels: tt.channels(a)})
+				told := uint64(0)
+				for p, want := range map[*peer]string{a: tt.a, b: tt.b, c: tt.c} {
+					if want == "" {
+						p.silent()
+					} else if got := p.resynced(); got != want {
+						t.Errorf("user %q heard of %s, want %s", p.user, got, want)
+					} else {
+						told++
+					}
+				}
+				synctest.Wait() // the last that was told has been counted
+				if st := r.Stats(); st.Resyncs != told || st.BrokerLosses != 1 {
+					t.Errorf("%d resyncs, %d losses", st.Resyncs, st.BrokerLosses)
+				}
+			})
+		})
+	}
+}
+
+// TestResyncIsOff unless it is asked for, and then for those only who were there.
+func TestResyncIsOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		off, on := &leakyBroker{Broker: memory.New()}, &leakyBroker{Broker: memory.New()}
+		one, two := startPiped(t, config{Broker: off}), startPiped(t, config{Broker: on, Resync: true})
+		before := time.Now()
+		p, early := one.member("u"), two.member("u")
+		time.Sleep(time.Second)
+		late := two.member("u")
+		off.lose(broker.Loss{})
+		on.lose(broker.Loss{Since: before, Until: before.Add(500 * time.Millisecond)})
+		early.resynced()
+		p.silent()
+		late.silent()
+	})
+}
+
+// TestLossesInQuickSuccession: the first is told at once, those behind it together, a second later.
+func TestLossesInQuickSuccession(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		leaky := &leakyBroker{Broker: memory.New()}
+		r := startPiped(t, config{Broker: leaky, Resync: true})
+		p := r.member("u")
+		begin := time.Now()
+		for i := range 100 {
+			leaky.lose(broker.Loss{Messages: 1, Channels: []string{protocol.RoomChannel([]string{"ws-default", "ws-notification"}[i%2])}})
+			synctest.Wait()
+		}
+		if got := p.resynced(); got != "ws-default/" || time.Since(begin) > 0 {
+			t.Errorf("first %s, after %v", got, time.Since(begin))
+		}
+		if got := p.resynced(); got != "ws-default ws-notification/" || time.Since(begin) != time.Second {
+			t.Errorf("then %s, after %v", got, time.Since(begin))
+		}
+		time.Sleep(time.Minute)
+		p.silent()
+		if st := r.Stats(); st.BrokerLosses != 100 || st.BrokerLost != 100 || st.Resyncs != 2 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// TestBrokerLost: the callback may block, panic and exit. The broker does not wait for it, nor do the clients, and nothing that is
+// lost meanwhile goes untold.
+func TestBrokerLost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		leaky := &leakyBroker{Broker: memory.New()}
+		calls, free := make(chan broker.Loss, 10), make(chan func(), 10)
+		r := startPiped(t, config{Broker: leaky, Resync: true, BrokerLost: func(_ context.Context, l broker.Loss) {
+			calls <- l
+			(<-free)()
+		}})
+		p := r.member("u")
+		since := time.Now()
+		leaky.lose(broker.Loss{Messages: 3, Channels: []string{"ws:room:a"}})
+		if l := <-calls; l.Messages != 3 || !slices.Equal(l.Channels, []string{"ws:room:a"}) || !errors.Is(l.Cause, errCut) {
+			t.Errorf("told %+v", l)
+		}
+		for i := range 3 {
+			time.Sleep(time.Second)
+			leaky.lose(broker.Loss{Messages: uint64(i + 1), Channels: []string{fmt.Sprint("ws:room:", i), "ws:room:ws-default"}})
+		}
+		p.resynced() // although the callback is still at the first
+		free <- func() { panic("told too much") }
+		l := <-calls
+		if want := []string{"ws:room:0", "ws:room:1", "ws:room:2", "ws:room:ws-default"}; l.Messages != 6 || !slices.Equal(l.Channels, want) {
+			t.Errorf("told %+v", l)
+		}
+		if got := l.Until.Sub(l.Since); got != 2*time.Second+time.Millisecond || l.Since.Before(since) {
+			t.Errorf("from %v on, for %v", l.Since, got)
+		}
+		leaky.lose(broker.Loss{Messages: 5})
+		leaky.lose(broker.Loss{Channels: []string{"ws:room:a"}})
+		free <- runtime.Goexit
+		if l := <-calls; l.Messages != 0 || l.Channels != nil {
+			t.Errorf("told %+v, of what nobody knows", l)
+		}
+		free <- func() {}
+		leaky.lose(broker.Loss{})
+		<-calls
+		free <- func() {}
+		if st := r.Stats(); st.CallbackErrors != 2 {
+			t.Errorf("%d callback errors", st.CallbackErrors)
+		}
+	})
+}
+
+// TestShutdownWhileLosing: a callback that hangs is told to end, and what it hangs on is reported.
+func TestShutdownWhileLosing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		leaky := &leakyBroker{Broker: memory.New()}
+		entered := make(chan struct{})
+		r := startPiped(t, config{Broker: leaky, BrokerLost: func(ctx context.Context, _ broker.Loss) {
+			close(entered)
+			<-ctx.Done()
+		}})
+		leaky.lose(broker.Loss{})
+		<-entered
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		begin := time.Now()
+		must(t, r.Shutdown(ctx))
+		if took := time.Since(begin); took != time.Minute {
+			t.Errorf("after %v", took)
+		}
+	})
+}
+
+// TestOverflowIsReported: messages of other nodes for which the send queue has no room are reported as those are that the broker
+// has lost: to the application, and to the clients concerned. What was published was delivered or reported.
+func TestOverflowIsReported(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		typ      protocol.MessageType
+		target   func(a *peer) string
+		together int    // messages in one call
+		a, b     string // what each hears; empty for nothing
+	}{
+		"a room":             {typ: protocol.TypeRoom, target: func(*peer) string { return "r" }, together: 1, a: "r/"},
+		"a room, in series":  {typ: protocol.TypeRoom, target: func(*peer) string { return "r" }, together: 7, a: "r/"},
+		"a client":           {typ: protocol.TypeClient, target: func(a *peer) string { return a.id }, together: 1, a: "/client"},
+		"a client's room":    {typ: protocol.TypeRoom, target: func(a *peer) string { return a.id }, together: 2, a: "/client"},
+		"a user":             {typ: protocol.TypeUser, target: func(*peer) string { return "u" }, together: 3, a: "/user"},
+		"everyone":           {typ: protocol.TypeBroadcast, target: func(*peer) string { return "" }, together: 1, a: "/broadcast", b: "/broadcast"},
+		"everyone in series": {typ: protocol.TypeBroadcast, target: func(*peer) string { return "" }, together: 5, a: "/broadcast", b: "/broadcast"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				leaky := &leakyBroker{Broker: memory.New()}
+				reported := uint64(0)
+				r := startPiped(t, config{
+					Broker: leaky, Resync: true, Limits: hearth.Limits{SendQueue: 64 << 10, BackpressureLimit: 1 << 30},
+					BrokerLost: func(_ context.Context, l broker.Loss) {
+						if l.Messages == 0 || !errors.Is(l.Cause, hearth.ErrQueueFull) {
+							t.Errorf("told %+v", l)
+						}
+						reported += l.Messages
+					},
+				})
+				a, b := r.member("u"), r.member("v")
+				must(t, joinRoom(t.Context(), r, a.id, "r"))
+				m := protocol.Message{ServerID: "other", Type: tt.typ, Target: tt.target(a), Event: "e", Data: json.RawMessage(`"` + repeat("x", 4<<10) + `"`)}
+				published := 0
+				for ; r.Stats().DeliveriesLost < 1000; published += tt.together {
+					leaky.receiver.DeliverAll(slices.Repeat([]protocol.Message{m}, tt.together))
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				for p, want := range map[*peer]string{a: tt.a, b: tt.b} {
+					got, resyncs := p.tally(want)
+					if want == "" {
+						if got+resyncs > 0 {
+							t.Errorf("the other client got %d messages and %d resyncs", got, resyncs)
+						}
+						continue
+					}
+					if got+int(reported) != published || resyncs == 0 {
+						t.Errorf("of %d messages, %d were delivered and %d reported; %d resyncs", published, got, reported, resyncs)
+					}
+				}
+				if st := r.Stats(); st.BrokerLost != reported || st.DeliveriesLost != reported || st.Dropped != 0 || st.BrokerLosses == 0 {
+					t.Errorf("reported %d; %+v", reported, st)
+				}
+			})
+		})
+	}
+}
+
+// tally counts what p has got: messages, and resyncs, which must all tell of the same.
+func (p *peer) tally(concerned string) (messages, resyncs int) {
+	p.t.Helper()
+	p.in.mu.Lock()
+	waiting := len(p.in.items)
+	p.in.mu.Unlock()
+	for range waiting {
+		event, data := p.event()
+		if event != protocol.EventResync {
+			messages++
+			continue
+		}
+		resyncs++
+		var r struct{ Rooms, Targets []string }
+		if err := json.Unmarshal(data, &r); err != nil || strings.Join(r.Rooms, " ")+"/"+strings.Join(r.Targets, " ") != concerned {
+			p.t.Errorf("resync %s, want %s", data, concerned)
+		}
+	}
+	return messages, resyncs
+}
+
+// TestDropsAreLoggedSparsely: a flood from other nodes does not become a flood of the log.
+func TestDropsAreLoggedSparsely(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		leaky := &leakyBroker{Broker: memory.New()}
+		r := startPiped(t, config{
+			Broker: leaky, Logger: slog.New(slog.NewTextHandler(&log, nil)), Limits: hearth.Limits{SendQueue: 64 << 10},
+		})
+		r.member("u")
+		// As it is called on the broker's goroutine, nothing else of the node runs meanwhile but its loop.
+		m := protocol.Message{ServerID: "other", Type: protocol.TypeBroadcast, Event: "e", Data: json.RawMessage(`"` + repeat("x", 60<<10) + `"`)}
+		for r.Stats().DeliveriesLost < 1000 {
+			leaky.receiver.Deliver(m)
+		}
+		synctest.Wait() // what reports the loss logs, too
+		if n := strings.Count(log.String(), "message of another node dropped"); n != 1 {
+			t.Errorf("%d lines", n)
+		}
+	})
+}
+
+// deafBroker confirms nothing.
+type deafBroker struct {
+	*memory.Broker
+	err error
+}
+
+func (b deafBroker) Hold(ctx context.Context, channels ...string) error {
+	return errors.Join(b.err, b.Broker.Hold(ctx, channels...))
+}
+
+// TestUnconfirmedIsNotAFlood: clients come and join while nobody can say that messages of other nodes reach them. That is
+// known: the broker has said that it is down, and of other errors a line stands for many.
+func TestUnconfirmedIsNotAFlood(t *testing.T) {
+	t.Parallel()
+	for err, most := range map[error]int{broker.ErrDown: 0, errCut: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			r := startPiped(t, config{
+				Broker: deafBroker{memory.New(), err}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+				ValidateRooms: func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil },
+			})
+			for range 20 {
+				r.member("u").say("join", `{"rooms":["r"]}`)
+			}
+			synctest.Wait()
+			if n := r.Local().Count(hearth.ToRoom("r")); n != 20 {
+				t.Errorf("%v: %d clients are in the room", err, n)
+			}
+			if lines := strings.Count(log.String(), "broker did not confirm the channels of clients"); lines != most {
+				t.Errorf("%v: %d lines were logged, want %d", err, lines, most)
+			}
+			if strings.Count(log.String(), "\n") > 3 {
+				t.Errorf("%v: much was logged:\n%s", err, log.String())
+			}
+		})
+	}
+}

@@ -1,0 +1,18 @@
+package e2e_test
+
+import (
+	"testing"
+
+	"github.com/hearthws/hearth"
+)
+
+// TestLargerThanTheQueue: a bound on what waits is none on what a single message may be.
+func TestLargerThanTheQueue(t *testing.T) {
+	t.Parallel()
+	r := start(t, config{Limits: hearth.Limits{SendQueue: 64 << 10}})
+	p := r.member("u")
+	must(t, r.Local().Send(t.Context(), hearth.ToAll(), "big", repeat("x", 100<<10)))
+	if e, data := p.event(); e != "big" || len(data) != 100<<10+2 {
+		t.Errorf("got %s of %d bytes", e, len(data))
+	}
+}

@@ -1,0 +1,409 @@
+package e2e_test
+
+import (
+	"bytes"
+	"compress/flate"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hearthws/hearth"
+)
+
+// deflated compresses with the standard library, as a sender of permessage-deflate does.
+func deflated(s string) []byte {
+	var b bytes.Buffer
+	w, _ := flate.NewWriter(&b, flate.BestCompression)
+	_, _ = w.Write([]byte(s))
+	_ = w.Flush()
+	return bytes.TrimSuffix(b.Bytes(), []byte("\x00\x00\xff\xff"))
+}
+
+// opDeflated is the first byte of a compressed text message, without FIN.
+const opDeflated = 0x40 | opText
+
+// squeezed is raw of a client that has agreed on compression.
+func (r *rig) squeezed() *rawWire {
+	r.t.Helper()
+	conn, err := r.dial()
+	must(r.t, err)
+	w, err := upgradeWith(conn, "Sec-WebSocket-Extensions: permessage-deflate\r\n")
+	must(r.t, err)
+	return w
+}
+
+// burst sends frames in one write.
+func (w *rawWire) burst(frames ...[]byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, err := w.conn.Write(bytes.Join(frames, nil))
+	return err
+}
+
+// TestReceivedBeforeViolation: a client that breaks the rules is closed behind its messages from
+// before, all of which are handled, and answered, before Disconnected.
+func TestReceivedBeforeViolation(t *testing.T) {
+	t.Parallel()
+	bad := deflated("nonsense")
+	bad[0] = 0xff
+	tests := map[string]struct {
+		frame []byte
+		code  int
+	}{
+		"reserved opcode":        {frameOf(0x83, nil), 1002},
+		"not UTF-8":              {frameOf(0x80|opText, []byte{0xff}), 1007},
+		"too big":                {frameOf(0x80|opText, bytes.Repeat([]byte{' '}, 2000)), 1009},
+		"not DEFLATE":            {frameOf(0x80|opDeflated, bad), 1007},
+		"too big, compressed":    {frameOf(0x80|opDeflated, deflated(repeat(" ", 2000))), 1009},
+		"compressed, not UTF-8":  {frameOf(0x80|opDeflated, deflated("\xff")), 1007},
+		"unmasked":               {[]byte{0x80 | opText, 0}, 1002},
+		"continuation of nobody": {frameOf(0x80|opContinuation, nil), 1002},
+	}
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		for name, tt := range tests {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				const messages = 100
+				var handled atomic.Int32
+				type end struct{ handled, code int }
+				gone := make(chan end, 1)
+				r := start(t, config{
+					Transport: transport, Compression: true, Limits: hearth.Limits{MaxPayload: 1000},
+					Message: func(_ context.Context, c *client, m hearth.Message) error {
+						handled.Add(1)
+						return c.Send("echo", m.ID)
+					},
+					Disconnected: func(_ context.Context, _ *client, code int, _ string) {
+						gone <- end{int(handled.Load()), code}
+					},
+				})
+				w := r.squeezed()
+				p := newPeer(t, w)
+				p.login("u")
+				var frames [][]byte
+				for i := range messages {
+					frames = append(frames, frameOf(0x80|opText, fmt.Appendf(nil, `{"event":"m","id":%d}`, i)))
+				}
+				frames = append(frames, tt.frame, frameOf(0x80|opText, []byte(`{"event":"late"}`)))
+				must(t, w.burst(frames...))
+				for i := range messages {
+					p.wants(fmt.Sprintf(`{"event":"echo","data":%d}`, i))
+				}
+				if e := p.next(); e.code != tt.code {
+					t.Errorf("got %v, want close %d", e, tt.code)
+				}
+				if e := <-gone; e != (end{messages, tt.code}) {
+					t.Errorf("disconnected with %d after %d messages", e.code, e.handled)
+				}
+				if s := r.Stats(); s.ProtocolErrors != 1 {
+					t.Errorf("stats: %+v", s)
+				}
+			})
+		}
+	})
+}
+
+// TestAnswersBeforeTooEager: a client that is closed because it said too much before authentication
+// gets all answers that are due, and nothing more of what it has sent is looked at.
+func TestAnswersBeforeTooEager(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		r := start(t, config{Transport: transport})
+		w := r.raw()
+		p := newPeer(t, w)
+		var frames [][]byte
+		for range 1000 {
+			frames = append(frames, frameOf(0x80|opText, []byte(`{"event":"m"}`)))
+		}
+		must(t, w.burst(frames...))
+		for range 16 {
+			p.wantsError("Not authenticated")
+		}
+		p.wantsClose(1008, "Too many messages before authentication")
+		if s := r.Stats(); s.PreAuthFlood != 1 || s.MessagesIn != 17 {
+			t.Errorf("stats: %+v", s)
+		}
+	})
+}
+
+// TestInflatedIsBounded: what a client can make the server keep is bounded by its queue, however
+// well it compresses.
+func TestInflatedIsBounded(t *testing.T) { // not parallel: it looks at the memory of all
+	for _, transport := range []hearth.Transport{hearth.TransportNetConn, hearth.TransportAuto} {
+		const messages, inflated = 369, 131_021
+		sizes, release := make(chan int), make(chan struct{})
+		r := start(t, config{
+			Transport: transport, Compression: true,
+			Message: func(_ context.Context, _ *client, m hearth.Message) error {
+				sizes <- len(m.Data)
+				<-release
+				return nil
+			},
+		})
+		message := `{"event":"m","data":"` + repeat("x", inflated-23) + `"}`
+		flood := bytes.Repeat(frameOf(0x80|opDeflated, deflated(message)), messages)
+		before := heap()
+		w := r.squeezed()
+		p := newPeer(t, w)
+		p.login("u")
+		must(t, w.burst(flood))
+		if n := <-sizes; n != inflated-21 {
+			t.Errorf("the data has %d bytes", n)
+		}
+		r.counts(func(s hearth.Stats) bool { return s.MessagesIn > 3 })
+		time.Sleep(10 * time.Millisecond) // it would go on by now
+		if n := int64(heap()) - int64(before); n > 8<<20 {
+			t.Errorf("%d MiB are held for %d KiB", n>>20, len(flood)>>10)
+		}
+		must(t, r.client(p).Disconnect(4100, ""))
+		close(release)
+		p.wantsClose(4100, "")
+		if s := r.Stats(); s.MessagesDiscarded != s.MessagesIn-2 { // authenticate, and the first
+			t.Errorf("stats: %+v", s)
+		}
+	}
+}
+
+// heap is how many bytes are in use.
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// TestPausedParsesNothing: past the bound of its queue nothing more of what a client has sent is
+// parsed, however much came in one read, and nothing is lost by it, whatever follows.
+func TestPausedParsesNothing(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		for name, end := range map[string]struct {
+			frame []byte
+			code  int
+		}{
+			"stays":     {frame: frameOf(0x80|opText, []byte(`{"event":"end"}`))},
+			"closes":    {frame: frameOf(0x80|opClose, []byte{0x0f, 0xa0}), code: 4000},
+			"breaks":    {frame: frameOf(0x83, nil), code: 1002},
+			"goes away": {code: 1006},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				const messages, bound = 1000, 4096
+				release := make(chan struct{})
+				var handled atomic.Int32
+				gone := make(chan int, 1)
+				ended := make(chan struct{})
+				r := start(t, config{
+					Transport: transport, Limits: hearth.Limits{ClientQueue: bound},
+					Message: func(_ context.Context, _ *client, m hearth.Message) error {
+						<-release
+						if m.Event == "end" {
+							close(ended)
+						} else if n := handled.Add(1) - 1; string(m.ID) != fmt.Sprint(n) {
+							t.Errorf("message %s, want %d", m.ID, n)
+						}
+						return nil
+					},
+					Disconnected: func(_ context.Context, _ *client, code int, _ string) { gone <- code },
+				})
+				w := r.raw()
+				p := newPeer(t, w)
+				p.login("u")
+				frames := make([][]byte, messages)
+				for i := range frames {
+					frames[i] = frameOf(0x80|opText, fmt.Appendf(nil, `{"event":"m","id":%d}`, i))
+				}
+				must(t, w.burst(append(frames, end.frame)...))
+				if end.code == 1006 {
+					must(t, w.half())
+				}
+				r.counts(func(s hearth.Stats) bool { return s.MessagesIn > 20 })
+				time.Sleep(10 * time.Millisecond) // it would go on by now
+				if n := r.Stats().MessagesIn; n > 2+bound/64 {
+					t.Errorf("%d messages were read", n)
+				}
+				close(release)
+				if end.code == 0 {
+					within(t, ended, "the last message")
+				} else if code := <-gone; code != end.code {
+					t.Errorf("disconnected with %d, want %d", code, end.code)
+				}
+				if n := handled.Load(); n != messages {
+					t.Errorf("%d messages handled", n)
+				}
+			})
+		}
+	})
+}
+
+// loaded is a server with a client whose first message is being handled, and the others wait, until
+// release is closed.
+func loaded(t *testing.T, cfg config, messages int) (r *rig, p *peer, handled *atomic.Int32, release chan struct{}) {
+	handled, release = new(atomic.Int32), make(chan struct{})
+	begun := make(chan struct{}, 1)
+	cfg.Message = func(ctx context.Context, c *client, m hearth.Message) error {
+		select {
+		case begun <- struct{}{}:
+		default:
+		}
+		select {
+		case <-release:
+		case <-ctx.Done():
+			return nil
+		}
+		handled.Add(1)
+		if err := c.Send("echo", m.ID); !errors.Is(err, hearth.ErrNotConnected) {
+			return err
+		}
+		return nil
+	}
+	r = start(t, cfg)
+	w := r.raw()
+	p = newPeer(t, w)
+	p.login("u")
+	var frames [][]byte
+	for i := range messages {
+		frames = append(frames, frameOf(0x80|opText, fmt.Appendf(nil, `{"event":"m","id":%d}`, i)))
+	}
+	must(t, w.burst(frames...))
+	<-begun
+	return r, p, handled, release
+}
+
+// TestShutdownHandlesReceived: what has been received when a shutdown begins is handled and
+// answered before 1001.
+func TestShutdownHandlesReceived(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		for _, queue := range []int{0, 4096} { // all is in the queue; most is still to be parsed
+			const messages = 1000
+			r, p, handled, release := loaded(t, config{Transport: transport, Limits: hearth.Limits{ClientQueue: queue}}, messages)
+			if queue == 0 {
+				r.counts(func(s hearth.Stats) bool { return s.MessagesIn == messages+1 })
+			} else {
+				r.counts(func(s hearth.Stats) bool { return s.MessagesIn > 20 })
+			}
+			done := make(chan error, 1)
+			go func() { done <- r.Shutdown(context.Background()) }() // ends when the client has gone
+			close(release)
+			n := 0
+			for e := p.next(); ; e = p.next() {
+				if e.code == 1001 && e.reason == "Server shutting down" {
+					break
+				}
+				if want := fmt.Sprintf(`{"event":"echo","data":%d}`, n); e.text != want {
+					t.Fatalf("got %v, want %s", e, want)
+				}
+				n++
+			}
+			must(t, <-done)
+			if s := r.Stats(); n != int(handled.Load()) || uint64(n) != s.MessagesIn-1 || s.MessagesDiscarded != 0 {
+				t.Errorf("%d answers, %d handled, stats %+v", n, handled.Load(), s)
+			}
+		}
+	})
+}
+
+// TestShutdownTooShort: what a shutdown has no time for is counted and logged, and the clients are
+// still told.
+func TestShutdownTooShort(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		const messages = 100
+		var log syncBuffer
+		r, p, handled, _ := loaded(t, config{Transport: transport, Logger: slog.New(slog.NewTextHandler(&log, nil))}, messages)
+		r.counts(func(s hearth.Stats) bool { return s.MessagesIn == messages+1 })
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		if err := r.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("shutdown: %v", err)
+		}
+		p.wantsClose(1001, "Server shutting down")
+		if s := r.Stats(); s.MessagesDiscarded != messages-1 || handled.Load() != 0 {
+			t.Errorf("%d handled, stats %+v", handled.Load(), s)
+		}
+		if s := log.String(); strings.Count(s, "not handled") != 1 || !strings.Contains(s, "messages=99") {
+			t.Errorf("log: %s", s)
+		}
+	})
+}
+
+// TestDisconnectDiscards: an application that closes a client does not want more of its messages;
+// they are counted.
+func TestDisconnectDiscards(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, transport hearth.Transport) {
+		const messages = 100
+		var log syncBuffer
+		r, p, handled, release := loaded(t, config{Transport: transport, Logger: slog.New(slog.NewTextHandler(&log, nil))}, messages)
+		r.counts(func(s hearth.Stats) bool { return s.MessagesIn == messages+1 })
+		must(t, r.client(p).Disconnect(4100, "enough"))
+		close(release)
+		p.wantsClose(4100, "enough")
+		must(t, r.Shutdown(context.Background()))
+		if s := r.Stats(); s.MessagesDiscarded != messages-1 || handled.Load() != 1 {
+			t.Errorf("%d handled, stats %+v", handled.Load(), s)
+		}
+		if s := log.String(); strings.Count(s, "not handled") != 1 {
+			t.Errorf("log: %s", s)
+		}
+	})
+}
+
+// TestReceivedBeforeHeartbeatTimeout: a client that is closed for its silence has its earlier
+// messages handled.
+func TestReceivedBeforeHeartbeatTimeout(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		release := make(chan struct{})
+		handled := 0
+		gone := make(chan int, 1)
+		r := startPiped(t, config{
+			Message: func(context.Context, *client, hearth.Message) error {
+				<-release
+				handled++
+				return nil
+			},
+			Disconnected: func(_ context.Context, _ *client, code int, _ string) { gone <- code },
+		})
+		p := r.member("u")
+		for range 10 {
+			p.say("m", "1")
+		}
+		pass(2 * time.Minute)
+		p.wantsClose(4002, "Heartbeat timeout")
+		close(release)
+		if code := <-gone; code != 4002 || handled != 10 {
+			t.Errorf("disconnected with %d after %d messages", code, handled)
+		}
+		synctest.Wait()
+		if s := r.Stats(); s.MessagesDiscarded != 0 {
+			t.Errorf("stats: %+v", s)
+		}
+	})
+}
+
+// syncBuffer is a bytes.Buffer that several goroutines may use.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
