@@ -13,7 +13,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -50,20 +49,19 @@ func main() {
 }
 
 func newServer() (*server, error) {
-	var srv *server
 	srv, err := hearth.New(hearth.Config[nothing, nothing]{
 		Limits: hearth.Limits{BackpressureLimit: backpressure},
 		Authenticate: func(context.Context, hearth.AuthRequest[nothing]) (hearth.Identity[nothing], error) {
 			return hearth.Identity[nothing]{}, nil
 		},
-		Message: func(ctx context.Context, c *client, m hearth.Message) error {
-			if m.Event != "export" {
-				return fmt.Errorf("unknown event %q", m.Event)
-			}
-			return export(ctx, srv, c, m.Data)
-		},
 	})
-	return srv, err
+	if err != nil {
+		return nil, err
+	}
+	hearth.Handle(srv, "export", func(ctx context.Context, c *client, want request) error {
+		return export(ctx, srv, c, want)
+	})
+	return srv, nil
 }
 
 // row is one of many rows.
@@ -79,14 +77,13 @@ const text = "An export has to be complete and in order, because each row depend
 	"messages beyond that are dropped, and the client learns only at the end how many rows are missing. " +
 	"So the sender checks from time to time how much is still queued for the client, and waits if it is too much."
 
+// request is the data of an export.
+type request struct {
+	Rows int `json:"rows"`
+}
+
 // export sends the requested number of rows, no faster than the client receives them.
-func export(ctx context.Context, srv *server, c *client, request json.RawMessage) error {
-	var want struct {
-		Rows int `json:"rows"`
-	}
-	if err := json.Unmarshal(request, &want); err != nil {
-		return fmt.Errorf("decode request: %w", err)
-	}
+func export(ctx context.Context, srv *server, c *client, want request) error {
 	want.Rows = min(want.Rows, maxRows)
 	me := hearth.ToClient(c.ID())
 	for i := range want.Rows {

@@ -189,8 +189,7 @@ func startHearth(t *testing.T, cfg redis.Config) *node {
 	t.Helper()
 	b, err := redis.New(cfg)
 	must(t, err)
-	var srv *server
-	srv, err = hearth.New(hearth.Config[credentials, nothing]{
+	srv, err := hearth.New(hearth.Config[credentials, nothing]{
 		Broker: b,
 		Logger: slog.New(slog.NewTextHandler(failOnLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Authenticate: func(_ context.Context, r hearth.AuthRequest[credentials]) (hearth.Identity[nothing], error) {
