@@ -82,7 +82,8 @@ func (c *Client[M]) Rooms() []string {
 	return c.s.Rooms()
 }
 
-// In reports whether Rooms has that room.
+// In reports whether Rooms has that room. Config.DefaultRooms and the room of the client's own id count: a handler that
+// takes the name of a room from the client must also check that the name is one that clients may write to.
 func (c *Client[M]) In(room string) bool { return c.s != nil && c.s.In(room) }
 
 // Encrypted reports whether everything that is sent to the client is encrypted (docs/protocol.md §10). Once true it stays

@@ -58,6 +58,9 @@ const Unlimited = -1
 // not call Shutdown, which waits for callbacks and would return ErrInCallback: call it on a goroutine of its own.
 //
 // Messages of events that have a handler (Handle, HandleRequest) go there, and not to Message.
+//
+// Handlers are set after New, so they can use the server. Callbacks that need it are best methods of a struct that has it in
+// a field: app.srv, err = hearth.New(hearth.Config[A, M]{Connected: app.connected}).
 type Config[A, M any] struct {
 	// Name is the name of the server in its log lines, and for other servers (NodeInfo.Name). Default "hearth".
 	Name string
@@ -66,7 +69,7 @@ type Config[A, M any] struct {
 	// Default "/ws".
 	Path string
 
-	// DefaultRooms are joined by every client when it is authenticated. Default ws-default and ws-notification; an empty
+	// DefaultRooms are joined by every client when it is authenticated, and count for Client.In, Joined and Left. Default ws-default and ws-notification; an empty
 	// list that is not nil means none.
 	DefaultRooms []string
 
@@ -143,7 +146,11 @@ type Config[A, M any] struct {
 	// the history, and may be in the history, too. Give messages ids or numbers by which clients
 	// sort them and drop duplicates, and store a message before you send it. If the broker cannot
 	// subscribe to the room in time, messages of other servers that are lost meanwhile are reported
-	// as usual: see Resync and BrokerLost.
+	// as usual: see Resync and BrokerLost. A history of more than Limits.BackpressureLimit needs Local.WaitPending before each
+	// part of it, or the client loses parts.
+	//
+	// To send a new member the list of the others, take the list and send it under the lock under which Joined and Left
+	// change it and announce the change. A server that was killed calls no Left.
 	//
 	// Joined and Left are called in the order of the changes, after Connected has returned, and
 	// before the client's next message is handled: its messages behind a `join` find Joined done. A
@@ -224,7 +231,8 @@ type Limits struct {
 	// closes the client with 1009. Default 131072.
 	MaxPayload int
 
-	// MaxRooms is how many rooms one client may be in, besides its own. Default 1024; Unlimited for no limit.
+	// MaxRooms is how many rooms one client may be in, besides its own. A client's join stops there: the rooms that are left
+	// are counted in Stats.RoomsRejected. Default 1024; Unlimited for no limit.
 	MaxRooms int
 
 	// RoomNames is how many bytes the names of those rooms may have in all. A name may take 768 bytes, and is kept several

@@ -18,8 +18,9 @@ import (
 // ClientError `invalid_data`, and f is not called. Absent data, and null, give a zero T; unknown members are ignored, as
 // by json.Unmarshal. With T Message, f gets the message itself.
 //
-// What Config says of its callbacks holds for f: it may block, messages of one client are handled one after the other,
-// and an error is logged unless it is a ClientError, which is sent to the client.
+// What Config says of its callbacks holds for f: it may block, and messages of one client are handled one after the other.
+// A ClientError is sent to the client. Any other error is logged; if the message has an id, the client gets the
+// ClientError `internal` with that id, also if f panics.
 //
 // Handlers are usually set between New and Start, but may be set at any time, from any goroutine. An event that is empty,
 // reserved by the protocol or has a handler already is a mistake in the program: Start returns it as an error, and it is
@@ -30,39 +31,41 @@ func Handle[A, M, T any](s *Server[A, M], event string, f func(ctx context.Conte
 		if err != nil {
 			return err
 		}
-		return f(ctx, c, data)
+		return answerFailure(c, m, func() error { return f(ctx, c, data) })
 	})
 }
 
 // HandleRequest is Handle for an event that is a request: the value that f returns is the reply to the message, see
-// Client.Reply. If f returns a ClientError, or the data does not decode, the client gets that error with the id of the
-// message. If f fails in another way, panics, or returns a value that cannot be encoded, the client gets the ClientError
-// `internal`, and the failure is logged. A message without an id gets no reply; f is called all the same.
+// Client.Reply; NoData{} is an empty reply, and a nil slice is null. A value that cannot be encoded counts as an error of
+// f. A message without an id gets no reply; f is called all the same.
 func HandleRequest[A, M, T, R any](s *Server[A, M], event string, f func(ctx context.Context, c *Client[M], data T) (R, error)) {
 	s.handlers.set(event, func(ctx context.Context, c *Client[M], m Message) error {
 		data, err := decoded[T](m)
 		if err != nil {
 			return err
 		}
-		return answer(c, m, func() (any, error) { return f(ctx, c, data) })
+		return answerFailure(c, m, func() error {
+			reply, err := f(ctx, c, data)
+			if err != nil || m.ID == nil {
+				return err
+			}
+			return c.Reply(m, reply)
+		})
 	})
 }
 
-// answer sends what f returns as the reply to m. A request that fails is answered as well, whatever the reason: a client
-// that waits for a reply must not wait for ever.
-func answer[M any](c *Client[M], m Message, f func() (any, error)) (err error) {
-	var told *ClientError
+// answerFailure calls f, which handles m. If m has an id and f fails or panics, the client gets an error with that id: it
+// must not wait for a reply for ever.
+func answerFailure[M any](c *Client[M], m Message, f func() error) (err error) {
 	failed := true // also if f panics
 	defer func() {
+		var told *ClientError
 		if failed && m.ID != nil && !errors.As(err, &told) {
-			// The failure itself is what the caller hears of. That the client has gone is no other one.
+			// The caller reports the failure itself; that the client has gone is not another one.
 			_ = c.tell(&ClientError{Code: "internal", Message: "Internal error"}, m.ID)
 		}
 	}()
-	reply, err := f()
-	if err == nil && m.ID != nil {
-		err = c.Reply(m, reply)
-	}
+	err = f()
 	failed = err != nil && !errors.Is(err, ErrNotConnected)
 	return err
 }

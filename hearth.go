@@ -23,7 +23,8 @@
 // # Delivery
 //
 // Delivery is at most once. A nil error of a send means that the event is queued. Messages that one goroutine sends reach
-// each client in that order. Whatever is dropped is counted in Stats and logged.
+// each client in that order. Messages of different servers may arrive in any order, and in another one at clients of
+// other servers: a hole in an application's own numbers may still fill. Whatever is dropped is counted in Stats and logged.
 package hearth
 
 import (

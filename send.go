@@ -18,7 +18,7 @@ type NoData = protocol.NoData
 // ToClient is the client with that id.
 func ToClient(id string) Target { return protocol.ToClient(id) }
 
-// ToUser is every client of that user.
+// ToUser is every client of that user. It has no exclusions.
 func ToUser(id string) Target { return protocol.ToUser(id) }
 
 // ToRoom is every member of that room.

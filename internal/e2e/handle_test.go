@@ -195,10 +195,13 @@ func TestFailedRequestsAreAnswered(t *testing.T) {
 		p.wants(`{"event":"error","data":{"message":"Internal error","code":"internal"},"id":"7"}`)
 		says(t, p, `{"event":"`+event+`"}`) // without an id there is no reply to fail
 	}
+	hearth.Handle(r.server, "plain", func(context.Context, *client, any) error { return errors.New("database is down") })
+	says(t, p, `{"event":"plain","id":9}`)
+	p.wants(`{"event":"error","data":{"message":"Internal error","code":"internal"},"id":9}`)
 	says(t, p, `{"event":"fails","id":8}`)
 	p.wants(`{"event":"error","data":{"message":"Internal error","code":"internal"},"id":8}`)
-	if n := r.Stats().CallbackErrors; n != 6 {
-		t.Errorf("%d callback errors, want 6", n)
+	if n := r.Stats().CallbackErrors; n != 7 {
+		t.Errorf("%d callback errors, want 7", n)
 	}
 	if !strings.Contains(log.String(), "event=fails") {
 		t.Errorf("the log does not name the event: %s", log.String())

@@ -245,3 +245,20 @@ func TestClientQueueOverTCP(t *testing.T) {
 		<-all
 	})
 }
+
+// TestJoinPastMaxRoomsIsCounted: the rooms of a join for which there is no place are not dropped silently.
+func TestJoinPastMaxRoomsIsCounted(t *testing.T) {
+	t.Parallel()
+	r := start(t, config{
+		DefaultRooms: []string{}, Limits: hearth.Limits{MaxRooms: 2},
+		ValidateRooms: func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil },
+		Message:       func(_ context.Context, c *client, m hearth.Message) error { return c.Send(m.Event, len(c.Rooms())) },
+	})
+	p := r.member("u")
+	p.say("join", `{"rooms":["a","b","c","d"]}`)
+	p.say("rooms", `null`)
+	p.wants(`{"event":"rooms","data":3}`) // its own, a and b
+	if n := r.Stats().RoomsRejected; n != 2 {
+		t.Errorf("%d rooms were rejected, want 2", n)
+	}
+}

@@ -31,7 +31,9 @@ func (s *Session) join(data, id json.RawMessage) {
 	allowed = s.recheck(wished, allowed)
 	s.env.Stats.RoomsRejected.Add(uint64(max(0, len(wished)-len(allowed))))
 	if err := s.Join((*lifetime)(s), allowed...); err != nil {
-		s.debug("join ended early", "cause", err)
+		missing := slices.DeleteFunc(allowed, s.In)
+		s.env.Stats.RoomsRejected.Add(uint64(len(missing)))
+		s.env.Log.Warn("client did not join all rooms", "client", s.ID(), "error", err, "missing", len(missing))
 	}
 }
 
