@@ -2,7 +2,7 @@
 // got, each line that it writes is one to send. It authenticates, says `hello` encrypted, and then answers each `ask` by `answer`.
 
 import { createInterface } from 'node:readline';
-import { derive, generate, open, seal } from '../../seal/testdata/client.mjs';
+import { derive, generate, open, seal } from '../../../../seal/testdata/client.mjs';
 
 delete globalThis.Buffer; // browsers have none
 
