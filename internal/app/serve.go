@@ -219,7 +219,7 @@ func (s *Server) start(ctx context.Context) error {
 		select {
 		case err := <-started:
 			if s.redis != nil && errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("Redis was not reachable within %v (redis-timeout): %w", s.cfg.RedisTimeout, err)
+				return fmt.Errorf("connect to Redis: not reachable within %v (redis-timeout): %w", s.cfg.RedisTimeout, err)
 			}
 			return err
 		case <-tick.C:
