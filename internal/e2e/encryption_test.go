@@ -129,6 +129,9 @@ func TestEncryptedPaths(t *testing.T) {
 		s.opens(`{"event":"error","data":{"message":"Already authenticated"}}`)
 		s.whisper(`{"event":"heartbeat"}`)
 		s.text(`{"event":"clear"}`) // allowed, unless the server is configured not to
+		s.whisper(`{"event":"echo","data":1}`)
+		for event := ""; event != `{"event":"echo","data":1}`; event = s.opened() {
+		} // all that was sent before has been answered
 		must(t, r.Local().Send(t.Context(), hearth.ToClient(s.id), "last", 1))
 		must(t, disconnect(r, s.id, 4321, "bye"))
 		for event := ""; event != `{"event":"last","data":1}`; event = s.opened() {
