@@ -47,10 +47,10 @@ var rules = []rule{
 	// Only sockets.
 	{folder: "internal/transport", imports: []string{"internal/clock"}},
 	{folder: "internal/transport/transporttest", imports: []string{"internal/clock", "internal/transport"}, anyTest: true},
-	{folder: "internal/transport/pending", imports: []string{"internal/clock", "internal/fifo"}},
-	{folder: "internal/transport/epoll", imports: []string{"internal/clock", "internal/transport", "internal/transport/pending"},
+	{folder: "internal/transport/outqueue", imports: []string{"internal/clock", "internal/fifo"}},
+	{folder: "internal/transport/epoll", imports: []string{"internal/clock", "internal/transport", "internal/transport/outqueue"},
 		libraries: []string{"golang.org/x/sys"}},
-	{folder: "internal/transport/netconn", imports: []string{"internal/clock", "internal/transport", "internal/transport/pending"}},
+	{folder: "internal/transport/netconn", imports: []string{"internal/clock", "internal/transport", "internal/transport/outqueue"}},
 
 	// The index of clients, and sessions. No sockets: a hub writes to links, a session gets bytes.
 	{folder: "internal/hub", imports: []string{"internal/fifo", "internal/shrinkmap", "internal/ws", "seal"}},

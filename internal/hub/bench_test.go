@@ -15,16 +15,16 @@ type sink struct {
 	n int
 }
 
-func (s *sink) Write(p []byte) bool                     { s.n += len(p); return true }
-func (s *sink) WriteNow(p []byte) bool                  { return s.Write(p) }
-func (s *sink) Finish([]byte)                           {}
-func (s *sink) TakeBack(func([]byte, int) int) [][]byte { return nil }
-func (s *sink) Await(int) bool                          { return false }
-func (s *sink) Gone() bool                              { return false }
-func (s *sink) Buffered() int                           { return 0 }
-func (s *sink) Refused(int)                             {}
-func (s *sink) Unsealed(error)                          {}
-func (s *sink) Lingers()                                {}
+func (s *sink) Write(p []byte) bool                   { s.n += len(p); return true }
+func (s *sink) WriteNow(p []byte) bool                { return s.Write(p) }
+func (s *sink) CloseAfterFlush([]byte)                {}
+func (s *sink) Recall(func([]byte, int) int) [][]byte { return nil }
+func (s *sink) NotifyBelow(int) bool                  { return false }
+func (s *sink) Closing() bool                         { return false }
+func (s *sink) Buffered() int                         { return 0 }
+func (s *sink) Refused(int)                           {}
+func (s *sink) Unsealed(error)                        {}
+func (s *sink) Lingers()                              {}
 
 func crowd(b *testing.B, n int) (*hub.Hub, []*sink) {
 	b.Helper()

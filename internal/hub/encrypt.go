@@ -68,7 +68,7 @@ func (l *Lane) encrypt(m *Member, c *Change) {
 	l.sealing.changes.Add(1)
 	l.convert(m, c.outlet)
 	var back takenBack
-	for _, piece := range m.link.TakeBack(ws.FrameEnd) {
+	for _, piece := range m.link.Recall(ws.FrameEnd) {
 		back.read(piece)
 	}
 	clear := 0
@@ -83,7 +83,7 @@ func (l *Lane) encrypt(m *Member, c *Change) {
 	switch {
 	case told:
 		c.done <- nil
-	case m.link.Gone():
+	case m.link.Closing():
 		c.done <- ErrNotMember
 	default: // and could not open what follows
 		l.refuse(m, 1)
@@ -165,4 +165,4 @@ func (t *takenBack) Pong(payload []byte) {
 	t.control = append(t.control, ws.AppendFrame(nil, ws.OpPong, payload))
 }
 
-func (t *takenBack) Close(int, string) {} // behind Finish nothing is taken back
+func (t *takenBack) Close(int, string) {} // behind CloseAfterFlush nothing is taken back

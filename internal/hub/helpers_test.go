@@ -23,7 +23,7 @@ type client struct {
 	name string // that tests call it by
 
 	got      []byte // frames, one behind the other
-	kept     int    // how much of got has gone out, for TakeBack
+	kept     int    // how much of got has gone out, for Recall
 	room     int    // bytes that the link still takes; negative: any
 	finished bool
 	gone     bool // the link refuses everything, as one does that is closed
@@ -36,7 +36,7 @@ type client struct {
 }
 
 func (c *client) Write(p []byte) bool {
-	if c.Gone() || (c.room >= 0 && len(p) > c.room) {
+	if c.Closing() || (c.room >= 0 && len(p) > c.room) {
 		return false
 	}
 	if c.room >= 0 {
@@ -46,9 +46,9 @@ func (c *client) Write(p []byte) bool {
 	return true
 }
 
-func (c *client) WriteNow(p []byte) bool { return c.Write(p) }
-func (c *client) Finish(p []byte)        { c.got, c.finished = append(c.got, p...), true }
-func (c *client) TakeBack(cut func([]byte, int) int) [][]byte {
+func (c *client) WriteNow(p []byte) bool   { return c.Write(p) }
+func (c *client) CloseAfterFlush(p []byte) { c.got, c.finished = append(c.got, p...), true }
+func (c *client) Recall(cut func([]byte, int) int) [][]byte {
 	end := 0
 	if c.kept > 0 {
 		end = cut(c.got, c.kept)
@@ -57,14 +57,14 @@ func (c *client) TakeBack(cut func([]byte, int) int) [][]byte {
 	c.got = c.got[:end]
 	return [][]byte{back}
 }
-func (c *client) Await(n int) bool {
+func (c *client) NotifyBelow(n int) bool {
 	if c.Buffered() < n {
 		return false
 	}
 	c.awaited = n
 	return true
 }
-func (c *client) Gone() bool     { return c.finished || c.gone }
+func (c *client) Closing() bool  { return c.finished || c.gone }
 func (c *client) Buffered() int  { return int(c.buffered.Load()) }
 func (c *client) Refused(n int)  { c.refused += n }
 func (c *client) Lingers()       { c.lingers++ }

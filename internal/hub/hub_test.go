@@ -183,7 +183,7 @@ func TestQueueFull(t *testing.T) {
 		t.Errorf("to all: %v", err)
 	}
 	late := admit(h, "late", 0, "")
-	behind.Member.Finish(ws.AppendClose(nil, 1001, ""))
+	behind.Member.CloseAfterFlush(ws.AppendClose(nil, 1001, ""))
 	settle(h, 2)
 	expect(t, behind, append(append([]string{"connected"}, want...), "close 1001")...)
 	expect(t, other, "connected", "to all")

@@ -143,9 +143,9 @@ func (m *Member) Control(frame []byte) {
 	m.lane.push(item{kind: control, member: m, raw: frame})
 }
 
-// Finish queues the last frame for m, or none, after which its connection is closed in order. Nothing that is queued for it
+// CloseAfterFlush queues the last frame for m, or none, after which its connection is closed in order. Nothing that is queued for it
 // later is written. Any goroutine; never blocks.
-func (m *Member) Finish(frame []byte) {
+func (m *Member) CloseAfterFlush(frame []byte) {
 	m.lane.push(item{kind: finish, member: m, raw: frame})
 }
 
@@ -296,7 +296,7 @@ func (l *Lane) deliver(run []item) {
 // refuse counts n messages that did not fit for m. A link that is gone is not full: its member is about to be removed, and
 // what it no longer takes is lost with the connection.
 func (l *Lane) refuse(m *Member, n int) {
-	if m.link.Gone() {
+	if m.link.Closing() {
 		return
 	}
 	l.hub.refused.Add(uint64(n))

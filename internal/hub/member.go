@@ -13,14 +13,14 @@ type Link interface {
 	// Write queues p until the end of the turn; WriteNow writes at once if nothing waits. False: p was refused.
 	Write(p []byte) bool
 	WriteNow(p []byte) bool
-	// Gone reports whether nothing is accepted any more, so that a refused p says nothing about the peer's speed.
-	Gone() bool
-	// Finish queues p regardless and then closes the connection in order.
-	Finish(p []byte)
-	// TakeBack withdraws what has not begun to go out; cut says where a piece may end of which n bytes are out.
-	TakeBack(cut func(piece []byte, n int) int) [][]byte
-	// Await reports whether Buffered is n or more; if so, Member.Drained is called once it is not.
-	Await(n int) bool
+	// Closing reports whether nothing is accepted any more, so that a refused p says nothing about the peer's speed.
+	Closing() bool
+	// CloseAfterFlush queues p regardless and then closes the connection in order.
+	CloseAfterFlush(p []byte)
+	// Recall withdraws what has not begun to go out; cut says where a piece may end of which n bytes are out.
+	Recall(cut func(piece []byte, n int) int) [][]byte
+	// NotifyBelow reports whether Buffered is n or more; if so, Member.Drained is called once it is not.
+	NotifyBelow(n int) bool
 	// Buffered is how much the peer has not taken yet, in bytes. Any goroutine.
 	Buffered() int
 }

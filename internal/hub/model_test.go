@@ -224,7 +224,7 @@ func (m *model) finish(t *rapid.T) {
 	if p.ended {
 		return
 	}
-	p.real.Member.Finish(ws.AppendClose(nil, 1000, ""))
+	p.real.Member.CloseAfterFlush(ws.AppendClose(nil, 1000, ""))
 	p.ended, p.want = true, append(p.want, "close 1000")
 }
 

@@ -105,7 +105,7 @@ func TestSealedPaths(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Remove(&c.Member)
-	c.Member.Finish(ws.AppendClose(nil, 1001, ""))
+	c.Member.CloseAfterFlush(ws.AppendClose(nil, 1001, ""))
 	c.Member.Notice(message("too late"))
 	h.Lane(0).Tick()
 	if c.finished || c.lingers != 1 {

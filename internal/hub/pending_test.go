@@ -37,14 +37,14 @@ func (m *metered) Write(p []byte) bool {
 func (m *metered) WriteNow(p []byte) bool { return m.Write(p) }
 func (m *metered) Buffered() int          { return int(m.waiting.Load()) }
 
-func (m *metered) Await(n int) bool {
+func (m *metered) NotifyBelow(n int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.low = int64(n)
 	return m.waiting.Load() >= m.low
 }
 
-func (m *metered) TakeBack(func([]byte, int) int) [][]byte {
+func (m *metered) Recall(func([]byte, int) int) [][]byte {
 	m.mu.Lock()
 	back := m.pieces
 	m.pieces = nil

@@ -12,16 +12,16 @@ import (
 // taker is a member whose connection takes everything.
 type taker struct{ Member }
 
-func (*taker) Write([]byte) bool                       { return true }
-func (*taker) WriteNow([]byte) bool                    { return true }
-func (*taker) Finish([]byte)                           {}
-func (*taker) TakeBack(func([]byte, int) int) [][]byte { return nil }
-func (*taker) Await(int) bool                          { return false }
-func (*taker) Buffered() int                           { return 0 }
-func (*taker) Gone() bool                              { return false }
-func (*taker) Refused(int)                             {}
-func (*taker) Unsealed(error)                          {}
-func (*taker) Lingers()                                {}
+func (*taker) Write([]byte) bool                     { return true }
+func (*taker) WriteNow([]byte) bool                  { return true }
+func (*taker) CloseAfterFlush([]byte)                {}
+func (*taker) Recall(func([]byte, int) int) [][]byte { return nil }
+func (*taker) NotifyBelow(int) bool                  { return false }
+func (*taker) Buffered() int                         { return 0 }
+func (*taker) Closing() bool                         { return false }
+func (*taker) Refused(int)                           {}
+func (*taker) Unsealed(error)                        {}
+func (*taker) Lingers()                              {}
 
 // For a loop that takes no turn not all is sealed; when it takes them again, it needs nobody else to wake it.
 func TestRipeIsBounded(t *testing.T) {

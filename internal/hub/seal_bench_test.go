@@ -83,8 +83,8 @@ func BenchmarkSealedSendTo(b *testing.B) {
 // full is a member whose connection takes nothing any more.
 type full struct{ sink }
 
-func (f *full) Buffered() int  { return 100 << 10 }
-func (f *full) Await(int) bool { return true }
+func (f *full) Buffered() int        { return 100 << 10 }
+func (f *full) NotifyBelow(int) bool { return true }
 
 // BenchmarkTurnWithHeld is a turn with a message to one member, beside so many encrypted ones whose connections are full.
 func BenchmarkTurnWithHeld(b *testing.B) {

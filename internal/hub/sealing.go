@@ -67,16 +67,16 @@ func (l *Lane) accept(m *Member, p *parcels) {
 
 // proceed does what comes next for a busy member: has more sealed, waits for the connection, or ends.
 func (l *Lane) proceed(o *outlet) {
-	if o.member.link.Gone() {
+	if o.member.link.Closing() {
 		o.discard()
 	}
 	switch {
 	case len(o.queue) == 0:
 		o.busy = false
 		if o.ending {
-			o.member.link.Finish(o.last)
+			o.member.link.CloseAfterFlush(o.last)
 		}
-	case o.member.link.Await(windowMax):
+	case o.member.link.NotifyBelow(windowMax):
 		o.held = true // until Drained
 	default:
 		o.work, o.from = o.queue, o.at
@@ -92,7 +92,7 @@ func (l *Lane) proceed(o *outlet) {
 func (l *Lane) finish(m *Member, frame []byte) {
 	m.live = false
 	if !m.sealed || !m.outlet.Load().busy {
-		m.link.Finish(frame)
+		m.link.CloseAfterFlush(frame)
 		return
 	}
 	if o := m.outlet.Load(); !o.ending {

@@ -21,16 +21,16 @@ import (
 // discardMember is a member that discards its messages.
 type discardMember struct{ hub.Member }
 
-func (s *discardMember) Write([]byte) bool                       { return true }
-func (s *discardMember) WriteNow([]byte) bool                    { return true }
-func (s *discardMember) Finish([]byte)                           {}
-func (s *discardMember) TakeBack(func([]byte, int) int) [][]byte { return nil }
-func (s *discardMember) Await(int) bool                          { return false }
-func (s *discardMember) Gone() bool                              { return false }
-func (s *discardMember) Buffered() int                           { return 0 }
-func (s *discardMember) Refused(int)                             {}
-func (s *discardMember) Unsealed(error)                          {}
-func (s *discardMember) Lingers()                                {}
+func (s *discardMember) Write([]byte) bool                     { return true }
+func (s *discardMember) WriteNow([]byte) bool                  { return true }
+func (s *discardMember) CloseAfterFlush([]byte)                {}
+func (s *discardMember) Recall(func([]byte, int) int) [][]byte { return nil }
+func (s *discardMember) NotifyBelow(int) bool                  { return false }
+func (s *discardMember) Closing() bool                         { return false }
+func (s *discardMember) Buffered() int                         { return 0 }
+func (s *discardMember) Refused(int)                           {}
+func (s *discardMember) Unsealed(error)                        {}
+func (s *discardMember) Lingers()                              {}
 
 // newIdle makes a node that is not running. The test runs its lane.
 func newIdle(t interface {

@@ -293,8 +293,8 @@ func (c *handshakeConn) fallBack(read []byte, v *verdict) {
 	c.handshakes.fallback.push(&prefixConn{Conn: nc, prefix: bytes.Clone(read), verdict: v})
 }
 
-// Ended makes the loop close a connection that the peer has closed before its request was complete.
-func (c *handshakeConn) Ended() bool { return false }
+// PeerClosed makes the loop close a connection that the peer has closed before its request was complete.
+func (c *handshakeConn) PeerClosed() bool { return false }
 
 // Drained does nothing: c never asks for the notification.
 func (c *handshakeConn) Drained() {}

@@ -19,18 +19,18 @@ import (
 // sink is a connection that takes everything at once.
 type sink struct{ frames int }
 
-func (c *sink) Write([]byte) bool                       { c.frames++; return true }
-func (c *sink) WriteNow([]byte) bool                    { c.frames++; return true }
-func (c *sink) Finish([]byte)                           {}
-func (c *sink) TakeBack(func([]byte, int) int) [][]byte { return nil }
-func (c *sink) Abort()                                  {}
-func (c *sink) Pause()                                  {}
-func (c *sink) Resume()                                 {}
-func (c *sink) Await(int) bool                          { return false }
-func (c *sink) Gone() bool                              { return false }
-func (c *sink) Buffered() int                           { return 0 }
-func (c *sink) RemoteAddr() netip.AddrPort              { return netip.AddrPort{} }
-func (c *sink) Loop() int                               { return 0 }
+func (c *sink) Write([]byte) bool                     { c.frames++; return true }
+func (c *sink) WriteNow([]byte) bool                  { c.frames++; return true }
+func (c *sink) CloseAfterFlush([]byte)                {}
+func (c *sink) Recall(func([]byte, int) int) [][]byte { return nil }
+func (c *sink) Abort()                                {}
+func (c *sink) Pause()                                {}
+func (c *sink) Resume()                               {}
+func (c *sink) NotifyBelow(int) bool                  { return false }
+func (c *sink) Closing() bool                         { return false }
+func (c *sink) Buffered() int                         { return 0 }
+func (c *sink) RemoteAddr() netip.AddrPort            { return netip.AddrPort{} }
+func (c *sink) Loop() int                             { return 0 }
 
 // BenchmarkEcho is the whole way of a message but for the system calls: from the bytes that the socket brought, through
 // the pool and the callback, to the frame that the socket gets. The loop has 16 clients to read in each turn.

@@ -72,7 +72,7 @@ func (s *Session) end(e ending) bool {
 	if e.counter != nil {
 		e.counter.Add(1)
 	}
-	s.member.Finish(ws.AppendClose(nil, e.code, e.reason))
+	s.member.CloseAfterFlush(ws.AppendClose(nil, e.code, e.reason))
 	return true
 }
 

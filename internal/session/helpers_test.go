@@ -97,17 +97,17 @@ func (c *conn) Write(p []byte) bool {
 	return true
 }
 
-func (c *conn) WriteNow(p []byte) bool                  { return c.Write(p) }
-func (c *conn) Finish(p []byte)                         { c.Write(p) }
-func (c *conn) TakeBack(func([]byte, int) int) [][]byte { return nil }
-func (c *conn) Await(int) bool                          { return false }
-func (c *conn) Gone() bool                              { return false }
-func (c *conn) Buffered() int                           { return 0 }
-func (c *conn) RemoteAddr() netip.AddrPort              { return c.addr }
-func (c *conn) Loop() int                               { return 0 }
-func (c *conn) Pause()                                  { c.set(&c.paused, true) }
-func (c *conn) Resume()                                 { c.set(&c.paused, false) }
-func (c *conn) Abort()                                  { c.set(&c.aborted, true) }
+func (c *conn) WriteNow(p []byte) bool                { return c.Write(p) }
+func (c *conn) CloseAfterFlush(p []byte)              { c.Write(p) }
+func (c *conn) Recall(func([]byte, int) int) [][]byte { return nil }
+func (c *conn) NotifyBelow(int) bool                  { return false }
+func (c *conn) Closing() bool                         { return false }
+func (c *conn) Buffered() int                         { return 0 }
+func (c *conn) RemoteAddr() netip.AddrPort            { return c.addr }
+func (c *conn) Loop() int                             { return 0 }
+func (c *conn) Pause()                                { c.set(&c.paused, true) }
+func (c *conn) Resume()                               { c.set(&c.paused, false) }
+func (c *conn) Abort()                                { c.set(&c.aborted, true) }
 
 func (c *conn) set(field *bool, v bool) {
 	c.mu.Lock()

@@ -238,6 +238,6 @@ func (in *inbound) Pong(payload []byte) { (*Session)(in).acceptControl(payload) 
 func (in *inbound) Close(code int, reason string) {
 	s := (*Session)(in)
 	if s.finish(ending{code: code, reason: reason}) {
-		s.member.Finish(ws.AppendClose(nil, code, ""))
+		s.member.CloseAfterFlush(ws.AppendClose(nil, code, ""))
 	}
 }

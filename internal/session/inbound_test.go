@@ -76,8 +76,8 @@ func TestRest(t *testing.T) {
 		rate    int  // Limits.MessageRate
 	}{
 		"goes on":                 {func(*peer) {}, true, 0},
-		"peer has gone":           {func(p *peer) { p.Ended() }, true, 0},
-		"peer has gone, too fast": {func(p *peer) { p.Ended() }, true, 10},
+		"peer has gone":           {func(p *peer) { p.PeerClosed() }, true, 0},
+		"peer has gone, too fast": {func(p *peer) { p.PeerClosed() }, true, 10},
 		"too silent":              {func(p *peer) { p.CloseFor(nil, 4002, "") }, true, 0},
 		"shutdown":                {func(p *peer) { p.Shutdown() }, true, 0},
 		"closed":                  {func(p *peer) { p.Close(4000, "") }, false, 0},

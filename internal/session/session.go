@@ -99,11 +99,11 @@ func Open(env *Env, o Opening) *Session {
 // conn is the session's connection.
 func (s *Session) conn() transport.Conn { return s.member.Link().(transport.Conn) }
 
-// Ended is told that the client has closed its side: what it was sent before still goes out. It is
+// PeerClosed is told that the client has closed its side: what it was sent before still goes out. It is
 // transport.Handler's.
-func (s *Session) Ended() bool {
+func (s *Session) PeerClosed() bool {
 	if s.finish(ending{code: closeAbnormal}) {
-		s.member.Finish(nil)
+		s.member.CloseAfterFlush(nil)
 	}
 	return true // whoever was first to finish it has queued the end, or is about to
 }

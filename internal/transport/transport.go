@@ -34,7 +34,7 @@ var ErrUnsupported = errors.New("transport: connection type not supported")
 type Conn interface {
 	// Write queues p, to go out at the end of this turn. It reports false, and keeps nothing of p, when p would bring
 	// what waits in user space over the limit of Config.BackpressureLimit (an empty queue takes a p of any size), and when
-	// the connection is Gone. p must never change afterwards: it is shared between connections.
+	// the connection is Closing. p must never change afterwards: it is shared between connections.
 	// On the loop only. Never blocks.
 	Write(p []byte) bool
 
@@ -42,17 +42,17 @@ type Conn interface {
 	// go to the socket at once. On the loop only. Never blocks.
 	WriteNow(p []byte) bool
 
-	// TakeBack withdraws what was queued and has not begun to go out, and returns it, in the pieces in which it was
+	// Recall withdraws what was queued and has not begun to go out, and returns it, in the pieces in which it was
 	// written or in larger ones. When the first n bytes of a piece are out, cut says where it may end: at n or later; what is
 	// before that stays queued. Out is what the socket has been given, whether it has taken it yet or not: netconn gives it
-	// up to 64 KiB at a time. After Finish nothing is taken back. On the loop only. Never blocks.
-	TakeBack(cut func(piece []byte, n int) int) [][]byte
+	// up to 64 KiB at a time. After CloseAfterFlush nothing is taken back. On the loop only. Never blocks.
+	Recall(cut func(piece []byte, n int) int) [][]byte
 
-	// Finish queues p whatever the limit (p may be empty), refuses every later Write, and, once everything is written,
+	// CloseAfterFlush queues p whatever the limit (p may be empty), refuses every later Write, and, once everything is written,
 	// shuts the writing side down and waits for the peer to close. Handler.Data goes on being called until then.
-	// A peer that has not closed Config.CloseTimeout after Finish is cut off, written or not. A second Finish does nothing.
+	// A peer that has not closed Config.CloseTimeout after CloseAfterFlush is cut off, written or not. A second CloseAfterFlush does nothing.
 	// On the loop only. Never blocks.
-	Finish(p []byte)
+	CloseAfterFlush(p []byte)
 
 	// Abort closes the socket without ceremony. Handler.Closed follows. Any goroutine; never blocks.
 	Abort()
@@ -64,16 +64,16 @@ type Conn interface {
 	// Resume undoes Pause. Any goroutine; never blocks.
 	Resume()
 
-	// Gone reports whether the connection takes nothing any more, whatever its size: it is closed, or Finish has been
+	// Closing reports whether the connection takes nothing any more, whatever its size: it is closed, or CloseAfterFlush has been
 	// called. After a refused Write it tells a peer that has gone (true) from one that is too slow. On the loop only.
-	Gone() bool
+	Closing() bool
 
 	// Buffered is the number of bytes that were accepted by Write and not yet taken by the kernel. Any goroutine.
 	Buffered() int
 
-	// Await reports whether Buffered is n or more; if so, Handler.Drained is called once it is not. One more Await before that
+	// NotifyBelow reports whether Buffered is n or more; if so, Handler.Drained is called once it is not. One more NotifyBelow before that
 	// only changes n. Not before the first Data. On the loop only. Never blocks.
-	Await(n int) bool
+	NotifyBelow(n int) bool
 
 	// RemoteAddr is the peer's address; the zero AddrPort where it has none. Any goroutine.
 	RemoteAddr() netip.AddrPort
@@ -90,12 +90,12 @@ type Handler interface {
 	// may be changed in place. now is a reading of Config.Clock, one for a turn.
 	Data(b []byte, now clock.Instant)
 
-	// Ended says that the peer has closed its side in order: Data is not called again. There is a Tick between the last Data
-	// and this. True: Finish will be called, behind what is still to be written, and until that is out the connection
-	// stays, but not for longer than Config.CloseTimeout from now. False: it closes now. Not called after Finish.
-	Ended() bool
+	// PeerClosed says that the peer has closed its side in order: Data is not called again. There is a Tick between the last Data
+	// and this. True: CloseAfterFlush will be called, behind what is still to be written, and until that is out the connection
+	// stays, but not for longer than Config.CloseTimeout from now. False: it closes now. Not called after CloseAfterFlush.
+	PeerClosed() bool
 
-	// Drained is the answer to Conn.Await: less waits, or nothing because the connection is closed. It is called by the
+	// Drained is the answer to Conn.NotifyBelow: less waits, or nothing because the connection is closed. It is called by the
 	// loop's goroutine before Tick, beside the other methods with netconn, and perhaps after Closed.
 	Drained()
 
@@ -117,7 +117,7 @@ type Config struct {
 	// BackpressureLimit is how many bytes may wait in user space for one connection. Default 1 MiB.
 	BackpressureLimit int
 
-	// CloseTimeout is how long a connection may take from Finish, or from the peer's end, to its own. Default 5 s.
+	// CloseTimeout is how long a connection may take from CloseAfterFlush, or from the peer's end, to its own. Default 5 s.
 	CloseTimeout time.Duration
 
 	// Clock measures CloseTimeout. Default: one that does not notice standstills.

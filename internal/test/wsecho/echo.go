@@ -82,8 +82,8 @@ func (c *client) Data(b []byte, _ clock.Instant) {
 	}
 }
 
-func (c *client) Ended() bool {
-	c.e.post(func() { c.conn.Finish(nil) })
+func (c *client) PeerClosed() bool {
+	c.e.post(func() { c.conn.CloseAfterFlush(nil) })
 	return true
 }
 
@@ -116,5 +116,5 @@ func (c *client) write(frame []byte) {
 
 func (c *client) finish(code int, reason string) {
 	frame := ws.AppendClose(nil, code, reason)
-	c.e.post(func() { c.conn.Finish(frame) })
+	c.e.post(func() { c.conn.CloseAfterFlush(frame) })
 }

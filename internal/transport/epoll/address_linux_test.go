@@ -88,6 +88,6 @@ func TestDualStackAddress(t *testing.T) {
 type ignore struct{}
 
 func (ignore) Data([]byte, clock.Instant) {}
-func (ignore) Ended() bool                { return false }
+func (ignore) PeerClosed() bool           { return false }
 func (ignore) Drained()                   {}
 func (ignore) Closed(error)               {}

@@ -7,18 +7,18 @@ import (
 	"sync/atomic"
 
 	"github.com/hearthws/hearth/internal/transport"
-	"github.com/hearthws/hearth/internal/transport/pending"
+	"github.com/hearthws/hearth/internal/transport/outqueue"
 	"golang.org/x/sys/unix"
 )
 
 // connection implements RawConn. An idle server consists of these: keep it within 96 bytes. What a
 // write needs comes first, so that it is in one line of the processor's cache.
 type connection struct {
-	loop    *loop          // set when it is made, then read-only
-	out     *pending.Queue // nil while nothing waits; owned by the loop
-	waiting atomic.Int64   // what Buffered returns; any goroutine
-	fd      int32          // owned by the loop
-	state   state          // owned by the loop
+	loop    *loop           // set when it is made, then read-only
+	out     *outqueue.Queue // nil while nothing waits; owned by the loop
+	waiting atomic.Int64    // what Buffered returns; any goroutine
+	fd      int32           // owned by the loop
+	state   state           // owned by the loop
 
 	interest uint16            // what epoll has been asked for, as far as it ever is; owned by the loop
 	orders   atomic.Uint32     // what others want of it; any goroutine
@@ -36,7 +36,7 @@ const (
 	registered state = 1 << iota // by the loop, which knows its handler now
 	dirty                        // in loop.dirty, to be written at the end of the turn
 	blocked                      // the socket takes no more: epoll will tell
-	finishing                    // Finish was called
+	finishing                    // CloseAfterFlush was called
 	shut                         // and everything is written, and the writing side shut
 	ended                        // the peer has closed its side
 	closing                      // in loop.closing, or gone
@@ -89,7 +89,7 @@ func (c *connection) Write(p []byte) bool {
 	return true
 }
 
-func (c *connection) Gone() bool { return c.is(closing | finishing) }
+func (c *connection) Closing() bool { return c.is(closing | finishing) }
 
 // fits reports whether n more bytes may wait. What came in this turn does not have to: it is written before anything
 // is refused for it.
@@ -115,7 +115,7 @@ func (c *connection) WriteNow(p []byte) bool {
 	}
 	if n < len(p) {
 		c.state |= blocked
-		c.push(p) // whole: TakeBack needs its beginning
+		c.push(p) // whole: Recall needs its beginning
 		c.out.Advance(n)
 		c.owes(c.out.Len())
 		c.loop.watch(c)
@@ -123,7 +123,7 @@ func (c *connection) WriteNow(p []byte) bool {
 	return true
 }
 
-func (c *connection) Await(n int) bool {
+func (c *connection) NotifyBelow(n int) bool {
 	if c.out == nil || c.out.Len() < n {
 		return false
 	}
@@ -141,11 +141,11 @@ func (c *connection) owes(n int) {
 	}
 }
 
-func (c *connection) TakeBack(cut func(piece []byte, n int) int) [][]byte {
+func (c *connection) Recall(cut func(piece []byte, n int) int) [][]byte {
 	if c.out == nil || c.is(closing|finishing) {
 		return nil
 	}
-	taken := c.out.TakeBack(0, cut)
+	taken := c.out.Recall(0, cut)
 	c.owes(c.out.Len())
 	if c.out.Len() == 0 {
 		c.loop.recycle(c)
@@ -153,7 +153,7 @@ func (c *connection) TakeBack(cut func(piece []byte, n int) int) [][]byte {
 	return taken
 }
 
-func (c *connection) Finish(p []byte) {
+func (c *connection) CloseAfterFlush(p []byte) {
 	if c.is(closing | finishing) {
 		return
 	}

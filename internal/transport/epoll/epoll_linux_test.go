@@ -46,7 +46,7 @@ func BenchmarkEcho(b *testing.B)   { transporttest.BenchmarkEcho(b, backend) }
 type discard struct{ closed chan error }
 
 func (discard) Data([]byte, clock.Instant) {}
-func (discard) Ended() bool                { return false }
+func (discard) PeerClosed() bool           { return false }
 func (discard) Drained()                   {}
 func (d discard) Closed(err error)         { d.closed <- err }
 
@@ -150,7 +150,7 @@ func TestWriteInData(t *testing.T) {
 type echo struct{ c transport.Conn }
 
 func (e *echo) Data(b []byte, _ clock.Instant) { e.c.Write(bytes.Clone(b)) }
-func (e *echo) Ended() bool                    { return false }
+func (e *echo) PeerClosed() bool               { return false }
 func (e *echo) Drained()                       {}
 func (e *echo) Closed(error)                   {}
 
@@ -280,8 +280,8 @@ func (s *switcher) Data(b []byte, _ clock.Instant) {
 	}
 	s.detached <- nc
 }
-func (s *switcher) Ended() bool { return false }
-func (s *switcher) Drained()    {}
+func (s *switcher) PeerClosed() bool { return false }
+func (s *switcher) Drained()         {}
 func (s *switcher) Closed(err error) {
 	s.t.Errorf("Closed(%v) for a handler that has been replaced", err)
 }
@@ -348,8 +348,8 @@ func TestQuiet(t *testing.T) {
 	for name, prepare := range map[string]func(c transport.Conn){
 		"paused, peer gone":            func(c transport.Conn) { c.Pause() },
 		"backlogged, paused":           func(c transport.Conn) { c.Write(make([]byte, 16<<20)); c.Pause() },
-		"finished, backlogged":         func(c transport.Conn) { c.Finish(make([]byte, 16<<20)) },
-		"finished, backlogged, paused": func(c transport.Conn) { c.Finish(make([]byte, 16<<20)); c.Pause() },
+		"finished, backlogged":         func(c transport.Conn) { c.CloseAfterFlush(make([]byte, 16<<20)) },
+		"finished, backlogged, paused": func(c transport.Conn) { c.CloseAfterFlush(make([]byte, 16<<20)); c.Pause() },
 	} {
 		server, client := transporttest.TCP(t)
 		defer client.Close()

@@ -11,7 +11,7 @@ import (
 
 	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/transport"
-	"github.com/hearthws/hearth/internal/transport/pending"
+	"github.com/hearthws/hearth/internal/transport/outqueue"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,13 +49,13 @@ type loop struct {
 	scratch   []byte // what a write gathers
 	vectors   vectors
 	spare     []command
-	queues    []*pending.Queue       // free
+	queues    []*outqueue.Queue      // free
 	dirty     []*connection          // to be written at the end of the turn
 	ended     []*connection          // whose peer has closed its side since the last Tick
 	drained   []transport.Handler    // to be told so before the next Tick
 	closing   []closed               // to be closed at the very end of the turn
 	held      map[*connection][]byte // early bytes of those that were paused at once
-	deadlines pending.Deadlines
+	deadlines outqueue.Deadlines
 	doors     map[int32]*door // by descriptor
 	reopen    clock.Instant   // the end of a pause in accepting; zero when there is none
 }
@@ -408,7 +408,7 @@ func (l *loop) part(c *connection) {
 		if c.is(shut) {
 			l.drop(c, io.EOF)
 		}
-	case c.handler.Ended():
+	case c.handler.PeerClosed():
 		l.expire(c)
 	default:
 		l.drop(c, io.EOF)

@@ -4,11 +4,11 @@ import (
 	"io"
 	"os"
 
-	"github.com/hearthws/hearth/internal/transport/pending"
+	"github.com/hearthws/hearth/internal/transport/outqueue"
 	"golang.org/x/sys/unix"
 )
 
-// flush writes what waits for c until it is all written or the socket takes no more, and then goes on with Finish.
+// flush writes what waits for c until it is all written or the socket takes no more, and then goes on with CloseAfterFlush.
 func (l *loop) flush(c *connection) {
 	if c.is(closing) {
 		return
@@ -48,7 +48,7 @@ func (l *loop) send(c *connection) (n, of int, errno unix.Errno) {
 	return n, len(p), errno
 }
 
-// shut is the end of Finish: all is written.
+// shut is the end of CloseAfterFlush: all is written.
 func (l *loop) shut(c *connection) {
 	c.state |= shut
 	if c.is(ended) || unix.Shutdown(int(c.fd), unix.SHUT_WR) != nil { // an error: the peer has gone already
@@ -57,13 +57,13 @@ func (l *loop) shut(c *connection) {
 }
 
 // queue returns an empty queue.
-func (l *loop) queue() *pending.Queue {
+func (l *loop) queue() *outqueue.Queue {
 	if n := len(l.queues); n > 0 {
 		q := l.queues[n-1]
 		l.queues = l.queues[:n-1]
 		return q
 	}
-	return new(pending.Queue)
+	return new(outqueue.Queue)
 }
 
 // recycle takes the queue from c.

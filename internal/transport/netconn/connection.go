@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/hearthws/hearth/internal/transport"
-	"github.com/hearthws/hearth/internal/transport/pending"
+	"github.com/hearthws/hearth/internal/transport/outqueue"
 )
 
 // connection implements transport.Conn.
@@ -26,11 +26,11 @@ type connection struct {
 
 	mu        sync.Mutex // guards the fields below
 	changed   sync.Cond  // something below is no longer what read may be waiting for
-	queue     pending.Queue
+	queue     outqueue.Queue
 	ready     int   // the bytes of queue from earlier turns: those of this turn are not yet for write
 	given     int   // of those, what write has given to the socket, which has not taken all of it yet
 	writing   bool  // write runs
-	finishing bool  // Finish was called
+	finishing bool  // CloseAfterFlush was called
 	shut      bool  // the writing side is closed, or about to be
 	paused    bool  // between Pause and Resume
 	low       int   // what the handler waits for queue.Len to fall below; 0: it does not
@@ -56,7 +56,7 @@ func (c *connection) Write(p []byte) bool {
 	return true
 }
 
-func (c *connection) Gone() bool {
+func (c *connection) Closing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err != nil || c.finishing
@@ -65,19 +65,19 @@ func (c *connection) Gone() bool {
 // WriteNow is Write: a socket of any kind can be written without blocking only by another goroutine.
 func (c *connection) WriteNow(p []byte) bool { return c.Write(p) }
 
-func (c *connection) TakeBack(cut func(piece []byte, n int) int) [][]byte {
+func (c *connection) Recall(cut func(piece []byte, n int) int) [][]byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil || c.finishing {
 		return nil
 	}
-	taken := c.queue.TakeBack(c.given, cut)
+	taken := c.queue.Recall(c.given, cut)
 	c.ready = min(c.ready, c.queue.Len())
 	c.owesLocked()
 	return taken
 }
 
-func (c *connection) Await(n int) bool {
+func (c *connection) NotifyBelow(n int) bool {
 	if c.Buffered() < n { // mostly, and it costs no lock
 		return false
 	}
@@ -90,7 +90,7 @@ func (c *connection) Await(n int) bool {
 	return true
 }
 
-func (c *connection) Finish(p []byte) {
+func (c *connection) CloseAfterFlush(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil || c.finishing {
@@ -137,7 +137,7 @@ func (c *connection) flush() {
 	}
 }
 
-// settledLocked reports whether everything is written and, after Finish, the writing side shut.
+// settledLocked reports whether everything is written and, after CloseAfterFlush, the writing side shut.
 func (c *connection) settledLocked() bool {
 	return c.queue.Len() == 0 && !c.writing && (c.shut || !c.finishing)
 }
@@ -297,7 +297,7 @@ func (c *connection) proceed() bool {
 	return c.err == nil
 }
 
-// settle, after the peer's end, waits for a turn of the loop, and then until Finish is done, if there is to be one.
+// settle, after the peer's end, waits for a turn of the loop, and then until CloseAfterFlush is done, if there is to be one.
 func (c *connection) settle() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -318,5 +318,5 @@ func (c *connection) settle() {
 func (c *connection) endedLocked() bool {
 	c.mu.Unlock()
 	defer c.mu.Lock()
-	return c.handler.Ended()
+	return c.handler.PeerClosed()
 }

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hearthws/hearth/internal/transport/pending"
+	"github.com/hearthws/hearth/internal/transport/outqueue"
 )
 
 // A loop calls Tick, starts writers for what was queued there, and cuts off those whose time has come.
@@ -28,7 +28,7 @@ type loop struct {
 	ended     []*connection // taken from ending, not yet told
 	telling   []*connection // taken from drained
 	dirty     []*connection // written to in this turn
-	deadlines pending.Deadlines
+	deadlines outqueue.Deadlines
 }
 
 // signal makes run take a turn. The swap, read by that of turn, makes what came before visible to it.

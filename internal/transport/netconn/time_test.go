@@ -41,8 +41,8 @@ func (s *script) Data(b []byte, now clock.Instant) {
 	s.past.at = now
 }
 
-func (s *script) Ended() bool { return false }
-func (s *script) Drained()    {}
+func (s *script) PeerClosed() bool { return false }
+func (s *script) Drained()         {}
 
 func (s *script) Closed(err error) {
 	s.mu.Lock()
@@ -108,7 +108,7 @@ func TestCloseTimeoutIsExact(t *testing.T) {
 			play(t, timeout, func(t *testing.T, s *script, _ net.Conn) {
 				time.Sleep(time.Hour) // of fake time: nothing happens to an idle connection
 				start := time.Now()
-				s.on(func() { prepare(s); s.conn.Finish([]byte("bye")) })
+				s.on(func() { prepare(s); s.conn.CloseAfterFlush([]byte("bye")) })
 				time.Sleep(timeout - time.Nanosecond)
 				if p := s.settled(); p.closed != nil {
 					t.Fatalf("closed with %v after %v", p.closed, p.end.Sub(start))

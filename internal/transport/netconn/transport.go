@@ -65,7 +65,7 @@ func (t *Transport) Backlogged(loop int) bool { return t.loops[loop].owing.Load(
 // Wake makes the loop take a turn soon.
 func (t *Transport) Wake(loop int) { t.loops[loop].signal() }
 
-// Adopt takes over nc. It never returns ErrUnsupported. A TLS connection is closed for writing by Finish with a
+// Adopt takes over nc. It never returns ErrUnsupported. A TLS connection is closed for writing by CloseAfterFlush with a
 // close_notify; one that cannot be closed for writing alone (net.Pipe) just waits for the peer.
 func (t *Transport) Adopt(nc net.Conn, early []byte, open transport.Open) error {
 	c, err := t.add(nc)

@@ -91,21 +91,21 @@ func testBacklogged(t *testing.T, b Backend) {
 	}
 }
 
-// testAwait: whoever waits for a connection to have less to write is told once, whatever the reason.
-func testAwait(t *testing.T, b Backend) {
+// testNotifyBelow: whoever waits for a connection to have less to write is told once, whatever the reason.
+func testNotifyBelow(t *testing.T, b Backend) {
 	const limit = 300 << 10
 	for name, end := range map[string]func(m *member){
 		"read":       func(m *member) { m.readAll() },
 		"aborted":    func(m *member) { m.conn.Abort() },
 		"gone":       func(m *member) { _ = m.nc.Close() },
-		"taken back": func(m *member) { m.on(func() { m.conn.TakeBack(func(_ []byte, n int) int { return n }) }) },
+		"taken back": func(m *member) { m.on(func() { m.conn.Recall(func(_ []byte, n int) int { return n }) }) },
 	} {
 		r := b.start(t, transport.Config{BackpressureLimit: limit})
 		m := r.connect(b, []byte("early"), nil)
 		m.within(patience)
 		m.awaitData(5)
 		m.on(func() {
-			if m.conn.Await(1) {
+			if m.conn.NotifyBelow(1) {
 				t.Error("something is to drain from a connection that has nothing to write")
 			}
 		})
@@ -115,10 +115,10 @@ func testAwait(t *testing.T, b Backend) {
 		m.on(func() { // the kernel may take more meanwhile, if it has been slow
 			n := m.conn.Buffered()
 			half = n / 2
-			if m.conn.Await(n + 1) {
+			if m.conn.NotifyBelow(n + 1) {
 				t.Errorf("%s: %d bytes wait, and more were awaited", name, n)
 			}
-			waits = m.conn.Await(half-1) && m.conn.Await(half)
+			waits = m.conn.NotifyBelow(half-1) && m.conn.NotifyBelow(half)
 			if left := m.conn.Buffered(); !waits && left >= half {
 				t.Errorf("%s: %d bytes wait, and that %d do was not awaited", name, left, half)
 			}

@@ -38,7 +38,7 @@ func testStorm(t *testing.T, b Backend) {
 				case i%4 == 1 && b.Reset != nil:
 					b.Reset(m.nc)
 				case i%4 == 2:
-					r.post(m.conn.Loop(), func() { m.conn.Finish(nil) })
+					r.post(m.conn.Loop(), func() { m.conn.CloseAfterFlush(nil) })
 					fallthrough
 				default:
 					_ = m.nc.Close()

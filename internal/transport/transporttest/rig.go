@@ -106,7 +106,7 @@ type member struct {
 	nudged chan struct{} // for data to tell the test something
 
 	busy  atomic.Int32 // calls of the handler under way
-	over  atomic.Bool  // Ended was called
+	over  atomic.Bool  // PeerClosed was called
 	calls atomic.Int32 // of Closed
 
 	mu  sync.Mutex // guards the fields below
@@ -126,7 +126,7 @@ func (m *member) enter(what string) {
 		m.r.t.Errorf("%s while another call is under way", what)
 	}
 	if m.over.Load() && what != "Closed" {
-		m.r.t.Errorf("%s after Ended", what)
+		m.r.t.Errorf("%s after PeerClosed", what)
 	}
 	if m.calls.Load() != 0 {
 		m.r.t.Errorf("%s after Closed", what)
@@ -153,14 +153,14 @@ func (m *member) Data(b []byte, now clock.Instant) {
 	clear(b) // the handler may change it
 }
 
-func (m *member) Ended() bool {
-	m.enter("Ended")
+func (m *member) PeerClosed() bool {
+	m.enter("PeerClosed")
 	m.over.Store(true)
 	defer m.busy.Add(-1)
 	if m.ended != nil {
 		return m.ended(m)
 	}
-	m.r.post(m.conn.Loop(), func() { m.conn.Finish(nil) })
+	m.r.post(m.conn.Loop(), func() { m.conn.CloseAfterFlush(nil) })
 	return true
 }
 
@@ -223,7 +223,7 @@ func (m *member) on(f func()) {
 	m.r.on(m.conn.Loop(), f)
 }
 
-// onEnd has Ended call f. Before the client's side is closed.
+// onEnd has PeerClosed call f. Before the client's side is closed.
 func (m *member) onEnd(f func(m *member) bool) {
 	m.r.t.Helper()
 	m.on(func() { m.ended = f })

@@ -8,9 +8,9 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// testTakeBack withdraws what waits for a client that does not read, writes something else in its place, and wants the client
+// testRecall withdraws what waits for a client that does not read, writes something else in its place, and wants the client
 // to get what was out, up to the end of a unit, and then that: nothing twice, nothing lost.
-func testTakeBack(t *testing.T, b Backend) {
+func testRecall(t *testing.T, b Backend) {
 	const unit, limit = 100, 300 << 10
 	up := func(piece []byte, n int) int {
 		if n <= 0 || n >= len(piece) {
@@ -23,10 +23,10 @@ func testTakeBack(t *testing.T, b Backend) {
 		m := r.connect(b, nil, nil)
 		m.within(patience)
 		m.on(func() {
-			if taken := m.conn.TakeBack(up); taken != nil {
+			if taken := m.conn.Recall(up); taken != nil {
 				t.Errorf("%d pieces were taken back from a connection that had none", len(taken))
 			}
-			if m.conn.Write(make([]byte, unit)); len(m.conn.TakeBack(up)) != 1 || m.conn.Buffered() != 0 {
+			if m.conn.Write(make([]byte, unit)); len(m.conn.Recall(up)) != 1 || m.conn.Buffered() != 0 {
 				t.Errorf("of all that was written %d bytes were not taken back", m.conn.Buffered())
 			}
 		})
@@ -36,14 +36,14 @@ func testTakeBack(t *testing.T, b Backend) {
 		var taken []byte
 		m.on(func() {
 			before := m.conn.Buffered()
-			for _, p := range m.conn.TakeBack(up) {
+			for _, p := range m.conn.Recall(up) {
 				taken = append(taken, p...)
 			}
 			if after := m.conn.Buffered(); before-after < len(taken) { // more, if the socket has taken something meanwhile
 				t.Errorf("%d bytes waited, %d were taken back, and %d wait", before, len(taken), after)
 			}
 			m.conn.Write(now)
-			if back := m.conn.TakeBack(up); len(back) != 1 || !bytes.Equal(back[0], now) {
+			if back := m.conn.Recall(up); len(back) != 1 || !bytes.Equal(back[0], now) {
 				t.Errorf("what has just been written was not taken back, but %d pieces", len(back))
 			}
 			if !m.conn.Write(mark) {
@@ -62,16 +62,16 @@ func testTakeBack(t *testing.T, b Backend) {
 	}
 }
 
-// testTakeBackFinished: what is to go out before a connection ends does.
-func testTakeBackFinished(t *testing.T, b Backend) {
+// testRecallAfterClose: what is to go out before a connection ends does.
+func testRecallAfterClose(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
 	m.within(patience)
 	m.on(func() {
 		m.conn.Write([]byte("all"))
-		m.conn.Finish([]byte(" of it"))
-		if taken := m.conn.TakeBack(func(_ []byte, n int) int { return n }); taken != nil {
-			t.Errorf("taken back after Finish: %q", taken)
+		m.conn.CloseAfterFlush([]byte(" of it"))
+		if taken := m.conn.Recall(func(_ []byte, n int) int { return n }); taken != nil {
+			t.Errorf("taken back after CloseAfterFlush: %q", taken)
 		}
 	})
 	got, err := io.ReadAll(m.nc)

@@ -1,6 +1,6 @@
-// Package pending keeps what a connection still owes: the bytes that its socket has not taken, and the moment at which
+// Package outqueue keeps what a connection still owes: the bytes that its socket has not taken, and the moment at which
 // it is given up. Both transports build on it.
-package pending
+package outqueue
 
 const (
 	// mergeAfter is how many small writes a queue keeps as references before it copies them into one piece.
@@ -95,9 +95,9 @@ func (q *Queue) Advance(n int) {
 	q.off = n
 }
 
-// TakeBack removes what waits behind the first n bytes, and returns it. When those, or what was written before, end within a
+// Recall removes what waits behind the first n bytes, and returns it. When those, or what was written before, end within a
 // piece, cut says how much of the piece stays: at least as much as is gone of it.
-func (q *Queue) TakeBack(n int, cut func(piece []byte, gone int) int) (taken [][]byte) {
+func (q *Queue) Recall(n int, cut func(piece []byte, gone int) int) (taken [][]byte) {
 	i, gone := q.head, q.off+n
 	for i < len(q.refs) && gone >= len(q.refs[i]) {
 		gone -= len(q.refs[i])

@@ -31,13 +31,13 @@ func testHalfClosedReply(t *testing.T, b Backend) {
 	}
 }
 
-// testHalfClosedFinish is what a WebSocket client does that sends its Close frame and a FIN together.
-func testHalfClosedFinish(t *testing.T, b Backend) {
+// testHalfClosedClose is what a WebSocket client does that sends its Close frame and a FIN together.
+func testHalfClosedClose(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	for range 50 {
 		m := r.connect(b, nil, func(m *member, b []byte) {
 			p := bytes.Clone(b)
-			r.post(m.conn.Loop(), func() { m.conn.Finish(p) })
+			r.post(m.conn.Loop(), func() { m.conn.CloseAfterFlush(p) })
 		})
 		m.within(patience)
 		if _, err := m.nc.Write([]byte("close")); err != nil {
@@ -62,7 +62,7 @@ func testHalfClosedBacklog(t *testing.T, b Backend) {
 	want := pattern(9, size)
 	m.on(func() {
 		m.conn.Write(want[:size-3])
-		m.conn.Finish(want[size-3:])
+		m.conn.CloseAfterFlush(want[size-3:])
 	})
 	m.closeWrite()
 	if got, err := io.ReadAll(m.nc); err != nil || !bytes.Equal(got, want) {
@@ -74,7 +74,7 @@ func testHalfClosedBacklog(t *testing.T, b Backend) {
 }
 
 // testHalfClosedUnread: what was written before the peer closed its side goes out, and what is written after that and before
-// Finish.
+// CloseAfterFlush.
 func testHalfClosedUnread(t *testing.T, b Backend) {
 	const size = 4 << 20
 	r := b.start(t, transport.Config{BackpressureLimit: 2 * size, CloseTimeout: patience})
@@ -88,9 +88,9 @@ func testHalfClosedUnread(t *testing.T, b Backend) {
 	want := pattern(9, size)
 	m.on(func() { m.conn.Write(want[:size-10]) })
 	m.closeWrite()
-	r.await(over, "Ended")
+	r.await(over, "PeerClosed")
 	m.on(func() { m.conn.Write(want[size-10 : size-3]) })
-	m.on(func() { m.conn.Finish(want[size-3:]) })
+	m.on(func() { m.conn.CloseAfterFlush(want[size-3:]) })
 	if got, err := io.ReadAll(m.nc); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("got %d bytes, %v, want %d", len(got), err, size)
 	}
@@ -119,7 +119,7 @@ func testHalfClosedUnwanted(t *testing.T, b Backend) {
 func testHalfClosedTimeout(t *testing.T, b Backend) {
 	const timeout, size = 60 * time.Millisecond, 16 << 20 // more than any kernel takes
 	for name, end := range map[string]func(m *member){
-		"unread":     func(m *member) { m.conn.Finish([]byte("bye")) },
+		"unread":     func(m *member) { m.conn.CloseAfterFlush([]byte("bye")) },
 		"unfinished": func(*member) {},
 	} {
 		r := b.start(t, transport.Config{CloseTimeout: timeout, BackpressureLimit: size})
@@ -185,16 +185,16 @@ func testResetNoticedByWrite(t *testing.T, b Backend) {
 	}
 }
 
-func testFinish(t *testing.T, b Backend) {
+func testCloseAfterFlush(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
 	m.within(patience)
 	m.on(func() {
 		m.conn.Write([]byte("good"))
-		m.conn.Finish([]byte("bye"))
-		m.conn.Finish([]byte("again"))
+		m.conn.CloseAfterFlush([]byte("bye"))
+		m.conn.CloseAfterFlush([]byte("again"))
 		if m.conn.Write([]byte("x")) || m.conn.WriteNow([]byte("x")) {
-			t.Error("Write accepted after Finish")
+			t.Error("Write accepted after CloseAfterFlush")
 		}
 	})
 	if got, err := io.ReadAll(m.nc); err != nil || string(got) != "goodbye" {
@@ -204,7 +204,7 @@ func testFinish(t *testing.T, b Backend) {
 		t.Fatal(err)
 	}
 	if got := m.awaitData(7); string(got) != "you too" {
-		t.Errorf("after Finish %q arrived", got)
+		t.Errorf("after CloseAfterFlush %q arrived", got)
 	}
 	_ = m.nc.Close()
 	if err := m.awaitClosed(); err != io.EOF {
@@ -212,14 +212,14 @@ func testFinish(t *testing.T, b Backend) {
 	}
 }
 
-func testFinishBacklogged(t *testing.T, b Backend) {
+func testCloseBacklogged(t *testing.T, b Backend) {
 	const limit = 100 << 10
 	r := b.start(t, transport.Config{BackpressureLimit: limit, CloseTimeout: patience})
 	m := r.connect(b, nil, nil)
 	m.within(patience)
 	want := fill(t, m, limit, 1000)
 	bye := pattern(2, 50<<10)
-	m.on(func() { m.conn.Finish(bye) })
+	m.on(func() { m.conn.CloseAfterFlush(bye) })
 	if got, err := io.ReadAll(m.nc); err != nil || !bytes.Equal(got, append(want, bye...)) {
 		t.Fatalf("got %d bytes, %v, want %d", len(got), err, len(want)+len(bye))
 	}
@@ -241,7 +241,7 @@ func timesOut(t *testing.T, b Backend, prepare func(m *member)) {
 	var start time.Time
 	m.on(func() {
 		start = time.Now()
-		m.conn.Finish([]byte("bye"))
+		m.conn.CloseAfterFlush([]byte("bye"))
 	})
 	if err := m.awaitClosed(); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("closed with %v, want a timeout", err)
@@ -251,13 +251,13 @@ func timesOut(t *testing.T, b Backend, prepare func(m *member)) {
 	}
 }
 
-func testFinishTimeout(t *testing.T, b Backend) { timesOut(t, b, func(*member) {}) }
+func testCloseTimeout(t *testing.T, b Backend) { timesOut(t, b, func(*member) {}) }
 
-func testFinishTimeoutBacklogged(t *testing.T, b Backend) {
+func testCloseTimeoutBacklogged(t *testing.T, b Backend) {
 	timesOut(t, b, func(m *member) { fill(t, m, 100<<10, 1000) })
 }
 
-func testFinishTimeoutFlood(t *testing.T, b Backend) {
+func testCloseTimeoutFlood(t *testing.T, b Backend) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	timesOut(t, b, func(m *member) {
@@ -272,7 +272,7 @@ func testFinishTimeoutFlood(t *testing.T, b Backend) {
 	})
 }
 
-func testFinishTimeoutPaused(t *testing.T, b Backend) {
+func testCloseTimeoutPaused(t *testing.T, b Backend) {
 	timesOut(t, b, func(m *member) { m.conn.Pause() })
 }
 
@@ -285,7 +285,7 @@ func testAbort(t *testing.T, b Backend) {
 		{"idle", func(*member) {}},
 		{"paused", func(m *member) { m.conn.Pause() }},
 		{"backlogged", func(m *member) { fill(t, m, 50<<10, 5000) }},
-		{"finished", func(m *member) { m.on(func() { m.conn.Finish(nil) }) }},
+		{"finished", func(m *member) { m.on(func() { m.conn.CloseAfterFlush(nil) }) }},
 	} {
 		t.Run(state.name, func(t *testing.T) {
 			r := b.start(t, transport.Config{BackpressureLimit: 50 << 10, CloseTimeout: patience})
@@ -340,7 +340,7 @@ func testAfterClosed(t *testing.T, b Backend) {
 			if m.conn.Write([]byte("x")) || m.conn.WriteNow([]byte("x")) {
 				t.Error("Write accepted after Closed")
 			}
-			m.conn.Finish([]byte("x"))
+			m.conn.CloseAfterFlush([]byte("x"))
 		})
 	}
 	if n := m.conn.Buffered(); n != 0 {

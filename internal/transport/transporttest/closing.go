@@ -7,8 +7,8 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// testGone checks that a refused write tells a peer that is too slow from one that has gone.
-func testGone(t *testing.T, b Backend) {
+// testClosing checks that a refused write tells a peer that is too slow from one that has gone.
+func testClosing(t *testing.T, b Backend) {
 	const limit = 100 << 10
 	r := b.start(t, transport.Config{BackpressureLimit: limit})
 	m := r.connect(b, nil, nil)
@@ -20,7 +20,7 @@ func testGone(t *testing.T, b Backend) {
 	for range 1000 {
 		m.on(func() {
 			refused = !m.conn.Write(p) || !m.conn.WriteNow(p)
-			if m.conn.Gone() {
+			if m.conn.Closing() {
 				t.Error("a connection that is full is taken for one that is gone")
 			}
 		})
@@ -37,12 +37,12 @@ func testGone(t *testing.T, b Backend) {
 		_ = m.nc.Close()
 	}
 	_ = m.awaitClosed()
-	m.on(func() { wantGone(t, m) })
+	m.on(func() { wantClosing(t, m) })
 }
 
-// testGoneNoticedByWrite resets connections to which a loop is writing. Whatever is refused then is refused because
+// testClosingNoticedByWrite resets connections to which a loop is writing. Whatever is refused then is refused because
 // they are gone: nothing waits for a client that has read all.
-func testGoneNoticedByWrite(t *testing.T, b Backend) {
+func testClosingNoticedByWrite(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	for range 20 {
 		m := r.connect(b, []byte{1}, nil)
@@ -56,7 +56,7 @@ func testGoneNoticedByWrite(t *testing.T, b Backend) {
 				for range 3 {
 					if !m.conn.Write(p) || !m.conn.WriteNow(p) {
 						refused = true
-						wantGone(t, m)
+						wantClosing(t, m)
 						return
 					}
 				}
@@ -69,23 +69,23 @@ func testGoneNoticedByWrite(t *testing.T, b Backend) {
 	}
 }
 
-// testGoneFinished checks that a connection takes nothing after Finish.
-func testGoneFinished(t *testing.T, b Backend) {
+// testClosingAfterClose checks that a connection takes nothing after CloseAfterFlush.
+func testClosingAfterClose(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
 	m.within(patience)
 	m.on(func() {
-		if m.conn.Gone() {
+		if m.conn.Closing() {
 			t.Error("a new connection is gone")
 		}
-		m.conn.Finish([]byte("bye"))
-		wantGone(t, m)
+		m.conn.CloseAfterFlush([]byte("bye"))
+		wantClosing(t, m)
 	})
 }
 
-// wantGone checks that m's connection is gone, and takes nothing. On the loop.
-func wantGone(t *testing.T, m *member) {
-	if !m.conn.Gone() {
+// wantClosing checks that m's connection is gone, and takes nothing. On the loop.
+func wantClosing(t *testing.T, m *member) {
+	if !m.conn.Closing() {
 		t.Errorf("a write was refused with %d bytes waiting, and the connection is not gone", m.conn.Buffered())
 	}
 	if m.conn.Write([]byte{1}) || m.conn.WriteNow([]byte{1}) {

@@ -1,4 +1,4 @@
-package pending_test
+package outqueue_test
 
 import (
 	"bytes"
@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/internal/clock"
-	"github.com/hearthws/hearth/internal/transport/pending"
+	"github.com/hearthws/hearth/internal/transport/outqueue"
 	"pgregory.net/rapid"
 )
 
@@ -14,7 +14,7 @@ import (
 func TestQueueIsAFIFOOfBytes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		var q pending.Queue
+		var q outqueue.Queue
 		var want []byte
 		scratch := make([]byte, 0, rapid.IntRange(1, 300).Draw(t, "scratch"))
 		next := byte(0)
@@ -57,7 +57,7 @@ func TestQueueIsAFIFOOfBytes(t *testing.T) {
 
 func TestQueueMergesTinyPieces(t *testing.T) {
 	t.Parallel()
-	var q pending.Queue
+	var q outqueue.Queue
 	p := []byte{1, 2}
 	for range 500_000 {
 		q.Push(p)
@@ -69,7 +69,7 @@ func TestQueueMergesTinyPieces(t *testing.T) {
 
 func TestQueueKeepsLargePieces(t *testing.T) {
 	t.Parallel()
-	var q pending.Queue
+	var q outqueue.Queue
 	p := make([]byte, 100)
 	for range 2000 {
 		q.Push(p)
@@ -81,7 +81,7 @@ func TestQueueKeepsLargePieces(t *testing.T) {
 
 func TestDeadlines(t *testing.T) {
 	t.Parallel()
-	var d pending.Deadlines
+	var d outqueue.Deadlines
 	start := clock.Instant(1000)
 	all := func(uint64) bool { return true }
 	if _, ok := d.Wait(start, all); ok {
