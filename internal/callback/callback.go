@@ -1,5 +1,5 @@
-// Package callback marks calls of the application's functions, so that a method that waits for them
-// can refuse to be called by one of them.
+// Package callback calls the application's functions. Call marks the calls, so that a method that
+// waits for them can reject a call from one of them. Go survives a function that ends its goroutine.
 package callback
 
 import (

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/session"
 )
 
@@ -134,21 +135,16 @@ func (n *lossNotifier) add(l broker.Loss) {
 // startLocked starts the goroutine.
 func (n *lossNotifier) startLocked() {
 	n.running = true
-	n.goroutine.Go(n.run) // ends when no loss is pending; wait waits for it
+	callback.Go(&n.goroutine, n.run) // ends when no loss is pending; wait waits for it
 }
 
 // wait blocks until notify has returned for all losses, however long that takes. If stopping is not
 // closed, this includes the pauses.
 func (n *lossNotifier) wait() { n.goroutine.Wait() }
 
-// run calls notify until no loss is pending.
-func (n *lossNotifier) run() {
-	exited := true
-	defer func() {
-		if exited {
-			n.restart()
-		}
-	}()
+// run calls notify until no loss is pending. After a notify that called runtime.Goexit it continues
+// with the next loss.
+func (n *lossNotifier) run(bool) {
 	for l := n.next(); l != nil; l = n.next() {
 		n.notify(*l)
 		if n.pause > 0 {
@@ -160,7 +156,6 @@ func (n *lossNotifier) run() {
 			pause.Stop()
 		}
 	}
-	exited = false // another goroutine may be running already
 }
 
 // next returns the pending loss. If there is none it returns nil, and the goroutine counts as
@@ -172,18 +167,6 @@ func (n *lossNotifier) next() *broker.Loss {
 	n.pending = nil
 	n.running = l != nil
 	return l
-}
-
-// restart replaces a goroutine that ended because notify called runtime.Goexit, if a loss is
-// pending.
-func (n *lossNotifier) restart() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.pending != nil {
-		n.startLocked()
-	} else {
-		n.running = false
-	}
 }
 
 // channelSet returns a sorted copy of channels without duplicates. Nil, which stands for any
