@@ -28,6 +28,7 @@ var rules = []rule{
 	{folder: "internal/callback"},
 	{folder: "internal/clock", anyTest: true},
 	{folder: "internal/fifo"},
+	{folder: "internal/workpool", imports: []string{"internal/callback", "internal/fifo"}},
 	{folder: "internal/shrinkmap"},
 	{folder: "internal/ratelog"},
 	{folder: "internal/origin"},
@@ -55,11 +56,11 @@ var rules = []rule{
 	// The index of clients, and sessions. No sockets: a hub writes to links, a session gets bytes.
 	{folder: "internal/hub", imports: []string{"internal/fifo", "internal/shrinkmap", "internal/ws", "seal"}},
 	{folder: "internal/cluster", imports: []string{"broker", "internal/clock", "internal/fifo", "protocol"}},
-	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/fifo", "internal/hub", "internal/transport", "internal/ws", "protocol", "seal"}},
+	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/hub", "internal/transport", "internal/workpool", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
 	{folder: "internal/node", imports: []string{"broker", "internal/callback", "internal/clock", "internal/cluster", "internal/hub", "internal/session", "internal/ratelog",
-		"internal/transport", "internal/transport/epoll", "internal/transport/netconn", "internal/ws", "protocol"},
+		"internal/transport", "internal/transport/epoll", "internal/transport/netconn", "internal/workpool", "internal/ws", "protocol"},
 		libraries: []string{"github.com/google/uuid"}},
 
 	// The library. A program that imports it compiles only the packages above this line.

@@ -23,6 +23,7 @@ import (
 	"github.com/hearthws/hearth/internal/ratelog"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport/epoll"
+	"github.com/hearthws/hearth/internal/workpool"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -129,7 +130,7 @@ func New(cfg Config) (*Node, error) {
 	})
 	base, cancel := context.WithCancel(context.Background())
 	env := &session.Env{
-		Base: base, Pool: &session.Pool{}, Lobby: lobby, Calls: cfg.Calls,
+		Base: base, Pool: &workpool.Pool{}, Lobby: lobby, Calls: cfg.Calls,
 		Clock: clk, Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, Timeouts: cfg.Timeouts, Encryption: cfg.Encryption,
 		DefaultRooms: cfg.DefaultRooms,
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/transport/epoll"
 	"github.com/hearthws/hearth/internal/transport/netconn"
+	"github.com/hearthws/hearth/internal/workpool"
 )
 
 // transports runs the node's transports, and the clock that they depend on. Each loop of a
@@ -73,7 +74,7 @@ func (t *transports) close() error {
 			err = errors.Join(err, fmt.Errorf("close transport: %w", cerr))
 		}
 	}
-	t.env.Pool.Attend()
+	t.env.Pool.Kick()
 	t.env.Hub.Release()
 	if t.stopClock != nil {
 		close(t.stopClock)
@@ -92,12 +93,12 @@ func (t *transports) config(loops, firstLane int) transport.Config {
 		cfg.Tick = func(loop int) bool { return t.env.Hub.Lane(firstLane + loop).Tick() }
 		return cfg
 	}
-	lenders := make([]*session.Lender, loops)
-	for i := range lenders {
-		lenders[i] = session.NewLender()
+	yielders := make([]*workpool.Yielder, loops)
+	for i := range yielders {
+		yielders[i] = workpool.NewYielder()
 	}
 	cfg.Tick = func(loop int) bool {
-		t.env.Pool.Lend(lenders[loop])
+		t.env.Pool.RunDeferred(yielders[loop])
 		return t.env.Hub.Lane(firstLane + loop).Tick()
 	}
 	return cfg

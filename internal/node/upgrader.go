@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/ws"
 )
@@ -76,7 +77,7 @@ var errInternal = &ws.HandshakeError{Status: http.StatusInternalServerError, Mes
 func (u *upgrader) runCallbacks(r *http.Request, accepted ws.Accepted) verdict {
 	v := verdict{accepted: accepted}
 	name := "" // of the callback that runs
-	session.Safely(func() error {
+	callback.Run(func() error {
 		return u.callAll(r, &v, &name)
 	}, func(err error) { v.err = u.failure(r, name, err) })
 	return v
@@ -112,7 +113,8 @@ func (u *upgrader) callAll(r *http.Request, v *verdict, name *string) (err error
 // failure returns the error of a handshake for which a callback returned err or panicked. If that is
 // a fault of the application, failure counts and logs it.
 func (u *upgrader) failure(r *http.Request, name string, err error) error {
-	if value, ok := session.Panicked(err); ok && value == http.ErrAbortHandler {
+	var p *callback.PanicError
+	if errors.As(err, &p) && p.Value == http.ErrAbortHandler {
 		return http.ErrAbortHandler
 	}
 	var h *ws.HandshakeError

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport"
+	"github.com/hearthws/hearth/internal/workpool"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
 )
@@ -21,9 +22,9 @@ func TestLoopEndsBeforeItLends(t *testing.T) {
 		})
 		p := &peer{}
 		p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: b.env.Hub.Lane(0), Looped: true})
-		lender := session.NewLender()
+		yielder := workpool.NewYielder()
 		p.say("authenticate", nil)
-		b.env.Pool.Lend(lender)
+		b.env.Pool.RunDeferred(yielder)
 		synctest.Wait()
 		p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"m"}`)), 0)
 		p.Closed(transport.ErrClosed)
@@ -31,7 +32,7 @@ func TestLoopEndsBeforeItLends(t *testing.T) {
 		if heard != 0 {
 			t.Fatal("it was lent already")
 		}
-		b.env.Pool.Attend()
+		b.env.Pool.Kick()
 		b.close()
 		if heard != 1 {
 			t.Errorf("%d messages handled", heard)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
@@ -35,7 +36,7 @@ func (s *Session) startAuthentication(data []byte) {
 func (s *Session) authenticate(data []byte) {
 	defer s.env.Running.Done()
 	var id Identity
-	accepted := Safely(func() (err error) {
+	accepted := callback.Run(func() (err error) {
 		id, err = s.env.Calls.Authenticate((*lifetime)(s), s, data)
 		return err
 	}, s.notAccepted)
@@ -59,7 +60,7 @@ func (s *Session) notAccepted(err error) {
 	case s.State() == protocol.StateDisconnected:
 	case errors.Is(err, ErrRejected):
 		s.env.Stats.AuthRejected.Add(1)
-		s.debug("authentication rejected", "cause", err)
+		s.Debug("authentication rejected", "cause", err)
 		s.refuse(protocol.ErrAuthFailed)
 	default:
 		s.env.Stats.AuthFailed.Add(1)

@@ -12,6 +12,7 @@ import (
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport"
+	"github.com/hearthws/hearth/internal/workpool"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
 )
@@ -39,7 +40,7 @@ func BenchmarkEcho(b *testing.B) {
 	h := hub.New(hub.Config{Lanes: 1, Wake: func(int) {}})
 	clk := clock.New()
 	env := &session.Env{
-		Base: context.Background(), Hub: h, Pool: &session.Pool{}, Stats: &session.Stats{}, Log: slog.New(slog.DiscardHandler),
+		Base: context.Background(), Hub: h, Pool: &workpool.Pool{}, Stats: &session.Stats{}, Log: slog.New(slog.DiscardHandler),
 		Lobby: session.NewLobby(session.LobbyConfig{AuthTimeout: time.Hour, Clock: clk}), Clock: clk,
 		Limits: session.Limits{MaxPayload: 1 << 16, ClientQueue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedMessages: 16},
 	}
@@ -55,14 +56,14 @@ func BenchmarkEcho(b *testing.B) {
 		}
 		return s.Send(msg)
 	}
-	lender, lane := session.NewLender(), h.Lane(0)
+	yielder, lane := workpool.NewYielder(), h.Lane(0)
 	var conns [clients]sink
 	var sessions [clients]*session.Session
 	for i := range sessions {
 		sessions[i] = session.Open(env, session.Opening{Conn: &conns[i], Lane: lane, Looped: true, ID: hub.ID{byte(i)}})
 		sessions[i].Data(frame(`{"event":"authenticate","data":{"token":"t"}}`), 0)
 	}
-	env.Pool.Lend(lender)
+	env.Pool.RunDeferred(yielder)
 	for _, s := range sessions {
 		for s.State() != protocol.StateAuthenticated {
 			runtime.Gosched()
@@ -76,11 +77,11 @@ func BenchmarkEcho(b *testing.B) {
 		copy(buf, echo) // Data unmasks in place
 		sessions[i%clients].Data(buf, 0)
 		if i%clients == clients-1 {
-			env.Pool.Lend(lender)
+			env.Pool.RunDeferred(yielder)
 			lane.Tick()
 		}
 	}
-	env.Pool.Lend(lender)
+	env.Pool.RunDeferred(yielder)
 	env.Lobby.Close()
 }
 

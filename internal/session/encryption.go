@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
@@ -57,7 +58,7 @@ func (s *Session) agree(id Identity, data []byte) (*seal.Keys, bool) {
 		return nil, true
 	}
 	var keys *seal.Keys
-	ok := Safely(func() (err error) {
+	ok := callback.Run(func() (err error) {
 		if keys, err = s.env.Calls.Handshake((*lifetime)(s), s, id, data); err != nil {
 			return err
 		}
@@ -90,7 +91,7 @@ func (s *Session) notAgreed(err error) {
 		return
 	case errors.Is(err, ErrRejected):
 		s.env.Stats.KeysRejected.Add(1)
-		s.debug("encryption handshake rejected", "cause", err)
+		s.Debug("encryption handshake rejected", "cause", err)
 	default:
 		s.env.Stats.KeysFailed.Add(1)
 		s.failed("handshake", err)
@@ -109,7 +110,7 @@ func (s *Session) encryption(c *seal.Cipher) *hub.Encryption {
 
 // transform asks the application what takes the place of a message. It is hub.Encryption's.
 func (s *Session) transform(payload []byte) (replacement []byte, err error) {
-	Safely(func() error {
+	callback.Run(func() error {
 		e, err := protocol.ParseEnvelope(payload)
 		if err != nil {
 			return err
@@ -181,7 +182,7 @@ func (s *Session) open(c *seal.Cipher, data []byte) (protocol.Envelope, bool) {
 		return protocol.Envelope{}, false
 	case err != nil:
 		s.env.Stats.DecryptFailed.Add(1)
-		s.debug("encrypted message refused", "cause", err)
+		s.Debug("encrypted message refused", "cause", err)
 		s.Close(protocol.ClosePolicyViolation, reasonUndecrypted)
 		return protocol.Envelope{}, false
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/workpool"
 	"github.com/hearthws/hearth/protocol"
 	"github.com/hearthws/hearth/seal"
 )
@@ -88,7 +89,7 @@ type Encryption struct {
 type Env struct {
 	Base         context.Context // of the callbacks; cancelled when a shutdown has waited long enough
 	Hub          *hub.Hub
-	Pool         *Pool
+	Pool         *workpool.Pool
 	Lobby        *Lobby
 	Calls        Callbacks
 	Interest     Interest     // nil: the broker delivers everything

@@ -13,6 +13,7 @@ import (
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport"
+	"github.com/hearthws/hearth/internal/workpool"
 	"github.com/hearthws/hearth/internal/ws"
 	"go.uber.org/goleak"
 )
@@ -37,7 +38,7 @@ func newBench(lobby session.LobbyConfig, calls session.Callbacks) *bench {
 	}
 	lobby.Clock = clock.New()
 	return &bench{env: &session.Env{
-		Base: context.Background(), Hub: hub.New(hub.Config{Lanes: 1, Wake: func(int) {}}), Pool: &session.Pool{},
+		Base: context.Background(), Hub: hub.New(hub.Config{Lanes: 1, Wake: func(int) {}}), Pool: &workpool.Pool{},
 		Lobby: session.NewLobby(lobby), Clock: lobby.Clock, Calls: calls, Log: slog.New(slog.DiscardHandler), Stats: &session.Stats{},
 		Limits: session.Limits{MaxPayload: 1 << 17, ClientQueue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedMessages: 16},
 	}}

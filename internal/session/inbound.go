@@ -176,7 +176,7 @@ func (s *Session) enqueueLocked(m message) {
 	if s.idleLocked() {
 		s.running = true
 		if s.looped {
-			s.env.Pool.Defer(s)
+			s.env.Pool.SubmitDeferred(s)
 		} else {
 			s.env.Pool.Submit(s)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -16,11 +17,11 @@ func (s *Session) join(data, id json.RawMessage) {
 	}
 	if s.env.Calls.ValidateRooms == nil {
 		s.env.Stats.RoomsRejected.Add(uint64(len(wished)))
-		s.debug("join refused: there is no room validator", "rooms", len(wished))
+		s.Debug("join refused: there is no room validator", "rooms", len(wished))
 		return
 	}
 	var allowed []string
-	ok := Safely(func() (err error) {
+	ok := callback.Run(func() (err error) {
 		// A copy: the validator may change its list, which must not change what was asked for.
 		allowed, err = s.env.Calls.ValidateRooms((*lifetime)(s), s, slices.Clone(wished), id)
 		return err

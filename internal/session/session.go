@@ -62,7 +62,7 @@ type Session struct {
 type Opening struct {
 	Conn        transport.Conn
 	Lane        *hub.Lane // of the connection's loop
-	Looped      bool      // an event loop calls Data, and Pool.Lend later in the same turn
+	Looped      bool      // an event loop calls Data, and Pool.RunDeferred later in the same turn
 	ID          hub.ID    // fresh
 	Remote      netip.AddrPort
 	Deflate     bool
@@ -173,9 +173,9 @@ const (
 	shareBytes = 256 << 10
 )
 
-// run handles what is queued. It is the Pool's, never runs twice at the same time, and may block in
-// callbacks.
-func (s *Session) run() {
+// Run handles what is queued. It is workpool.Task's, never runs twice at the same time, and may
+// block in callbacks.
+func (s *Session) Run() {
 	for n, bytes := 0, 0; n < share && bytes < shareBytes; n++ {
 		t, ok := s.next()
 		switch {
@@ -193,7 +193,7 @@ func (s *Session) run() {
 	runtime.Gosched() // Go would let a worker run for 10 ms, and event loops wait for as long
 }
 
-// Resume goes on with what run has left. It is hub.Resumer's.
+// Resume goes on with what Run has left. It is hub.Resumer's.
 func (s *Session) Resume() { s.env.Pool.Submit(s) }
 
 // A task is what a worker does next: it reports a change, or handles a message.

@@ -3,9 +3,7 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
 
 	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/hub"
@@ -53,7 +51,7 @@ func (s *Session) parse(payload []byte) (e protocol.Envelope, ok bool) {
 		if errors.Is(err, protocol.ErrSyntax) {
 			s.reply(protocol.ErrInvalidFormat)
 		}
-		s.debug("message dropped", "cause", err)
+		s.Debug("message dropped", "cause", err)
 	}
 	return e, err == nil
 }
@@ -93,7 +91,7 @@ const maxLoggedEvent = 64
 
 func (s *Session) unheard(event, cause string) {
 	s.env.Stats.MessagesUnhandled.Add(1)
-	s.debug("message dropped", "event", event, "cause", cause)
+	s.Debug("message dropped", "event", event, "cause", cause)
 }
 
 func (s *Session) wasAdmitted() bool {
@@ -110,7 +108,7 @@ func (s *Session) reply(e *protocol.Error) {
 // guard runs a callback with the server's context. An error or a panic is counted and logged with the attributes about, and
 // ends nothing else.
 func (s *Session) guard(name string, call func(ctx context.Context) error, about ...any) {
-	Safely(func() error { return call(s.env.Base) }, func(err error) { s.callbackFailed(name, err, about...) })
+	callback.Run(func() error { return call(s.env.Base) }, func(err error) { s.callbackFailed(name, err, about...) })
 }
 
 // callbackFailed counts and logs an error of a callback.
@@ -129,10 +127,10 @@ func (s *Session) left(err error) bool {
 
 // Guard runs a callback of the application that is about no client, as guard does.
 func (e *Env) Guard(name string, call func(ctx context.Context) error) {
-	Safely(func() error { return call(e.Base) }, func(err error) { e.CallbackFailed(name, err) })
+	callback.Run(func() error { return call(e.Base) }, func(err error) { e.CallbackFailed(name, err) })
 }
 
-// CallbackFailed counts and logs an error that Safely reported for a callback. about are further
+// CallbackFailed counts and logs an error that callback.Run reported for a callback. about are further
 // attributes of the log line.
 func (e *Env) CallbackFailed(name string, err error, about ...any) {
 	e.Stats.CallbackErrors.Add(1)
@@ -141,7 +139,7 @@ func (e *Env) CallbackFailed(name string, err error, about ...any) {
 
 func (s *Session) failed(name string, err error, about ...any) {
 	if s.left(err) {
-		s.debug(name+" callback: the client has disconnected", "cause", err)
+		s.Debug(name+" callback: the client has disconnected", "cause", err)
 		return
 	}
 	s.env.failed(name, err, append(about, "client", s.ID())...)
@@ -149,59 +147,16 @@ func (s *Session) failed(name string, err error, about ...any) {
 
 func (e *Env) failed(name string, err error, about ...any) {
 	args := append([]any{"error", err}, about...)
-	var p *panicError
+	var p *callback.PanicError
 	if errors.As(err, &p) {
-		args = append(args, "stack", string(p.stack))
+		args = append(args, "stack", string(p.Stack))
 	}
 	e.Log.Error(name+" callback failed", args...)
 }
 
-func (s *Session) debug(msg string, args ...any) {
+// Debug logs a line about this client, if the level is enabled.
+func (s *Session) Debug(msg string, args ...any) {
 	if s.env.Log.Enabled(s.env.Base, slog.LevelDebug) {
 		s.env.Log.Debug(msg, append(args, "client", s.ID())...)
 	}
-}
-
-// Debug logs a line about this client, if the level is enabled.
-func (s *Session) Debug(msg string, args ...any) { s.debug(msg, args...) }
-
-// panicError is a panic of a callback, as an error.
-type panicError struct {
-	value any
-	stack []byte
-}
-
-func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
-
-// Panicked returns the value of the panic that Safely reported as err. ok is false if err is no
-// panic.
-func Panicked(err error) (value any, ok bool) {
-	var p *panicError
-	if errors.As(err, &p) {
-		return p.value, true
-	}
-	return nil, false
-}
-
-// errExit is the error of a callback that called runtime.Goexit.
-var errExit = errors.New("callback has ended its goroutine")
-
-// Safely calls f, a function of the application, and passes its error to failed. A panic of f is
-// passed as an error, and so is runtime.Goexit, which a failing test calls. After Goexit Safely does
-// not return, and the goroutine runs only the deferred calls of its callers.
-func Safely(f func() error, failed func(error)) (ok bool) {
-	returned := false
-	defer func() {
-		if v := recover(); v != nil {
-			failed(&panicError{v, debug.Stack()})
-		} else if !returned {
-			failed(errExit)
-		}
-	}()
-	err := callback.Call(f)
-	returned = true
-	if err != nil {
-		failed(err)
-	}
-	return err == nil
 }
