@@ -72,8 +72,8 @@ func TestTwoServers(t *testing.T) {
 	})
 }
 
-// TestPublishedDataIsTheCallersOwn: what was published may be changed afterwards.
-func TestPublishedDataIsTheCallersOwn(t *testing.T) {
+// TestPublishedDataIsCopied: what was published may be changed afterwards.
+func TestPublishedDataIsCopied(t *testing.T) {
 	t.Parallel()
 	bus := memory.NewBus(memory.Config{})
 	one, two := start(t, config{Broker: bus.Broker()}), start(t, config{Broker: bus.Broker()})
@@ -89,8 +89,8 @@ func TestPublishedDataIsTheCallersOwn(t *testing.T) {
 	}
 }
 
-// strictBroker counts what is held, and is told when to fail.
-type strictBroker struct {
+// countingBroker counts what is held, and is told when to fail.
+type countingBroker struct {
 	*memory.Broker
 	t *testing.T
 
@@ -99,7 +99,7 @@ type strictBroker struct {
 	fail bool
 }
 
-func (b *strictBroker) Hold(ctx context.Context, channels ...string) error {
+func (b *countingBroker) Hold(ctx context.Context, channels ...string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, c := range channels {
@@ -111,7 +111,7 @@ func (b *strictBroker) Hold(ctx context.Context, channels ...string) error {
 	return b.Broker.Hold(context.WithoutCancel(ctx), channels...)
 }
 
-func (b *strictBroker) Release(channels ...string) {
+func (b *countingBroker) Release(channels ...string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, c := range channels {
@@ -124,20 +124,20 @@ func (b *strictBroker) Release(channels ...string) {
 	}
 }
 
-func (b *strictBroker) failing(fail bool) {
+func (b *countingBroker) failing(fail bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fail = fail
 }
 
-func (b *strictBroker) count(channel string) int {
+func (b *countingBroker) count(channel string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.held[channel]
 }
 
 // settle waits until just that is held.
-func (b *strictBroker) settle(want map[string]int) {
+func (b *countingBroker) settle(want map[string]int) {
 	b.t.Helper()
 	var held map[string]int
 	for deadline := time.Now().Add(answer); time.Now().Before(deadline); runtime.Gosched() {
@@ -152,14 +152,14 @@ func (b *strictBroker) settle(want map[string]int) {
 	b.t.Errorf("held: %v, want %v", held, want)
 }
 
-func newStrictBroker(t *testing.T) *strictBroker {
-	return &strictBroker{Broker: memory.New(), t: t, held: make(map[string]int)}
+func newCountingBroker(t *testing.T) *countingBroker {
+	return &countingBroker{Broker: memory.New(), t: t, held: make(map[string]int)}
 }
 
-// TestInterest: the server holds the channels of those who are there, as often as it releases them.
-func TestInterest(t *testing.T) {
+// TestHolds: the server holds the channels of those who are there, as often as it releases them.
+func TestHolds(t *testing.T) {
 	t.Parallel()
-	b := newStrictBroker(t)
+	b := newCountingBroker(t)
 	gone := make(chan struct{}, 10)
 	r := start(t, config{Broker: b, Disconnected: func(context.Context, *client, int, string) { gone <- struct{}{} }})
 	p, other := r.member("u"), r.member("u")
@@ -184,11 +184,11 @@ func TestInterest(t *testing.T) {
 	b.settle(map[string]int{})
 }
 
-// TestInterestOfABrokerThatFails: clients are let in and keep this server; what could not be confirmed is held, and
+// TestHoldsOfFailingBroker: clients are let in and keep this server; what could not be confirmed is held, and
 // released, all the same.
-func TestInterestOfABrokerThatFails(t *testing.T) {
+func TestHoldsOfFailingBroker(t *testing.T) {
 	t.Parallel()
-	b := newStrictBroker(t)
+	b := newCountingBroker(t)
 	gone := make(chan struct{}, 10)
 	r := start(t, config{Broker: b, Disconnected: func(context.Context, *client, int, string) { gone <- struct{}{} }})
 	before := r.member("u")
@@ -210,11 +210,11 @@ func TestInterestOfABrokerThatFails(t *testing.T) {
 	})
 }
 
-// TestGoneWhileHolding: a client that leaves while the broker is asked takes nothing from others.
-func TestGoneWhileHolding(t *testing.T) {
+// TestClosedWhileHolding: a client that leaves while the broker is asked takes nothing from others.
+func TestClosedWhileHolding(t *testing.T) {
 	t.Parallel()
-	b := newStrictBroker(t)
-	slow := &slowBroker{strictBroker: b, entered: make(chan struct{})}
+	b := newCountingBroker(t)
+	slow := &slowBroker{countingBroker: b, entered: make(chan struct{})}
 	r := start(t, config{Broker: slow})
 	stays := r.member("u")
 	slow.set(true)
@@ -234,7 +234,7 @@ func TestGoneWhileHolding(t *testing.T) {
 
 // slowBroker answers, if it is told so, only when the context ends: with its error.
 type slowBroker struct {
-	*strictBroker
+	*countingBroker
 	entered chan struct{}
 	wait    sync.WaitGroup
 
@@ -255,12 +255,12 @@ func (b *slowBroker) Hold(ctx context.Context, channels ...string) error {
 	slow := b.slow
 	b.mu.Unlock()
 	if !slow {
-		return b.strictBroker.Hold(ctx, channels...)
+		return b.countingBroker.Hold(ctx, channels...)
 	}
 	defer b.wait.Done()
 	close(b.entered)
 	<-ctx.Done()
-	_ = b.strictBroker.Hold(ctx, channels...)
+	_ = b.countingBroker.Hold(ctx, channels...)
 	return ctx.Err()
 }
 

@@ -149,11 +149,11 @@ func TestQueries(t *testing.T) {
 	if again := r.client(a); again != ca {
 		t.Error("two views of one client")
 	}
-	testGone(t, r, a, ca)
+	testDisconnected(t, r, a, ca)
 }
 
-// testGone disconnects a client and asks what is left of it.
-func testGone(t *testing.T, r *rig, a *peer, ca *client) {
+// testDisconnected disconnects a client and asks what is left of it.
+func testDisconnected(t *testing.T, r *rig, a *peer, ca *client) {
 	for _, code := range []int{0, 999, 1004, 1005, 1006, 1015, 2999, 5000} {
 		if err := ca.Disconnect(code, ""); err == nil || errors.Is(err, hearth.ErrNotConnected) {
 			t.Errorf("code %d: %v", code, err)
@@ -262,7 +262,7 @@ func TestCompression(t *testing.T) {
 		}
 		var peers []*peer
 		for _, mode := range modes {
-			p := r.stranger(mode)
+			p := r.coderPeer(mode)
 			p.login("u")
 			peers = append(peers, p)
 		}

@@ -14,20 +14,20 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// exchange is an application's own: a client sends its key as the event `key`, and gets `keys` in clear as the last message.
-func exchange(ctx context.Context, c *client, m hearth.Message) error {
+// exchangeKeys is an application's own: a client sends its key as the event `key`, and gets `keys` in clear as the last message.
+func exchangeKeys(ctx context.Context, c *client, m hearth.Message) error {
 	if m.Event != "key" {
 		return nil
 	}
-	keys, err := agreed(m.Data)
+	keys, err := keysFor(m.Data)
 	if err != nil {
 		return err
 	}
 	return c.EnableEncryption(ctx, keys.Cipher, "keys", map[string]string{"key": keys.ServerPublicKey, "salt": keys.Salt})
 }
 
-// learn takes the server's half of an exchange.
-func (s *secret) learn(data json.RawMessage) {
+// deriveFrom takes the server's half of an exchange.
+func (s *encryptedPeer) deriveFrom(data json.RawMessage) {
 	s.t.Helper()
 	var keys struct{ Key, Salt string }
 	must(s.t, json.Unmarshal(data, &keys))
@@ -41,21 +41,23 @@ func TestSwitchUnderLoad(t *testing.T) {
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		const clients, each = 12, 60
 		bus := memory.NewBus(memory.Config{})
-		cfg := config{Transport: transport, Loops: 2, Compression: true, Message: exchange, Broker: bus.Broker(), ValidateRooms: func(_ context.Context, _ *client, rooms []string) ([]string, error) {
+		cfg := config{Transport: transport, Loops: 2, Compression: true, Message: exchangeKeys, Broker: bus.Broker(), ValidateRooms: func(_ context.Context, _ *client, rooms []string) ([]string, error) {
 			return rooms, nil
 		}}
 		r := start(t, cfg)
 		far := start(t, config{Transport: transport, Broker: bus.Broker()})
-		all := make([]*secret, clients)
+		all := make([]*encryptedPeer, clients)
 		for i := range all {
-			all[i] = r.secret()
+			all[i] = r.encryptedPeer()
 			all[i].login("u")
 		}
 		ctx, padding := t.Context(), repeat("x", 300)
-		paths := map[string]func(s *secret, v any) error{
-			"client": func(s *secret, v any) error { return r.Local().Send(t.Context(), hearth.ToClient(s.id), "client", v) },
-			"own":    func(s *secret, v any) error { return r.Local().Send(t.Context(), hearth.ToRoom(s.id), "own", v) },
-			"far":    func(s *secret, v any) error { return far.Send(ctx, hearth.ToClient(s.id), "far", v) },
+		paths := map[string]func(s *encryptedPeer, v any) error{
+			"client": func(s *encryptedPeer, v any) error {
+				return r.Local().Send(t.Context(), hearth.ToClient(s.id), "client", v)
+			},
+			"own": func(s *encryptedPeer, v any) error { return r.Local().Send(t.Context(), hearth.ToRoom(s.id), "own", v) },
+			"far": func(s *encryptedPeer, v any) error { return far.Send(ctx, hearth.ToClient(s.id), "far", v) },
 		}
 		shared := map[string]func(v any) error{
 			"all":   func(v any) error { return r.Local().Send(t.Context(), hearth.ToAll(), "all", v) },
@@ -99,13 +101,13 @@ func TestSwitchUnderLoad(t *testing.T) {
 }
 
 // wantsEach takes so many numbered messages and errors, and the exchange of keys.
-func (s *secret) wantsEach(messages, errs int) {
+func (s *encryptedPeer) wantsEach(messages, errs int) {
 	s.t.Helper()
 	next := make(map[string]int)
 	for range messages + errs + 1 {
 		event, data := s.event()
 		if event == "keys" {
-			s.learn(data)
+			s.deriveFrom(data)
 			continue
 		}
 		if (event == "encrypted") != (s.cipher != nil) {
@@ -140,8 +142,8 @@ func (s *secret) wantsEach(messages, errs int) {
 func TestSwitchWithBacklog(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		r := start(t, config{Transport: transport, Limits: hearth.Limits{BackpressureLimit: 4 << 20}, Message: exchange})
-		s := &secret{}
+		r := start(t, config{Transport: transport, Limits: hearth.Limits{BackpressureLimit: 4 << 20}, Message: exchangeKeys})
+		s := &encryptedPeer{}
 		w := r.slowPeer("slow")
 		var err error
 		s.key, err = seal.GenerateKey()
@@ -155,7 +157,7 @@ func TestSwitchWithBacklog(t *testing.T) {
 				t.Fatal("a client that does not read takes everything")
 			}
 		}
-		keys, err := agreed(json.RawMessage(fmt.Sprintf(`{"publicKey":%q}`, s.key.PublicKey())))
+		keys, err := keysFor(json.RawMessage(fmt.Sprintf(`{"publicKey":%q}`, s.key.PublicKey())))
 		must(t, err)
 		must(t, c.EnableEncryption(t.Context(), keys.Cipher, "keys", map[string]string{"key": keys.ServerPublicKey, "salt": keys.Salt}))
 		after := waiting()
@@ -173,7 +175,7 @@ func TestSwitchWithBacklog(t *testing.T) {
 		for n := range sent {
 			event, data := s.event()
 			if event == "keys" {
-				s.learn(data)
+				s.deriveFrom(data)
 				event, data = s.event()
 			}
 			switch {
@@ -207,7 +209,7 @@ func TestSwitchAtOnce(t *testing.T) {
 		var keys *seal.Keys
 		secretKey, err := seal.GenerateKey()
 		must(t, err)
-		keys, err = agreed(json.RawMessage(fmt.Sprintf(`{"publicKey":%q}`, secretKey.PublicKey())))
+		keys, err = keysFor(json.RawMessage(fmt.Sprintf(`{"publicKey":%q}`, secretKey.PublicKey())))
 		must(t, err)
 		r := start(t, config{Transport: transport, Connected: func(ctx context.Context, c *client) {
 			must(t, c.Send("early", 1))
@@ -215,7 +217,7 @@ func TestSwitchAtOnce(t *testing.T) {
 			must(t, c.Send("late", 2))
 		}})
 		for range 20 {
-			s := &secret{peer: r.peer(), key: secretKey}
+			s := &encryptedPeer{peer: r.peer(), key: secretKey}
 			s.login("u")
 			s.derive(keys.ServerPublicKey, keys.Salt)
 			event, data := s.event()
@@ -227,13 +229,13 @@ func TestSwitchAtOnce(t *testing.T) {
 			if event != "early" && event != `{"event":"early","data":1}` { // it may have been out
 				t.Fatalf("got %s %s", event, data)
 			}
-			s.opens(`{"event":"late","data":2}`)
+			s.wantsSealed(`{"event":"late","data":2}`)
 		}
 	})
 }
 
-// TestSwitchRefused: what can't be encrypted is not.
-func TestSwitchRefused(t *testing.T) {
+// TestSwitchRejected: what can't be encrypted is not.
+func TestSwitchRejected(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{})
 	p := r.member("u")
@@ -245,7 +247,7 @@ func TestSwitchRefused(t *testing.T) {
 		t.Errorf("data that can't be encoded: %v", err)
 	}
 	must(t, c.Disconnect(1000, "bye"))
-	keys, err := agreed(json.RawMessage(`{"publicKey":"` + newKey(t) + `"}`))
+	keys, err := keysFor(json.RawMessage(`{"publicKey":"` + newKey(t) + `"}`))
 	must(t, err)
 	if err := c.EnableEncryption(t.Context(), keys.Cipher, "", nil); !errors.Is(err, hearth.ErrNotConnected) {
 		t.Errorf("a client that has gone: %v", err)

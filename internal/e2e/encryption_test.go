@@ -15,32 +15,32 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// secret is a peer with encryption.
-type secret struct {
+// encryptedPeer is a peer with encryption.
+type encryptedPeer struct {
 	*peer
 	key    *seal.PrivateKey
 	cipher *seal.Cipher
 }
 
-// secret connects a client that has a key, and does not authenticate it.
-func (r *rig) secret() *secret {
+// encryptedPeer connects a client that has a key, and does not authenticate it.
+func (r *rig) encryptedPeer() *encryptedPeer {
 	r.t.Helper()
 	key, err := seal.GenerateKey()
 	must(r.t, err)
-	return &secret{peer: r.peer(), key: key}
+	return &encryptedPeer{peer: r.peer(), key: key}
 }
 
-// confidant connects, authenticates and agrees on keys.
-func (r *rig) confidant(user string) *secret {
+// encryptedMember connects, authenticates and agrees on keys.
+func (r *rig) encryptedMember(user string) *encryptedPeer {
 	r.t.Helper()
-	s := r.secret()
+	s := r.encryptedPeer()
 	s.say("authenticate", fmt.Sprintf(`{"as":%q,"name":%q,"publicKey":%q}`, user, user, s.key.PublicKey()))
-	s.agree()
+	s.takeKeys()
 	return s
 }
 
-// agree takes `connected` and derives the key from it.
-func (s *secret) agree() {
+// takeKeys takes `connected` and derives the key from it.
+func (s *encryptedPeer) takeKeys() {
 	s.t.Helper()
 	event, raw := s.event()
 	var data struct{ ID, UserID, ServerPublicKey, Salt string }
@@ -51,7 +51,7 @@ func (s *secret) agree() {
 	s.derive(data.ServerPublicKey, data.Salt)
 }
 
-func (s *secret) derive(serverPublicKey, salt string) {
+func (s *encryptedPeer) derive(serverPublicKey, salt string) {
 	s.t.Helper()
 	public, err := seal.ParsePublicKey(serverPublicKey)
 	must(s.t, err)
@@ -61,8 +61,8 @@ func (s *secret) derive(serverPublicKey, salt string) {
 	must(s.t, err)
 }
 
-// opened takes the next message, which must be encrypted, and opens it.
-func (s *secret) opened() string {
+// nextOpened takes the next message, which must be encrypted, and opens it.
+func (s *encryptedPeer) nextOpened() string {
 	s.t.Helper()
 	event, data := s.event()
 	if event != "encrypted" {
@@ -73,16 +73,16 @@ func (s *secret) opened() string {
 	return string(text)
 }
 
-// opens takes the next message, which must be encrypted and this.
-func (s *secret) opens(want string) {
+// wantsSealed takes the next message, which must be encrypted and this.
+func (s *encryptedPeer) wantsSealed(want string) {
 	s.t.Helper()
-	if got := s.opened(); got != want {
+	if got := s.nextOpened(); got != want {
 		s.t.Fatalf("got %s, want %s", got, want)
 	}
 }
 
-// whisper sends a message encrypted.
-func (s *secret) whisper(text string) {
+// sendSealed sends a message encrypted.
+func (s *encryptedPeer) sendSealed(text string) {
 	s.t.Helper()
 	sealed, err := s.cipher.AppendEnvelope(nil, []byte(text))
 	must(s.t, err)
@@ -96,7 +96,7 @@ func TestEncryptedPaths(t *testing.T) {
 		r := start(t, config{Transport: transport, Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional}, Compression: true, Message: func(_ context.Context, c *client, m hearth.Message) error {
 			return c.Send(m.Event, m.Data)
 		}})
-		s, p := r.confidant("ada"), r.member("bob")
+		s, p := r.encryptedMember("ada"), r.member("bob")
 		if c := r.client(s.peer); !c.Encrypted() || r.client(p).Encrypted() {
 			t.Error("Encrypted does not tell who is")
 		}
@@ -110,31 +110,31 @@ func TestEncryptedPaths(t *testing.T) {
 		must(t, r.Local().Send(t.Context(), hearth.ToClient(s.id), "client", 5))
 		must(t, r.Send(t.Context(), hearth.ToAll().Except(p.id), "published", 6))
 		must(t, r.Send(t.Context(), hearth.ToClient(s.id), "sent", repeat("x", 70_000)))
-		s.whisper(`{"event":"echo","data":{"n":1.50}}`)
+		s.sendSealed(`{"event":"echo","data":{"n":1.50}}`)
 		for i, event := range []string{"all", "room", "own", "user", "client", "published"} {
-			s.opens(fmt.Sprintf(`{"event":%q,"data":%d}`, event, i+1))
+			s.wantsSealed(fmt.Sprintf(`{"event":%q,"data":%d}`, event, i+1))
 		}
-		s.opens(`{"event":"sent","data":"` + repeat("x", 70_000) + `"}`)
-		s.opens(`{"event":"echo","data":{"n":1.50}}`)
+		s.wantsSealed(`{"event":"sent","data":"` + repeat("x", 70_000) + `"}`)
+		s.wantsSealed(`{"event":"echo","data":{"n":1.50}}`)
 		p.wants(`{"event":"all","data":1}`)
 		p.wants(`{"event":"room","data":2}`)
 
 		s.text(`not JSON`)
-		s.opens(`{"event":"error","data":{"message":"Invalid message format"}}`)
-		s.whisper(`neither`)
-		s.opens(`{"event":"error","data":{"message":"Invalid message format"}}`)
+		s.wantsSealed(`{"event":"error","data":{"message":"Invalid message format"}}`)
+		s.sendSealed(`neither`)
+		s.wantsSealed(`{"event":"error","data":{"message":"Invalid message format"}}`)
 		s.say("authenticate", `{}`)
-		s.opens(`{"event":"error","data":{"message":"Already authenticated"}}`)
-		s.whisper(`{"event":"authenticate"}`)
-		s.opens(`{"event":"error","data":{"message":"Already authenticated"}}`)
-		s.whisper(`{"event":"heartbeat"}`)
+		s.wantsSealed(`{"event":"error","data":{"message":"Already authenticated"}}`)
+		s.sendSealed(`{"event":"authenticate"}`)
+		s.wantsSealed(`{"event":"error","data":{"message":"Already authenticated"}}`)
+		s.sendSealed(`{"event":"heartbeat"}`)
 		s.text(`{"event":"clear"}`) // allowed, unless the server is configured not to
-		s.whisper(`{"event":"echo","data":1}`)
-		for event := ""; event != `{"event":"echo","data":1}`; event = s.opened() {
+		s.sendSealed(`{"event":"echo","data":1}`)
+		for event := ""; event != `{"event":"echo","data":1}`; event = s.nextOpened() {
 		} // all that was sent before has been answered
 		must(t, r.Local().Send(t.Context(), hearth.ToClient(s.id), "last", 1))
 		must(t, disconnect(r, s.id, 4321, "bye"))
-		for event := ""; event != `{"event":"last","data":1}`; event = s.opened() {
+		for event := ""; event != `{"event":"last","data":1}`; event = s.nextOpened() {
 		}
 		s.wantsClose(4321, "bye")
 	})
@@ -188,8 +188,8 @@ func TestEncryptionHandshakes(t *testing.T) {
 	}
 }
 
-// TestUndecryptable: what does not open ends the client that sent it, and disturbs nobody.
-func TestUndecryptable(t *testing.T) {
+// TestDecryptionFails: what does not open ends the client that sent it, and disturbs nobody.
+func TestDecryptionFails(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		heard := make(chan string, 10)
@@ -197,7 +197,7 @@ func TestUndecryptable(t *testing.T) {
 			heard <- m.Event
 			return nil
 		}})
-		other := r.confidant("other")
+		other := r.encryptedMember("other")
 		foreign, err := other.cipher.AppendEnvelope(nil, []byte(`{"event":"foreign"}`))
 		must(t, err)
 		bad := []string{
@@ -209,21 +209,21 @@ func TestUndecryptable(t *testing.T) {
 			`{"event":"encrypted","data":{"iv":"AAECAwQFBgcICQoL","ct":"` + repeat("A", 100_000) + `"}}`,
 		}
 		for _, text := range bad {
-			s := r.confidant("u")
-			s.whisper(`{"event":"before"}`)
+			s := r.encryptedMember("u")
+			s.sendSealed(`{"event":"before"}`)
 			s.text(text)
 			s.wantsClose(1008, "Message does not decrypt")
 			if got := <-heard; got != "before" {
 				t.Errorf("heard %s", got)
 			}
 		}
-		s := r.confidant("u")
+		s := r.encryptedMember("u")
 		sealed, err := s.cipher.AppendEnvelope(nil, []byte(`{"event":"cut"}`))
 		must(t, err)
 		s.text(string(sealed[:len(sealed)-10]) + `"}}`)
 		s.wantsClose(1008, "Message does not decrypt")
 		must(t, r.Local().Send(t.Context(), hearth.ToClient(other.id), "still", 1))
-		other.opens(`{"event":"still","data":1}`)
+		other.wantsSealed(`{"event":"still","data":1}`)
 		if st := r.Stats(); int(st.DecryptFailed) != len(bad)+1 {
 			t.Errorf("stats: %+v", st)
 		}
@@ -238,11 +238,11 @@ func TestEncryptedTwice(t *testing.T) {
 		heard <- m.Event
 		return nil
 	}})
-	s, p := r.confidant("u"), r.member("clear")
+	s, p := r.encryptedMember("u"), r.member("clear")
 	inner, err := s.cipher.AppendEnvelope(nil, []byte(`{"event":"inner"}`))
 	must(t, err)
-	s.whisper(string(inner))
-	s.whisper(`{"event":"outer"}`)
+	s.sendSealed(string(inner))
+	s.sendSealed(`{"event":"outer"}`)
 	if got := <-heard; got != "outer" {
 		t.Errorf("heard %s", got)
 	}
@@ -270,10 +270,10 @@ func TestEncryptedOnly(t *testing.T) {
 		t.Errorf("heard %s", got)
 	}
 	for _, text := range []string{`{"event":"say"}`, `{"event":"join","data":{"rooms":["r"]}}`, `{"event":"authenticate"}`} {
-		s := r.confidant("u")
+		s := r.encryptedMember("u")
 		s.text(`{"event":"heartbeat"}`)
 		s.text(`{"event":"heartbeat","data":{}}`)
-		s.whisper(`{"event":"sealed"}`)
+		s.sendSealed(`{"event":"sealed"}`)
 		if got := <-heard; got != "sealed" {
 			t.Errorf("heard %s", got)
 		}
@@ -324,14 +324,14 @@ func testOwnHandshake(t *testing.T) {
 			return &seal.Keys{ServerPublicKey: serverKey.PublicKey().String(), Salt: salt.String(), Cipher: c}, err
 		},
 	})
-	s := r.secret()
+	s := r.encryptedPeer()
 	public := s.key.PublicKey().String()
 	s.say("authenticate", fmt.Sprintf(`{"as":%q,"publicKey":%q}`, public[:4], public))
-	s.agree()
+	s.takeKeys()
 	must(t, r.Local().Send(t.Context(), hearth.ToClient(s.id), "secret", 1))
-	s.opens(`{"event":"secret","data":1}`)
+	s.wantsSealed(`{"event":"secret","data":1}`)
 
-	r.member("clear").wantsNothingOdd()
+	r.member("clear").wantsService()
 	for _, name := range []string{"rejected", "failed", "panic", "nothing"} {
 		p := r.peer()
 		p.say("authenticate", `{"name":"`+name+`"}`)
@@ -351,8 +351,8 @@ func testOwnHandshake(t *testing.T) {
 	}
 }
 
-// wantsNothingOdd checks that p is served.
-func (p *peer) wantsNothingOdd() {
+// wantsService checks that p is served.
+func (p *peer) wantsService() {
 	p.t.Helper()
 	p.text(`{"event":"authenticate"}`)
 	p.wantsError("Already authenticated")
@@ -369,7 +369,7 @@ func TestTransform(t *testing.T) {
 				case "own":
 					return &seal.Keys{ServerPublicKey: "key", Salt: "salt"}, nil
 				case "both":
-					return agreed(q.Raw)
+					return keysFor(q.Raw)
 				}
 				return nil, nil
 			},
@@ -394,16 +394,16 @@ func TestTransform(t *testing.T) {
 		p, clear := r.peer(), r.member("clear")
 		p.say("authenticate", `{"as":"own"}`)
 		p.welcome()
-		s := r.confidant("both")
+		s := r.encryptedMember("both")
 		for i, event := range []string{"a", "fail", "same", "panic", "exit", "broken", "nameless", "b"} {
 			must(t, r.Local().Send(t.Context(), hearth.ToAll(), event, i))
 		}
 		p.text("not JSON")
 		p.wants(`{"event":"for own","data":0}`)
 		p.wants(`{"event":"same","data":2}`)
-		s.opens(`{"event":"for both","data":0}`)
-		s.opens(`{"event":"same","data":2}`)
-		s.opens(`{"event":"for both","data":7}`)
+		s.wantsSealed(`{"event":"for both","data":0}`)
+		s.wantsSealed(`{"event":"same","data":2}`)
+		s.wantsSealed(`{"event":"for both","data":7}`)
 		clear.wants(`{"event":"a","data":0}`)
 		if c := r.client(p); !c.Encrypted() {
 			t.Error("not encrypted")
@@ -416,8 +416,8 @@ func TestTransform(t *testing.T) {
 	})
 }
 
-// agreed makes keys of what a client sent, as the built-in handshake does.
-func agreed(raw json.RawMessage) (*seal.Keys, error) {
+// keysFor makes keys of what a client sent, as the built-in handshake does.
+func keysFor(raw json.RawMessage) (*seal.Keys, error) {
 	var data struct{ PublicKey string }
 	if err := json.Unmarshal(raw, &data); err != nil {
 		return nil, err
@@ -435,8 +435,8 @@ func agreed(raw json.RawMessage) (*seal.Keys, error) {
 	return &seal.Keys{ServerPublicKey: own.PublicKey().String(), Salt: salt.String(), Cipher: c}, err
 }
 
-// TestTransformersBlock: those of one fan-out work at most so many at a time, and hold up nobody else.
-func TestTransformersBlock(t *testing.T) {
+// TestBlockingTransformers: those of one fan-out work at most so many at a time, and hold up nobody else.
+func TestBlockingTransformers(t *testing.T) {
 	t.Parallel()
 	const limit, members = 3, 8
 	var running, most atomic.Int32

@@ -53,15 +53,15 @@ func TestHandlers(t *testing.T) {
 		{`{"event":"add","data":[],"id":17}`, `{"event":"error","data":{"message":"Nothing to add","code":"empty"},"id":17}`},
 		{`{"event":"add"}`, `{"event":"error","data":{"message":"Nothing to add","code":"empty"}}`},
 	} {
-		says(t, p, tt.sent)
+		sendText(t, p, tt.sent)
 		p.wants(tt.want)
 	}
-	says(t, p, `{"event":"add","data":[1,1]}`) // a request without an id has no reply
-	says(t, p, `{"event":"other"}`)
+	sendText(t, p, `{"event":"add","data":[1,1]}`) // a request without an id has no reply
+	sendText(t, p, `{"event":"other"}`)
 	if got := <-unhandled; got != "other" {
 		t.Errorf("the message callback got %q", got)
 	}
-	says(t, p, `{"event":"raw"}`)
+	sendText(t, p, `{"event":"raw"}`)
 	p.wants(`{"event":"was","data":{"event":"raw"}}`)
 	if n := r.Stats().CallbackErrors; n != 0 {
 		t.Errorf("%d callback errors; errors for clients are none", n)
@@ -74,8 +74,8 @@ func TestUnhandledEvents(t *testing.T) {
 	r := start(t, config{})
 	hearth.Handle(r.server, "known", func(_ context.Context, c *client, _ any) error { return c.Send("ok", nil) })
 	p := r.member("ada")
-	says(t, p, `{"event":"unknown"}`)
-	says(t, p, `{"event":"known"}`)
+	sendText(t, p, `{"event":"unknown"}`)
+	sendText(t, p, `{"event":"known"}`)
 	p.wants(`{"event":"ok","data":null}`)
 	if n := r.Stats().MessagesUnhandled; n != 1 {
 		t.Errorf("%d unhandled messages, want 1", n)
@@ -107,9 +107,9 @@ func TestReply(t *testing.T) {
 		return nil
 	}})
 	p := r.member("ada")
-	says(t, p, `{"event":"save","id":"1"}`)
+	sendText(t, p, `{"event":"save","id":"1"}`)
 	p.wants(`{"event":"save","id":"1"}`)
-	says(t, p, `{"event":"save"}`)
+	sendText(t, p, `{"event":"save"}`)
 	p.wants(`{"event":"failed","data":true}`)
 }
 
@@ -120,7 +120,7 @@ func TestRejectionByClientError(t *testing.T) {
 		return id, &hearth.ClientError{Message: "your secret is 42"}
 	}})
 	p := r.peer()
-	says(t, p, `{"event":"authenticate"}`)
+	sendText(t, p, `{"event":"authenticate"}`)
 	p.wants(`{"event":"error","data":{"message":"Authentication failed"}}`)
 	p.wantsClose(4003, "Authentication failed")
 	if s := r.Stats(); s.AuthRejected != 1 || s.AuthFailed != 0 {
@@ -128,16 +128,16 @@ func TestRejectionByClientError(t *testing.T) {
 	}
 }
 
-// TestValidatorMayExplain: an error of the room validator that is for the client reaches it.
-func TestValidatorMayExplain(t *testing.T) {
+// TestValidatorClientError: an error of the room validator that is for the client reaches it.
+func TestValidatorClientError(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{ValidateRooms: func(context.Context, *client, []string) ([]string, error) {
 		return []string{"shop"}, &hearth.ClientError{Code: "closed", Message: "The shop is closed"}
 	}})
 	p := r.member("ada")
-	says(t, p, `{"event":"join","data":{"rooms":["shop"]}}`)
+	sendText(t, p, `{"event":"join","data":{"rooms":["shop"]}}`)
 	p.wants(`{"event":"error","data":{"message":"The shop is closed","code":"closed"}}`)
-	says(t, p, `{"event":"join","data":{"rooms":["shop"]},"id":"7"}`)
+	sendText(t, p, `{"event":"join","data":{"rooms":["shop"]},"id":"7"}`)
 	p.wants(`{"event":"error","data":{"message":"The shop is closed","code":"closed"},"id":"7"}`)
 	if r.client(p).In("shop") {
 		t.Error("with an error, the client joined")
@@ -173,8 +173,8 @@ func TestZeroClient(t *testing.T) {
 	}
 }
 
-// says sends a message as it is written.
-func says(t *testing.T, p *peer, message string) {
+// sendText sends a message as it is written.
+func sendText(t *testing.T, p *peer, message string) {
 	t.Helper()
 	must(t, p.wire.send(opText, []byte(message)))
 }
@@ -191,14 +191,14 @@ func TestFailedRequestsAreAnswered(t *testing.T) {
 	hearth.HandleRequest(r.server, "odd", func(context.Context, *client, any) (any, error) { return make(chan int), nil })
 	p := r.member("ada")
 	for _, event := range []string{"fails", "panics", "odd"} {
-		says(t, p, `{"event":"`+event+`","id":"7"}`)
+		sendText(t, p, `{"event":"`+event+`","id":"7"}`)
 		p.wants(`{"event":"error","data":{"message":"Internal error","code":"internal"},"id":"7"}`)
-		says(t, p, `{"event":"`+event+`"}`) // without an id there is no reply to fail
+		sendText(t, p, `{"event":"`+event+`"}`) // without an id there is no reply to fail
 	}
 	hearth.Handle(r.server, "plain", func(context.Context, *client, any) error { return errors.New("database is down") })
-	says(t, p, `{"event":"plain","id":9}`)
+	sendText(t, p, `{"event":"plain","id":9}`)
 	p.wants(`{"event":"error","data":{"message":"Internal error","code":"internal"},"id":9}`)
-	says(t, p, `{"event":"fails","id":8}`)
+	sendText(t, p, `{"event":"fails","id":8}`)
 	p.wants(`{"event":"error","data":{"message":"Internal error","code":"internal"},"id":8}`)
 	if n := r.Stats().CallbackErrors; n != 7 {
 		t.Errorf("%d callback errors, want 7", n)

@@ -85,7 +85,7 @@ func TestSubprotocol(t *testing.T) {
 func TestSubprotocolSelected(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		agreed := make(chan string, 1)
+		keysFor := make(chan string, 1)
 		book := newLogbook()
 		r := start(t, config{
 			Transport: transport,
@@ -104,7 +104,7 @@ func TestSubprotocolSelected(t *testing.T) {
 				return "", false
 			}},
 			Authenticate: func(ctx context.Context, a hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
-				agreed <- a.Subprotocol
+				keysFor <- a.Subprotocol
 				return accept(ctx, a)
 			},
 		})
@@ -131,7 +131,7 @@ func TestSubprotocolSelected(t *testing.T) {
 			readHead(t, in)
 			p := newPeer(t, &rawWire{conn: conn, in: in})
 			p.login("u")
-			if got := <-agreed; got != want {
+			if got := <-keysFor; got != want {
 				t.Errorf("%s: Authenticate is told %q", offer, got)
 			}
 		}
@@ -191,29 +191,29 @@ func TestDefaultPorts(t *testing.T) {
 			{"example.com:443", "http://example.com", 403},
 			{"example.com:8443", "https://example.com", 403},
 		} {
-			if resp := r.knock("/ws", map[string]string{"Host": c.host, "Origin": c.origin}); resp.StatusCode != c.status {
+			if resp := r.tryHandshake("/ws", map[string]string{"Host": c.host, "Origin": c.origin}); resp.StatusCode != c.status {
 				t.Errorf("host %s, origin %s: %s", c.host, c.origin, resp.Status)
 			}
 		}
 	})
 }
 
-// TestRefusalsAreLogged: with the setting that would allow the handshake.
-func TestRefusalsAreLogged(t *testing.T) {
+// TestRejectionsAreLogged: with the setting that would allow the handshake.
+func TestRejectionsAreLogged(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		book := newLogbook()
 		r := start(t, config{Transport: transport, Logger: slog.New(book), Limits: hearth.Limits{MaxConnections: 1}})
-		r.knock("/ws", map[string]string{"Origin": "https://evil.test"})
+		r.tryHandshake("/ws", map[string]string{"Origin": "https://evil.test"})
 		if got := book.attr("handshake rejected: origin not allowed", "setting"); got != "Config.Upgrade.Origins" {
 			t.Errorf("origin: logged %v", book.last)
 		}
-		r.knock("/ws", map[string]string{"Upgrade": ""})
+		r.tryHandshake("/ws", map[string]string{"Upgrade": ""})
 		if got := book.attr("handshake rejected", "status"); got != "426" {
 			t.Errorf("no upgrade: logged %v", book.last)
 		}
 		r.member("u")
-		r.knock("/ws", nil)
+		r.tryHandshake("/ws", nil)
 		if got := book.attr("handshake rejected: too many connections", "setting"); got != "Limits.MaxConnections" {
 			t.Errorf("too many: logged %v", book.last)
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// knock makes a handshake with other headers, and returns the answer.
-func (r *rig) knock(target string, change map[string]string) *http.Response {
+// tryHandshake makes a handshake with other headers, and returns the answer.
+func (r *rig) tryHandshake(target string, change map[string]string) *http.Response {
 	r.t.Helper()
 	conn, err := r.dial()
 	must(r.t, err)
@@ -73,7 +73,7 @@ func TestHandshake(t *testing.T) {
 			{"two keys", "/ws", map[string]string{"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==|dGhlIHNhbXBsZSBub25jZQ=="}, 400, ""},
 			{"a foreign origin", "/ws", map[string]string{"Origin": "https://evil.test"}, 403, ""},
 		} {
-			resp := r.knock(c.target, c.change)
+			resp := r.tryHandshake(c.target, c.change)
 			if resp.StatusCode != c.status || (c.header != "" && resp.Header.Get(c.header) == "") {
 				t.Errorf("%s: %s %v", c.name, resp.Status, resp.Header)
 			}
@@ -164,7 +164,7 @@ func TestOrigins(t *testing.T) {
 					return
 				}
 				for _, origin := range strings.Split(origins, " ") {
-					if resp := r.knock("/ws", map[string]string{"Origin": origin}); resp.StatusCode != status {
+					if resp := r.tryHandshake("/ws", map[string]string{"Origin": origin}); resp.StatusCode != status {
 						t.Errorf("origin %q: %s, want %d", origin, resp.Status, status)
 					}
 				}
@@ -172,7 +172,7 @@ func TestOrigins(t *testing.T) {
 			check(c.allowed, 101)
 			check(c.refused, 403)
 			if c.cfg.Upgrade.CheckOrigin == nil {
-				if resp := r.knock("/ws", map[string]string{"Origin": "https://hearth.test|https://app.test"}); resp.StatusCode != 403 && name != "any" {
+				if resp := r.tryHandshake("/ws", map[string]string{"Origin": "https://hearth.test|https://app.test"}); resp.StatusCode != 403 && name != "any" {
 					t.Errorf("two origins: %s", resp.Status)
 				}
 			}
@@ -183,10 +183,10 @@ func TestOrigins(t *testing.T) {
 func TestPath(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{Path: "/live/socket"})
-	if resp := r.knock("/live/socket", nil); resp.StatusCode != 101 {
+	if resp := r.tryHandshake("/live/socket", nil); resp.StatusCode != 101 {
 		t.Errorf("the path: %s", resp.Status)
 	}
-	if resp := r.knock("/ws", nil); resp.StatusCode != 404 {
+	if resp := r.tryHandshake("/ws", nil); resp.StatusCode != 404 {
 		t.Errorf("the default path: %s", resp.Status)
 	}
 }
@@ -195,7 +195,7 @@ func TestLifeCycle(t *testing.T) {
 	t.Parallel()
 	srv, err := hearth.New(config{Authenticate: accept})
 	must(t, err)
-	knock := func() (int, string) {
+	tryHandshake := func() (int, string) {
 		rec := httptest.NewRecorder()
 		req := httptest.NewRequest("GET", "/ws", nil)
 		for name, value := range map[string]string{
@@ -206,7 +206,7 @@ func TestLifeCycle(t *testing.T) {
 		srv.ServeHTTP(rec, req)
 		return rec.Code, rec.Header().Get("Retry-After")
 	}
-	if status, retry := knock(); status != 503 || retry == "" {
+	if status, retry := tryHandshake(); status != 503 || retry == "" {
 		t.Errorf("before Start: %d, Retry-After %q", status, retry)
 	}
 	if err := srv.Shutdown(t.Context()); !errors.Is(err, hearth.ErrNotRunning) {
@@ -220,11 +220,11 @@ func TestLifeCycle(t *testing.T) {
 	if err := srv.Start(t.Context()); !errors.Is(err, hearth.ErrStarted) {
 		t.Errorf("second Start: %v", err)
 	}
-	if status, _ := knock(); status != 500 { // a recorder has no connection to take over
+	if status, _ := tryHandshake(); status != 500 { // a recorder has no connection to take over
 		t.Errorf("running, without a connection: %d", status)
 	}
 	must(t, srv.Shutdown(t.Context()))
-	if status, _ := knock(); status != 503 {
+	if status, _ := tryHandshake(); status != 503 {
 		t.Errorf("after Shutdown: %d", status)
 	}
 	if err := srv.Shutdown(t.Context()); !errors.Is(err, hearth.ErrNotRunning) {
@@ -243,14 +243,14 @@ func TestMaxConnections(t *testing.T) {
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		r := start(t, config{Transport: transport, Limits: hearth.Limits{MaxConnections: 2}})
 		first, second := r.member("first"), r.member("second")
-		resp := r.knock("/ws", nil)
+		resp := r.tryHandshake("/ws", nil)
 		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
 			t.Errorf("the third: %s %v", resp.Status, resp.Header)
 		}
 		first.bye(1000, "")
 		first.wantsClose(1000, "")
 		first.wantsEnd()
-		for r.knock("/ws", nil).StatusCode != 101 { // as soon as the server has noticed
+		for r.tryHandshake("/ws", nil).StatusCode != 101 { // as soon as the server has noticed
 		}
 		second.say("heartbeat", "")
 	})
@@ -331,7 +331,7 @@ func TestConfigIsCopied(t *testing.T) {
 	cfg := config{Authenticate: accept, DefaultRooms: []string{"a"}, Upgrade: hearth.Upgrade{Origins: []string{"https://a.test"}}}
 	r := start(t, cfg)
 	cfg.DefaultRooms[0], cfg.Upgrade.Origins[0] = "b", "https://b.test"
-	if resp := r.knock("/ws", map[string]string{"Origin": "https://a.test"}); resp.StatusCode != 101 {
+	if resp := r.tryHandshake("/ws", map[string]string{"Origin": "https://a.test"}); resp.StatusCode != 101 {
 		t.Errorf("origin: %s", resp.Status)
 	}
 	p := r.member("u")

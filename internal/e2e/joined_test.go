@@ -23,16 +23,16 @@ import (
 
 // A diary is what the callbacks of one client heard, in order. It belongs to these callbacks until
 // the client has gone.
-type diary struct {
+type callbackLog struct {
 	lines []string
 	rooms map[string]bool // those that the callbacks take the client to be in
 	wrong []string
 	gone  chan struct{} // closed by Disconnected
 }
 
-func (d *diary) note(what string) { d.lines = append(d.lines, what) }
+func (d *callbackLog) note(what string) { d.lines = append(d.lines, what) }
 
-func (d *diary) change(room string, joined bool) {
+func (d *callbackLog) change(room string, joined bool) {
 	if d.rooms[room] == joined {
 		d.wrong = append(d.wrong, fmt.Sprintf("%s: joined %v twice in %v", room, joined, d.lines))
 	}
@@ -42,16 +42,16 @@ func (d *diary) change(room string, joined bool) {
 	d.note(map[bool]string{true: "joined ", false: "left "}[joined] + room)
 }
 
-// diaries are those of all clients, by id.
-type diaries struct{ sync.Map }
+// callbackLogs are those of all clients, by id.
+type callbackLogs struct{ sync.Map }
 
-func (all *diaries) of(id string) *diary {
-	d, _ := all.LoadOrStore(id, &diary{rooms: make(map[string]bool), gone: make(chan struct{})})
-	return d.(*diary)
+func (all *callbackLogs) of(id string) *callbackLog {
+	d, _ := all.LoadOrStore(id, &callbackLog{rooms: make(map[string]bool), gone: make(chan struct{})})
+	return d.(*callbackLog)
 }
 
 // config has every callback write a line. A message `call` runs calls by its data.
-func (all *diaries) config(calls map[string]func(c *client)) config {
+func (all *callbackLogs) config(calls map[string]func(c *client)) config {
 	return config{
 		DefaultRooms:  []string{"home"},
 		ValidateRooms: func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil },
@@ -94,7 +94,7 @@ func (p *peer) lines() string {
 }
 
 // ended waits for Disconnected and returns the diary.
-func (all *diaries) ended(t testing.TB, id string) string {
+func (all *callbackLogs) ended(t testing.TB, id string) string {
 	t.Helper()
 	d := all.of(id)
 	select {
@@ -144,7 +144,7 @@ func TestJoinedAndLeft(t *testing.T) {
 			for end, out := range outs {
 				t.Run(how+", "+end, func(t *testing.T) {
 					t.Parallel()
-					var all diaries
+					var all callbackLogs
 					cfg := all.config(map[string]func(c *client){
 						"join":  func(c *client) { must(t, c.Join(t.Context(), "r")) },
 						"leave": func(c *client) { c.Leave("r") },
@@ -181,11 +181,11 @@ func TestJoinedAndLeft(t *testing.T) {
 	})
 }
 
-// TestJoinedEverywhere: a call to all servers is reported on the server that has the client.
-func TestJoinedEverywhere(t *testing.T) {
+// TestJoinedByClusterCall: a call to all servers is reported on the server that has the client.
+func TestJoinedByClusterCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var all diaries
+		var all callbackLogs
 		bus := memory.NewBus(memory.Config{})
 		start := func() *rig {
 			cfg := all.config(nil)
@@ -216,7 +216,7 @@ func TestJoinedEverywhere(t *testing.T) {
 func TestJoinedBetweenMessages(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		var all diaries
+		var all callbackLogs
 		cfg := all.config(nil)
 		cfg.Transport = transport
 		joined := cfg.Joined
@@ -266,7 +266,7 @@ func TestChangesWhileBusy(t *testing.T) {
 	t.Parallel()
 	rooms := []string{"a", "b", "c", "d"}
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		var all diaries
+		var all callbackLogs
 		var script atomic.Pointer[[]string] // of "+room" and "-room"
 		cfg := all.config(map[string]func(c *client){"script": func(c *client) {
 			for _, step := range *script.Load() {
@@ -341,16 +341,16 @@ func reported(in map[string]bool, steps []string) (reports []string) {
 	return reports
 }
 
-// TestChangesFromEverywhere: while others move a client at random, Joined and Left alternate for
+// TestConcurrentRoomChanges: while others move a client at random, Joined and Left alternate for
 // each room, the callbacks know in the end where the client is, and at the end of the client that
 // it is nowhere.
-func TestChangesFromEverywhere(t *testing.T) {
+func TestConcurrentRoomChanges(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		var all diaries
+		var all callbackLogs
 		stayed := make(chan struct{}, 100)
 		cfg := all.config(map[string]func(c *client){
-			"move": func(c *client) { wander(t, c) },
+			"move": func(c *client) { changeAtRandom(t, c) },
 			"check": func(c *client) { // nobody moves it any more
 				d := all.of(c.ID())
 				for _, room := range c.Rooms()[1:] {
@@ -368,18 +368,18 @@ func TestChangesFromEverywhere(t *testing.T) {
 		connected, joined, left := cfg.Connected, cfg.Joined, cfg.Left
 		cfg.Connected = func(ctx context.Context, c *client) {
 			connected(ctx, c)
-			wander(t, c)
+			changeAtRandom(t, c)
 		}
 		cfg.Joined = func(ctx context.Context, c *client, room string) {
 			joined(ctx, c, room)
 			if rand.IntN(4) == 0 {
-				wander(t, c)
+				changeAtRandom(t, c)
 			}
 		}
 		cfg.Left = func(ctx context.Context, c *client, room string) {
 			left(ctx, c, room)
 			if rand.IntN(4) == 0 {
-				wander(t, c)
+				changeAtRandom(t, c)
 			}
 		}
 		r := start(t, cfg)
@@ -390,7 +390,7 @@ func TestChangesFromEverywhere(t *testing.T) {
 			for range 2 {
 				movers.Go(func() { // ends by itself
 					for range 50 {
-						wander(t, c)
+						changeAtRandom(t, c)
 					}
 				})
 			}
@@ -410,8 +410,8 @@ func TestChangesFromEverywhere(t *testing.T) {
 	})
 }
 
-// wander makes a change at random.
-func wander(t *testing.T, c *client) {
+// changeAtRandom makes a change at random.
+func changeAtRandom(t *testing.T, c *client) {
 	room := fmt.Sprint("m", rand.IntN(4))
 	if rand.IntN(2) == 0 {
 		c.Leave(room)

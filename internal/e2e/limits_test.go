@@ -88,8 +88,8 @@ func TestMaxUnauthenticated(t *testing.T) {
 	}
 }
 
-// TestEvictedAreAnswered: who has to make room at once is told so behind the answer to its handshake, not instead of it.
-func TestEvictedAreAnswered(t *testing.T) {
+// TestEvictedHandshakesAreAnswered: who has to make room at once is told so behind the answer to its handshake, not instead of it.
+func TestEvictedHandshakesAreAnswered(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		r := start(t, config{Transport: transport, Limits: hearth.Limits{MaxUnauthenticatedPerAddr: 1}})

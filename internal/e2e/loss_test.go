@@ -20,20 +20,20 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// leakyBroker loses what it is told to.
-type leakyBroker struct {
+// lossBroker loses what it is told to.
+type lossBroker struct {
 	*memory.Broker
 	receiver broker.Receiver
 }
 
-func (b *leakyBroker) Start(ctx context.Context, r broker.Receiver) error {
+func (b *lossBroker) Start(ctx context.Context, r broker.Receiver) error {
 	b.receiver = r
 	return b.Broker.Start(ctx, r)
 }
 
 var errCut = errors.New("the connection was cut")
 
-func (b *leakyBroker) lose(l broker.Loss) {
+func (b *lossBroker) lose(l broker.Loss) {
 	l.Cause = errCut
 	if l.Until.IsZero() {
 		l.Since, l.Until = time.Now().Add(-time.Millisecond), time.Now()
@@ -95,7 +95,7 @@ func TestResync(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				leaky := &leakyBroker{Broker: memory.New()}
+				leaky := &lossBroker{Broker: memory.New()}
 				r := startPiped(t, config{Broker: leaky, Resync: true})
 				a, b, c := r.member("u"), r.member("v"), r.member("")
 				must(t, joinRoom(t.Context(), r, a.id, "x", "r"))
@@ -120,11 +120,11 @@ func TestResync(t *testing.T) {
 	}
 }
 
-// TestResyncIsOff unless it is asked for, and then for those only who were there.
-func TestResyncIsOff(t *testing.T) {
+// TestResyncOff unless it is asked for, and then for those only who were there.
+func TestResyncOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		off, on := &leakyBroker{Broker: memory.New()}, &leakyBroker{Broker: memory.New()}
+		off, on := &lossBroker{Broker: memory.New()}, &lossBroker{Broker: memory.New()}
 		one, two := startPiped(t, config{Broker: off}), startPiped(t, config{Broker: on, Resync: true})
 		before := time.Now()
 		p, early := one.member("u"), two.member("u")
@@ -142,7 +142,7 @@ func TestResyncIsOff(t *testing.T) {
 func TestLossesInQuickSuccession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		leaky := &leakyBroker{Broker: memory.New()}
+		leaky := &lossBroker{Broker: memory.New()}
 		r := startPiped(t, config{Broker: leaky, Resync: true})
 		p := r.member("u")
 		begin := time.Now()
@@ -169,7 +169,7 @@ func TestLossesInQuickSuccession(t *testing.T) {
 func TestBrokerLost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		leaky := &leakyBroker{Broker: memory.New()}
+		leaky := &lossBroker{Broker: memory.New()}
 		calls, free := make(chan broker.Loss, 10), make(chan func(), 10)
 		r := startPiped(t, config{Broker: leaky, Resync: true, BrokerLost: func(_ context.Context, l broker.Loss) {
 			calls <- l
@@ -210,11 +210,11 @@ func TestBrokerLost(t *testing.T) {
 	})
 }
 
-// TestShutdownWhileLosing: a callback that hangs is told to end, and what it hangs on is reported.
-func TestShutdownWhileLosing(t *testing.T) {
+// TestShutdownWhileBrokerLostRuns: a callback that hangs is told to end, and what it hangs on is reported.
+func TestShutdownWhileBrokerLostRuns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		leaky := &leakyBroker{Broker: memory.New()}
+		leaky := &lossBroker{Broker: memory.New()}
 		entered := make(chan struct{})
 		r := startPiped(t, config{Broker: leaky, BrokerLost: func(ctx context.Context, _ broker.Loss) {
 			close(entered)
@@ -253,7 +253,7 @@ func TestOverflowIsReported(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				leaky := &leakyBroker{Broker: memory.New()}
+				leaky := &lossBroker{Broker: memory.New()}
 				reported := uint64(0)
 				r := startPiped(t, config{
 					Broker: leaky, Resync: true, Limits: hearth.Limits{SendQueue: 64 << 10, BackpressureLimit: 1 << 30},
@@ -314,12 +314,12 @@ func (p *peer) tally(concerned string) (messages, resyncs int) {
 	return messages, resyncs
 }
 
-// TestDropsAreLoggedSparsely: a flood from other nodes does not become a flood of the log.
-func TestDropsAreLoggedSparsely(t *testing.T) {
+// TestLossesAreLoggedSparsely: a flood from other nodes does not become a flood of the log.
+func TestLossesAreLoggedSparsely(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		leaky := &leakyBroker{Broker: memory.New()}
+		leaky := &lossBroker{Broker: memory.New()}
 		r := startPiped(t, config{
 			Broker: leaky, Logger: slog.New(slog.NewTextHandler(&log, nil)), Limits: hearth.Limits{SendQueue: 64 << 10},
 		})
@@ -336,25 +336,25 @@ func TestDropsAreLoggedSparsely(t *testing.T) {
 	})
 }
 
-// deafBroker confirms nothing.
-type deafBroker struct {
+// unconfirmedBroker confirms nothing.
+type unconfirmedBroker struct {
 	*memory.Broker
 	err error
 }
 
-func (b deafBroker) Hold(ctx context.Context, channels ...string) error {
+func (b unconfirmedBroker) Hold(ctx context.Context, channels ...string) error {
 	return errors.Join(b.err, b.Broker.Hold(ctx, channels...))
 }
 
-// TestUnconfirmedIsNotAFlood: clients come and join while nobody can say that messages of other nodes reach them. That is
+// TestUnconfirmedJoinsAreLoggedSparsely: clients come and join while nobody can say that messages of other nodes reach them. That is
 // known: the broker has said that it is down, and of other errors a line stands for many.
-func TestUnconfirmedIsNotAFlood(t *testing.T) {
+func TestUnconfirmedJoinsAreLoggedSparsely(t *testing.T) {
 	t.Parallel()
 	for err, most := range map[error]int{broker.ErrDown: 0, errCut: 1} {
 		synctest.Test(t, func(t *testing.T) {
 			var log bytes.Buffer
 			r := startPiped(t, config{
-				Broker: deafBroker{memory.New(), err}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+				Broker: unconfirmedBroker{memory.New(), err}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 				ValidateRooms: func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil },
 			})
 			for range 20 {

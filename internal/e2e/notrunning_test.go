@@ -18,8 +18,8 @@ func sends(ctx context.Context, s *server) map[string]error {
 	}
 }
 
-// TestSendsOfServerThatIsNotRunning: a send that cannot reach anybody does not succeed silently.
-func TestSendsOfServerThatIsNotRunning(t *testing.T) {
+// TestSendNotRunning: a send that cannot reach anybody does not succeed silently.
+func TestSendNotRunning(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]config{"alone": {}, "with a broker": {Broker: memory.New()}} {
 		t.Run(name, func(t *testing.T) {

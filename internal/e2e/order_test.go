@@ -11,9 +11,9 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestConnectedComesFirst: while others send to everybody, the rooms, the user and the id at full speed, a client that
+// TestConnectedFirst: while others send to everybody, the rooms, the user and the id at full speed, a client that
 // connects gets nothing before connected, and all that is sent from then on.
-func TestConnectedComesFirst(t *testing.T) {
+func TestConnectedFirst(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		ids := make(chan string, 100)
@@ -216,8 +216,8 @@ func TestMessagesWaitForConnected(t *testing.T) {
 	p.wants(`{"event":"echo","data":1}`)
 }
 
-// TestBlockedCallbacksHoldNobodyUp: 1,000 clients whose callbacks do not return do not keep the next one waiting.
-func TestBlockedCallbacksHoldNobodyUp(t *testing.T) {
+// TestBlockedCallbacks: 1,000 clients whose callbacks do not return do not keep the next one waiting.
+func TestBlockedCallbacks(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		const clients = 1000
@@ -255,8 +255,8 @@ func TestBlockedCallbacksHoldNobodyUp(t *testing.T) {
 	})
 }
 
-// TestMessageBeforeTheEnd: what was sent to a client before it is closed, or taken out of a room, reaches it.
-func TestMessageBeforeTheEnd(t *testing.T) {
+// TestMessageBeforeClose: what was sent to a client before it is closed, or taken out of a room, reaches it.
+func TestMessageBeforeClose(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		r := start(t, config{Transport: transport})
@@ -277,8 +277,8 @@ func TestMessageBeforeTheEnd(t *testing.T) {
 	})
 }
 
-// TestDisconnectedSeesNoTrace: when Disconnected runs, the client is no longer found, so presence can be counted there.
-func TestDisconnectedSeesNoTrace(t *testing.T) {
+// TestDisconnectedClientNotFound: when Disconnected runs, the client is no longer found, so presence can be counted there.
+func TestDisconnectedClientNotFound(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		var r *rig

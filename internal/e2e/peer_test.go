@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// mailbox is a queue without bound: a test's client reads whatever comes, unless it is told not to.
-type mailbox[T any] struct {
+// itemQueue is a queue without bound: a test's client reads whatever comes, unless it is told not to.
+type itemQueue[T any] struct {
 	mu    sync.Mutex
 	items []T
 	ready chan struct{}
 }
 
-func newMailbox[T any]() *mailbox[T] { return &mailbox[T]{ready: make(chan struct{}, 1)} }
+func newItemQueue[T any]() *itemQueue[T] { return &itemQueue[T]{ready: make(chan struct{}, 1)} }
 
-func (m *mailbox[T]) put(item T) {
+func (m *itemQueue[T]) put(item T) {
 	m.mu.Lock()
 	m.items = append(m.items, item)
 	m.mu.Unlock()
@@ -30,7 +30,7 @@ func (m *mailbox[T]) put(item T) {
 }
 
 // take waits for the next item; one goroutine at a time.
-func (m *mailbox[T]) take(patience time.Duration) (item T, ok bool) {
+func (m *itemQueue[T]) take(patience time.Duration) (item T, ok bool) {
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	for {
@@ -73,9 +73,9 @@ func (r received) String() string {
 type peer struct {
 	t     testing.TB
 	wire  wire
-	in    *mailbox[received]
+	in    *itemQueue[received]
 	pings atomic.Int32
-	pongs *mailbox[string]
+	pongs *itemQueue[string]
 	mute  atomic.Bool
 	id    string // after login
 	user  string
@@ -84,7 +84,7 @@ type peer struct {
 
 // newPeer reads from w until the connection ends, or the test.
 func newPeer(t testing.TB, w wire) *peer {
-	p := &peer{t: t, wire: w, in: newMailbox[received](), pongs: newMailbox[string](), done: make(chan struct{})}
+	p := &peer{t: t, wire: w, in: newItemQueue[received](), pongs: newItemQueue[string](), done: make(chan struct{})}
 	go p.read() // ends with the connection
 	t.Cleanup(func() {
 		w.close()

@@ -74,7 +74,7 @@ func TestByteRate(t *testing.T) {
 					Timeouts: hearth.Timeouts{HeartbeatInterval: hearth.Disabled, Idle: hearth.Disabled},
 					Message:  func(_ context.Context, c *client, m hearth.Message) error { return c.Send("size", len(m.Data)) },
 				})
-				w := r.squeezed()
+				w := r.rawCompressed()
 				p := newPeer(t, w)
 				p.login("u")
 				pass(time.Hour)

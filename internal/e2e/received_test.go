@@ -30,8 +30,8 @@ func deflated(s string) []byte {
 // opDeflated is the first byte of a compressed text message, without FIN.
 const opDeflated = 0x40 | opText
 
-// squeezed is raw of a client that has agreed on compression.
-func (r *rig) squeezed() *rawWire {
+// rawCompressed is raw of a client that has agreed on compression.
+func (r *rig) rawCompressed() *rawWire {
 	r.t.Helper()
 	conn, err := r.dial()
 	must(r.t, err)
@@ -40,8 +40,8 @@ func (r *rig) squeezed() *rawWire {
 	return w
 }
 
-// burst sends frames in one write.
-func (w *rawWire) burst(frames ...[]byte) error {
+// writeFrames sends frames in one write.
+func (w *rawWire) writeFrames(frames ...[]byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	_, err := w.conn.Write(bytes.Join(frames, nil))
@@ -85,7 +85,7 @@ func TestReceivedBeforeViolation(t *testing.T) {
 						gone <- end{int(handled.Load()), code}
 					},
 				})
-				w := r.squeezed()
+				w := r.rawCompressed()
 				p := newPeer(t, w)
 				p.login("u")
 				var frames [][]byte
@@ -93,7 +93,7 @@ func TestReceivedBeforeViolation(t *testing.T) {
 					frames = append(frames, frameOf(0x80|opText, fmt.Appendf(nil, `{"event":"m","id":%d}`, i)))
 				}
 				frames = append(frames, tt.frame, frameOf(0x80|opText, []byte(`{"event":"late"}`)))
-				must(t, w.burst(frames...))
+				must(t, w.writeFrames(frames...))
 				for i := range messages {
 					p.wants(fmt.Sprintf(`{"event":"echo","data":%d}`, i))
 				}
@@ -111,9 +111,9 @@ func TestReceivedBeforeViolation(t *testing.T) {
 	})
 }
 
-// TestAnswersBeforeTooEager: a client that is closed because it said too much before authentication
+// TestRepliesBeforePreAuthFlood: a client that is closed because it said too much before authentication
 // gets all answers that are due, and nothing more of what it has sent is looked at.
-func TestAnswersBeforeTooEager(t *testing.T) {
+func TestRepliesBeforePreAuthFlood(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		r := start(t, config{Transport: transport})
@@ -123,7 +123,7 @@ func TestAnswersBeforeTooEager(t *testing.T) {
 		for range 1000 {
 			frames = append(frames, frameOf(0x80|opText, []byte(`{"event":"m"}`)))
 		}
-		must(t, w.burst(frames...))
+		must(t, w.writeFrames(frames...))
 		for range 16 {
 			p.wantsError("Not authenticated")
 		}
@@ -151,10 +151,10 @@ func TestInflatedIsBounded(t *testing.T) { // not parallel: it looks at the memo
 		message := `{"event":"m","data":"` + repeat("x", inflated-23) + `"}`
 		flood := bytes.Repeat(frameOf(0x80|opDeflated, deflated(message)), messages)
 		before := heap()
-		w := r.squeezed()
+		w := r.rawCompressed()
 		p := newPeer(t, w)
 		p.login("u")
-		must(t, w.burst(flood))
+		must(t, w.writeFrames(flood))
 		if n := <-sizes; n != inflated-21 {
 			t.Errorf("the data has %d bytes", n)
 		}
@@ -221,9 +221,9 @@ func TestPausedParsesNothing(t *testing.T) {
 				for i := range frames {
 					frames[i] = frameOf(0x80|opText, fmt.Appendf(nil, `{"event":"m","id":%d}`, i))
 				}
-				must(t, w.burst(append(frames, end.frame)...))
+				must(t, w.writeFrames(append(frames, end.frame)...))
 				if end.code == 1006 {
-					must(t, w.half())
+					must(t, w.closeWrite())
 				}
 				r.counts(func(s hearth.Stats) bool { return s.MessagesIn > 20 })
 				time.Sleep(10 * time.Millisecond) // it would go on by now
@@ -244,9 +244,9 @@ func TestPausedParsesNothing(t *testing.T) {
 	})
 }
 
-// loaded is a server with a client whose first message is being handled, and the others wait, until
+// busyServer is a server with a client whose first message is being handled, and the others wait, until
 // release is closed.
-func loaded(t *testing.T, cfg config, messages int) (r *rig, p *peer, handled *atomic.Int32, release chan struct{}) {
+func busyServer(t *testing.T, cfg config, messages int) (r *rig, p *peer, handled *atomic.Int32, release chan struct{}) {
 	handled, release = new(atomic.Int32), make(chan struct{})
 	begun := make(chan struct{}, 1)
 	cfg.Message = func(ctx context.Context, c *client, m hearth.Message) error {
@@ -273,7 +273,7 @@ func loaded(t *testing.T, cfg config, messages int) (r *rig, p *peer, handled *a
 	for i := range messages {
 		frames = append(frames, frameOf(0x80|opText, fmt.Appendf(nil, `{"event":"m","id":%d}`, i)))
 	}
-	must(t, w.burst(frames...))
+	must(t, w.writeFrames(frames...))
 	<-begun
 	return r, p, handled, release
 }
@@ -285,7 +285,7 @@ func TestShutdownHandlesReceived(t *testing.T) {
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		for _, queue := range []int{0, 4096} { // all is in the queue; most is still to be parsed
 			const messages = 1000
-			r, p, handled, release := loaded(t, config{Transport: transport, Limits: hearth.Limits{ClientQueue: queue}}, messages)
+			r, p, handled, release := busyServer(t, config{Transport: transport, Limits: hearth.Limits{ClientQueue: queue}}, messages)
 			if queue == 0 {
 				r.counts(func(s hearth.Stats) bool { return s.MessagesIn == messages+1 })
 			} else {
@@ -319,7 +319,7 @@ func TestShutdownTooShort(t *testing.T) {
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		const messages = 100
 		var log syncBuffer
-		r, p, handled, _ := loaded(t, config{Transport: transport, Logger: slog.New(slog.NewTextHandler(&log, nil))}, messages)
+		r, p, handled, _ := busyServer(t, config{Transport: transport, Logger: slog.New(slog.NewTextHandler(&log, nil))}, messages)
 		r.counts(func(s hearth.Stats) bool { return s.MessagesIn == messages+1 })
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
@@ -343,7 +343,7 @@ func TestDisconnectDiscards(t *testing.T) {
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		const messages = 100
 		var log syncBuffer
-		r, p, handled, release := loaded(t, config{Transport: transport, Logger: slog.New(slog.NewTextHandler(&log, nil))}, messages)
+		r, p, handled, release := busyServer(t, config{Transport: transport, Logger: slog.New(slog.NewTextHandler(&log, nil))}, messages)
 		r.counts(func(s hearth.Stats) bool { return s.MessagesIn == messages+1 })
 		must(t, r.client(p).Disconnect(4100, "enough"))
 		close(release)

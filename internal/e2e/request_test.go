@@ -40,7 +40,7 @@ func TestFromRequest(t *testing.T) {
 				return hearth.Identity[profile]{UserID: v.session, Metadata: profile{v.lang}}, nil
 			},
 		})
-		if resp := r.knock("/ws", nil); resp.StatusCode != http.StatusUnauthorized {
+		if resp := r.tryHandshake("/ws", nil); resp.StatusCode != http.StatusUnauthorized {
 			t.Errorf("without a cookie: %v", resp.Status)
 		}
 		if n := r.Stats().HandshakeRefused; n != 1 {
@@ -69,7 +69,7 @@ func TestFromRequestFails(t *testing.T) {
 		r := start(t, config{Transport: transport, Upgrade: hearth.Upgrade{FromRequest: func(*http.Request) (any, error) {
 			return nil, errors.New("database is down")
 		}}})
-		if resp := r.knock("/ws", nil); resp.StatusCode != http.StatusInternalServerError {
+		if resp := r.tryHandshake("/ws", nil); resp.StatusCode != http.StatusInternalServerError {
 			t.Errorf("got %v", resp.Status)
 		}
 		if n := r.Stats().CallbackErrors; n != 1 {

@@ -164,8 +164,8 @@ func (r *rig) member(user string) *peer {
 	return p
 }
 
-// stranger connects a client that is made of another library. TCP only.
-func (r *rig) stranger(mode websocket.CompressionMode) *peer {
+// coderPeer connects a client that is made of another library. TCP only.
+func (r *rig) coderPeer(mode websocket.CompressionMode) *peer {
 	r.t.Helper()
 	w, err := dialCoder("ws://"+r.addr+"/ws", mode)
 	if err != nil {

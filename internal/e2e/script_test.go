@@ -47,19 +47,19 @@ func TestScripts(t *testing.T) {
 
 // actor plays a script.
 type actor struct {
-	t     *testing.T
-	cfg   config
-	stage *stage
-	rig   *rig
-	peers map[string]*peer
+	t         *testing.T
+	cfg       config
+	scriptApp *scriptApp
+	rig       *rig
+	peers     map[string]*peer
 }
 
 func play(t *testing.T, file string, transport hearth.Transport) {
 	f, err := os.Open(file)
 	must(t, err)
 	defer f.Close()
-	a := &actor{t: t, stage: newStage(), peers: make(map[string]*peer)}
-	a.cfg = a.stage.config()
+	a := &actor{t: t, scriptApp: newScriptApp(), peers: make(map[string]*peer)}
+	a.cfg = a.scriptApp.config()
 	a.cfg.Transport = transport
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {
@@ -88,7 +88,7 @@ func (a *actor) perform(line string) error {
 		return a.serve(verb, strings.Fields(rest))
 	}
 	if verb == "connect" {
-		a.peers[who] = a.rig.stranger(websocket.CompressionDisabled)
+		a.peers[who] = a.rig.coderPeer(websocket.CompressionDisabled)
 		return nil
 	}
 	p, ok := a.peers[who]
@@ -121,7 +121,7 @@ func (a *actor) perform(line string) error {
 		p.welcome()
 		return nil
 	case "log":
-		line, ok := a.stage.log(who).take(answer)
+		line, ok := a.scriptApp.log(who).take(answer)
 		if !ok {
 			return errors.New("no callback")
 		}
@@ -212,7 +212,7 @@ func (a *actor) serve(verb string, args []string) error {
 		code, _ := strconv.Atoi(arg(1))
 		return disconnect(s, arg(0), code, strings.Join(args[2:], " "))
 	case "release":
-		a.stage.release <- struct{}{}
+		a.scriptApp.release <- struct{}{}
 		return nil
 	case "count":
 		if got := strconv.Itoa(s.Local().Count(hearth.ToRoom(arg(0)))); got != arg(1) {
@@ -238,28 +238,28 @@ func payload(text string) any {
 	return raw(text)
 }
 
-// stage is an application that writes down what its callbacks are called with.
-type stage struct {
+// scriptApp is an application that writes down what its callbacks are called with.
+type scriptApp struct {
 	release chan struct{} // lets one authentication go on that was told to wait
 
 	mu   sync.Mutex
-	logs map[string]*mailbox[string] // by client
+	logs map[string]*itemQueue[string] // by client
 }
 
-func newStage() *stage {
-	return &stage{release: make(chan struct{}), logs: make(map[string]*mailbox[string])}
+func newScriptApp() *scriptApp {
+	return &scriptApp{release: make(chan struct{}), logs: make(map[string]*itemQueue[string])}
 }
 
-func (s *stage) log(client string) *mailbox[string] {
+func (s *scriptApp) log(client string) *itemQueue[string] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.logs[client] == nil {
-		s.logs[client] = newMailbox[string]()
+		s.logs[client] = newItemQueue[string]()
 	}
 	return s.logs[client]
 }
 
-func (s *stage) config() config {
+func (s *scriptApp) config() config {
 	return config{
 		Limits:        hearth.Limits{UnauthenticatedMessages: 100},
 		Authenticate:  s.authenticate,
@@ -274,7 +274,7 @@ func (s *stage) config() config {
 	}
 }
 
-func (s *stage) authenticate(ctx context.Context, r hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
+func (s *scriptApp) authenticate(ctx context.Context, r hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
 	s.log(r.Credentials.Name).put("authenticate " + string(r.Raw))
 	switch r.Credentials.Do {
 	case "reject":
@@ -295,7 +295,7 @@ func (s *stage) authenticate(ctx context.Context, r hearth.AuthRequest[credentia
 }
 
 // validate allows what does not begin with "no".
-func (s *stage) validate(_ context.Context, c *client, rooms []string) ([]string, error) {
+func (s *scriptApp) validate(_ context.Context, c *client, rooms []string) ([]string, error) {
 	s.log(c.Metadata().Name).put("validate " + strings.Join(rooms, ","))
 	var allowed []string
 	for _, name := range rooms {
@@ -314,7 +314,7 @@ func (s *stage) validate(_ context.Context, c *client, rooms []string) ([]string
 	return allowed, nil
 }
 
-func (s *stage) message(_ context.Context, c *client, m hearth.Message) error {
+func (s *scriptApp) message(_ context.Context, c *client, m hearth.Message) error {
 	s.log(c.Metadata().Name).put(fmt.Sprintf("message %s %s %s", m.Event, m.Data, m.ID))
 	switch m.Event {
 	case "echo":

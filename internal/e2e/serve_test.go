@@ -151,8 +151,8 @@ func TestServeHandshake(t *testing.T) {
 	})
 }
 
-// TestServeRefusals: a request is answered as net/http would.
-func TestServeRefusals(t *testing.T) {
+// TestServeRejections: a request is answered as net/http would.
+func TestServeRejections(t *testing.T) {
 	t.Parallel()
 	own, through := serve(t, config{}, nil), start(t, config{Transport: hearth.TransportEpoll})
 	head := func(change ...string) string {
@@ -311,7 +311,7 @@ func TestServeLifecycle(t *testing.T) {
 	must(t, err)
 	r := &rig{server: srv, t: t}
 	first := r.listen(nil)
-	if resp := r.knock("/ws", nil); resp.StatusCode != 503 {
+	if resp := r.tryHandshake("/ws", nil); resp.StatusCode != 503 {
 		t.Errorf("before Start: %s", resp.Status)
 	}
 	must(t, srv.Start(t.Context()))
@@ -360,8 +360,8 @@ func TestServeShutdownRequests(t *testing.T) {
 	})
 }
 
-// TestServeStorm: those who knock while the server ends get an answer or are hung up on, and nothing stays behind.
-func TestServeStorm(t *testing.T) {
+// TestServeShutdownUnderLoad: those who knock while the server ends get an answer or are hung up on, and nothing stays behind.
+func TestServeShutdownUnderLoad(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		r := serve(t, config{Transport: transport, Loops: 2}, hello)
@@ -509,7 +509,7 @@ func TestMaxConnectionsExact(t *testing.T) {
 			for range limit {
 				r.member("u")
 			}
-			if in, refused, cut := r.knockAll(knocks); in != 0 || refused != knocks || cut != 0 {
+			if in, refused, cut := r.tryHandshakes(knocks); in != 0 || refused != knocks || cut != 0 {
 				t.Errorf("own listener %v: %d are in, %d refused, %d cut off", own, in, refused, cut)
 			}
 			if s := r.Stats(); s.Connections != limit || s.HandshakeRefused != knocks {
@@ -519,8 +519,8 @@ func TestMaxConnectionsExact(t *testing.T) {
 	})
 }
 
-// knockAll makes n handshakes at the same time, and counts how they are answered.
-func (r *rig) knockAll(n int) (in, refused, cut int32) {
+// tryHandshakes makes n handshakes at the same time, and counts how they are answered.
+func (r *rig) tryHandshakes(n int) (in, refused, cut int32) {
 	r.t.Helper()
 	var status [3]atomic.Int32
 	var all sync.WaitGroup

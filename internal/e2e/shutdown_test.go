@@ -111,7 +111,7 @@ func TestShutdownInHandler(t *testing.T) {
 func TestShutdownInBrokerLost(t *testing.T) {
 	t.Parallel()
 	refused := make(chan error, 1)
-	leaky := &leakyBroker{Broker: memory.New()}
+	leaky := &lossBroker{Broker: memory.New()}
 	var r *rig
 	started := make(chan struct{}) // r is set
 	r = start(t, config{Broker: leaky, BrokerLost: func(context.Context, broker.Loss) {

@@ -109,7 +109,7 @@ func (v *visitor) read() {
 		switch {
 		case err != nil:
 		case event == "connected" || event == "keys":
-			err = v.learn(data)
+			err = v.deriveFrom(data)
 		case event == "number":
 			var n int
 			if err = json.Unmarshal(data, &n); err == nil && n <= v.last {
@@ -145,7 +145,7 @@ func (v *visitor) open(payload []byte) (event string, data json.RawMessage, err 
 	return e.Event, e.Data, json.Unmarshal(inner, &e)
 }
 
-func (v *visitor) learn(data json.RawMessage) error {
+func (v *visitor) deriveFrom(data json.RawMessage) error {
 	var k struct{ ServerPublicKey, Key, Salt string }
 	if err := json.Unmarshal(data, &k); err != nil {
 		return err
@@ -169,8 +169,8 @@ func (v *visitor) learn(data json.RawMessage) error {
 	return err
 }
 
-// fickle is a transformer that does everything that one can.
-func fickle(ctx context.Context, _ *client, m hearth.Message) (*hearth.Message, error) {
+// unreliableTransform is a transformer that does everything that one can.
+func unreliableTransform(ctx context.Context, _ *client, m hearth.Message) (*hearth.Message, error) {
 	switch rand.IntN(12) {
 	case 0:
 		panic("storm")
@@ -193,14 +193,14 @@ func fickle(ctx context.Context, _ *client, m hearth.Message) (*hearth.Message, 
 // transformed. What each sees is encrypted and in order, and nothing is left of it.
 func TestEncryptedStorm(t *testing.T) {
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		for name, transform := range map[string]func(context.Context, *client, hearth.Message) (*hearth.Message, error){"sealed": nil, "transformed": fickle} {
+		for name, transform := range map[string]func(context.Context, *client, hearth.Message) (*hearth.Message, error){"sealed": nil, "transformed": unreliableTransform} {
 			for _, closeSlow := range []bool{false, true} {
 				t.Run(fmt.Sprint(name, closeSlow), func(t *testing.T) {
 					t.Parallel()
 					encryptedStorm(t, config{
 						Transport: transport, Loops: 2, Timeouts: hearth.Timeouts{Close: 200 * time.Millisecond}, Limits: hearth.Limits{BackpressureLimit: 64 << 10, CloseOnBackpressure: closeSlow},
 						Compression: true, Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional, BatchLimit: 3},
-						Transform: transform, Message: exchange,
+						Transform: transform, Message: exchangeKeys,
 					})
 				})
 			}

@@ -167,9 +167,9 @@ func (s *storm) visit(rnd *rand.Rand) {
 	}
 }
 
-// punctual connects and authenticates a client, again if this machine was too busy to let it do so within the storm's short
+// connectInTime connects and authenticates a client, again if this machine was too busy to let it do so within the storm's short
 // AuthTimeout: how fast the machine is, is not what the storm is about.
-func (s *storm) punctual(user string) *peer {
+func (s *storm) connectInTime(user string) *peer {
 	s.t.Helper()
 	for range 50 {
 		p := s.peer()
@@ -189,7 +189,7 @@ func (s *storm) punctual(user string) *peer {
 
 // witness is a client that behaves, and wants what was published to arrive in order.
 func (s *storm) witness() (watched chan struct{}) {
-	p := s.punctual("witness")
+	p := s.connectInTime("witness")
 	watched = make(chan struct{})
 	go func() { // ends with the connection
 		defer close(watched)
@@ -224,7 +224,7 @@ func TestStorm(t *testing.T) {
 		defer stop()
 		s := &storm{ctx: ctx}
 		var ready atomic.Pointer[storm]
-		var diaries diaries // joined and left
+		var callbackLogs callbackLogs // joined and left
 		act := func(c *client) error {
 			if s := ready.Load(); s != nil {
 				return s.act(rand.New(rand.NewPCG(rand.Uint64(), 1)), c)
@@ -249,15 +249,15 @@ func TestStorm(t *testing.T) {
 			},
 			Message: func(_ context.Context, c *client, _ hearth.Message) error { return act(c) },
 			Joined: func(_ context.Context, c *client, room string) {
-				diaries.of(c.ID()).change(room, true)
+				callbackLogs.of(c.ID()).change(room, true)
 				_ = act(c)
 			},
 			Left: func(_ context.Context, c *client, room string) {
-				diaries.of(c.ID()).change(room, false)
+				callbackLogs.of(c.ID()).change(room, false)
 				_ = act(c)
 			},
 			Disconnected: func(_ context.Context, c *client, _ int, _ string) {
-				close(diaries.of(c.ID()).gone)
+				close(callbackLogs.of(c.ID()).gone)
 				_ = act(c)
 			},
 		})
@@ -296,8 +296,8 @@ func TestStorm(t *testing.T) {
 		for _, w := range witnesses {
 			<-w
 		}
-		diaries.Range(func(id, _ any) bool {
-			diaries.ended(t, id.(string))
+		callbackLogs.Range(func(id, _ any) bool {
+			callbackLogs.ended(t, id.(string))
 			return true
 		})
 		if st := s.Stats(); st.Connections != 0 || st.Clients != 0 || st.Rooms != 0 || st.Unauthenticated != 0 {

@@ -257,7 +257,7 @@ func TestPingInterval(t *testing.T) {
 }
 
 // TestTrafficKeepsOff: whoever says something needs no ping.
-func TestTrafficNeedsNoPing(t *testing.T) {
+func TestNoPingDuringTraffic(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := startPiped(t, config{Timeouts: hearth.Timeouts{Idle: time.Minute}})
 		p := r.member("u")

@@ -18,22 +18,22 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// house is several servers on one bus, with clients: on each, one of u, and as many others as its number.
-type house struct {
+// testCluster is several servers on one bus, with clients: on each, one of u, and as many others as its number.
+type testCluster struct {
 	servers []*rig
-	us      []*peer
+	users   []*peer
 	others  []*peer
 	brokers []*memory.Broker
 }
 
-func newHouse(t *testing.T, n int) *house {
+func newTestCluster(t *testing.T, n int) *testCluster {
 	bus := memory.NewBus(memory.Config{})
-	h := &house{}
+	h := &testCluster{}
 	for i := range n {
 		b := bus.Broker()
 		r := startPiped(t, config{Broker: b, Name: fmt.Sprint("server ", i), Limits: hearth.Limits{MaxRooms: 4}})
 		h.servers, h.brokers = append(h.servers, r), append(h.brokers, b)
-		h.us = append(h.us, r.member("u"))
+		h.users = append(h.users, r.member("u"))
 		for range i {
 			h.others = append(h.others, r.member("other"))
 		}
@@ -41,10 +41,10 @@ func newHouse(t *testing.T, n int) *house {
 	return h
 }
 
-func TestEverywhere(t *testing.T) {
+func TestClusterCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, 3)
+		h := newTestCluster(t, 3)
 		one, ctx := h.servers[0], t.Context()
 		count := func(target hearth.Target, want int) {
 			t.Helper()
@@ -57,15 +57,15 @@ func TestEverywhere(t *testing.T) {
 		count(hearth.ToAll(), 6)
 		count(hearth.ToUser("u"), 3)
 		count(hearth.ToUser("nobody"), 0)
-		count(hearth.ToClient(h.us[2].id), 1)
-		count(hearth.ToRoom(h.us[1].id), 1)
+		count(hearth.ToClient(h.users[2].id), 1)
+		count(hearth.ToRoom(h.users[1].id), 1)
 
 		if n, err := one.Join(ctx, hearth.ToUser("u"), "a", "b"); n != 3 || err != nil {
 			t.Errorf("join: %d, %v", n, err)
 		}
 		count(hearth.ToRoom("a"), 3)
 		must(t, one.Send(ctx, hearth.ToRoom("b"), "m", 1))
-		for _, p := range h.us {
+		for _, p := range h.users {
 			p.wants(`{"event":"m","data":1}`)
 		}
 		if n, err := one.Leave(ctx, hearth.ToUser("u"), "a", "x"); n != 3 || err != nil {
@@ -73,7 +73,7 @@ func TestEverywhere(t *testing.T) {
 		}
 		count(hearth.ToRoom("a"), 0)
 
-		must(t, joinRoom(ctx, h.servers[1], h.us[1].id, "full"))
+		must(t, joinRoom(ctx, h.servers[1], h.users[1].id, "full"))
 		n, err := one.Join(ctx, hearth.ToUser("u"), "c")
 		var e *hearth.ClusterError
 		if n != 2 || !errors.As(err, &e) || len(e.Failed) != 1 || e.Failed[0].NodeID != h.servers[1].ID() || e.Cause != nil {
@@ -83,7 +83,7 @@ func TestEverywhere(t *testing.T) {
 		if n, err := one.Disconnect(ctx, hearth.ToUser("u"), 4100, "elsewhere"); n != 3 || err != nil {
 			t.Errorf("disconnect: %d, %v", n, err)
 		}
-		for _, p := range h.us {
+		for _, p := range h.users {
 			p.wantsClose(4100, "elsewhere")
 		}
 		if n, err := one.Disconnect(ctx, hearth.ToClient(h.others[2].id), 1000, ""); n != 1 || err != nil {
@@ -95,7 +95,7 @@ func TestEverywhere(t *testing.T) {
 	})
 }
 
-func TestEverywhereRefuses(t *testing.T) {
+func TestClusterCallsReject(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]config{"alone": {}, "with a broker": {Broker: memory.New()}} {
 		t.Run(name, func(t *testing.T) {
@@ -132,11 +132,11 @@ func TestEverywhereRefuses(t *testing.T) {
 	}
 }
 
-// TestEverywhereWithoutOne: a server that was killed is named, until it is forgotten; one that was shut down is not waited for.
-func TestEverywhereWithoutOne(t *testing.T) {
+// TestClusterCallsWithoutOneServer: a server that was killed is named, until it is forgotten; one that was shut down is not waited for.
+func TestClusterCallsWithoutOneServer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, 3)
+		h := newTestCluster(t, 3)
 		one, ctx := h.servers[0], t.Context()
 		if n, err := one.Count(ctx, hearth.ToUser("u")); n != 3 || err != nil {
 			t.Fatalf("%d, %v", n, err)
@@ -162,11 +162,11 @@ func TestEverywhereWithoutOne(t *testing.T) {
 	})
 }
 
-// TestLetterBoxes: a client can't sit in the room named by another's id, on whichever server that is; rooms that only look
+// TestOwnRooms: a client can't sit in the room named by another's id, on whichever server that is; rooms that only look
 // so are rooms like others.
-func TestLetterBoxes(t *testing.T) { bubble(t, testLetterBoxes) } // the others' answers take no time
+func TestOwnRooms(t *testing.T) { bubble(t, testOwnRooms) } // the others' answers take no time
 
-func testLetterBoxes(t *testing.T) {
+func testOwnRooms(t *testing.T) {
 	bus := memory.NewBus(memory.Config{})
 	anything := func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil }
 	one, two := startPiped(t, config{Broker: bus.Broker(), ValidateRooms: anything}), startPiped(t, config{Broker: bus.Broker(), ValidateRooms: anything})
@@ -205,9 +205,9 @@ func testLetterBoxes(t *testing.T) {
 	}
 }
 
-// TestJoinAsksNobody: whether a name is the id of another client is decided without an answer of its server, which may be gone
+// TestJoinAsksNoServer: whether a name is the id of another client is decided without an answer of its server, which may be gone
 // or stand still; and joins of other rooms that are named by UUIDs take no time.
-func TestJoinAsksNobody(t *testing.T) {
+func TestJoinAsksNoServer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		bus := memory.NewBus(memory.Config{})
@@ -263,8 +263,8 @@ func (b *lossyBroker) Start(ctx context.Context, r broker.Receiver) error {
 	return b.Broker.Start(ctx, r)
 }
 
-// TestEverywhereAfterLoss: a server that has missed messages does not take those that it knows for all before it has asked.
-func TestEverywhereAfterLoss(t *testing.T) {
+// TestClusterCallsAfterLoss: a server that has missed messages does not take those that it knows for all before it has asked.
+func TestClusterCallsAfterLoss(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		bus := memory.NewBus(memory.Config{})

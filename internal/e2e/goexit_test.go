@@ -9,8 +9,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestCallbacksThatExit: runtime.Goexit, which is what a failing test calls, ends a callback like a panic, and nothing else.
-func TestCallbacksThatExit(t *testing.T) {
+// TestCallbackGoexit: runtime.Goexit, which is what a failing test calls, ends a callback like a panic, and nothing else.
+func TestCallbackGoexit(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		var ended atomic.Int32

@@ -36,8 +36,8 @@ func (r *rig) silent() net.Conn {
 	return conn
 }
 
-// forOtherAddresses is forTransports where a test may come from several addresses.
-func forOtherAddresses(t *testing.T, f func(t *testing.T, transport hearth.Transport)) {
+// forTwoAddresses is forTransports where a test may come from several addresses.
+func forTwoAddresses(t *testing.T, f func(t *testing.T, transport hearth.Transport)) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
@@ -51,7 +51,7 @@ func forOtherAddresses(t *testing.T, f func(t *testing.T, transport hearth.Trans
 // a few more, and do not keep other addresses out.
 func TestEvictedSocketsAreBounded(t *testing.T) {
 	t.Parallel()
-	forOtherAddresses(t, func(t *testing.T, transport hearth.Transport) {
+	forTwoAddresses(t, func(t *testing.T, transport hearth.Transport) {
 		const perAddr, most = 20, 20 + 20/4 + 16
 		r := start(t, config{
 			Transport: transport, Timeouts: hearth.Timeouts{Close: time.Hour},
@@ -70,10 +70,10 @@ func TestEvictedSocketsAreBounded(t *testing.T) {
 	})
 }
 
-// TestSilentNeighbours: when all connections are taken, those that have not authenticated make room for others.
-func TestSilentNeighbours(t *testing.T) {
+// TestSilentClientsMakeRoom: when all connections are taken, those that have not authenticated make room for others.
+func TestSilentClientsMakeRoom(t *testing.T) {
 	t.Parallel()
-	forOtherAddresses(t, func(t *testing.T, transport hearth.Transport) {
+	forTwoAddresses(t, func(t *testing.T, transport hearth.Transport) {
 		const limit = 50
 		r := start(t, config{
 			Transport: transport, Timeouts: hearth.Timeouts{Close: time.Hour},
@@ -97,14 +97,14 @@ func TestSilentNeighbours(t *testing.T) {
 			conn, _ := r.tcp()
 			_, _ = io.WriteString(conn, handshake)
 		}
-		if resp := r.knock("/ws", nil); resp.StatusCode != 503 {
+		if resp := r.tryHandshake("/ws", nil); resp.StatusCode != 503 {
 			t.Errorf("one too many: %s", resp.Status)
 		}
 	})
 }
 
-// TestSilentGoFirst: peers that say nothing do not evict a client of their address whose Authenticate is running.
-func TestSilentGoFirst(t *testing.T) {
+// TestSilentClientsEvictedFirst: peers that say nothing do not evict a client of their address whose Authenticate is running.
+func TestSilentClientsEvictedFirst(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		asked, release := make(chan struct{}), make(chan struct{})
@@ -139,7 +139,7 @@ func TestServeIdleConnections(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			forOtherAddresses(t, func(t *testing.T, transport hearth.Transport) {
+			forTwoAddresses(t, func(t *testing.T, transport hearth.Transport) {
 				const perAddr, all, most = 10, 100, 10 + 16
 				r := serve(t, config{Transport: transport, Limits: hearth.Limits{MaxUnauthenticatedPerAddr: perAddr}}, hello)
 				var conns []net.Conn

@@ -12,8 +12,8 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// forForms runs f for each form in which a client may take its messages. until holds up what is transformed.
-func forForms(t *testing.T, f func(t *testing.T, cfg config, until chan struct{}, sealed bool)) {
+// forEncryptions runs f for each form in which a client may take its messages. until holds up what is transformed.
+func forEncryptions(t *testing.T, f func(t *testing.T, cfg config, until chan struct{}, sealed bool)) {
 	t.Helper()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		for _, form := range []string{"clear", "sealed", "transformed"} {
@@ -36,8 +36,8 @@ func forForms(t *testing.T, f func(t *testing.T, cfg config, until chan struct{}
 	})
 }
 
-// reluctant is a client, encrypted or not, that reads only when the test does.
-func (r *rig) reluctant(sealed bool) (*secret, *rawWire) {
+// manualPeer is a client, encrypted or not, that reads only when the test does.
+func (r *rig) manualPeer(sealed bool) (*encryptedPeer, *rawWire) {
 	r.t.Helper()
 	conn, err := r.dial()
 	must(r.t, err)
@@ -52,30 +52,30 @@ func (r *rig) reluctant(sealed bool) (*secret, *rawWire) {
 		data += fmt.Sprintf(`,"publicKey":%q`, key.PublicKey())
 	}
 	must(r.t, w.send(opText, []byte(`{"event":"authenticate","data":{`+data+`}}`)))
-	p := &peer{t: r.t, wire: w, in: newMailbox[received]()}
+	p := &peer{t: r.t, wire: w, in: newItemQueue[received]()}
 	op, payload, err := w.recv()
 	must(r.t, err)
 	if op != opText {
 		r.t.Fatalf("got opcode %d, want connected", op)
 	}
 	p.in.put(received{text: string(payload)})
-	s := &secret{peer: p, key: key}
+	s := &encryptedPeer{peer: p, key: key}
 	if sealed {
-		s.agree()
+		s.takeKeys()
 	} else {
 		p.welcome()
 	}
 	return s, w
 }
 
-// half closes the client's side of its connection, and leaves the server's.
-func (w *rawWire) half() error { return w.conn.(*net.TCPConn).CloseWrite() }
+// closeWrite closes the client's side of its connection, and leaves the server's.
+func (w *rawWire) closeWrite() error { return w.conn.(*net.TCPConn).CloseWrite() }
 
 // TestHalfClosed: a client that closes its side of the connection, with a close frame or without, still gets all that was sent
 // to it before, however it is encrypted, and is gone for the application at once.
 func TestHalfClosed(t *testing.T) {
 	t.Parallel()
-	forForms(t, func(t *testing.T, cfg config, until chan struct{}, sealed bool) {
+	forEncryptions(t, func(t *testing.T, cfg config, until chan struct{}, sealed bool) {
 		halfClosed(t, cfg, until, sealed, cfg.Transport == hearth.TransportAuto)
 	})
 }
@@ -93,13 +93,13 @@ func halfClosed(t *testing.T, cfg config, until chan struct{}, sealed, frame boo
 	cfg.Disconnected = func(context.Context, *client, int, string) { close(gone) }
 	cfg.Timeouts.Close = time.Hour // the test may be slow
 	r := start(t, cfg)
-	s, w := r.reluctant(sealed)
+	s, w := r.manualPeer(sealed)
 	must(t, w.send(opText, []byte(`{"event":"last"}`)))
 	within(t, answered, "the answers")
 	if frame {
 		must(t, w.send(opClose, []byte{0x03, 0xE8}))
 	}
-	must(t, w.half())
+	must(t, w.closeWrite())
 	within(t, gone, "the end")
 	if err := r.Local().Send(t.Context(), hearth.ToClient(s.id), "too late", 1); err != nil { // to nobody
 		t.Error(err)
@@ -115,7 +115,7 @@ func halfClosed(t *testing.T, cfg config, until chan struct{}, sealed, frame boo
 		s.in.put(received{text: string(payload)})
 		want := fmt.Sprintf(`{"event":"answer","data":{"N":%d,"Padding":"%s"}}`, n, repeat("x", size))
 		if sealed {
-			s.opens(want)
+			s.wantsSealed(want)
 		} else {
 			s.wants(want)
 		}
@@ -133,18 +133,18 @@ func halfClosed(t *testing.T, cfg config, until chan struct{}, sealed, frame boo
 	}
 }
 
-// TestHalfClosedForLong: who then does not take it, or is not given it, has CloseTimeout.
-func TestHalfClosedForLong(t *testing.T) {
+// TestHalfClosedTooLong: who then does not take it, or is not given it, has CloseTimeout.
+func TestHalfClosedTooLong(t *testing.T) {
 	t.Parallel()
-	forForms(t, func(t *testing.T, cfg config, until chan struct{}, sealed bool) {
+	forEncryptions(t, func(t *testing.T, cfg config, until chan struct{}, sealed bool) {
 		defer close(until)
 		cfg.Timeouts.Close = 20 * time.Millisecond
 		r := start(t, cfg)
-		s, w := r.reluctant(sealed)
+		s, w := r.manualPeer(sealed)
 		for range 100 {
 			must(t, r.Local().Send(t.Context(), hearth.ToClient(s.id), "m", repeat("x", 80_000)))
 		}
-		must(t, w.half())
+		must(t, w.closeWrite())
 		for end := time.After(answer); r.Stats().Connections > 0; {
 			select {
 			case <-end:

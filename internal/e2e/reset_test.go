@@ -11,18 +11,18 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestGoneIsNotSlow resets the connections of clients that read all that they are sent, in the middle of broadcasts. They
+// TestResetIsNotSlow resets the connections of clients that read all that they are sent, in the middle of broadcasts. They
 // have gone, they are not slow: 1006, and nothing is counted as dropped.
-func TestGoneIsNotSlow(t *testing.T) {
+func TestResetIsNotSlow(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		for name, closes := range map[string]bool{"close": true, "drop": false} {
-			t.Run(name, func(t *testing.T) { testGoneIsNotSlow(t, transport, closes) })
+			t.Run(name, func(t *testing.T) { testResetIsNotSlow(t, transport, closes) })
 		}
 	})
 }
 
-func testGoneIsNotSlow(t *testing.T, transport hearth.Transport, closes bool) {
+func testResetIsNotSlow(t *testing.T, transport hearth.Transport, closes bool) {
 	const rounds, clients = 5, 40
 	var (
 		mu    sync.Mutex
