@@ -11,8 +11,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// slowPeer authenticates as user, and reads nothing from then on. The kernel keeps little for it, but more than one
-// segment of the loopback: with less TCP itself slows down.
+// slowPeer authenticates as user and then stops to read. Its kernel buffer is small, but larger
+// than one segment of the loopback interface: with less, TCP itself slows down.
 func (r *rig) slowPeer(user string) *rawWire {
 	r.t.Helper()
 	conn, err := r.dial()
@@ -32,7 +32,8 @@ type numbered struct {
 	Padding string
 }
 
-// flood sends numbered messages to all, at the pace of those who are quick, until enough says so; it returns how many.
+// flood sends numbered messages to all clients, at the pace of quick, until enough returns true. It
+// returns the number of messages.
 func (r *rig) flood(quick *peer, enough func(sent int) bool) int {
 	r.t.Helper()
 	n := 0
@@ -40,7 +41,7 @@ func (r *rig) flood(quick *peer, enough func(sent int) bool) int {
 		must(r.t, r.Local().Send(r.t.Context(), hearth.ToAll(), "m", numbered{n, padding}))
 		must(r.t, r.Local().WaitPending(r.t.Context(), hearth.ToClient(quick.id), 32<<10))
 		if n > 100_000 {
-			r.t.Fatal("a client that does not read takes everything")
+			r.t.Fatal("a client that does not read accepts every message")
 		}
 	}
 	return n
@@ -57,7 +58,8 @@ func (p *peer) wantsNumbers(n int) {
 	}
 }
 
-// TestBackpressure: who reads too slowly loses messages, is marked, and recovers; nobody else notices.
+// TestBackpressure checks that a client that reads too slowly loses messages, is marked and
+// recovers, and that other clients are not affected.
 func TestBackpressure(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -66,13 +68,16 @@ func TestBackpressure(t *testing.T) {
 		w := r.slowPeer("slow")
 		slow := r.Local().Clients(hearth.ToUser("slow"))[0]
 		most := 0
-		total := r.flood(quick, func(int) bool { // the kernel takes some now and then, but not for ever
+		// the kernel takes some messages now and then, until its buffers are full
+		total := r.flood(quick, func(int) bool {
 			waiting := r.Local().Pending(hearth.ToAll())
 			most = max(most, waiting)
 			return r.Stats().Dropped >= 50 && slow.Backpressured() && waiting > 200<<10
 		})
-		if most > 400<<10 { // the limit, what the loop has not got round to, and that again while it is being handed over
-			t.Errorf("up to %d bytes waited", most)
+		// the limit, the messages that the loop has not handled yet, and those that are being
+		// handed over, which count twice
+		if most > 400<<10 {
+			t.Errorf("up to %d bytes were pending", most)
 		}
 		if r.client(quick).Backpressured() {
 			t.Error("the quick client is marked")
@@ -81,9 +86,9 @@ func TestBackpressure(t *testing.T) {
 		r.counts(func(s hearth.Stats) bool { return int(s.Delivered+s.Dropped) == 2*total+2 })
 		dropped := int(r.Stats().Dropped)
 
-		late := newPeer(t, w) // reads at last
+		late := newPeer(t, w) // starts to read
 		last := -1
-		for range total - dropped { // some are missing; what came is in order
+		for range total - dropped { // some are missing; the rest are in order
 			_, data := late.event()
 			var m numbered
 			if err := json.Unmarshal(data, &m); err != nil || m.N <= last {
@@ -93,7 +98,7 @@ func TestBackpressure(t *testing.T) {
 		}
 		must(t, r.Local().WaitPending(t.Context(), hearth.ToAll(), 0))
 		if slow.Backpressured() {
-			t.Error("still marked after it has caught up")
+			t.Error("still marked after it has read everything")
 		}
 		must(t, slow.Send("again", 1))
 		late.wants(`{"event":"again","data":1}`)
@@ -110,15 +115,15 @@ func TestCloseOnBackpressure(t *testing.T) {
 			code   int
 			reason string
 		}
-		gone := make(chan end, 10)
+		closed := make(chan end, 10)
 		r := start(t, config{
 			Transport: transport, Limits: hearth.Limits{BackpressureLimit: 256 << 10, CloseOnBackpressure: true}, Timeouts: hearth.Timeouts{Close: time.Minute},
-			Disconnected: func(_ context.Context, _ *client, code int, reason string) { gone <- end{code, reason} },
+			Disconnected: func(_ context.Context, _ *client, code int, reason string) { closed <- end{code, reason} },
 		})
 		quick := r.member("quick")
 		w := r.slowPeer("slow")
 		total := r.flood(quick, func(int) bool { return r.Local().Count(hearth.ToUser("slow")) == 0 })
-		if e := <-gone; e != (end{1013, "Slow consumer"}) {
+		if e := <-closed; e != (end{1013, "Slow consumer"}) {
 			t.Errorf("disconnected with %v", e)
 		}
 		quick.wantsNumbers(total)
@@ -142,7 +147,7 @@ func TestCloseOnBackpressure(t *testing.T) {
 	})
 }
 
-// TestPacing: a publisher that waits for the slowest loses nothing.
+// TestPacing checks that a sender that waits for the slowest client loses no message.
 func TestPacing(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -151,7 +156,7 @@ func TestPacing(t *testing.T) {
 		quick := r.member("quick")
 		w := r.slowPeer("slow")
 		done := make(chan error, 1)
-		go func() { // ends with the last message, or the connection
+		go func() { // ends with the last message, or with the connection
 			for i := range messages {
 				_, payload, err := w.recv()
 				var m struct{ Data numbered }
@@ -171,7 +176,8 @@ func TestPacing(t *testing.T) {
 		for i := range messages {
 			must(t, r.Local().Send(t.Context(), hearth.ToAll(), "m", numbered{i, repeat("x", 2000)}))
 			must(t, r.Local().WaitPending(t.Context(), hearth.ToAll(), limit/4))
-			if n := r.Local().Pending(hearth.ToAll()); n > 2*limit/4 { // what is just being handed over may count twice
+			// what is being handed over may count twice
+			if n := r.Local().Pending(hearth.ToAll()); n > 2*limit/4 {
 				t.Fatalf("%d bytes pending", n)
 			}
 		}
@@ -183,13 +189,14 @@ func TestPacing(t *testing.T) {
 	})
 }
 
-// TestWaitPendingTooLong: who waits for a client that takes nothing waits as long as the context allows.
+// TestWaitPendingTooLong checks that waiting for a client that reads nothing lasts until the
+// context ends.
 func TestWaitPendingTooLong(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := startPiped(t, config{})
 		w := r.raw()
 		must(t, w.send(opText, []byte(`{"event":"authenticate","data":{"as":"slow"}}`)))
-		_, _, err := w.recv() // connected, and nothing from then on
+		_, _, err := w.recv() // connected; nothing is read after it
 		must(t, err)
 		must(t, r.Local().Send(t.Context(), hearth.ToUser("slow"), "m", 1))
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
@@ -200,7 +207,8 @@ func TestWaitPendingTooLong(t *testing.T) {
 		}
 		wantsAfter(t, began, 10*time.Millisecond)
 		waiting := make(chan error, 1)
-		go func() { waiting <- r.Local().WaitPending(t.Context(), hearth.ToUser("slow"), 0) }() // ends when the client is gone
+		// ends when the client is closed
+		go func() { waiting <- r.Local().WaitPending(t.Context(), hearth.ToUser("slow"), 0) }()
 		w.close()
 		must(t, <-waiting)
 	})
@@ -213,12 +221,13 @@ func TestWaitPendingEnds(t *testing.T) {
 	w := r.slowPeer("slow")
 	r.flood(quick, func(int) bool { return r.Stats().Dropped > 0 })
 	waiting := make(chan error, 1)
-	go func() { waiting <- r.Local().WaitPending(t.Context(), hearth.ToUser("slow"), -1) }() // ends when the client is gone
+	// ends when the client is closed
+	go func() { waiting <- r.Local().WaitPending(t.Context(), hearth.ToUser("slow"), -1) }()
 	w.close()
 	must(t, <-waiting)
 }
 
-// TestSendQueue: publishers that outrun the loops are told.
+// TestSendQueue checks that senders that are faster than the loops get ErrQueueFull.
 func TestSendQueue(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{Limits: hearth.Limits{SendQueue: 64 << 10, BackpressureLimit: 64 << 20}})

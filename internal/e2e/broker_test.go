@@ -18,7 +18,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestTwoServers: what is published on one reaches the clients of both, once.
+// TestTwoServers checks that a message published on one server reaches the clients of both, once.
 func TestTwoServers(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -46,8 +46,10 @@ func TestTwoServers(t *testing.T) {
 			{func(e string) error { return one.Send(ctx, one.Destination(""), e, 1) }, []*peer{a, b}},
 			{func(e string) error { return one.Send(ctx, one.Destination("r"), e, 1) }, []*peer{a, b}},
 			{func(e string) error { return one.Send(ctx, one.Destination(a.id), e, 1) }, []*peer{a}},
-			{func(e string) error { return one.Send(ctx, one.Destination(b.id), e, 1) }, []*peer{b}},              // not here: as its room
-			{func(e string) error { return one.Local().Send(t.Context(), hearth.ToUser("u"), e, 1) }, []*peer{a}}, // here only
+			// not on this server: published to its room
+			{func(e string) error { return one.Send(ctx, one.Destination(b.id), e, 1) }, []*peer{b}},
+			// this server only
+			{func(e string) error { return one.Local().Send(t.Context(), hearth.ToUser("u"), e, 1) }, []*peer{a}},
 			{func(e string) error { return two.Local().Send(t.Context(), hearth.ToAll(), e, 1) }, []*peer{b}},
 		} {
 			event := fmt.Sprint("m", i)
@@ -72,15 +74,15 @@ func TestTwoServers(t *testing.T) {
 	})
 }
 
-// TestPublishedDataIsCopied: what was published may be changed afterwards.
+// TestPublishedDataIsCopied checks that the caller may change its data after publishing it.
 func TestPublishedDataIsCopied(t *testing.T) {
 	t.Parallel()
 	bus := memory.NewBus(memory.Config{})
 	one, two := start(t, config{Broker: bus.Broker()}), start(t, config{Broker: bus.Broker()})
 	p := two.member("u")
-	data, exclude := json.RawMessage(`1`), []string{"nobody"}
+	data, exclude := json.RawMessage(`1`), []string{"other"}
 	for range 500 {
-		data[0], exclude[0] = '1', "nobody"
+		data[0], exclude[0] = '1', "other"
 		must(t, one.Send(t.Context(), hearth.ToAll().Except(exclude...), "m", data))
 		data[0], exclude[0] = '2', p.id
 	}
@@ -89,7 +91,7 @@ func TestPublishedDataIsCopied(t *testing.T) {
 	}
 }
 
-// countingBroker counts what is held, and is told when to fail.
+// countingBroker counts the holds of each channel. If fail is set, Hold returns an error.
 type countingBroker struct {
 	*memory.Broker
 	t *testing.T
@@ -116,7 +118,7 @@ func (b *countingBroker) Release(channels ...string) {
 	defer b.mu.Unlock()
 	for _, c := range channels {
 		if b.held[c]--; b.held[c] < 0 {
-			b.t.Errorf("%s released more often than held", c)
+			b.t.Errorf("%s was released more often than held", c)
 		}
 		if b.held[c] == 0 {
 			delete(b.held, c)
@@ -136,7 +138,7 @@ func (b *countingBroker) count(channel string) int {
 	return b.held[channel]
 }
 
-// settle waits until just that is held.
+// settle waits until the held channels are exactly those in want.
 func (b *countingBroker) settle(want map[string]int) {
 	b.t.Helper()
 	var held map[string]int
@@ -144,7 +146,8 @@ func (b *countingBroker) settle(want map[string]int) {
 		b.mu.Lock()
 		held = maps.Clone(b.held)
 		b.mu.Unlock()
-		maps.DeleteFunc(held, func(channel string, _ int) bool { return strings.HasPrefix(channel, "hearth:") }) // the server's own
+		// the server's own
+		maps.DeleteFunc(held, func(channel string, _ int) bool { return strings.HasPrefix(channel, "hearth:") })
 		if maps.Equal(held, want) {
 			return
 		}
@@ -156,12 +159,13 @@ func newCountingBroker(t *testing.T) *countingBroker {
 	return &countingBroker{Broker: memory.New(), t: t, held: make(map[string]int)}
 }
 
-// TestHolds: the server holds the channels of those who are there, as often as it releases them.
+// TestHolds checks that a server holds the channels of its clients, and releases each as often as
+// it held it.
 func TestHolds(t *testing.T) {
 	t.Parallel()
 	b := newCountingBroker(t)
-	gone := make(chan struct{}, 10)
-	r := start(t, config{Broker: b, Disconnected: func(context.Context, *client, int, string) { gone <- struct{}{} }})
+	closed := make(chan struct{}, 10)
+	r := start(t, config{Broker: b, Disconnected: func(context.Context, *client, int, string) { closed <- struct{}{} }})
 	p, other := r.member("u"), r.member("u")
 	must(t, joinRoom(t.Context(), r, p.id, "x", "y", "x"))
 	must(t, joinRoom(t.Context(), r, p.id, "x", p.id))
@@ -175,22 +179,23 @@ func TestHolds(t *testing.T) {
 		}
 	}
 	if err := joinRoom(t.Context(), r, p.id, "z", "ws:no"); err == nil || b.count(protocol.RoomChannel("z")) != 0 {
-		t.Errorf("a join that failed: %v", err)
+		t.Errorf("join with a bad room name: %v; want an error and no hold", err)
 	}
 	p.bye(1000, "")
 	other.hangUp()
-	<-gone
-	<-gone
+	<-closed
+	<-closed
 	b.settle(map[string]int{})
 }
 
-// TestHoldsOfFailingBroker: clients are let in and keep this server; what could not be confirmed is held, and
-// released, all the same.
+// TestHoldsOfFailingBroker checks that a failing Hold rejects no client: clients connect and are
+// served by this server, and channels that the broker did not confirm are held and released as
+// usual.
 func TestHoldsOfFailingBroker(t *testing.T) {
 	t.Parallel()
 	b := newCountingBroker(t)
-	gone := make(chan struct{}, 10)
-	r := start(t, config{Broker: b, Disconnected: func(context.Context, *client, int, string) { gone <- struct{}{} }})
+	closed := make(chan struct{}, 10)
+	r := start(t, config{Broker: b, Disconnected: func(context.Context, *client, int, string) { closed <- struct{}{} }})
 	before := r.member("u")
 	must(t, joinRoom(t.Context(), r, before.id, "x", "y"))
 	b.failing(true)
@@ -202,7 +207,7 @@ func TestHoldsOfFailingBroker(t *testing.T) {
 	must(t, leaveRoom(r, during.id, "x"))
 	must(t, joinRoom(t.Context(), r, during.id, "z"))
 	during.bye(1000, "")
-	<-gone
+	<-closed
 	b.settle(map[string]int{
 		protocol.RoomChannel("x"): 1, protocol.RoomChannel("y"): 1, protocol.RoomChannel("ws-default"): 1,
 		protocol.RoomChannel("ws-notification"): 1, protocol.UserChannel("u"): 1,
@@ -210,7 +215,8 @@ func TestHoldsOfFailingBroker(t *testing.T) {
 	})
 }
 
-// TestClosedWhileHolding: a client that leaves while the broker is asked takes nothing from others.
+// TestClosedWhileHolding checks that a client that disconnects during Hold releases only its own
+// holds.
 func TestClosedWhileHolding(t *testing.T) {
 	t.Parallel()
 	b := newCountingBroker(t)
@@ -225,14 +231,15 @@ func TestClosedWhileHolding(t *testing.T) {
 	slow.wait.Wait()
 	slow.set(false)
 	v := r.member("v")
-	b.settle(map[string]int{ // as soon as what came too late is released
+	b.settle(map[string]int{ // once the late holds of p are released
 		protocol.RoomChannel("ws-default"): 2, protocol.RoomChannel("ws-notification"): 2,
 		protocol.UserChannel("u"): 1, protocol.ClientChannel(stays.id): 1, protocol.RoomChannel(stays.id): 1,
 		protocol.UserChannel("v"): 1, protocol.ClientChannel(v.id): 1, protocol.RoomChannel(v.id): 1,
 	})
 }
 
-// slowBroker answers, if it is told so, only when the context ends: with its error.
+// slowBroker blocks Hold while slow is set, until the context ends, and returns the context's
+// error.
 type slowBroker struct {
 	*countingBroker
 	entered chan struct{}
@@ -264,7 +271,7 @@ func (b *slowBroker) Hold(ctx context.Context, channels ...string) error {
 	return ctx.Err()
 }
 
-// brokenBroker does not start the first time.
+// brokenBroker fails the first Start.
 type brokenBroker struct {
 	*memory.Broker
 	tried bool
@@ -283,7 +290,7 @@ func TestStartAgain(t *testing.T) {
 	srv, err := hearth.New(config{Authenticate: accept, Broker: &brokenBroker{Broker: memory.New()}})
 	must(t, err)
 	if err := srv.Start(t.Context()); err == nil {
-		t.Fatal("started without its broker")
+		t.Fatal("Start succeeded although the broker failed to start")
 	}
 	if err := srv.Shutdown(t.Context()); !errors.Is(err, hearth.ErrNotRunning) {
 		t.Errorf("shutdown: %v", err)
@@ -292,13 +299,13 @@ func TestStartAgain(t *testing.T) {
 	must(t, srv.Shutdown(t.Context()))
 }
 
-// TestLost: what the broker has missed is counted, and what it has not comes.
+// TestLost checks that messages that the broker missed are counted, and that the others arrive.
 func TestLost(t *testing.T) {
 	t.Parallel()
 	bus := memory.NewBus(memory.Config{QueueMessages: 1})
 	one, two := start(t, config{Broker: bus.Broker()}), start(t, config{Broker: bus.Broker()})
 	p := two.member("u")
-	// The nodes' own messages may fill the queue as well: the first message may be lost.
+	// Messages between the nodes may fill the queue as well, so the first message may be lost.
 	for i, came := 0, false; !came || two.Stats().BrokerLosses == 0; i++ {
 		if err := one.Send(t.Context(), hearth.ToAll(), "m", i); err != nil && !errors.Is(err, broker.ErrQueueFull) {
 			t.Fatal(err)

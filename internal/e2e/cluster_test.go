@@ -18,7 +18,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// testCluster is several servers on one bus, with clients: on each, one of u, and as many others as its number.
+// testCluster is several servers on one bus. Server i has one client of user u, and i clients of
+// another user.
 type testCluster struct {
 	servers []*rig
 	users   []*peer
@@ -56,7 +57,7 @@ func TestClusterCalls(t *testing.T) {
 		}
 		count(hearth.ToAll(), 6)
 		count(hearth.ToUser("u"), 3)
-		count(hearth.ToUser("nobody"), 0)
+		count(hearth.ToUser("absent"), 0)
 		count(hearth.ToClient(h.users[2].id), 1)
 		count(hearth.ToRoom(h.users[1].id), 1)
 
@@ -77,14 +78,14 @@ func TestClusterCalls(t *testing.T) {
 		n, err := one.Join(ctx, hearth.ToUser("u"), "c")
 		var e *hearth.ClusterError
 		if n != 2 || !errors.As(err, &e) || len(e.Failed) != 1 || e.Failed[0].NodeID != h.servers[1].ID() || e.Cause != nil {
-			t.Errorf("join of one that is in too many: %d, %v", n, err)
+			t.Errorf("join with a client that is in too many rooms: %d, %v", n, err)
 		}
 
-		if n, err := one.Disconnect(ctx, hearth.ToUser("u"), 4100, "elsewhere"); n != 3 || err != nil {
+		if n, err := one.Disconnect(ctx, hearth.ToUser("u"), 4100, "moved"); n != 3 || err != nil {
 			t.Errorf("disconnect: %d, %v", n, err)
 		}
 		for _, p := range h.users {
-			p.wantsClose(4100, "elsewhere")
+			p.wantsClose(4100, "moved")
 		}
 		if n, err := one.Disconnect(ctx, hearth.ToClient(h.others[2].id), 1000, ""); n != 1 || err != nil {
 			t.Errorf("disconnect: %d, %v", n, err)
@@ -105,7 +106,7 @@ func TestClusterCallsReject(t *testing.T) {
 			ctx := t.Context()
 			for what, f := range map[string]func() (int, error){
 				"room":      func() (int, error) { return r.Disconnect(ctx, hearth.ToRoom("r"), 4000, "") },
-				"everyone":  func() (int, error) { return r.Disconnect(ctx, hearth.ToAll(), 4000, "") },
+				"all":       func() (int, error) { return r.Disconnect(ctx, hearth.ToAll(), 4000, "") },
 				"code":      func() (int, error) { return r.Disconnect(ctx, hearth.ToUser("u"), 1005, "") },
 				"room name": func() (int, error) { return r.Join(ctx, hearth.ToUser("u"), "ws:x") },
 				"no user":   func() (int, error) { return r.Join(ctx, hearth.ToUser(""), "x") },
@@ -132,39 +133,41 @@ func TestClusterCallsReject(t *testing.T) {
 	}
 }
 
-// TestClusterCallsWithoutOneServer: a server that was killed is named, until it is forgotten; one that was shut down is not waited for.
+// TestClusterCallsWithoutOneServer checks that a call names a killed server until that server is
+// forgotten, and does not wait for a server that was shut down.
 func TestClusterCallsWithoutOneServer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := newTestCluster(t, 3)
 		one, ctx := h.servers[0], t.Context()
 		if n, err := one.Count(ctx, hearth.ToUser("u")); n != 3 || err != nil {
-			t.Fatalf("%d, %v", n, err)
+			t.Fatalf("count: %d, %v", n, err)
 		}
 		must(t, h.servers[1].Shutdown(ctx))
 		begin := time.Now()
 		if n, err := one.Count(ctx, hearth.ToUser("u")); n != 2 || err != nil || time.Since(begin) > 0 {
-			t.Errorf("%d, %v after %v", n, err, time.Since(begin))
+			t.Errorf("count: %d, %v after %v", n, err, time.Since(begin))
 		}
 		must(t, h.brokers[2].Close())
 		n, err := one.Count(ctx, hearth.ToUser("u"))
 		var e *hearth.ClusterError
 		if n != 1 || !errors.As(err, &e) || !slices.Equal(e.Missing, []string{h.servers[2].ID()}) || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%d, %v", n, err)
+			t.Errorf("count: %d, %v", n, err)
 		}
 		time.Sleep(25 * time.Second)
 		if n, err := one.Count(ctx, hearth.ToUser("u")); n != 1 || err != nil || one.Stats().Nodes != 1 {
-			t.Errorf("forgotten: %d, %v, %d nodes", n, err, one.Stats().Nodes)
+			t.Errorf("after the server was forgotten: %d, %v, %d nodes", n, err, one.Stats().Nodes)
 		}
 		if _, err := h.servers[2].Count(ctx, hearth.ToAll()); !errors.Is(err, broker.ErrClosed) {
-			t.Errorf("the one that is cut off: %v", err)
+			t.Errorf("call by the server that is cut off: %v", err)
 		}
 	})
 }
 
-// TestOwnRooms: a client can't sit in the room named by another's id, on whichever server that is; rooms that only look
-// so are rooms like others.
-func TestOwnRooms(t *testing.T) { bubble(t, testOwnRooms) } // the others' answers take no time
+// TestOwnRooms checks that a client cannot join the room that is named by another client's id, on
+// any server. Rooms with names that only look like ids are ordinary rooms.
+// the answers of other servers take no time
+func TestOwnRooms(t *testing.T) { bubble(t, testOwnRooms) }
 
 func testOwnRooms(t *testing.T) {
 	bus := memory.NewBus(memory.Config{})
@@ -205,8 +208,9 @@ func testOwnRooms(t *testing.T) {
 	}
 }
 
-// TestJoinAsksNoServer: whether a name is the id of another client is decided without an answer of its server, which may be gone
-// or stand still; and joins of other rooms that are named by UUIDs take no time.
+// TestJoinAsksNoServer checks that a server decides without asking another server whether a room
+// name is another client's id: the other server may be dead or hang. Joins of ordinary rooms with
+// UUIDs as names take no time.
 func TestJoinAsksNoServer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -215,14 +219,14 @@ func TestJoinAsksNoServer(t *testing.T) {
 		b := bus.Broker()
 		one := startPiped(t, config{Broker: bus.Broker(), ValidateRooms: anything})
 		two := startPiped(t, config{Broker: b, ValidateRooms: anything})
-		left, gone, victim := one.member("left"), two.member("gone"), two.member("victim")
+		left, closed, victim := one.member("left"), two.member("gone"), two.member("victim")
 		left.hangUp()
-		gone.hangUp()
+		closed.hangUp()
 		synctest.Wait()
-		must(t, b.Close()) // nobody answers any more, and nobody has said goodbye
+		must(t, b.Close()) // no server answers any more, and none has announced its end
 		p := one.member("attacker")
 		lookalike := uuid.NewString()
-		ids := []string{left.id, gone.id, victim.id}
+		ids := []string{left.id, closed.id, victim.id}
 		rooms, err := json.Marshal(append(slices.Clone(ids), lookalike, p.id))
 		must(t, err)
 		begin := time.Now()
@@ -239,7 +243,7 @@ func TestJoinAsksNoServer(t *testing.T) {
 			}
 		}
 		if n := one.Stats().RoomsRejected; n != 3 {
-			t.Errorf("%d rooms were refused", n)
+			t.Errorf("%d rooms were rejected, want 3", n)
 		}
 	})
 }
@@ -263,7 +267,8 @@ func (b *lossyBroker) Start(ctx context.Context, r broker.Receiver) error {
 	return b.Broker.Start(ctx, r)
 }
 
-// TestClusterCallsAfterLoss: a server that has missed messages does not take those that it knows for all before it has asked.
+// TestClusterCallsAfterLoss checks that a server that has missed messages asks for the other
+// servers before it counts on its list of them.
 func TestClusterCallsAfterLoss(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -273,11 +278,11 @@ func TestClusterCallsAfterLoss(t *testing.T) {
 		one.member("u")
 		time.Sleep(time.Minute)
 		lossy.cut.Store(true)
-		startPiped(t, config{Broker: bus.Broker()}).member("u") // its hello is lost
+		startPiped(t, config{Broker: bus.Broker()}).member("u") // its announcement is lost
 		lossy.cut.Store(false)
 		lossy.receiver.Lost(broker.Loss{Since: time.Now(), Until: time.Now(), Cause: errCut})
 		if n, err := one.Count(t.Context(), hearth.ToUser("u")); n != 2 || err != nil {
-			t.Errorf("%d, %v", n, err)
+			t.Errorf("count: %d, %v", n, err)
 		}
 	})
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestData: what is sent is encoded as JSON.stringify would, and raw JSON is not touched.
+// TestData checks that data is encoded as JSON.stringify encodes it, and that raw JSON is sent
+// unchanged.
 func TestData(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{})
@@ -76,7 +77,7 @@ func TestData(t *testing.T) {
 	} {
 		for i, err := range everySend(r, p, "bad", bad) {
 			if err == nil {
-				t.Errorf("send %d of %T took it", i, bad)
+				t.Errorf("send %d accepted a %T", i, bad)
 			}
 		}
 	}
@@ -84,7 +85,7 @@ func TestData(t *testing.T) {
 	p.wants(`{"event":"last","data":1}`)
 }
 
-// everySend sends in all ways.
+// everySend sends an event by every method.
 func everySend(r *rig, p *peer, event string, data any) []error {
 	ctx := r.t.Context()
 	return []error{
@@ -103,7 +104,7 @@ func TestQueries(t *testing.T) {
 		t.Errorf("ids %q, %q", r.ID(), other.ID())
 	}
 	a, b, c := r.member("u"), r.member("u"), r.member("v")
-	r.peer() // not authenticated: nobody
+	r.peer() // not authenticated: not counted
 	must(t, joinRoom(t.Context(), r, a.id, "x", "y"))
 	must(t, joinRoom(t.Context(), r, a.id, "x"))
 	must(t, joinRoom(t.Context(), r, c.id, "x"))
@@ -113,7 +114,7 @@ func TestQueries(t *testing.T) {
 		want   int
 	}{
 		{hearth.ToAll(), 3}, {hearth.Target{}, 0}, {hearth.ToUser("u"), 2}, {hearth.ToUser(""), 0}, {hearth.ToRoom("x"), 2},
-		{hearth.ToRoom("nowhere"), 0}, {hearth.ToClient(a.id), 1}, {hearth.ToRoom(b.id), 1}, {hearth.ToClient("nobody"), 0},
+		{hearth.ToRoom("none"), 0}, {hearth.ToClient(a.id), 1}, {hearth.ToRoom(b.id), 1}, {hearth.ToClient("none"), 0},
 		{hearth.ToRoom("ws-default"), 3}, {hearth.ToAll().Except(a.id), 3},
 	} {
 		if got := r.Local().Count(tt.target); got != tt.want {
@@ -123,7 +124,7 @@ func TestQueries(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, cl := range r.Local().Clients(hearth.ToAll()) {
 		seen[cl.ID()] = true
-		_ = cl.Rooms() // the body may do anything
+		_ = cl.Rooms() // the body may call any method
 		must(t, joinRoom(t.Context(), r, cl.ID(), "seen"))
 	}
 	if len(seen) != 3 || !seen[a.id] || !seen[b.id] || !seen[c.id] {
@@ -134,9 +135,9 @@ func TestQueries(t *testing.T) {
 	if len(in) != 2 || len(r.Local().Clients(hearth.ToUser("u"))) != 2 || !slices.Equal(rooms, []string{a.id, "ws-default", "ws-notification", "x", "y", "seen"}) {
 		t.Errorf("in x: %v; rooms of a: %q", in, rooms)
 	}
-	in[0], in[1], rooms[0] = nil, nil, "changed" // copies
+	in[0], in[1], rooms[0] = nil, nil, "changed" // the results are copies
 	if r.Local().Clients(hearth.ToRoom("x"))[0] == nil || r.client(a).Rooms()[0] != a.id {
-		t.Error("a query's result is not the caller's own")
+		t.Error("a change of a query's result changed the server")
 	}
 
 	ca := r.client(a)
@@ -147,12 +148,12 @@ func TestQueries(t *testing.T) {
 		t.Errorf("connected %v, active %v", ca.ConnectedAt(), ca.LastActivity())
 	}
 	if again := r.client(a); again != ca {
-		t.Error("two views of one client")
+		t.Error("two lookups returned different clients")
 	}
 	testDisconnected(t, r, a, ca)
 }
 
-// testDisconnected disconnects a client and asks what is left of it.
+// testDisconnected disconnects a client and checks its remaining state.
 func testDisconnected(t *testing.T, r *rig, a *peer, ca *client) {
 	for _, code := range []int{0, 999, 1004, 1005, 1006, 1015, 2999, 5000} {
 		if err := ca.Disconnect(code, ""); err == nil || errors.Is(err, hearth.ErrNotConnected) {
@@ -164,15 +165,15 @@ func testDisconnected(t *testing.T, r *rig, a *peer, ca *client) {
 		t.Fatalf("rooms %q", was)
 	}
 	must(t, ca.Disconnect(3000, repeat("ü", 100)))
-	a.wantsClose(3000, repeat("ü", 61)) // 123 bytes at most, no half character
+	a.wantsClose(3000, repeat("ü", 61)) // at most 123 bytes, no partial character
 	if _, ok := r.Local().Client(a.id); ok || r.Local().Count(hearth.ToUser("u")) != 1 || ca.State().String() != "disconnected" {
-		t.Errorf("still there: %v, %v", ok, ca.State())
+		t.Errorf("the client is still found: %v, %v", ok, ca.State())
 	}
 	if rooms := ca.Rooms(); len(rooms) != len(was) || rooms[0] != a.id || !ca.In(was[1]) || ca.In("elsewhere") {
 		t.Errorf("rooms %q, before the end %q", rooms, was)
 	}
 	if ca.UserID() != "u" || ca.ID() != a.id || ca.Metadata().Name != "u" {
-		t.Error("it has forgotten who it was")
+		t.Error("a disconnected client lost its identity")
 	}
 	ctx := t.Context()
 	for name, err := range map[string]error{
@@ -187,7 +188,7 @@ func testDisconnected(t *testing.T, r *rig, a *peer, ca *client) {
 	must(t, r.Local().Send(t.Context(), hearth.ToClient(a.id), "m", 1))
 }
 
-// TestServerJoins: they skip the validator, not the rules.
+// TestServerJoins checks that joins by the server skip the validator and obey the limits.
 func TestServerJoins(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{Limits: hearth.Limits{MaxRooms: 4}})
@@ -201,7 +202,7 @@ func TestServerJoins(t *testing.T) {
 	must(t, c.Join(t.Context()))
 	must(t, c.Join(t.Context(), repeat("😀", 128), repeat("x", 256)))
 	if err := c.Join(t.Context(), "one too many"); !errors.Is(err, hearth.ErrTooManyRooms) {
-		t.Errorf("one too many: %v", err)
+		t.Errorf("join above the limit: %v", err)
 	}
 	must(t, c.Join(t.Context(), "ws-default", p.id))
 	c.Leave("ws-default", "not in", repeat("x", 256))
@@ -211,8 +212,8 @@ func TestServerJoins(t *testing.T) {
 	}
 }
 
-// TestRoomNames checks that a client can't have the server keep ever longer names of rooms: the bytes of all its rooms' names are
-// bounded, and those of rooms that it has left are free again.
+// TestRoomNames checks that the names of a client's rooms are bounded in total bytes, and that
+// leaving a room frees its share.
 func TestRoomNames(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{ValidateRooms: func(_ context.Context, _ *client, rooms []string) ([]string, error) { return rooms, nil }})
@@ -233,7 +234,7 @@ func TestRoomNames(t *testing.T) {
 		must(t, err)
 		p.say("join", string(data))
 	}
-	p.text("{") // answered when what came before it has been done
+	p.text("{") // answered after all previous messages are handled
 	p.wantsError("Invalid message format")
 	const most = 64 << 10
 	if n := bytes(); n > most+len(p.id) || n < most-2000 {
@@ -250,7 +251,8 @@ func TestRoomNames(t *testing.T) {
 	}
 }
 
-// TestCompression: compressed and plain clients get the same, at the same time, and may send either way.
+// TestCompression checks that compressed and uncompressed clients receive the same messages at the
+// same time, and may send either form.
 func TestCompression(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -289,14 +291,15 @@ func TestCompression(t *testing.T) {
 				p.wants(`{"event":"echo","data":` + data + `}`)
 			}
 		}
-		peers[1].say("x", `"`+repeat("x", 1<<20)+`"`) // a kilobyte on the wire
+		peers[1].say("x", `"`+repeat("x", 1<<20)+`"`) // 1 KB compressed
 		if msg := peers[1].next(); msg.code != 1009 {
 			t.Errorf("got %.80s, want a close with 1009", msg)
 		}
 	})
 }
 
-// TestViolations: frames against the RFC end the connection with the RFC's code.
+// TestViolations checks that frames that violate RFC 6455 close the connection with the code of the
+// RFC.
 func TestViolations(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -306,16 +309,16 @@ func TestViolations(t *testing.T) {
 			payload string
 			code    int
 		}{
-			"reserved bit":              {0xC1, "{}", 1002},
-			"reserved opcode":           {0x83, "{}", 1002},
-			"reserved control opcode":   {0x8B, "", 1002},
-			"nothing to continue":       {0x80, "{}", 1002},
-			"fragmented ping":           {0x09, "", 1002},
-			"large ping":                {0x89, repeat("x", 126), 1002},
-			"text that is not UTF-8":    {0x81, "\xff\xfe", 1007},
-			"close with half a code":    {0x88, "\x03", 1002},
-			"close with a bad code":     {0x88, "\x03\xee", 1002},
-			"close reason is not UTF-8": {0x88, "\x03\xe8\xff", 1007},
+			"reserved bit":               {0xC1, "{}", 1002},
+			"reserved opcode":            {0x83, "{}", 1002},
+			"reserved control opcode":    {0x8B, "", 1002},
+			"continuation without start": {0x80, "{}", 1002},
+			"fragmented ping":            {0x09, "", 1002},
+			"large ping":                 {0x89, repeat("x", 126), 1002},
+			"text that is not UTF-8":     {0x81, "\xff\xfe", 1007},
+			"close with half a code":     {0x88, "\x03", 1002},
+			"close with a bad code":      {0x88, "\x03\xee", 1002},
+			"close reason is not UTF-8":  {0x88, "\x03\xe8\xff", 1007},
 		} {
 			for _, p := range []*peer{r.peer(), r.member("u")} {
 				must(t, p.wire.(*rawWire).frame(c.head, []byte(c.payload)))
@@ -324,7 +327,7 @@ func TestViolations(t *testing.T) {
 				}
 			}
 		}
-		p := r.peer() // a binary message need not be UTF-8 to be a message; it is no JSON
+		p := r.peer() // a binary message need not be UTF-8, but this one is not JSON
 		must(t, p.wire.send(opBinary, []byte("\xff\xfe")))
 		p.wantsError("Invalid message format")
 		for _, c := range []struct {

@@ -13,7 +13,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestWebCrypto talks with a client that has WebCrypto and nothing of this project: keys, then messages both ways.
+// TestWebCrypto exchanges keys and messages with a client that uses only WebCrypto and no code of
+// this project.
 func TestWebCrypto(t *testing.T) {
 	t.Parallel()
 	node, err := exec.LookPath("node")
@@ -24,9 +25,9 @@ func TestWebCrypto(t *testing.T) {
 		}
 		t.Skip(missing)
 	}
-	heard := make(chan hearth.Message, 10)
+	messages := make(chan hearth.Message, 10)
 	r := start(t, config{Encryption: hearth.Encryption{Mode: hearth.EncryptionRequired, Only: true}, Message: func(_ context.Context, _ *client, m hearth.Message) error {
-		heard <- m
+		messages <- m
 		return nil
 	}})
 	p := r.peer()
@@ -50,44 +51,44 @@ func TestWebCrypto(t *testing.T) {
 	}()
 	relay := func() {
 		if _, err := fmt.Fprintln(in, p.next().text); err != nil {
-			t.Errorf("pass on to the client: %v", err)
+			t.Errorf("forward to the client: %v", err)
 		}
 	}
-	hear := func(event, data string) {
+	receive := func(event, data string) {
 		t.Helper()
 		select {
-		case m := <-heard:
+		case m := <-messages:
 			if m.Event != event || string(m.Data) != data {
-				t.Errorf("heard %s %s, want %s %s", m.Event, m.Data, event, data)
+				t.Errorf("got %s %s, want %s %s", m.Event, m.Data, event, data)
 			}
 		case <-ctx.Done():
-			t.Fatalf("no %s", event)
+			t.Fatalf("timeout waiting for %s", event)
 		}
 	}
 	relay() // connected
-	id := r.only(heard, ctx)
+	id := r.only(messages, ctx)
 	for i, text := range []string{`"1"`, `{"ü":"世界 🦊"}`, `"` + repeat("long ", 10_000) + `"`} {
 		must(t, r.Local().Send(t.Context(), hearth.ToClient(id), "ask", raw(text)))
 		must(t, r.Local().Send(t.Context(), hearth.ToAll(), "noise", i))
 		relay()
 		relay()
-		hear("answer", text)
+		receive("answer", text)
 	}
 	must(t, errors.Join(in.Close(), <-pass, program.Wait()))
 }
 
-// only is the id that the client says in its hello.
-func (r *rig) only(heard <-chan hearth.Message, ctx context.Context) string {
+// only returns the id that the client sends in its hello.
+func (r *rig) only(messages <-chan hearth.Message, ctx context.Context) string {
 	r.t.Helper()
 	select {
-	case m := <-heard:
+	case m := <-messages:
 		users := r.Local().Clients(hearth.ToUser("browser"))
 		if len(users) != 1 || m.Event != "hello" || string(m.Data) != `"`+users[0].ID()+`"` {
-			r.t.Fatalf("heard %s %s of %d clients", m.Event, m.Data, len(users))
+			r.t.Fatalf("got %s %s with %d clients, want the hello of one", m.Event, m.Data, len(users))
 		}
 		return users[0].ID()
 	case <-ctx.Done():
-		r.t.Fatal("no hello")
+		r.t.Fatal("timeout waiting for the hello")
 	}
 	return ""
 }

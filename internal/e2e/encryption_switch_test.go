@@ -14,7 +14,8 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// exchangeKeys is an application's own: a client sends its key as the event `key`, and gets `keys` in clear as the last message.
+// exchangeKeys is a key exchange of the application: a client sends its key as the event `key`, and
+// receives `keys` as its last unencrypted message.
 func exchangeKeys(ctx context.Context, c *client, m hearth.Message) error {
 	if m.Event != "key" {
 		return nil
@@ -26,7 +27,7 @@ func exchangeKeys(ctx context.Context, c *client, m hearth.Message) error {
 	return c.EnableEncryption(ctx, keys.Cipher, "keys", map[string]string{"key": keys.ServerPublicKey, "salt": keys.Salt})
 }
 
-// deriveFrom takes the server's half of an exchange.
+// deriveFrom derives the key from the server's half of an exchange.
 func (s *encryptedPeer) deriveFrom(data json.RawMessage) {
 	s.t.Helper()
 	var keys struct{ Key, Salt string }
@@ -34,8 +35,9 @@ func (s *encryptedPeer) deriveFrom(data json.RawMessage) {
 	s.derive(keys.Key, keys.Salt)
 }
 
-// TestSwitchUnderLoad: clients become encrypted while everybody sends to them by every path at once. What each publisher
-// sends arrives in its order and complete, before the change in clear, after it encrypted, and nothing in clear after it.
+// TestSwitchUnderLoad enables encryption while messages are sent to the clients by every path. Each
+// sender's messages arrive complete and in order. They are unencrypted before the switch, and
+// encrypted after it.
 func TestSwitchUnderLoad(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -100,7 +102,7 @@ func TestSwitchUnderLoad(t *testing.T) {
 	})
 }
 
-// wantsEach takes so many numbered messages and errors, and the exchange of keys.
+// wantsEach takes the given numbers of numbered messages and errors, and one exchange of keys.
 func (s *encryptedPeer) wantsEach(messages, errs int) {
 	s.t.Helper()
 	next := make(map[string]int)
@@ -111,7 +113,7 @@ func (s *encryptedPeer) wantsEach(messages, errs int) {
 			continue
 		}
 		if (event == "encrypted") != (s.cipher != nil) {
-			s.t.Fatalf("got %s %.80s, and encrypted is %v", event, data, s.cipher != nil)
+			s.t.Fatalf("got %s %.80s while encryption is %v", event, data, s.cipher != nil)
 		}
 		if s.cipher != nil {
 			text, err := s.cipher.OpenData(nil, data)
@@ -138,7 +140,8 @@ func (s *encryptedPeer) wantsEach(messages, errs int) {
 	}
 }
 
-// TestSwitchWithBacklog: what waits for a client that does not read is taken back, and follows encrypted.
+// TestSwitchWithBacklog checks that messages that wait for a client that does not read are recalled
+// and sent encrypted.
 func TestSwitchWithBacklog(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -150,11 +153,11 @@ func TestSwitchWithBacklog(t *testing.T) {
 		must(t, err)
 		c, padding, sent := r.Local().Clients(hearth.ToUser("slow"))[0], repeat("x", 8000), 0
 		waiting := func() int { return r.Local().Pending(hearth.ToUser("slow")) }
-		for ; waiting() < 1<<20; sent++ { // until the kernel takes no more
+		for ; waiting() < 1<<20; sent++ { // until the kernel accepts no more
 			must(t, c.Send("m", numbered{sent, padding}))
 			must(t, r.Local().WaitPending(t.Context(), hearth.ToUser("slow"), 2<<20))
 			if sent > 100_000 {
-				t.Fatal("a client that does not read takes everything")
+				t.Fatal("a client that does not read accepts every message")
 			}
 		}
 		keys, err := keysFor(json.RawMessage(fmt.Sprintf(`{"publicKey":%q}`, s.key.PublicKey())))
@@ -165,13 +168,13 @@ func TestSwitchWithBacklog(t *testing.T) {
 			t.Error("not encrypted")
 		}
 		if err := c.EnableEncryption(t.Context(), keys.Cipher, "", nil); !errors.Is(err, hearth.ErrEncrypted) {
-			t.Errorf("a second time: %v", err)
+			t.Errorf("second EnableEncryption: %v", err)
 		}
 		must(t, c.Send("m", numbered{sent, padding}))
 		sent++
 
-		s.peer = newPeer(t, w) // reads at last
-		inClear := 0
+		s.peer = newPeer(t, w) // starts to read
+		plain := 0
 		for n := range sent {
 			event, data := s.event()
 			if event == "keys" {
@@ -180,9 +183,9 @@ func TestSwitchWithBacklog(t *testing.T) {
 			}
 			switch {
 			case s.cipher == nil:
-				inClear++
+				plain++
 			case event != "encrypted":
-				t.Fatalf("got %s %.80s in clear", event, data)
+				t.Fatalf("got %s %.80s unencrypted", event, data)
 			default:
 				text, err := s.cipher.OpenData(nil, data)
 				must(t, err)
@@ -193,16 +196,17 @@ func TestSwitchWithBacklog(t *testing.T) {
 				t.Fatalf("got number %d (%v), want %d", m.N, err, n)
 			}
 		}
-		// All that waited was encrypted, but for a frame that had begun, and what netconn had given to the socket; and what
-		// was just being handed over may have counted twice.
-		if most := sent - (after-160<<10)/seal.EnvelopeSize(8050); inClear > most {
-			t.Errorf("%d of %d messages came in clear, of %d that could have been out", inClear, sent, most)
+		// All waiting messages were encrypted, except a frame that had begun and what netconn had
+		// given to the socket. A message that was being handed over may be counted twice.
+		if most := sent - (after-160<<10)/seal.EnvelopeSize(8050); plain > most {
+			t.Errorf("%d of %d messages arrived unencrypted, at most %d could have left before the switch", plain, sent, most)
 		}
 		r.counts(func(st hearth.Stats) bool { return st.Dropped == 0 && int(st.Delivered) == sent+2 })
 	})
 }
 
-// TestSwitchAtOnce: a client is encrypted from within Connected, and still gets `connected` in clear first.
+// TestSwitchAtOnce enables encryption within Connected: the client still receives `connected`
+// unencrypted first.
 func TestSwitchAtOnce(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -226,7 +230,8 @@ func TestSwitchAtOnce(t *testing.T) {
 				must(t, err)
 				event = string(text)
 			}
-			if event != "early" && event != `{"event":"early","data":1}` { // it may have been out
+			// it may have left already
+			if event != "early" && event != `{"event":"early","data":1}` {
 				t.Fatalf("got %s %s", event, data)
 			}
 			s.wantsSealed(`{"event":"late","data":2}`)
@@ -234,23 +239,23 @@ func TestSwitchAtOnce(t *testing.T) {
 	})
 }
 
-// TestSwitchRejected: what can't be encrypted is not.
+// TestSwitchRejected checks that EnableEncryption returns an error if it cannot encrypt.
 func TestSwitchRejected(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{})
 	p := r.member("u")
 	c := r.client(p)
 	if err := c.EnableEncryption(t.Context(), nil, "", nil); err == nil || c.Encrypted() {
-		t.Errorf("without a cipher and a transformer: %v", err)
+		t.Errorf("no cipher and no transformer: %v; want an error", err)
 	}
 	if err := c.EnableEncryption(t.Context(), nil, "x", make(chan int)); err == nil || c.Encrypted() {
-		t.Errorf("data that can't be encoded: %v", err)
+		t.Errorf("data that JSON cannot encode: %v; want an error", err)
 	}
 	must(t, c.Disconnect(1000, "bye"))
 	keys, err := keysFor(json.RawMessage(`{"publicKey":"` + newKey(t) + `"}`))
 	must(t, err)
 	if err := c.EnableEncryption(t.Context(), keys.Cipher, "", nil); !errors.Is(err, hearth.ErrNotConnected) {
-		t.Errorf("a client that has gone: %v", err)
+		t.Errorf("disconnected client: %v", err)
 	}
 }
 

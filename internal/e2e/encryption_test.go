@@ -30,7 +30,7 @@ func (r *rig) encryptedPeer() *encryptedPeer {
 	return &encryptedPeer{peer: r.peer(), key: key}
 }
 
-// encryptedMember connects, authenticates and agrees on keys.
+// encryptedMember connects a client, authenticates it and exchanges keys.
 func (r *rig) encryptedMember(user string) *encryptedPeer {
 	r.t.Helper()
 	s := r.encryptedPeer()
@@ -66,14 +66,14 @@ func (s *encryptedPeer) nextOpened() string {
 	s.t.Helper()
 	event, data := s.event()
 	if event != "encrypted" {
-		s.t.Fatalf("got %s %s in clear", event, data)
+		s.t.Fatalf("got %s %s unencrypted", event, data)
 	}
 	text, err := s.cipher.OpenData(nil, data)
 	must(s.t, err)
 	return string(text)
 }
 
-// wantsSealed takes the next message, which must be encrypted and this.
+// wantsSealed takes the next message, which must be encrypted and contain want.
 func (s *encryptedPeer) wantsSealed(want string) {
 	s.t.Helper()
 	if got := s.nextOpened(); got != want {
@@ -81,7 +81,7 @@ func (s *encryptedPeer) wantsSealed(want string) {
 	}
 }
 
-// sendSealed sends a message encrypted.
+// sendSealed encrypts a message and sends it.
 func (s *encryptedPeer) sendSealed(text string) {
 	s.t.Helper()
 	sealed, err := s.cipher.AppendEnvelope(nil, []byte(text))
@@ -89,7 +89,8 @@ func (s *encryptedPeer) sendSealed(text string) {
 	s.text(string(sealed))
 }
 
-// TestEncryptedPaths: whichever way a message comes, it is encrypted for who is, and in clear for who is not, in order.
+// TestEncryptedPaths checks that messages of every path are encrypted for encrypted clients only,
+// and arrive in order.
 func TestEncryptedPaths(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -98,7 +99,7 @@ func TestEncryptedPaths(t *testing.T) {
 		}})
 		s, p := r.encryptedMember("ada"), r.member("bob")
 		if c := r.client(s.peer); !c.Encrypted() || r.client(p).Encrypted() {
-			t.Error("Encrypted does not tell who is")
+			t.Error("Encrypted is wrong for one of the clients")
 		}
 		if st := r.Stats(); st.Encrypted != 1 || st.KeysAgreed != 1 {
 			t.Errorf("stats: %+v", st)
@@ -128,10 +129,10 @@ func TestEncryptedPaths(t *testing.T) {
 		s.sendSealed(`{"event":"authenticate"}`)
 		s.wantsSealed(`{"event":"error","data":{"message":"Already authenticated"}}`)
 		s.sendSealed(`{"event":"heartbeat"}`)
-		s.text(`{"event":"clear"}`) // allowed, unless the server is configured not to
+		s.text(`{"event":"clear"}`) // allowed unless Encryption.Only is set
 		s.sendSealed(`{"event":"echo","data":1}`)
 		for event := ""; event != `{"event":"echo","data":1}`; event = s.nextOpened() {
-		} // all that was sent before has been answered
+		} // all earlier messages have been answered
 		must(t, r.Local().Send(t.Context(), hearth.ToClient(s.id), "last", 1))
 		must(t, disconnect(r, s.id, 4321, "bye"))
 		for event := ""; event != `{"event":"last","data":1}`; event = s.nextOpened() {
@@ -140,7 +141,8 @@ func TestEncryptedPaths(t *testing.T) {
 	})
 }
 
-// TestEncryptionHandshakes: who gets keys, who gets none, and who is refused.
+// TestEncryptionHandshakes checks which clients get keys, which connect without, and which are
+// rejected.
 func TestEncryptionHandshakes(t *testing.T) {
 	t.Parallel()
 	type mode = hearth.EncryptionMode
@@ -148,8 +150,8 @@ func TestEncryptionHandshakes(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		data   string
-		clear  []mode // it is connected in clear
-		refuse []mode // 4004
+		clear  []mode // modes in which the client connects unencrypted
+		reject []mode // modes in which it is closed with 4004
 	}{
 		{"no data", ``, []mode{off, optional}, []mode{required}},
 		{"no key", `{"as":"u"}`, []mode{off, optional}, []mode{required}},
@@ -163,7 +165,7 @@ func TestEncryptionHandshakes(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			for _, m := range append(tc.clear, tc.refuse...) {
+			for _, m := range append(tc.clear, tc.reject...) {
 				r := start(t, config{Encryption: hearth.Encryption{Mode: m}})
 				p := r.peer()
 				if tc.data == "" {
@@ -188,13 +190,14 @@ func TestEncryptionHandshakes(t *testing.T) {
 	}
 }
 
-// TestDecryptionFails: what does not open ends the client that sent it, and disturbs nobody.
+// TestDecryptionFails checks that a message that does not decrypt closes the client that sent it
+// and affects no other.
 func TestDecryptionFails(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		heard := make(chan string, 10)
+		events := make(chan string, 10)
 		r := start(t, config{Transport: transport, Encryption: hearth.Encryption{Mode: hearth.EncryptionRequired}, Message: func(_ context.Context, c *client, m hearth.Message) error {
-			heard <- m.Event
+			events <- m.Event
 			return nil
 		}})
 		other := r.encryptedMember("other")
@@ -213,8 +216,8 @@ func TestDecryptionFails(t *testing.T) {
 			s.sendSealed(`{"event":"before"}`)
 			s.text(text)
 			s.wantsClose(1008, "Message does not decrypt")
-			if got := <-heard; got != "before" {
-				t.Errorf("heard %s", got)
+			if got := <-events; got != "before" {
+				t.Errorf("got %s", got)
 			}
 		}
 		s := r.encryptedMember("u")
@@ -230,12 +233,12 @@ func TestDecryptionFails(t *testing.T) {
 	})
 }
 
-// TestEncryptedTwice: what is within is not opened again.
+// TestEncryptedTwice checks that an encrypted message within an encrypted message is not opened.
 func TestEncryptedTwice(t *testing.T) {
 	t.Parallel()
-	heard := make(chan string, 10)
+	events := make(chan string, 10)
 	r := start(t, config{Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional}, Message: func(_ context.Context, c *client, m hearth.Message) error {
-		heard <- m.Event
+		events <- m.Event
 		return nil
 	}})
 	s, p := r.encryptedMember("u"), r.member("clear")
@@ -243,39 +246,40 @@ func TestEncryptedTwice(t *testing.T) {
 	must(t, err)
 	s.sendSealed(string(inner))
 	s.sendSealed(`{"event":"outer"}`)
-	if got := <-heard; got != "outer" {
-		t.Errorf("heard %s", got)
+	if got := <-events; got != "outer" {
+		t.Errorf("got %s", got)
 	}
 	p.text(string(inner)) // from a client without encryption: dropped
 	p.say("say", `1`)
-	if got := <-heard; got != "say" {
-		t.Errorf("heard %s", got)
+	if got := <-events; got != "say" {
+		t.Errorf("got %s", got)
 	}
 	if st := r.Stats(); st.MessagesUnhandled != 2 || st.DecryptFailed != 0 {
 		t.Errorf("stats: %+v", st)
 	}
 }
 
-// TestEncryptedOnly: in clear an encrypted client may only say that it is alive.
+// TestEncryptedOnly checks that with Encryption.Only an encrypted client may send only heartbeats
+// unencrypted.
 func TestEncryptedOnly(t *testing.T) {
 	t.Parallel()
-	heard := make(chan string, 10)
+	events := make(chan string, 10)
 	r := start(t, config{Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional, Only: true}, Message: func(_ context.Context, c *client, m hearth.Message) error {
-		heard <- m.Event
+		events <- m.Event
 		return nil
 	}})
 	p := r.member("clear")
 	p.say("clear", `1`)
-	if got := <-heard; got != "clear" {
-		t.Errorf("heard %s", got)
+	if got := <-events; got != "clear" {
+		t.Errorf("got %s", got)
 	}
 	for _, text := range []string{`{"event":"say"}`, `{"event":"join","data":{"rooms":["r"]}}`, `{"event":"authenticate"}`} {
 		s := r.encryptedMember("u")
 		s.text(`{"event":"heartbeat"}`)
 		s.text(`{"event":"heartbeat","data":{}}`)
 		s.sendSealed(`{"event":"sealed"}`)
-		if got := <-heard; got != "sealed" {
-			t.Errorf("heard %s", got)
+		if got := <-events; got != "sealed" {
+			t.Errorf("got %s", got)
 		}
 		s.text(text)
 		s.wantsClose(1008, "Message in clear")
@@ -285,11 +289,12 @@ func TestEncryptedOnly(t *testing.T) {
 	}
 }
 
-// TestOwnHandshake: the application's handshake decides who gets which keys, in the time that there is.
+// TestOwnHandshake checks that the application's handshake decides about keys, within the
+// authentication timeout.
 func TestOwnHandshake(t *testing.T) { bubble(t, testOwnHandshake) }
 
 func testOwnHandshake(t *testing.T) {
-	serverKey, err := seal.GenerateKey() // one for all: an application may
+	serverKey, err := seal.GenerateKey() // one for all clients: an application may do so
 	must(t, err)
 	cancelled := make(chan error, 1)
 	r := startPiped(t, config{
@@ -313,7 +318,7 @@ func testOwnHandshake(t *testing.T) {
 			}
 			var data struct{ PublicKey string }
 			if err := json.Unmarshal(q.Raw, &data); err != nil || q.UserID != data.PublicKey[:4] || q.ClientID == "" {
-				return nil, fmt.Errorf("request %+v: %v", q, err)
+				return nil, fmt.Errorf("unexpected request %+v: %v", q, err)
 			}
 			public, err := seal.ParsePublicKey(data.PublicKey)
 			if err != nil {
@@ -358,7 +363,8 @@ func (p *peer) wantsService() {
 	p.wantsError("Already authenticated")
 }
 
-// TestTransform: a transformer's word goes out, or the message itself, or nothing; never in clear what it failed on, and in order.
+// TestTransform checks that the result of a transformer is sent, or the message itself, or nothing:
+// a message whose transformer fails is never sent unencrypted. The order is kept.
 func TestTransform(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -416,7 +422,7 @@ func TestTransform(t *testing.T) {
 	})
 }
 
-// keysFor makes keys of what a client sent, as the built-in handshake does.
+// keysFor makes keys from a client's credentials, as the built-in handshake does.
 func keysFor(raw json.RawMessage) (*seal.Keys, error) {
 	var data struct{ PublicKey string }
 	if err := json.Unmarshal(raw, &data); err != nil {
@@ -435,7 +441,8 @@ func keysFor(raw json.RawMessage) (*seal.Keys, error) {
 	return &seal.Keys{ServerPublicKey: own.PublicKey().String(), Salt: salt.String(), Cipher: c}, err
 }
 
-// TestBlockingTransformers: those of one fan-out work at most so many at a time, and hold up nobody else.
+// TestBlockingTransformers checks that the transformers of one fan-out are limited in number, and
+// that blocked ones do not delay other clients.
 func TestBlockingTransformers(t *testing.T) {
 	t.Parallel()
 	const limit, members = 3, 8
@@ -473,7 +480,7 @@ func TestBlockingTransformers(t *testing.T) {
 	must(t, r.Local().Send(t.Context(), hearth.ToAll(), "all", 3))
 	other.wants(`{"event":"all","data":3}`)
 	clear.wants(`{"event":"all","data":3}`)
-	for range limit { // as many as may are at work, before one of them ends
+	for range limit { // the limit is reached before any of them returns
 		<-entered
 	}
 	for range members {
@@ -485,6 +492,6 @@ func TestBlockingTransformers(t *testing.T) {
 		p.wants(`{"event":"all","data":3}`)
 	}
 	if n := most.Load(); n != limit {
-		t.Errorf("%d at a time", n)
+		t.Errorf("%d transformers ran at the same time", n)
 	}
 }

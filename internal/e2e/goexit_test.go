@@ -9,7 +9,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestCallbackGoexit: runtime.Goexit, which is what a failing test calls, ends a callback like a panic, and nothing else.
+// TestCallbackGoexit checks that runtime.Goexit, which t.FailNow calls, ends a callback as a panic
+// does, and has no other effect.
 func TestCallbackGoexit(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -43,7 +44,7 @@ func TestCallbackGoexit(t *testing.T) {
 		p.say("authenticate", `{"as":"authenticate"}`)
 		p.wantsError("Authentication error")
 		p.wantsClose(4003, "Authentication failed")
-		for _, user := range []string{"rooms", "connected", "disconnected", "nobody"} {
+		for _, user := range []string{"rooms", "connected", "disconnected", "none"} {
 			p := r.member(user)
 			for range 3 {
 				p.say("join", `{"rooms":["r"]}`)
@@ -56,7 +57,7 @@ func TestCallbackGoexit(t *testing.T) {
 		}
 		must(t, r.Shutdown(context.Background()))
 		if s := r.Stats(); ended.Load() != 4 || s.CallbackErrors < 4*3+3+1+1 {
-			t.Errorf("%d have ended, stats %+v", ended.Load(), s)
+			t.Errorf("Disconnected was called %d times, stats %+v", ended.Load(), s)
 		}
 	})
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// forEncryptions runs f for each form in which a client may take its messages. until holds up what is transformed.
+// forEncryptions runs f for each transport with an unencrypted, an encrypted and a transformed
+// client. The transformer blocks until the channel until is closed.
 func forEncryptions(t *testing.T, f func(t *testing.T, cfg config, until chan struct{}, sealed bool)) {
 	t.Helper()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -36,7 +37,7 @@ func forEncryptions(t *testing.T, f func(t *testing.T, cfg config, until chan st
 	})
 }
 
-// manualPeer is a client, encrypted or not, that reads only when the test does.
+// manualPeer connects a client, encrypted or not, that reads only when the test calls recv.
 func (r *rig) manualPeer(sealed bool) (*encryptedPeer, *rawWire) {
 	r.t.Helper()
 	conn, err := r.dial()
@@ -68,11 +69,12 @@ func (r *rig) manualPeer(sealed bool) (*encryptedPeer, *rawWire) {
 	return s, w
 }
 
-// closeWrite closes the client's side of its connection, and leaves the server's.
+// closeWrite closes the client's side of the connection only.
 func (w *rawWire) closeWrite() error { return w.conn.(*net.TCPConn).CloseWrite() }
 
-// TestHalfClosed: a client that closes its side of the connection, with a close frame or without, still gets all that was sent
-// to it before, however it is encrypted, and is gone for the application at once.
+// TestHalfClosed checks a client that closes its side of the connection, with or without a close
+// frame. It still receives all messages that were sent before, with any encryption. The application
+// sees it as disconnected at once.
 func TestHalfClosed(t *testing.T) {
 	t.Parallel()
 	forEncryptions(t, func(t *testing.T, cfg config, until chan struct{}, sealed bool) {
@@ -82,7 +84,7 @@ func TestHalfClosed(t *testing.T) {
 
 func halfClosed(t *testing.T, cfg config, until chan struct{}, sealed, frame bool) {
 	const answers, size = 100, 50_000
-	answered, gone := make(chan struct{}), make(chan struct{})
+	answered, closed := make(chan struct{}), make(chan struct{})
 	cfg.Message = func(_ context.Context, c *client, m hearth.Message) error {
 		defer close(answered)
 		for n := range answers {
@@ -90,18 +92,19 @@ func halfClosed(t *testing.T, cfg config, until chan struct{}, sealed, frame boo
 		}
 		return nil
 	}
-	cfg.Disconnected = func(context.Context, *client, int, string) { close(gone) }
+	cfg.Disconnected = func(context.Context, *client, int, string) { close(closed) }
 	cfg.Timeouts.Close = time.Hour // the test may be slow
 	r := start(t, cfg)
 	s, w := r.manualPeer(sealed)
 	must(t, w.send(opText, []byte(`{"event":"last"}`)))
-	within(t, answered, "the answers")
+	within(t, answered, "the sending of all answers")
 	if frame {
 		must(t, w.send(opClose, []byte{0x03, 0xE8}))
 	}
 	must(t, w.closeWrite())
-	within(t, gone, "the end")
-	if err := r.Local().Send(t.Context(), hearth.ToClient(s.id), "too late", 1); err != nil { // to nobody
+	within(t, closed, "the call of Disconnected")
+	// the target is empty
+	if err := r.Local().Send(t.Context(), hearth.ToClient(s.id), "too late", 1); err != nil {
 		t.Error(err)
 	}
 	close(until)
@@ -122,7 +125,7 @@ func halfClosed(t *testing.T, cfg config, until chan struct{}, sealed, frame boo
 	}
 	if frame {
 		if op, _, err := w.recv(); op != opClose {
-			t.Errorf("got opcode %d (%v), want the close frame", op, err)
+			t.Errorf("got opcode %d (%v), want a close frame", op, err)
 		}
 	}
 	if _, _, err := w.recv(); err != io.EOF {
@@ -133,7 +136,8 @@ func halfClosed(t *testing.T, cfg config, until chan struct{}, sealed, frame boo
 	}
 }
 
-// TestHalfClosedTooLong: who then does not take it, or is not given it, has CloseTimeout.
+// TestHalfClosedTooLong checks that the rest of the messages must leave within CloseTimeout, if the
+// client does not read or a transformer blocks.
 func TestHalfClosedTooLong(t *testing.T) {
 	t.Parallel()
 	forEncryptions(t, func(t *testing.T, cfg config, until chan struct{}, sealed bool) {
@@ -148,19 +152,19 @@ func TestHalfClosedTooLong(t *testing.T) {
 		for end := time.After(answer); r.Stats().Connections > 0; {
 			select {
 			case <-end:
-				t.Fatal("the connection is still there")
+				t.Fatal("the connection is still open")
 			case <-time.After(time.Millisecond):
 			}
 		}
 	})
 }
 
-// within waits for what must happen.
+// within waits until done is closed, and fails the test after the answer timeout.
 func within(t *testing.T, done <-chan struct{}, what string) {
 	t.Helper()
 	select {
 	case <-done:
 	case <-time.After(answer):
-		t.Fatalf("%s did not come within %v", what, answer)
+		t.Fatalf("%s did not happen within %v", what, answer)
 	}
 }

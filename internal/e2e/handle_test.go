@@ -64,11 +64,12 @@ func TestHandlers(t *testing.T) {
 	sendText(t, p, `{"event":"raw"}`)
 	p.wants(`{"event":"was","data":{"event":"raw"}}`)
 	if n := r.Stats().CallbackErrors; n != 0 {
-		t.Errorf("%d callback errors; errors for clients are none", n)
+		t.Errorf("%d callback errors; a ClientError must not count as one", n)
 	}
 }
 
-// TestUnhandledEvents are counted, whether there are handlers for other events or none at all.
+// TestUnhandledEvents checks that events without a handler are counted, with and without handlers
+// for other events.
 func TestUnhandledEvents(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{})
@@ -82,7 +83,7 @@ func TestUnhandledEvents(t *testing.T) {
 	}
 }
 
-// TestBadHandlers: a handler that could never be called is not silently ignored.
+// TestBadHandlers checks that Start reports a handler that can never be called.
 func TestBadHandlers(t *testing.T) {
 	t.Parallel()
 	for _, event := range []string{"", "connected", "join", "twice"} {
@@ -113,7 +114,8 @@ func TestReply(t *testing.T) {
 	p.wants(`{"event":"failed","data":true}`)
 }
 
-// TestRejectionByClientError: an error for the client rejects it, with the protocol's own text.
+// TestRejectionByClientError checks that a ClientError from Authenticate rejects the client with
+// the protocol's own text.
 func TestRejectionByClientError(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{Authenticate: func(context.Context, hearth.AuthRequest[credentials]) (id hearth.Identity[profile], err error) {
@@ -128,7 +130,7 @@ func TestRejectionByClientError(t *testing.T) {
 	}
 }
 
-// TestValidatorClientError: an error of the room validator that is for the client reaches it.
+// TestValidatorClientError checks that a ClientError of the room validator reaches the client.
 func TestValidatorClientError(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{ValidateRooms: func(context.Context, *client, []string) ([]string, error) {
@@ -140,7 +142,7 @@ func TestValidatorClientError(t *testing.T) {
 	sendText(t, p, `{"event":"join","data":{"rooms":["shop"]},"id":"7"}`)
 	p.wants(`{"event":"error","data":{"message":"The shop is closed","code":"closed"},"id":"7"}`)
 	if r.client(p).In("shop") {
-		t.Error("with an error, the client joined")
+		t.Error("the client joined although the validator failed")
 	}
 }
 
@@ -154,7 +156,7 @@ func TestSetMetadata(t *testing.T) {
 	}
 }
 
-// TestZeroClient behaves as a client that has gone.
+// TestZeroClient checks that a zero Client behaves as a disconnected one.
 func TestZeroClient(t *testing.T) {
 	t.Parallel()
 	c := new(client)
@@ -169,7 +171,7 @@ func TestZeroClient(t *testing.T) {
 	c.Leave("r")
 	if c.ID() != "" || c.UserID() != "" || c.In("r") || c.Rooms() != nil || c.Encrypted() || c.Backpressured() ||
 		c.State() != protocol.StateDisconnected || c.RemoteAddr().IsValid() || c.ConnectedAt() != (time.Time{}) || c.LastActivity() != (time.Time{}) {
-		t.Error("it is connected")
+		t.Error("a zero Client looks connected")
 	}
 }
 
@@ -179,7 +181,7 @@ func sendText(t *testing.T, p *peer, message string) {
 	must(t, p.wire.send(opText, []byte(message)))
 }
 
-// TestFailedRequestsAreAnswered: a client does not wait for ever for the reply to a request that failed.
+// TestFailedRequestsAreAnswered checks that a request that fails is answered with an error.
 func TestFailedRequestsAreAnswered(t *testing.T) {
 	t.Parallel()
 	var log syncBuffer

@@ -16,7 +16,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// answerHead sends a handshake with more header lines, and returns the answer's header as it came.
+// answerHead sends a handshake with further header lines and returns the header of the answer
+// unchanged.
 func (r *rig) answerHead(lines ...string) string {
 	r.t.Helper()
 	conn, in := r.tcp()
@@ -40,13 +41,14 @@ func readHead(t testing.TB, in *bufio.Reader) string {
 	return head
 }
 
-// switching is the answer to a handshake, with lines behind those that are always there.
+// switching returns the expected answer to a handshake, with lines after the fixed ones.
 func switching(lines string) string {
 	return "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" + lines + "\r\n"
 }
 
-// TestSubprotocol: the first one that is offered is answered with, byte for byte as the reference does.
+// TestSubprotocol checks that the answer selects the first subprotocol on offer, byte for byte as
+// the reference does.
 func TestSubprotocol(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -81,7 +83,8 @@ func TestSubprotocol(t *testing.T) {
 	})
 }
 
-// TestSubprotocolSelected: the application chooses, or refuses, and Authenticate knows what it was.
+// TestSubprotocolSelected checks that the application can select or reject, and that Authenticate
+// sees the result.
 func TestSubprotocolSelected(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -121,7 +124,7 @@ func TestSubprotocolSelected(t *testing.T) {
 		if selected := book.attr("Config.Upgrade.Subprotocol selected what the client did not offer", "selected"); selected != "v3" {
 			t.Errorf("logged: %v", book.last)
 		}
-		if got := r.answerHead(); got != switching("") { // not asked
+		if got := r.answerHead(); got != switching("") { // the callback is not called
 			t.Errorf("no offer: answered with\n%s", got)
 		}
 		for offer, want := range map[string]string{"Sec-WebSocket-Protocol: v1,v2": "v2", "X: y": ""} {
@@ -132,13 +135,14 @@ func TestSubprotocolSelected(t *testing.T) {
 			p := newPeer(t, &rawWire{conn: conn, in: in})
 			p.login("u")
 			if got := <-keysFor; got != want {
-				t.Errorf("%s: Authenticate is told %q", offer, got)
+				t.Errorf("%s: Authenticate sees %q", offer, got)
 			}
 		}
 	})
 }
 
-// TestResponseHeaders: what middleware sets goes out with the answer, except what would break the handshake.
+// TestResponseHeaders checks that headers set by middleware are sent with the answer, except those
+// that would break the handshake.
 func TestResponseHeaders(t *testing.T) {
 	t.Parallel()
 	for _, transport := range []hearth.Transport{hearth.TransportNetConn, hearth.TransportAuto} {
@@ -176,7 +180,8 @@ func TestResponseHeaders(t *testing.T) {
 	}
 }
 
-// TestDefaultPorts: an origin and a host are the same with the scheme's own port and without.
+// TestDefaultPorts checks that the default port of a scheme may be given or omitted in origins and
+// hosts.
 func TestDefaultPorts(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -198,7 +203,7 @@ func TestDefaultPorts(t *testing.T) {
 	})
 }
 
-// TestRejectionsAreLogged: with the setting that would allow the handshake.
+// TestRejectionsAreLogged checks that the log names the setting that would allow the handshake.
 func TestRejectionsAreLogged(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {

@@ -14,7 +14,7 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// tryHandshake makes a handshake with other headers, and returns the answer.
+// tryHandshake sends a handshake with the given headers changed, and returns the answer.
 func (r *rig) tryHandshake(target string, change map[string]string) *http.Response {
 	r.t.Helper()
 	conn, err := r.dial()
@@ -50,18 +50,18 @@ func TestHandshake(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		r := start(t, config{Transport: transport})
-		refused := uint64(0)
+		rejected := uint64(0)
 		for _, c := range []struct {
 			name, target string
 			change       map[string]string
 			status       int
 			header       string // that the answer must have
 		}{
-			{"as it should be", "/ws", nil, 101, ""},
+			{"valid", "/ws", nil, 101, ""},
 			{"a query", "/ws?token=1", nil, 101, ""},
 			{"a list of tokens", "/ws", map[string]string{"Connection": "keep-alive, upgrade", "Upgrade": "h2c, WebSocket"}, 101, ""},
 			{"another path", "/", nil, 404, ""},
-			{"below the path", "/ws/", nil, 404, ""},
+			{"a longer path", "/ws/", nil, 404, ""},
 			{"another method", "POST /ws", nil, 405, "Allow"},
 			{"no upgrade", "/ws", map[string]string{"Upgrade": ""}, 426, "Upgrade"},
 			{"another upgrade", "/ws", map[string]string{"Upgrade": "h2c"}, 426, "Upgrade"},
@@ -77,18 +77,19 @@ func TestHandshake(t *testing.T) {
 			if resp.StatusCode != c.status || (c.header != "" && resp.Header.Get(c.header) == "") {
 				t.Errorf("%s: %s %v", c.name, resp.Status, resp.Header)
 			}
-			elsewhere := c.status == 404 // another handler's
-			if c.status != 101 && !elsewhere {
-				refused++
+			otherHandler := c.status == 404 // answered by another handler
+			if c.status != 101 && !otherHandler {
+				rejected++
 			}
 		}
-		if s := r.Stats(); s.HandshakeRefused != refused {
-			t.Errorf("%d handshakes refused, want %d", s.HandshakeRefused, refused)
+		if s := r.Stats(); s.HandshakeRefused != rejected {
+			t.Errorf("%d handshakes were rejected, want %d", s.HandshakeRefused, rejected)
 		}
 	})
 }
 
-// TestMounting: the handler serves on whatever path it is mounted; Config.Path is for Serve.
+// TestMounting checks that the handler serves on any path on which it is mounted: Config.Path is
+// for Serve.
 func TestMounting(t *testing.T) {
 	t.Parallel()
 	srv, err := hearth.New(config{Authenticate: accept, Path: "/elsewhere"})
@@ -113,7 +114,7 @@ func TestMounting(t *testing.T) {
 	}
 }
 
-// TestEarlyData: what comes in the same segment as the handshake is not lost.
+// TestEarlyData checks that frames in the same segment as the handshake are not lost.
 func TestEarlyData(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -136,9 +137,9 @@ func TestEarlyData(t *testing.T) {
 func TestOrigins(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		cfg     config
-		allowed string
-		refused string
+		cfg      config
+		allowed  string
+		rejected string
 	}{
 		"the host itself": {
 			config{}, " http://hearth.test https://hearth.test HTTPS://Hearth.TEST",
@@ -152,7 +153,7 @@ func TestOrigins(t *testing.T) {
 			"http://app.test http://localhost http://localhost:3001 https://app.test:444 null https://wild.test https://app.test/ https://me@app.test",
 		},
 		"a function": {
-			config{Upgrade: hearth.Upgrade{Origins: []string{"not looked at"}, CheckOrigin: func(r *http.Request) bool { return r.Header.Get("Origin") == "x" }}},
+			config{Upgrade: hearth.Upgrade{Origins: []string{"ignored"}, CheckOrigin: func(r *http.Request) bool { return r.Header.Get("Origin") == "x" }}},
 			"x", " y",
 		},
 	} {
@@ -170,7 +171,7 @@ func TestOrigins(t *testing.T) {
 				}
 			}
 			check(c.allowed, 101)
-			check(c.refused, 403)
+			check(c.rejected, 403)
 			if c.cfg.Upgrade.CheckOrigin == nil {
 				if resp := r.tryHandshake("/ws", map[string]string{"Origin": "https://hearth.test|https://app.test"}); resp.StatusCode != 403 && name != "any" {
 					t.Errorf("two origins: %s", resp.Status)
@@ -212,7 +213,7 @@ func TestLifeCycle(t *testing.T) {
 	if err := srv.Shutdown(t.Context()); !errors.Is(err, hearth.ErrNotRunning) {
 		t.Errorf("Shutdown before Start: %v", err)
 	}
-	if err := srv.Local().Send(t.Context(), hearth.ToAll(), "nobody", 1); !errors.Is(err, hearth.ErrNotRunning) {
+	if err := srv.Local().Send(t.Context(), hearth.ToAll(), "none", 1); !errors.Is(err, hearth.ErrNotRunning) {
 		t.Errorf("Broadcast before Start: %v", err)
 	}
 	must(t, srv.Local().WaitPending(t.Context(), hearth.ToAll(), 0))
@@ -221,7 +222,7 @@ func TestLifeCycle(t *testing.T) {
 		t.Errorf("second Start: %v", err)
 	}
 	if status, _ := tryHandshake(); status != 500 { // a recorder has no connection to take over
-		t.Errorf("running, without a connection: %d", status)
+		t.Errorf("ServeHTTP without a connection: %d", status)
 	}
 	must(t, srv.Shutdown(t.Context()))
 	if status, _ := tryHandshake(); status != 503 {
@@ -231,9 +232,9 @@ func TestLifeCycle(t *testing.T) {
 		t.Errorf("second Shutdown: %v", err)
 	}
 	if err := srv.Start(t.Context()); err == nil {
-		t.Error("a server was started again")
+		t.Error("Start succeeded after Shutdown")
 	}
-	if err := srv.Local().Send(t.Context(), hearth.ToAll(), "nobody", 1); !errors.Is(err, hearth.ErrNotRunning) {
+	if err := srv.Local().Send(t.Context(), hearth.ToAll(), "none", 1); !errors.Is(err, hearth.ErrNotRunning) {
 		t.Errorf("Broadcast after Shutdown: %v", err)
 	}
 }
@@ -245,12 +246,13 @@ func TestMaxConnections(t *testing.T) {
 		first, second := r.member("first"), r.member("second")
 		resp := r.tryHandshake("/ws", nil)
 		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
-			t.Errorf("the third: %s %v", resp.Status, resp.Header)
+			t.Errorf("third client: %s %v, want 503", resp.Status, resp.Header)
 		}
 		first.bye(1000, "")
 		first.wantsClose(1000, "")
 		first.wantsEnd()
-		for r.tryHandshake("/ws", nil).StatusCode != 101 { // as soon as the server has noticed
+		// until the server has closed the first client
+		for r.tryHandshake("/ws", nil).StatusCode != 101 {
 		}
 		second.say("heartbeat", "")
 	})
@@ -325,7 +327,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestConfigIsCopied: changing it afterwards changes nothing.
+// TestConfigIsCopied checks that the caller may change its Config after New.
 func TestConfigIsCopied(t *testing.T) {
 	t.Parallel()
 	cfg := config{Authenticate: accept, DefaultRooms: []string{"a"}, Upgrade: hearth.Upgrade{Origins: []string{"https://a.test"}}}

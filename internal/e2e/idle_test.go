@@ -16,7 +16,7 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// from makes the rig dial from that address of this machine.
+// from returns a copy of the rig that dials from the given address of this machine.
 func (r *rig) from(addr string) *rig {
 	from := *r
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(addr)}}
@@ -24,19 +24,21 @@ func (r *rig) from(addr string) *rig {
 	return &from
 }
 
-// silent opens a WebSocket that sends nothing, and closes only when the server does and the test ends.
+// silent opens a WebSocket and sends nothing. The connection stays open until the server closes it
+// and the test ends.
 func (r *rig) silent() net.Conn {
 	r.t.Helper()
 	conn, in := r.tcp()
 	_, err := io.WriteString(conn, handshake)
 	must(r.t, err)
 	if head := readHead(r.t, in); !strings.HasPrefix(head, "HTTP/1.1 101 ") {
-		r.t.Fatalf("answered with %s", head)
+		r.t.Fatalf("handshake answered with %s, want 101", head)
 	}
 	return conn
 }
 
-// forTwoAddresses is forTransports where a test may come from several addresses.
+// forTwoAddresses is forTransports for tests that need several client addresses. It skips the test
+// where the machine has only one.
 func forTwoAddresses(t *testing.T, f func(t *testing.T, transport hearth.Transport)) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.2:0")
@@ -47,8 +49,8 @@ func forTwoAddresses(t *testing.T, f func(t *testing.T, transport hearth.Transpo
 	forTransports(t, f)
 }
 
-// TestEvictedSocketsAreBounded: peers that are closed and keep their sockets open hold no more of them than the limit and
-// a few more, and do not keep other addresses out.
+// TestEvictedSocketsAreBounded checks that evicted clients that keep their sockets open hold at
+// most a few sockets more than the limit, and do not exclude other addresses.
 func TestEvictedSocketsAreBounded(t *testing.T) {
 	t.Parallel()
 	forTwoAddresses(t, func(t *testing.T, transport hearth.Transport) {
@@ -70,7 +72,8 @@ func TestEvictedSocketsAreBounded(t *testing.T) {
 	})
 }
 
-// TestSilentClientsMakeRoom: when all connections are taken, those that have not authenticated make room for others.
+// TestSilentClientsMakeRoom checks that clients that have not authenticated are evicted when all
+// connections are in use.
 func TestSilentClientsMakeRoom(t *testing.T) {
 	t.Parallel()
 	forTwoAddresses(t, func(t *testing.T, transport hearth.Transport) {
@@ -92,18 +95,19 @@ func TestSilentClientsMakeRoom(t *testing.T) {
 		for r.Stats().Connections > limit+1 { // one may be closing
 			runtime.Gosched()
 		}
-		// When the others have all authenticated, there is nobody to make room.
+		// When all clients have authenticated, no client is evicted.
 		for r.Stats().Connections > limit {
 			conn, _ := r.tcp()
 			_, _ = io.WriteString(conn, handshake)
 		}
 		if resp := r.tryHandshake("/ws", nil); resp.StatusCode != 503 {
-			t.Errorf("one too many: %s", resp.Status)
+			t.Errorf("connection above the limit: %s, want 503", resp.Status)
 		}
 	})
 }
 
-// TestSilentClientsEvictedFirst: peers that say nothing do not evict a client of their address whose Authenticate is running.
+// TestSilentClientsEvictedFirst checks that silent clients do not evict a client of the same
+// address whose Authenticate is running.
 func TestSilentClientsEvictedFirst(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -127,8 +131,8 @@ func TestSilentClientsEvictedFirst(t *testing.T) {
 	})
 }
 
-// TestServeIdleConnections: connections that wait for a request, or for the rest of one, are bounded for each address. The
-// oldest is closed, and another address is served.
+// TestServeIdleConnections checks that connections that wait for a request, or for the rest of one,
+// are bounded for each address: the oldest is closed, and other addresses are served.
 func TestServeIdleConnections(t *testing.T) {
 	t.Parallel()
 	for name, request := range map[string]string{
@@ -158,7 +162,8 @@ func TestServeIdleConnections(t *testing.T) {
 				other := r.from("127.0.0.2")
 				conn, in := other.tcp()
 				ask(t, conn, in, "GET /a HTTP/1.1\r\nHost: x\r\n\r\n", 200)
-				// The server may have come to wait for them in another order than that in which they were made.
+				// The server may have seen the connections in another order than they were opened
+				// in.
 				open := all
 				for deadline := time.Now().Add(answer); open > most && time.Now().Before(deadline); {
 					open = 0
@@ -177,7 +182,8 @@ func TestServeIdleConnections(t *testing.T) {
 	}
 }
 
-// TestServeUnreadBody: a body that h does not read, and that does not come, does not keep the connection.
+// TestServeUnreadBody checks that an unread request body that never arrives does not keep the
+// connection open.
 func TestServeUnreadBody(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := startPiped(t, config{})

@@ -21,13 +21,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A diary is what the callbacks of one client heard, in order. It belongs to these callbacks until
-// the client has gone.
+// A callbackLog records the callbacks of one client in order. Its fields belong to these callbacks
+// until gone is closed.
 type callbackLog struct {
-	lines []string
-	rooms map[string]bool // those that the callbacks take the client to be in
-	wrong []string
-	gone  chan struct{} // closed by Disconnected
+	lines  []string
+	rooms  map[string]bool // the rooms that the client is in, by the callbacks
+	wrong  []string
+	closed chan struct{} // closed by Disconnected
 }
 
 func (d *callbackLog) note(what string) { d.lines = append(d.lines, what) }
@@ -42,15 +42,16 @@ func (d *callbackLog) change(room string, joined bool) {
 	d.note(map[bool]string{true: "joined ", false: "left "}[joined] + room)
 }
 
-// callbackLogs are those of all clients, by id.
+// callbackLogs has the logs of all clients, by id.
 type callbackLogs struct{ sync.Map }
 
 func (all *callbackLogs) of(id string) *callbackLog {
-	d, _ := all.LoadOrStore(id, &callbackLog{rooms: make(map[string]bool), gone: make(chan struct{})})
+	d, _ := all.LoadOrStore(id, &callbackLog{rooms: make(map[string]bool), closed: make(chan struct{})})
 	return d.(*callbackLog)
 }
 
-// config has every callback write a line. A message `call` runs calls by its data.
+// config returns a configuration in which every callback adds a line. A message `call` runs the
+// function in calls that its data names.
 func (all *callbackLogs) config(calls map[string]func(c *client)) config {
 	return config{
 		DefaultRooms:  []string{"home"},
@@ -76,12 +77,12 @@ func (all *callbackLogs) config(calls map[string]func(c *client)) config {
 		Disconnected: func(_ context.Context, c *client, _ int, _ string) {
 			d := all.of(c.ID())
 			d.note("disconnected")
-			close(d.gone)
+			close(d.closed)
 		},
 	}
 }
 
-// lines waits until the client's messages have been handled, and returns its diary.
+// lines waits until the client's messages have been handled, and returns its log.
 func (p *peer) lines() string {
 	p.t.Helper()
 	p.say("sync", "0")
@@ -93,12 +94,12 @@ func (p *peer) lines() string {
 	return strings.Join(lines, ", ")
 }
 
-// ended waits for Disconnected and returns the diary.
+// ended waits for Disconnected and returns the log.
 func (all *callbackLogs) ended(t testing.TB, id string) string {
 	t.Helper()
 	d := all.of(id)
 	select {
-	case <-d.gone:
+	case <-d.closed:
 	case <-time.After(answer):
 		t.Fatal("Disconnected was not called")
 	}
@@ -108,8 +109,8 @@ func (all *callbackLogs) ended(t testing.TB, id string) string {
 	return strings.Join(d.lines, ", ")
 }
 
-// TestJoinedAndLeft: every way in and out is reported, and Connected and Disconnected are around
-// it.
+// TestJoinedAndLeft checks that every way to join and leave is reported, after Connected and before
+// Disconnected.
 func TestJoinedAndLeft(t *testing.T) {
 	t.Parallel()
 	ins := map[string]func(t *testing.T, r *rig, p *peer){
@@ -123,8 +124,8 @@ func TestJoinedAndLeft(t *testing.T) {
 		},
 	}
 	outs := map[string]struct {
-		do   func(t *testing.T, r *rig, p *peer)
-		gone bool
+		do     func(t *testing.T, r *rig, p *peer)
+		closed bool
 	}{
 		"leave":        {func(_ *testing.T, _ *rig, p *peer) { p.say("leave", `{"rooms":["r","never"]}`) }, false},
 		"Client.Leave": {func(_ *testing.T, r *rig, p *peer) { r.client(p).Leave("r", "never", p.id) }, false},
@@ -161,7 +162,7 @@ func TestJoinedAndLeft(t *testing.T) {
 						t.Errorf("got  %s\nwant %s", got, want)
 					}
 					out.do(t, r, p)
-					if out.gone {
+					if out.closed {
 						want += ", left home, left r, disconnected"
 						if got := all.ended(t, p.id); got != want {
 							t.Errorf("got  %s\nwant %s", got, want)
@@ -181,7 +182,8 @@ func TestJoinedAndLeft(t *testing.T) {
 	})
 }
 
-// TestJoinedByClusterCall: a call to all servers is reported on the server that has the client.
+// TestJoinedByClusterCall checks that a call to all servers is reported on the server that has the
+// client.
 func TestJoinedByClusterCall(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -211,8 +213,8 @@ func TestJoinedByClusterCall(t *testing.T) {
 	})
 }
 
-// TestJoinedBetweenMessages: a client's joins and leaves are reported before the message behind
-// them, and what it sent before it went away is handled before it has left.
+// TestJoinedBetweenMessages checks that a client's joins and leaves are reported before its next
+// message, and that messages from before a disconnect are handled before Left.
 func TestJoinedBetweenMessages(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -260,8 +262,8 @@ func TestJoinedBetweenMessages(t *testing.T) {
 	})
 }
 
-// TestChangesWhileBusy: changes that are made while a callback of the client runs are reported
-// after it, as few as tell where the client is, and whether it has missed anything.
+// TestChangesWhileBusy checks that changes made while a callback of the client runs are reported
+// after it, with the fewest calls that tell where the client is and whether it was away.
 func TestChangesWhileBusy(t *testing.T) {
 	t.Parallel()
 	rooms := []string{"a", "b", "c", "d"}
@@ -301,9 +303,9 @@ func TestChangesWhileBusy(t *testing.T) {
 	})
 }
 
-// reported is what the callbacks hear of steps that were made while one of them was running: for
-// each room that the client was in, its first leave, and for each that it is in now, its last join,
-// unless it has been there all the time.
+// reported returns the calls that must report steps made during a callback: the first leave of each
+// room that the client was in, and the last join of each room that it is in now, unless it never
+// left.
 func reported(in map[string]bool, steps []string) (reports []string) {
 	type event struct {
 		step int
@@ -341,9 +343,9 @@ func reported(in map[string]bool, steps []string) (reports []string) {
 	return reports
 }
 
-// TestConcurrentRoomChanges: while others move a client at random, Joined and Left alternate for
-// each room, the callbacks know in the end where the client is, and at the end of the client that
-// it is nowhere.
+// TestConcurrentRoomChanges makes random changes from several goroutines. Joined and Left alternate
+// for each room. In the end the callbacks agree with the client's rooms, and after the disconnect
+// they have left every room.
 func TestConcurrentRoomChanges(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -351,7 +353,7 @@ func TestConcurrentRoomChanges(t *testing.T) {
 		stayed := make(chan struct{}, 100)
 		cfg := all.config(map[string]func(c *client){
 			"move": func(c *client) { changeAtRandom(t, c) },
-			"check": func(c *client) { // nobody moves it any more
+			"check": func(c *client) { // after the last change
 				d := all.of(c.ID())
 				for _, room := range c.Rooms()[1:] {
 					if !d.rooms[room] {
@@ -359,7 +361,7 @@ func TestConcurrentRoomChanges(t *testing.T) {
 					}
 				}
 				if len(d.rooms) != len(c.Rooms())-1 {
-					t.Errorf("in %v by the callbacks, in %v in truth", d.rooms, c.Rooms())
+					t.Errorf("the callbacks report %v, the client is in %v", d.rooms, c.Rooms())
 				}
 				stayed <- struct{}{}
 			},
@@ -388,7 +390,7 @@ func TestConcurrentRoomChanges(t *testing.T) {
 			c := r.client(p)
 			var movers sync.WaitGroup
 			for range 2 {
-				movers.Go(func() { // ends by itself
+				movers.Go(func() { // ends after 50 changes
 					for range 50 {
 						changeAtRandom(t, c)
 					}
@@ -398,7 +400,7 @@ func TestConcurrentRoomChanges(t *testing.T) {
 				p.say([]string{"join", "leave"}[rand.IntN(2)], fmt.Sprintf(`{"rooms":["m%d"]}`, rand.IntN(4)))
 				p.say("call", `"move"`)
 			}
-			if i%2 == 0 { // else it leaves in the middle
+			if i%2 == 0 { // otherwise the client leaves during the changes
 				movers.Wait()
 				p.say("call", `"check"`)
 				<-stayed
@@ -410,7 +412,7 @@ func TestConcurrentRoomChanges(t *testing.T) {
 	})
 }
 
-// changeAtRandom makes a change at random.
+// changeAtRandom joins or leaves a random room.
 func changeAtRandom(t *testing.T, c *client) {
 	room := fmt.Sprint("m", rand.IntN(4))
 	if rand.IntN(2) == 0 {
@@ -422,8 +424,8 @@ func changeAtRandom(t *testing.T, c *client) {
 	}
 }
 
-// TestHistoryWithoutGap: a client that is sent the history in Joined has all that was ever sent to
-// the room, whenever it joins.
+// TestHistoryWithoutGap checks that a client that is sent the history in Joined receives every
+// message of the room, whenever it joins.
 func TestHistoryWithoutGap(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -503,9 +505,9 @@ func testHistoryWithoutGap(t *testing.T, transport hearth.Transport, servers []c
 	joining.Wait()
 }
 
-// gap reads the history and what follows it, until that many messages behind the history have come.
-// It returns what is missing. What came before the join of the history does not count: it may be of
-// an earlier visit.
+// gap reads the history and the messages after it, up to the given number of messages, and returns
+// a text that says which one is missing. Messages before the history may come from an earlier visit
+// and do not count.
 func (p *peer) gap(behind int) string {
 	has := map[int]bool{}
 	past, most := -1, -1
@@ -541,8 +543,8 @@ func (p *peer) gap(behind int) string {
 	return ""
 }
 
-// TestShutdownWaitsForLeft: Shutdown waits for Joined and Left; when its context has ended, so has
-// theirs.
+// TestShutdownWaitsForLeft checks that Shutdown waits for Joined and Left, and that the end of its
+// context ends theirs.
 func TestShutdownWaitsForLeft(t *testing.T) {
 	t.Parallel()
 	for name, patience := range map[string]time.Duration{"waits": time.Minute, "gives up": time.Second} {
@@ -580,7 +582,8 @@ func TestShutdownWaitsForLeft(t *testing.T) {
 	}
 }
 
-// TestJoinedFails: a panic in Joined and Left, and one of the two alone, harm nothing.
+// TestJoinedFails checks that panics in Joined and Left do no harm, and that each of the two may be
+// set alone.
 func TestJoinedFails(t *testing.T) {
 	t.Parallel()
 	fail := func(context.Context, *client, string) { panic("fail") }

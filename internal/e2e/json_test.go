@@ -9,7 +9,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestJSON checks that what has a form on the wire has the same in JSON.
+// TestJSON checks that types with a form on the wire have the same form in JSON.
 func TestJSON(t *testing.T) {
 	t.Parallel()
 	raw := func(s string) json.RawMessage { return json.RawMessage(s) }
@@ -47,11 +47,12 @@ func TestJSON(t *testing.T) {
 		t.Errorf("state %v, %v", state, err)
 	}
 	if err := json.Unmarshal([]byte(`"nonsense"`), &state); err == nil {
-		t.Error("a state that is none was read")
+		t.Error("an unknown state was accepted")
 	}
 }
 
-// TestSurrogates sends back what comes with halves of surrogate pairs. Strings of JavaScript may have them.
+// TestSurrogates checks that halves of surrogate pairs are returned unchanged. JavaScript strings
+// may contain them.
 func TestSurrogates(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {

@@ -57,7 +57,7 @@ func TestUnauthenticatedPayload(t *testing.T) {
 		large := r.peer()
 		large.text(repeat("x", 16385))
 		large.wantsClose(1009, "message too big")
-		// however it is cut: each part is small
+		// Fragments count together: each of these is small enough.
 		parts := r.raw()
 		must(t, parts.frame(opText, []byte(repeat("x", 10000))))
 		must(t, parts.frame(0x80|opContinuation, []byte(repeat("x", 10000))))
@@ -70,7 +70,7 @@ func TestMaxUnauthenticated(t *testing.T) {
 	r := start(t, config{Limits: hearth.Limits{MaxUnauthenticated: 3}})
 	r.member("not counted")
 	a, b, c := r.peer(), r.peer(), r.peer()
-	for _, p := range []*peer{a, b, c} { // all are there, in this order
+	for _, p := range []*peer{a, b, c} { // all are connected, in this order
 		p.say("x", "1")
 		p.wantsError("Not authenticated")
 	}
@@ -88,14 +88,15 @@ func TestMaxUnauthenticated(t *testing.T) {
 	}
 }
 
-// TestEvictedHandshakesAreAnswered: who has to make room at once is told so behind the answer to its handshake, not instead of it.
+// TestEvictedHandshakesAreAnswered checks that a client that is evicted at once receives the answer
+// to its handshake first.
 func TestEvictedHandshakesAreAnswered(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		r := start(t, config{Transport: transport, Limits: hearth.Limits{MaxUnauthenticatedPerAddr: 1}})
-		var crowd sync.WaitGroup
+		var clients sync.WaitGroup
 		for range 8 {
-			crowd.Go(func() { // ends when its clients have been answered
+			clients.Go(func() { // ends when its clients have been answered
 				for range 50 {
 					conn, err := r.dial()
 					if err != nil {
@@ -111,7 +112,7 @@ func TestEvictedHandshakesAreAnswered(t *testing.T) {
 				}
 			})
 		}
-		crowd.Wait()
+		clients.Wait()
 	})
 }
 
@@ -140,7 +141,7 @@ func TestMaxUnauthenticatedPerAddr(t *testing.T) {
 	b3 := from("10.0.0.2")
 	b1.wantsClose(4001, "Authentication timeout")
 	a2.login("a")
-	a4 := from("10.0.0.1") // takes the place of the one that is through
+	a4 := from("10.0.0.1") // takes the place of the authenticated client
 	for _, p := range []*peer{mapped2, six2, a3, six3, other, b3, a4} {
 		p.login("u")
 	}
@@ -155,7 +156,8 @@ func TestRemoteAddr(t *testing.T) {
 		seen := make(chan netip.AddrPort, 1)
 		r := start(t, config{
 			Transport: transport,
-			Upgrade:   hearth.Upgrade{ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} }}, // nobody knows
+			// the address is not known
+			Upgrade: hearth.Upgrade{ClientAddr: func(*http.Request) netip.Addr { return netip.Addr{} }},
 			Authenticate: func(ctx context.Context, req hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
 				seen <- req.RemoteAddr
 				return accept(ctx, req)
@@ -169,7 +171,25 @@ func TestRemoteAddr(t *testing.T) {
 	})
 }
 
-// TestClientQueue: a client whose callback does not return is not read from past the bound, and nothing is lost.
+// textMany sends messages with size bytes of data and the ids 0 to messages-1.
+func (p *peer) textMany(messages, size int) {
+	for i := range messages {
+		p.text(fmt.Sprintf(`{"event":"m","id":%d,"data":"%s"}`, i, repeat("x", size)))
+	}
+}
+
+// inOrder checks that m has the id want, and returns the next id.
+func inOrder(t *testing.T, m hearth.Message, want int) int {
+	t.Helper()
+	var n int
+	if err := json.Unmarshal(m.ID, &n); err != nil || n != want {
+		t.Errorf("message %s, want %d", m.ID, want)
+	}
+	return want + 1
+}
+
+// TestClientQueue checks that the server stops reading from a client whose callback does not return
+// once the bound is reached, and loses no message.
 func TestClientQueue(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const messages, size, bound = 2000, 100, 4096
@@ -179,22 +199,14 @@ func TestClientQueue(t *testing.T) {
 			Limits: hearth.Limits{ClientQueue: bound},
 			Message: func(_ context.Context, _ *client, m hearth.Message) error {
 				<-release
-				var n int
-				if err := json.Unmarshal(m.ID, &n); err != nil || n != next {
-					t.Errorf("message %s, want %d", m.ID, next)
-				}
-				if next++; next == messages {
+				if next = inOrder(t, m, next); next == messages {
 					close(all)
 				}
 				return nil
 			},
 		})
 		p := r.member("u")
-		go func() { // ends when everything has been read
-			for i := range messages {
-				p.text(fmt.Sprintf(`{"event":"m","id":%d,"data":"%s"}`, i, repeat("x", size)))
-			}
-		}()
+		go p.textMany(messages, size) // ends when the server has read everything
 		synctest.Wait()
 		if n := r.Stats().MessagesIn; n < 10 || n > bound/size+2 {
 			t.Errorf("%d messages were read", n)
@@ -204,12 +216,13 @@ func TestClientQueue(t *testing.T) {
 	})
 }
 
-// TestClientQueueOverTCP is the same with whatever the kernel does in between.
+// TestClientQueueOverTCP is TestClientQueue with the buffers of the kernel.
 func TestClientQueueOverTCP(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		const messages, size, bound = 4000, 4000, 64 << 10
-		const most = (bound + 256<<10) / size // the bound, and what was read at once with the message that exceeded it
+		// the bound, and what was read together with the message that exceeded it
+		const most = (bound + 256<<10) / size
 		release, all := make(chan struct{}), make(chan struct{})
 		next := 0
 		var r *rig
@@ -220,25 +233,17 @@ func TestClientQueueOverTCP(t *testing.T) {
 					<-release
 				}
 				if n := int(r.Stats().MessagesIn) - next; n > most {
-					t.Errorf("%d messages wait", n)
+					t.Errorf("%d messages are waiting", n)
 				}
-				var n int
-				if err := json.Unmarshal(m.ID, &n); err != nil || n != next {
-					t.Errorf("message %s, want %d", m.ID, next)
-				}
-				if next++; next == messages {
+				if next = inOrder(t, m, next); next == messages {
 					close(all)
 				}
 				return nil
 			},
 		})
 		p := r.member("u")
-		go func() { // ends when everything has been read
-			for i := range messages {
-				p.text(fmt.Sprintf(`{"event":"m","id":%d,"data":"%s"}`, i, repeat("x", size)))
-			}
-		}()
-		for r.Stats().MessagesIn < bound/size { // it is paused soon
+		go p.textMany(messages, size)           // ends when the server has read everything
+		for r.Stats().MessagesIn < bound/size { // the client is paused soon after
 			runtime.Gosched()
 		}
 		close(release)
@@ -246,7 +251,8 @@ func TestClientQueueOverTCP(t *testing.T) {
 	})
 }
 
-// TestJoinPastMaxRoomsIsCounted: the rooms of a join for which there is no place are not dropped silently.
+// TestJoinPastMaxRoomsIsCounted checks that rooms beyond the limit of a join are counted as
+// rejected.
 func TestJoinPastMaxRoomsIsCounted(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{
@@ -257,7 +263,7 @@ func TestJoinPastMaxRoomsIsCounted(t *testing.T) {
 	p := r.member("u")
 	p.say("join", `{"rooms":["a","b","c","d"]}`)
 	p.say("rooms", `null`)
-	p.wants(`{"event":"rooms","data":3}`) // its own, a and b
+	p.wants(`{"event":"rooms","data":3}`) // its own room, a and b
 	if n := r.Stats().RoomsRejected; n != 2 {
 		t.Errorf("%d rooms were rejected, want 2", n)
 	}

@@ -15,7 +15,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// logbook is a slog.Handler that counts lines at INFO and above, and what they say was left out.
+// logbook is a slog.Handler that counts the lines at INFO and above, and the number of suppressed
+// lines that they report.
 type logbook struct {
 	mu         sync.Mutex
 	lines      map[string]int // by message
@@ -46,7 +47,8 @@ func (l *logbook) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// count returns how many lines there were whose message contains text, and how many were left out.
+// count returns how many lines with text in their message were logged, and how many were
+// suppressed.
 func (l *logbook) count(text string) (lines, suppressed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -66,7 +68,8 @@ func (l *logbook) attr(message, key string) string {
 	return l.last[message][key]
 }
 
-// TestLogFlood: how much is logged is not up to clients, and the log says how much it left out.
+// TestLogFlood checks that clients cannot flood the log, and that the log says how many lines it
+// suppressed.
 func TestLogFlood(t *testing.T) {
 	t.Parallel()
 	const messages = 5000
@@ -95,13 +98,14 @@ func TestLogFlood(t *testing.T) {
 				t.Errorf("%d lines and %d suppressed for %d failures", lines, suppressed, messages)
 			}
 			if n := r.Stats().CallbackErrors; n != messages {
-				t.Errorf("%d failures are counted", n)
+				t.Errorf("%d failures were counted", n)
 			}
 		})
 	}
 }
 
-// TestLogDisconnected: that a client has left before it got its answer is no failure of a callback.
+// TestLogDisconnected checks that sending to a client that has disconnected does not count as a
+// failure of the callback.
 func TestLogDisconnected(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -132,7 +136,7 @@ func TestLogDisconnected(t *testing.T) {
 			t.Errorf("logged: %v", book.last)
 		}
 		if n := r.Stats().CallbackErrors; n != 0 {
-			t.Errorf("%d failures are counted", n)
+			t.Errorf("%d failures were counted", n)
 		}
 	})
 }

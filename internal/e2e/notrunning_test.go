@@ -9,7 +9,7 @@ import (
 	"github.com/hearthws/hearth/broker/memory"
 )
 
-// sends are all ways to send.
+// sends returns all ways to send.
 func sends(ctx context.Context, s *server) map[string]error {
 	return map[string]error{
 		"local client": s.Local().Send(ctx, hearth.ToClient("c"), "e", 1), "local user": s.Local().Send(ctx, hearth.ToUser("u"), "e", 1),
@@ -18,7 +18,7 @@ func sends(ctx context.Context, s *server) map[string]error {
 	}
 }
 
-// TestSendNotRunning: a send that cannot reach anybody does not succeed silently.
+// TestSendNotRunning checks that sends by a server that is not running return an error.
 func TestSendNotRunning(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]config{"alone": {}, "with a broker": {Broker: memory.New()}} {
@@ -53,7 +53,8 @@ func TestSendNotRunning(t *testing.T) {
 	}
 }
 
-// TestDisconnectedMaySend: the callbacks of a shutdown may still tell the clients of other servers.
+// TestDisconnectedMaySend checks that callbacks that run during a shutdown may still send to the
+// clients of other servers.
 func TestDisconnectedMaySend(t *testing.T) {
 	t.Parallel()
 	bus := memory.NewBus(memory.Config{})

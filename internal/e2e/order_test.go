@@ -11,8 +11,9 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestConnectedFirst: while others send to everybody, the rooms, the user and the id at full speed, a client that
-// connects gets nothing before connected, and all that is sent from then on.
+// TestConnectedFirst connects clients while other goroutines send to all clients, to rooms, to the
+// user and to the id as fast as they can. A client receives nothing before connected, and every
+// message that is sent after it.
 func TestConnectedFirst(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -29,7 +30,7 @@ func TestConnectedFirst(t *testing.T) {
 		defer noise.Wait()
 		defer close(stop)
 		var last atomic.Value
-		last.Store("nobody")
+		last.Store("none")
 		sends := []func() error{
 			func() error { return r.Local().Send(t.Context(), hearth.ToAll(), "noise", 1) },
 			func() error { return r.Local().Send(t.Context(), hearth.ToUser("u"), "noise", 2) },
@@ -55,7 +56,7 @@ func TestConnectedFirst(t *testing.T) {
 			})
 		}
 		for i := range 20 {
-			p := r.member("u") // fails when something precedes connected
+			p := r.member("u") // fails if another message precedes connected
 			for path, send := range []func(event string) error{
 				func(event string) error { return r.Local().Send(t.Context(), hearth.ToClient(p.id), event, i) },
 				func(event string) error { return r.Local().Send(t.Context(), hearth.ToRoom(p.id), event, i) },
@@ -82,7 +83,8 @@ func TestConnectedFirst(t *testing.T) {
 	})
 }
 
-// TestOrderAcrossPaths: what one goroutine sends to one client arrives in that order, whatever the targets were.
+// TestOrderAcrossPaths checks that messages from one goroutine to one client arrive in order,
+// whatever their targets are.
 func TestOrderAcrossPaths(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -104,7 +106,7 @@ func TestOrderAcrossPaths(t *testing.T) {
 					case 1:
 						err = r.Local().Send(t.Context(), hearth.ToUser("u"), "m", data)
 					case 2:
-						err = r.Local().Send(t.Context(), hearth.ToRoom("r").Except("nobody"), "m", data)
+						err = r.Local().Send(t.Context(), hearth.ToRoom("r").Except("none"), "m", data)
 					case 3:
 						for _, p := range peers {
 							err = r.Send(t.Context(), hearth.ToClient(p.id), "m", data)
@@ -136,23 +138,24 @@ func TestOrderAcrossPaths(t *testing.T) {
 	})
 }
 
-// TestCallbackOrder: a client's callbacks run one after the other in the order of its messages, Connected first and
-// Disconnected last; what it sent before it left is still handled.
+// TestCallbackOrder checks that a client's callbacks run one at a time in the order of its
+// messages, with Connected first and Disconnected last. Messages that the client sent before it
+// disconnected are handled.
 func TestCallbackOrder(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		const clients, messages = 20, 200
 		var running [clients]atomic.Int32
-		var heard [clients][]string
-		var gone sync.WaitGroup
-		gone.Add(clients)
+		var calls [clients][]string
+		var closed sync.WaitGroup
+		closed.Add(clients)
 		call := func(c *client, what string) {
 			var i int
 			_, err := fmt.Sscan(c.UserID(), &i)
 			if err != nil || running[i].Add(1) != 1 {
 				t.Errorf("callbacks of client %d overlap", i)
 			}
-			heard[i] = append(heard[i], what)
+			calls[i] = append(calls[i], what)
 			running[i].Add(-1)
 		}
 		r := start(t, config{
@@ -164,7 +167,7 @@ func TestCallbackOrder(t *testing.T) {
 			},
 			Disconnected: func(_ context.Context, c *client, code int, _ string) {
 				call(c, fmt.Sprint("disconnected ", code))
-				gone.Done()
+				closed.Done()
 			},
 		})
 		for i := range clients {
@@ -174,21 +177,21 @@ func TestCallbackOrder(t *testing.T) {
 			}
 			p.bye(4000, "")
 		}
-		gone.Wait()
+		closed.Wait()
 		want := []string{"connected"}
 		for n := range messages {
 			want = append(want, fmt.Sprint(n))
 		}
 		want = append(want, "disconnected 4000")
 		for i := range clients {
-			if fmt.Sprint(heard[i]) != fmt.Sprint(want) {
-				t.Errorf("client %d: %v", i, heard[i])
+			if fmt.Sprint(calls[i]) != fmt.Sprint(want) {
+				t.Errorf("client %d: %v", i, calls[i])
 			}
 		}
 	})
 }
 
-// TestMessagesWaitForConnected: no Message before Connected has returned.
+// TestMessagesWaitForConnected checks that Message is not called before Connected has returned.
 func TestMessagesWaitForConnected(t *testing.T) {
 	t.Parallel()
 	release, connected := make(chan struct{}), atomic.Bool{}
@@ -200,7 +203,7 @@ func TestMessagesWaitForConnected(t *testing.T) {
 		},
 		Message: func(_ context.Context, c *client, m hearth.Message) error {
 			if !connected.Load() {
-				t.Error("a message came while Connected was running")
+				t.Error("Message was called while Connected was running")
 			}
 			return c.Send(m.Event, m.Data)
 		},
@@ -216,7 +219,7 @@ func TestMessagesWaitForConnected(t *testing.T) {
 	p.wants(`{"event":"echo","data":1}`)
 }
 
-// TestBlockedCallbacks: 1,000 clients whose callbacks do not return do not keep the next one waiting.
+// TestBlockedCallbacks checks that 1,000 clients whose callbacks block do not delay another client.
 func TestBlockedCallbacks(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -255,7 +258,8 @@ func TestBlockedCallbacks(t *testing.T) {
 	})
 }
 
-// TestMessageBeforeClose: what was sent to a client before it is closed, or taken out of a room, reaches it.
+// TestMessageBeforeClose checks that a message sent to a client before it is closed, or removed
+// from a room, reaches it.
 func TestMessageBeforeClose(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -277,26 +281,27 @@ func TestMessageBeforeClose(t *testing.T) {
 	})
 }
 
-// TestDisconnectedClientNotFound: when Disconnected runs, the client is no longer found, so presence can be counted there.
+// TestDisconnectedClientNotFound checks that a client is no longer found when Disconnected runs, so
+// the callback can count the remaining clients.
 func TestDisconnectedClientNotFound(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		var r *rig
-		var gone sync.WaitGroup
+		var closed sync.WaitGroup
 		started := make(chan struct{})
 		r = start(t, config{
 			Transport: transport,
 			Disconnected: func(_ context.Context, c *client, _ int, _ string) {
 				<-started // r is set
 				if _, ok := r.Local().Client(c.ID()); ok || r.Local().Count(hearth.ToUser(c.UserID())) != 0 || !c.In("ws-default") {
-					t.Errorf("client %s is still there", c.UserID())
+					t.Errorf("client %s is still found", c.UserID())
 				}
-				gone.Done()
+				closed.Done()
 			},
 		})
 		close(started)
 		for i := range 60 {
-			gone.Add(1)
+			closed.Add(1)
 			p := r.member(fmt.Sprint("u", i))
 			switch i % 3 {
 			case 0:
@@ -307,6 +312,6 @@ func TestDisconnectedClientNotFound(t *testing.T) {
 				must(t, disconnect(r, p.id, 1000, ""))
 			}
 		}
-		gone.Wait()
+		closed.Wait()
 	})
 }

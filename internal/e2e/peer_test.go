@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// itemQueue is a queue without bound: a test's client reads whatever comes, unless it is told not to.
+// itemQueue is an unbounded queue: a test's client reads everything that arrives.
 type itemQueue[T any] struct {
 	mu    sync.Mutex
 	items []T
@@ -29,7 +29,7 @@ func (m *itemQueue[T]) put(item T) {
 	}
 }
 
-// take waits for the next item; one goroutine at a time.
+// take waits for the next item. Only one goroutine may call it at a time.
 func (m *itemQueue[T]) take(patience time.Duration) (item T, ok bool) {
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
@@ -50,12 +50,12 @@ func (m *itemQueue[T]) take(patience time.Duration) (item T, ok bool) {
 	}
 }
 
-// received is one thing that a peer got: a text message, a close, or the end of the connection.
+// received is one event of a peer: a text message, a close frame, or the end of the connection.
 type received struct {
 	text   string
-	code   int // of a close
+	code   int // of a close frame
 	reason string
-	err    error // the end
+	err    error // why the connection ended
 	at     time.Time
 }
 
@@ -69,7 +69,7 @@ func (r received) String() string {
 	return "message " + r.text
 }
 
-// peer is a client of a test. It answers pings and closes by itself, unless it is mute.
+// peer is a client of a test. It answers pings and close frames by itself, unless it is mute.
 type peer struct {
 	t     testing.TB
 	wire  wire
@@ -77,12 +77,12 @@ type peer struct {
 	pings atomic.Int32
 	pongs *itemQueue[string]
 	mute  atomic.Bool
-	id    string // after login
+	id    string // set by login
 	user  string
 	done  chan struct{} // closed when the connection has ended
 }
 
-// newPeer reads from w until the connection ends, or the test.
+// newPeer reads from w until the connection or the test ends.
 func newPeer(t testing.TB, w wire) *peer {
 	p := &peer{t: t, wire: w, in: newItemQueue[received](), pongs: newItemQueue[string](), done: make(chan struct{})}
 	go p.read() // ends with the connection
@@ -122,7 +122,7 @@ func (p *peer) read() {
 				p.wire.close()
 			}
 		default:
-			p.put(received{err: fmt.Errorf("opcode %d from a server", op)})
+			p.put(received{err: fmt.Errorf("the server sent opcode %d", op)})
 		}
 	}
 }
@@ -150,12 +150,12 @@ func (p *peer) next() received {
 	p.t.Helper()
 	r, ok := p.in.take(answer)
 	if !ok {
-		p.t.Fatalf("nothing came within %v", answer)
+		p.t.Fatalf("nothing arrived within %v", answer)
 	}
 	return r
 }
 
-// wants takes the next message, which must be this one.
+// wants takes the next message, which must be want.
 func (p *peer) wants(message string) {
 	p.t.Helper()
 	if r := p.next(); r.text != message {
@@ -163,13 +163,13 @@ func (p *peer) wants(message string) {
 	}
 }
 
-// wantsError takes the next message, which must be this error.
+// wantsError takes the next message, which must be an error with this text.
 func (p *peer) wantsError(text string) {
 	p.t.Helper()
 	p.wants(`{"event":"error","data":{"message":"` + text + `"}}`)
 }
 
-// wantsClose takes the next message, which must be the close.
+// wantsClose takes the next event, which must be this close frame.
 func (p *peer) wantsClose(code int, reason string) {
 	p.t.Helper()
 	if r := p.next(); r.code != code || r.reason != reason {
@@ -177,7 +177,7 @@ func (p *peer) wantsClose(code int, reason string) {
 	}
 }
 
-// wantsEnd takes the end of a connection without a close frame.
+// wantsEnd takes the next event, which must be the end of the connection without a close frame.
 func (p *peer) wantsEnd() {
 	p.t.Helper()
 	if r := p.next(); r.err == nil {
@@ -199,7 +199,7 @@ func (p *peer) event() (event string, data json.RawMessage) {
 	return e.Event, e.Data
 }
 
-// login authenticates as user and returns the id that `connected` tells.
+// login authenticates as user and stores the id from `connected`.
 func (p *peer) login(user string) string {
 	p.t.Helper()
 	p.say("authenticate", `{"as":"`+user+`","name":"`+user+`"}`)
@@ -218,10 +218,10 @@ func (p *peer) welcome() string {
 	return data.ID
 }
 
-// hangUp breaks the connection.
+// hangUp closes the connection without a close frame.
 func (p *peer) hangUp() { p.wire.close() }
 
-// bye closes the connection in order.
+// bye closes the connection with a close frame.
 func (p *peer) bye(code int, reason string) {
 	p.t.Helper()
 	_ = p.wire.send(opClose, append(binary.BigEndian.AppendUint16(nil, uint16(code)), reason...))

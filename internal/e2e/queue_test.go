@@ -6,7 +6,7 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestLargerThanTheQueue: a bound on what waits is none on what a single message may be.
+// TestLargerThanTheQueue checks that a single message may be larger than the limit of the queue.
 func TestLargerThanTheQueue(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{Limits: hearth.Limits{SendQueue: 64 << 10}})

@@ -11,8 +11,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestMessageRate: a client may send as many messages as its rate allows, ten seconds' worth at
-// once. One more closes it, behind the answers to those from before.
+// TestMessageRate checks that a client may send messages at its rate, with a burst of ten seconds.
+// One more message closes the client, after the answers to the earlier ones.
 func TestMessageRate(t *testing.T) {
 	for name, excess := range map[string]func(p *peer){
 		"message":   func(p *peer) { p.say("m", "1") },
@@ -27,8 +27,9 @@ func TestMessageRate(t *testing.T) {
 					Message: func(_ context.Context, c *client, m hearth.Message) error { return c.Send("echo", m.ID) },
 				})
 				other, p := r.member("other"), r.member("u")
-				pass(time.Minute)                      // no more than ten seconds' worth is saved
-				for _, n := range []int{100, 25, 10} { // and 2.5 s, 1 s, 10 s to fill up in between
+				pass(time.Minute) // at most ten seconds' worth is saved
+				// with 2.5 s, 1 s and 10 s to save up in between
+				for _, n := range []int{100, 25, 10} {
 					for i := range n {
 						p.text(fmt.Sprintf(`{"event":"m","id":%d}`, i))
 					}
@@ -56,7 +57,8 @@ func TestMessageRate(t *testing.T) {
 	}
 }
 
-// TestByteRate: bytes count inflated, and the largest message is never too much.
+// TestByteRate checks that compressed bytes count after inflation, and that the largest message is
+// always allowed.
 func TestByteRate(t *testing.T) {
 	const payload = 10_000
 	for name, tt := range map[string]struct {
@@ -98,8 +100,8 @@ func TestByteRate(t *testing.T) {
 	}
 }
 
-// TestRateWhilePaused: a client that keeps to its rate is not closed for messages that the server
-// has not read in time.
+// TestRateWhilePaused checks that a client that keeps to its rate is not closed for messages that
+// the server read late.
 func TestRateWhilePaused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const messages = 600
@@ -116,7 +118,7 @@ func TestRateWhilePaused(t *testing.T) {
 		})
 		p := r.member("u")
 		backlog := make(chan int, messages)
-		go func() { // ends with the last message; in between the pipe holds it back, as TCP would
+		go func() { // ends with the last message; the pipe blocks the writes, as TCP would
 			for range backlog {
 				p.text(`{"event":"m"}`)
 			}

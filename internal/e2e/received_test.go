@@ -18,7 +18,7 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// deflated compresses with the standard library, as a sender of permessage-deflate does.
+// deflated compresses with the standard library, as a sender with permessage-deflate does.
 func deflated(s string) []byte {
 	var b bytes.Buffer
 	w, _ := flate.NewWriter(&b, flate.BestCompression)
@@ -30,7 +30,7 @@ func deflated(s string) []byte {
 // opDeflated is the first byte of a compressed text message, without FIN.
 const opDeflated = 0x40 | opText
 
-// rawCompressed is raw of a client that has agreed on compression.
+// rawCompressed is raw for a client that has negotiated compression.
 func (r *rig) rawCompressed() *rawWire {
 	r.t.Helper()
 	conn, err := r.dial()
@@ -48,8 +48,8 @@ func (w *rawWire) writeFrames(frames ...[]byte) error {
 	return err
 }
 
-// TestReceivedBeforeViolation: a client that breaks the rules is closed behind its messages from
-// before, all of which are handled, and answered, before Disconnected.
+// TestReceivedBeforeViolation checks a client that breaks the rules: its earlier messages are all
+// handled and answered before the close frame and before Disconnected.
 func TestReceivedBeforeViolation(t *testing.T) {
 	t.Parallel()
 	bad := deflated("nonsense")
@@ -58,14 +58,14 @@ func TestReceivedBeforeViolation(t *testing.T) {
 		frame []byte
 		code  int
 	}{
-		"reserved opcode":        {frameOf(0x83, nil), 1002},
-		"not UTF-8":              {frameOf(0x80|opText, []byte{0xff}), 1007},
-		"too big":                {frameOf(0x80|opText, bytes.Repeat([]byte{' '}, 2000)), 1009},
-		"not DEFLATE":            {frameOf(0x80|opDeflated, bad), 1007},
-		"too big, compressed":    {frameOf(0x80|opDeflated, deflated(repeat(" ", 2000))), 1009},
-		"compressed, not UTF-8":  {frameOf(0x80|opDeflated, deflated("\xff")), 1007},
-		"unmasked":               {[]byte{0x80 | opText, 0}, 1002},
-		"continuation of nobody": {frameOf(0x80|opContinuation, nil), 1002},
+		"reserved opcode":            {frameOf(0x83, nil), 1002},
+		"not UTF-8":                  {frameOf(0x80|opText, []byte{0xff}), 1007},
+		"too big":                    {frameOf(0x80|opText, bytes.Repeat([]byte{' '}, 2000)), 1009},
+		"not DEFLATE":                {frameOf(0x80|opDeflated, bad), 1007},
+		"too big, compressed":        {frameOf(0x80|opDeflated, deflated(repeat(" ", 2000))), 1009},
+		"compressed, not UTF-8":      {frameOf(0x80|opDeflated, deflated("\xff")), 1007},
+		"unmasked":                   {[]byte{0x80 | opText, 0}, 1002},
+		"continuation without start": {frameOf(0x80|opContinuation, nil), 1002},
 	}
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		for name, tt := range tests {
@@ -74,7 +74,7 @@ func TestReceivedBeforeViolation(t *testing.T) {
 				const messages = 100
 				var handled atomic.Int32
 				type end struct{ handled, code int }
-				gone := make(chan end, 1)
+				closed := make(chan end, 1)
 				r := start(t, config{
 					Transport: transport, Compression: true, Limits: hearth.Limits{MaxPayload: 1000},
 					Message: func(_ context.Context, c *client, m hearth.Message) error {
@@ -82,7 +82,7 @@ func TestReceivedBeforeViolation(t *testing.T) {
 						return c.Send("echo", m.ID)
 					},
 					Disconnected: func(_ context.Context, _ *client, code int, _ string) {
-						gone <- end{int(handled.Load()), code}
+						closed <- end{int(handled.Load()), code}
 					},
 				})
 				w := r.rawCompressed()
@@ -100,7 +100,7 @@ func TestReceivedBeforeViolation(t *testing.T) {
 				if e := p.next(); e.code != tt.code {
 					t.Errorf("got %v, want close %d", e, tt.code)
 				}
-				if e := <-gone; e != (end{messages, tt.code}) {
+				if e := <-closed; e != (end{messages, tt.code}) {
 					t.Errorf("disconnected with %d after %d messages", e.code, e.handled)
 				}
 				if s := r.Stats(); s.ProtocolErrors != 1 {
@@ -111,8 +111,8 @@ func TestReceivedBeforeViolation(t *testing.T) {
 	})
 }
 
-// TestRepliesBeforePreAuthFlood: a client that is closed because it said too much before authentication
-// gets all answers that are due, and nothing more of what it has sent is looked at.
+// TestRepliesBeforePreAuthFlood checks a client that is closed for too many messages before
+// authentication: it receives every pending answer, and the rest of its messages are not parsed.
 func TestRepliesBeforePreAuthFlood(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -134,9 +134,9 @@ func TestRepliesBeforePreAuthFlood(t *testing.T) {
 	})
 }
 
-// TestInflatedIsBounded: what a client can make the server keep is bounded by its queue, however
-// well it compresses.
-func TestInflatedIsBounded(t *testing.T) { // not parallel: it looks at the memory of all
+// TestInflatedIsBounded checks that the memory that a client occupies is bounded by its queue,
+// however well its data compresses.
+func TestInflatedIsBounded(t *testing.T) { // not parallel: it measures the memory of the process
 	for _, transport := range []hearth.Transport{hearth.TransportNetConn, hearth.TransportAuto} {
 		const messages, inflated = 369, 131_021
 		sizes, release := make(chan int), make(chan struct{})
@@ -159,9 +159,9 @@ func TestInflatedIsBounded(t *testing.T) { // not parallel: it looks at the memo
 			t.Errorf("the data has %d bytes", n)
 		}
 		r.counts(func(s hearth.Stats) bool { return s.MessagesIn > 3 })
-		time.Sleep(10 * time.Millisecond) // it would go on by now
+		time.Sleep(10 * time.Millisecond) // without the bound, it would continue by now
 		if n := int64(heap()) - int64(before); n > 8<<20 {
-			t.Errorf("%d MiB are held for %d KiB", n>>20, len(flood)>>10)
+			t.Errorf("%d MiB are in use for %d KiB of received data", n>>20, len(flood)>>10)
 		}
 		must(t, r.client(p).Disconnect(4100, ""))
 		close(release)
@@ -172,7 +172,7 @@ func TestInflatedIsBounded(t *testing.T) { // not parallel: it looks at the memo
 	}
 }
 
-// heap is how many bytes are in use.
+// heap returns the number of bytes in use.
 func heap() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -180,8 +180,8 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// TestPausedParsesNothing: past the bound of its queue nothing more of what a client has sent is
-// parsed, however much came in one read, and nothing is lost by it, whatever follows.
+// TestPausedParsesNothing checks that no messages are parsed beyond the bound of a client's queue,
+// however many arrived in one read, and that none are lost.
 func TestPausedParsesNothing(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -199,7 +199,7 @@ func TestPausedParsesNothing(t *testing.T) {
 				const messages, bound = 1000, 4096
 				release := make(chan struct{})
 				var handled atomic.Int32
-				gone := make(chan int, 1)
+				closed := make(chan int, 1)
 				ended := make(chan struct{})
 				r := start(t, config{
 					Transport: transport, Limits: hearth.Limits{ClientQueue: bound},
@@ -212,7 +212,7 @@ func TestPausedParsesNothing(t *testing.T) {
 						}
 						return nil
 					},
-					Disconnected: func(_ context.Context, _ *client, code int, _ string) { gone <- code },
+					Disconnected: func(_ context.Context, _ *client, code int, _ string) { closed <- code },
 				})
 				w := r.raw()
 				p := newPeer(t, w)
@@ -226,14 +226,14 @@ func TestPausedParsesNothing(t *testing.T) {
 					must(t, w.closeWrite())
 				}
 				r.counts(func(s hearth.Stats) bool { return s.MessagesIn > 20 })
-				time.Sleep(10 * time.Millisecond) // it would go on by now
+				time.Sleep(10 * time.Millisecond) // without the bound, it would continue by now
 				if n := r.Stats().MessagesIn; n > 2+bound/64 {
 					t.Errorf("%d messages were read", n)
 				}
 				close(release)
 				if end.code == 0 {
 					within(t, ended, "the last message")
-				} else if code := <-gone; code != end.code {
+				} else if code := <-closed; code != end.code {
 					t.Errorf("disconnected with %d, want %d", code, end.code)
 				}
 				if n := handled.Load(); n != messages {
@@ -244,8 +244,8 @@ func TestPausedParsesNothing(t *testing.T) {
 	})
 }
 
-// busyServer is a server with a client whose first message is being handled, and the others wait, until
-// release is closed.
+// busyServer starts a server with a client whose first message is being handled. The other messages
+// wait until release is closed.
 func busyServer(t *testing.T, cfg config, messages int) (r *rig, p *peer, handled *atomic.Int32, release chan struct{}) {
 	handled, release = new(atomic.Int32), make(chan struct{})
 	begun := make(chan struct{}, 1)
@@ -278,12 +278,12 @@ func busyServer(t *testing.T, cfg config, messages int) (r *rig, p *peer, handle
 	return r, p, handled, release
 }
 
-// TestShutdownHandlesReceived: what has been received when a shutdown begins is handled and
-// answered before 1001.
+// TestShutdownHandlesReceived checks that messages received before a shutdown are handled and
+// answered before the close with 1001.
 func TestShutdownHandlesReceived(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
-		for _, queue := range []int{0, 4096} { // all is in the queue; most is still to be parsed
+		for _, queue := range []int{0, 4096} { // all are in the queue; most are not parsed yet
 			const messages = 1000
 			r, p, handled, release := busyServer(t, config{Transport: transport, Limits: hearth.Limits{ClientQueue: queue}}, messages)
 			if queue == 0 {
@@ -292,7 +292,8 @@ func TestShutdownHandlesReceived(t *testing.T) {
 				r.counts(func(s hearth.Stats) bool { return s.MessagesIn > 20 })
 			}
 			done := make(chan error, 1)
-			go func() { done <- r.Shutdown(context.Background()) }() // ends when the client has gone
+			// ends when the client has disconnected
+			go func() { done <- r.Shutdown(context.Background()) }()
 			close(release)
 			n := 0
 			for e := p.next(); ; e = p.next() {
@@ -312,8 +313,8 @@ func TestShutdownHandlesReceived(t *testing.T) {
 	})
 }
 
-// TestShutdownTooShort: what a shutdown has no time for is counted and logged, and the clients are
-// still told.
+// TestShutdownTooShort checks that messages that a shutdown has no time for are counted and logged,
+// and that the clients still receive a close frame.
 func TestShutdownTooShort(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -336,8 +337,8 @@ func TestShutdownTooShort(t *testing.T) {
 	})
 }
 
-// TestDisconnectDiscards: an application that closes a client does not want more of its messages;
-// they are counted.
+// TestDisconnectDiscards checks that messages of a client that the application has closed are
+// discarded and counted.
 func TestDisconnectDiscards(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -358,20 +359,20 @@ func TestDisconnectDiscards(t *testing.T) {
 	})
 }
 
-// TestReceivedBeforeHeartbeatTimeout: a client that is closed for its silence has its earlier
-// messages handled.
+// TestReceivedBeforeHeartbeatTimeout checks that a client that is closed for its silence has its
+// earlier messages handled.
 func TestReceivedBeforeHeartbeatTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		release := make(chan struct{})
 		handled := 0
-		gone := make(chan int, 1)
+		closed := make(chan int, 1)
 		r := startPiped(t, config{
 			Message: func(context.Context, *client, hearth.Message) error {
 				<-release
 				handled++
 				return nil
 			},
-			Disconnected: func(_ context.Context, _ *client, code int, _ string) { gone <- code },
+			Disconnected: func(_ context.Context, _ *client, code int, _ string) { closed <- code },
 		})
 		p := r.member("u")
 		for range 10 {
@@ -380,7 +381,7 @@ func TestReceivedBeforeHeartbeatTimeout(t *testing.T) {
 		pass(2 * time.Minute)
 		p.wantsClose(4002, "Heartbeat timeout")
 		close(release)
-		if code := <-gone; code != 4002 || handled != 10 {
+		if code := <-closed; code != 4002 || handled != 10 {
 			t.Errorf("disconnected with %d after %d messages", code, handled)
 		}
 		synctest.Wait()
@@ -390,7 +391,7 @@ func TestReceivedBeforeHeartbeatTimeout(t *testing.T) {
 	})
 }
 
-// syncBuffer is a bytes.Buffer that several goroutines may use.
+// syncBuffer is a bytes.Buffer for concurrent use.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -19,10 +19,11 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// taken is what the tests' application takes from a request.
+// taken is what the application of these tests takes from a request.
 type taken struct{ session, lang string }
 
-// TestFromRequest: what an application takes from the request reaches Authenticate, on each way to serve.
+// TestFromRequest checks that the result of FromRequest reaches Authenticate, with each way to
+// serve.
 func TestFromRequest(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -44,7 +45,7 @@ func TestFromRequest(t *testing.T) {
 			t.Errorf("without a cookie: %v", resp.Status)
 		}
 		if n := r.Stats().HandshakeRefused; n != 1 {
-			t.Errorf("%d handshakes refused", n)
+			t.Errorf("%d handshakes were rejected", n)
 		}
 		header := http.Header{"Cookie": {"session=ada"}}
 		conn, _, err := websocket.Dial(t.Context(), "ws://"+r.addr+"/ws?lang=en", &websocket.DialOptions{HTTPHeader: header})
@@ -62,7 +63,7 @@ func TestFromRequest(t *testing.T) {
 	})
 }
 
-// TestFromRequestFails: the handshake of a request that the application cannot read fails closed, and is reported.
+// TestFromRequestFails checks that an error of FromRequest rejects the handshake and is counted.
 func TestFromRequestFails(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -73,13 +74,14 @@ func TestFromRequestFails(t *testing.T) {
 			t.Errorf("got %v", resp.Status)
 		}
 		if n := r.Stats().CallbackErrors; n != 1 {
-			t.Errorf("%d failures are counted", n)
+			t.Errorf("%d failures were counted", n)
 		}
 	})
 }
 
-// TestUpgradeCallbacksRunOnce: the callbacks of a rejected handshake have run once, so a ticket that
-// can be used once is accepted. This includes a handshake for which the server has no room.
+// TestUpgradeCallbacksRunOnce checks that the callbacks of a rejected handshake run once, so a
+// one-time ticket is used once. This includes a handshake for which the server has no free
+// connection.
 func TestUpgradeCallbacksRunOnce(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -146,7 +148,8 @@ func TestUpgradeCallbacksRunOnce(t *testing.T) {
 			}
 			conn, in = r.tcp()
 			ask(tt.ticket, tt.protocol, tt.want)
-			ask("second", "v1", 401) // the verdict is not used for the next request of the connection
+			// the decision is not used for the next request of the connection
+			ask("second", "v1", 401)
 		}
 		if s := r.Stats(); s.CallbackErrors != 1 || s.HandshakeRefused != 8 {
 			t.Errorf("stats: %+v", s)
@@ -154,8 +157,8 @@ func TestUpgradeCallbacksRunOnce(t *testing.T) {
 	})
 }
 
-// TestUpgradeCallbacksPanic: a panic of a callback is answered with 500, counted and logged with its
-// stack.
+// TestUpgradeCallbacksPanic checks that a panic of a callback is answered with 500, counted, and
+// logged with its stack.
 func TestUpgradeCallbacksPanic(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -203,8 +206,8 @@ func TestUpgradeCallbacksPanic(t *testing.T) {
 	})
 }
 
-// TestUpgradeCallbacksBounded: callbacks that have not returned are bounded per address and in
-// total, even if their clients have left.
+// TestUpgradeCallbacksBounded checks that running callbacks are bounded per address and in total,
+// even if their clients have disconnected.
 func TestUpgradeCallbacksBounded(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -271,10 +274,11 @@ func TestUpgradeCallbacksBounded(t *testing.T) {
 			t.Errorf("logged: %v", book.last)
 		}
 		if n := r.Stats().HandshakeRefused; n < 2 {
-			t.Errorf("%d handshakes refused", n)
+			t.Errorf("%d handshakes were rejected", n)
 		}
 		free()
-		// The places are free again. Until the clients from before have been evicted, this one may be.
+		// The places are free again. This client may be rejected until the earlier clients have
+		// been evicted.
 		r.counts(func(hearth.Stats) bool { return status(from("127.0.0.1")) == 101 })
 	})
 }

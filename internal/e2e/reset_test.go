@@ -11,8 +11,9 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestResetIsNotSlow resets the connections of clients that read all that they are sent, in the middle of broadcasts. They
-// have gone, they are not slow: 1006, and nothing is counted as dropped.
+// TestResetIsNotSlow resets the connections of clients during broadcasts. The clients have read
+// everything, so they count as disconnected and not as slow: the code is 1006, and no message
+// counts as dropped.
 func TestResetIsNotSlow(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -88,7 +89,7 @@ func testResetIsNotSlow(t *testing.T, transport hearth.Transport, closes bool) {
 	}
 }
 
-// locked is a writer that more than one goroutine may use.
+// locked is a writer for concurrent use.
 type locked struct {
 	mu *sync.Mutex
 	w  *bytes.Buffer

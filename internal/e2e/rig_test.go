@@ -17,11 +17,11 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// credentials are what the tests' clients authenticate with.
+// credentials are what the clients of the tests authenticate with.
 type credentials struct {
 	As   string // the user
 	Name string // in the metadata
-	Do   string // instead of accepting
+	Do   string // overrides accept
 }
 
 type profile struct{ Name string }
@@ -32,20 +32,21 @@ type (
 	client = hearth.Client[profile]
 )
 
-// accept takes everybody for who they say they are.
+// accept accepts every client with the user id that it asks for.
 func accept(_ context.Context, r hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
 	return hearth.Identity[profile]{UserID: r.Credentials.As, Metadata: profile{r.Credentials.Name}}, nil
 }
 
-// rig is a server that can be connected to.
+// rig is a server and a way to connect to it.
 type rig struct {
 	*server
 	t    testing.TB
-	addr string // of TCP
+	addr string // for TCP
 	dial func() (net.Conn, error)
 }
 
-// forTransports runs f for each way to serve that there is here: each transport behind net/http, and what Serve chooses.
+// forTransports runs f with each way to serve on this machine: each transport with net/http, and
+// the default of Serve.
 func forTransports(t *testing.T, f func(t *testing.T, transport hearth.Transport)) {
 	t.Helper()
 	for name, transport := range map[string]hearth.Transport{
@@ -61,7 +62,8 @@ func forTransports(t *testing.T, f func(t *testing.T, transport hearth.Transport
 	}
 }
 
-// start makes a server of cfg that listens on TCP until the test ends: by itself, if cfg leaves the transport to it.
+// start starts a server with cfg that listens on TCP until the test ends. It uses Server.Serve if
+// cfg does not name a transport.
 func start(t testing.TB, cfg config) *rig {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -74,7 +76,7 @@ func start(t testing.TB, cfg config) *rig {
 	return r
 }
 
-// startPiped is start in memory: for a bubble of synctest.
+// startPiped is start with in-memory connections, for use in a synctest bubble.
 func startPiped(t testing.TB, cfg config) *rig {
 	t.Helper()
 	cfg.Transport = hearth.TransportNetConn
@@ -82,8 +84,9 @@ func startPiped(t testing.TB, cfg config) *rig {
 	return startOn(t, cfg, ln, ln.dial)
 }
 
-// unhurried leaves clients on real sockets as much time to authenticate as a test has patience, unless cfg says how much: how
-// fast the machine is, is not what the tests are about. In a bubble of synctest time does not pass meanwhile.
+// unhurried raises the timeout for authentication on real sockets to the patience of the tests,
+// unless cfg sets it: a slow machine must not fail a test. In a synctest bubble time does not pass
+// while a goroutine works.
 func unhurried(cfg config) config {
 	if cfg.Timeouts.Auth == 0 {
 		cfg.Timeouts.Auth = answer
@@ -109,7 +112,8 @@ func startOn(t testing.TB, cfg config, ln net.Listener, dial func() (net.Conn, e
 	if err := srv.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // what Serve does for Config.Path
+	// as Serve does for Config.Path
+	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/ws" {
 			http.NotFound(w, r)
 			return
@@ -117,7 +121,7 @@ func startOn(t testing.TB, cfg config, ln net.Listener, dial func() (net.Conn, e
 		srv.ServeHTTP(w, r)
 	})}
 	var serving sync.WaitGroup
-	serving.Go(func() { // ends with Shutdown, or web.Close
+	serving.Go(func() { // ends with Shutdown or web.Close
 		if cfg.Transport != hearth.TransportAuto {
 			_ = web.Serve(ln)
 		} else if err := srv.Serve(ln, nil); !errors.Is(err, hearth.ErrServerClosed) {
@@ -136,13 +140,13 @@ func startOn(t testing.TB, cfg config, ln net.Listener, dial func() (net.Conn, e
 	return &rig{server: srv, t: t, dial: dial}
 }
 
-// peer connects a client that writes its frames by hand.
+// peer connects a client that writes its own frames.
 func (r *rig) peer() *peer {
 	r.t.Helper()
 	return newPeer(r.t, r.raw())
 }
 
-// raw connects without reading.
+// raw connects and does not read.
 func (r *rig) raw() *rawWire {
 	r.t.Helper()
 	conn, err := r.dial()
@@ -164,7 +168,7 @@ func (r *rig) member(user string) *peer {
 	return p
 }
 
-// coderPeer connects a client that is made of another library. TCP only.
+// coderPeer connects a client that uses coder/websocket. It needs TCP.
 func (r *rig) coderPeer(mode websocket.CompressionMode) *peer {
 	r.t.Helper()
 	w, err := dialCoder("ws://"+r.addr+"/ws", mode)
@@ -174,7 +178,8 @@ func (r *rig) coderPeer(mode websocket.CompressionMode) *peer {
 	return newPeer(r.t, w)
 }
 
-// counts waits until the counters are as ok says: what a client has got may be counted a moment later.
+// counts waits until ok accepts the counters: a message may be counted a moment after the client
+// receives it.
 func (r *rig) counts(ok func(hearth.Stats) bool) {
 	r.t.Helper()
 	for end := time.Now().Add(answer); !ok(r.Stats()); runtime.Gosched() {
@@ -184,7 +189,7 @@ func (r *rig) counts(ok func(hearth.Stats) bool) {
 	}
 }
 
-// client is the server's view of p.
+// client returns the server's view of p.
 func (r *rig) client(p *peer) *client {
 	r.t.Helper()
 	c, ok := r.Local().Client(p.id)
@@ -194,7 +199,7 @@ func (r *rig) client(p *peer) *client {
 	return c
 }
 
-// pipeListener is a net.Listener of net.Pipe.
+// pipeListener is a net.Listener of net.Pipe connections.
 type pipeListener struct {
 	conns chan net.Conn
 	once  sync.Once
@@ -236,7 +241,7 @@ func must(t testing.TB, err error) {
 
 func repeat(s string, n int) string { return strings.Repeat(s, n) }
 
-// raw is text as the data of a message; empty is none.
+// raw returns text as the data of a message, or nil if it is empty.
 func raw(text string) any {
 	if text == "" {
 		return nil
@@ -244,12 +249,12 @@ func raw(text string) any {
 	return json.RawMessage(text)
 }
 
-// A local is a server, or what has the same clients.
+// A local is a server, or a type that embeds one.
 type local interface {
 	Local() hearth.Local[credentials, profile]
 }
 
-// joinRoom makes a client of s a member of rooms.
+// joinRoom adds a client of s to rooms.
 func joinRoom(ctx context.Context, s local, clientID string, rooms ...string) error {
 	c, ok := s.Local().Client(clientID)
 	if !ok {

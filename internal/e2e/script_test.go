@@ -18,20 +18,22 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// TestScripts plays testdata/script/*.txt: what clients send and get, word for word, over each transport and through
-// a WebSocket library that is not this project's. A line is the name of a client, or `server`, and what it does:
+// TestScripts plays testdata/script/*.txt, which list the exact messages of clients and server. It
+// uses each transport and a WebSocket library that shares no code with this project. A line is the
+// name of a client, or `server`, and an action:
 //
-//	a connect               a client called a
-//	a > {"event":…}         it sends this text; a >> … the same as a binary message
-//	a < {…}                 the next message that it gets is this one: $a stands for the id of a, $time for any time
-//	a login [user]          it authenticates, and gets connected
-//	a log what              the next callback for it was this (see stage)
-//	a close 1000 why        it closes
-//	a closed 4003 why       the next that it gets is this close frame
+//	a connect               connect a client and call it a
+//	a > {"event":…}         send this text; a >> … sends it as a binary message
+//	a < {…}                 expect this message next: $a is the id of a, $time is any time
+//	a login [user]          authenticate and expect connected
+//	a log text              expect this call of a callback for a (see scriptApp)
+//	a close 1000 reason     close the connection
+//	a closed 4003 reason    expect this close frame next
 //	server broadcast|room|user|client|send|join|leave|disconnect|release|count …
-//	config no-message|no-validator|payload=n …   before all else
+//	server rejects …        an action of the server that must fail
+//	config no-message|no-validator|payload=n …   options, before any other line
 //
-// That nothing comes needs no word: what comes next would be something else.
+// There is no line for "receives no message": the next expected message would differ.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/script/*.txt")
@@ -75,25 +77,25 @@ func play(t *testing.T, file string, transport hearth.Transport) {
 }
 
 func (a *actor) perform(line string) error {
-	who, what, _ := strings.Cut(line, " ")
+	name, what, _ := strings.Cut(line, " ")
 	verb, rest, _ := strings.Cut(strings.TrimSpace(what), " ")
-	if who == "config" {
+	if name == "config" {
 		return a.configure(strings.Fields(what))
 	}
 	if a.rig == nil {
 		a.rig = start(a.t, a.cfg)
 	}
 	rest = a.fill(rest)
-	if who == "server" {
+	if name == "server" {
 		return a.serve(verb, strings.Fields(rest))
 	}
 	if verb == "connect" {
-		a.peers[who] = a.rig.coderPeer(websocket.CompressionDisabled)
+		a.peers[name] = a.rig.coderPeer(websocket.CompressionDisabled)
 		return nil
 	}
-	p, ok := a.peers[who]
+	p, ok := a.peers[name]
 	if !ok {
-		return errors.New("nobody of that name has connected")
+		return errors.New("no client of that name has connected")
 	}
 	switch verb {
 	case ">":
@@ -115,22 +117,22 @@ func (a *actor) perform(line string) error {
 		}
 		return a.matches(p.next().String(), fmt.Sprintf("close %d %q", n, reason))
 	case "login":
-		if err := p.wire.send(opText, fmt.Appendf(nil, `{"event":"authenticate","data":{"name":%q,"as":%q}}`, who, rest)); err != nil {
+		if err := p.wire.send(opText, fmt.Appendf(nil, `{"event":"authenticate","data":{"name":%q,"as":%q}}`, name, rest)); err != nil {
 			return err
 		}
 		p.welcome()
 		return nil
 	case "log":
-		line, ok := a.scriptApp.log(who).take(answer)
+		line, ok := a.scriptApp.log(name).take(answer)
 		if !ok {
-			return errors.New("no callback")
+			return errors.New("no callback was called")
 		}
 		return a.matches(strings.TrimSpace(line), rest)
 	}
-	return errors.New("nobody knows how to do that")
+	return errors.New("unknown action of a client")
 }
 
-// fill puts the ids of the clients in place of their names.
+// fill replaces the names of clients by their ids.
 func (a *actor) fill(text string) string {
 	for name, p := range a.peers {
 		if p.id != "" {
@@ -178,7 +180,7 @@ func (a *actor) configure(options []string) error {
 	return nil
 }
 
-// serve does what the application's other goroutines would.
+// serve performs an action of the server, which the application's other goroutines would perform.
 func (a *actor) serve(verb string, args []string) error {
 	s, ctx := a.rig, a.t.Context()
 	arg := func(i int) string {
@@ -189,9 +191,9 @@ func (a *actor) serve(verb string, args []string) error {
 	}
 	rest := args[min(3, len(args)):]
 	switch verb {
-	case "refuses":
+	case "rejects":
 		if err := a.serve(args[0], args[1:]); err == nil {
-			return errors.New("it was not refused")
+			return errors.New("the server accepted it")
 		}
 		return nil
 	case "broadcast":
@@ -227,10 +229,10 @@ func (a *actor) serve(verb string, args []string) error {
 		}
 		return nil
 	}
-	return errors.New("the server does not know how to do that")
+	return errors.New("unknown action of the server")
 }
 
-// payload is the data of an event: none if the text is empty.
+// payload is the data of an event, or nil if the text is empty.
 func payload(text string) any {
 	if text == "" {
 		return hearth.NoData{}
@@ -238,9 +240,9 @@ func payload(text string) any {
 	return raw(text)
 }
 
-// scriptApp is an application that writes down what its callbacks are called with.
+// scriptApp is an application that records the calls of its callbacks.
 type scriptApp struct {
-	release chan struct{} // lets one authentication go on that was told to wait
+	release chan struct{} // lets an authentication that was told to wait continue
 
 	mu   sync.Mutex
 	logs map[string]*itemQueue[string] // by client
@@ -310,7 +312,7 @@ func (s *scriptApp) validate(_ context.Context, c *client, rooms []string) ([]st
 			allowed = append(allowed, name)
 		}
 	}
-	clear(rooms) // it is the validator's to do with as it likes
+	clear(rooms) // the validator may change the slice
 	return allowed, nil
 }
 
@@ -320,7 +322,7 @@ func (s *scriptApp) message(_ context.Context, c *client, m hearth.Message) erro
 	case "echo":
 		return c.Send("echo", m.Data)
 	case "rooms":
-		rooms := c.Rooms() // its own first
+		rooms := c.Rooms() // its own room first
 		own := 0
 		if len(rooms) > 0 && rooms[0] == c.ID() {
 			own = 1

@@ -47,7 +47,7 @@ func serve(t testing.TB, cfg config, h http.Handler) *rig {
 	return r
 }
 
-// listen serves on a port of its own, and is where the rig dials from then on.
+// listen serves on a new port and makes the rig dial it.
 func (r *rig) listen(h http.Handler) (served chan error) {
 	r.t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -65,7 +65,7 @@ var hello = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %s %s", r.Method, r.URL.Path, body)
 })
 
-// ask sends a request on conn and wants an answer with that status, whose body it returns.
+// ask sends a request on conn and returns the body of the answer, which must have the given status.
 func ask(t testing.TB, conn net.Conn, in *bufio.Reader, request string, status int) string {
 	t.Helper()
 	_, err := io.WriteString(conn, request)
@@ -89,7 +89,7 @@ func (r *rig) tcp() (net.Conn, *bufio.Reader) {
 	return conn, bufio.NewReader(conn)
 }
 
-// TestServeClients: sessions are the same through the server's own listener.
+// TestServeClients checks that sessions behave the same through the server's own listener.
 func TestServeClients(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -117,7 +117,7 @@ func TestServeClients(t *testing.T) {
 	})
 }
 
-// TestServeHandshake: in whatever pieces it comes, and with whatever behind it.
+// TestServeHandshake sends the handshake in pieces of several sizes, with frames after it.
 func TestServeHandshake(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -151,7 +151,7 @@ func TestServeHandshake(t *testing.T) {
 	})
 }
 
-// TestServeRejections: a request is answered as net/http would.
+// TestServeRejections checks that requests are answered as net/http answers them.
 func TestServeRejections(t *testing.T) {
 	t.Parallel()
 	own, through := serve(t, config{}, nil), start(t, config{Transport: hearth.TransportEpoll})
@@ -210,7 +210,7 @@ func TestServeRejections(t *testing.T) {
 		"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
 		"GET /other HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
-		if len(request) > 32<<10 { // limits differ: net/http's default is 1 MiB
+		if len(request) > 32<<10 { // the limits differ: the default of net/http is 1 MiB
 			if status, _ := answerTo(own, request); status != 431 {
 				t.Errorf("a head of %d bytes: %d, want 431", len(request), status)
 			}
@@ -227,9 +227,9 @@ func TestServeRejections(t *testing.T) {
 	}
 }
 
-// answerTo returns the status and body of what a rig says to a request; 0 if it hangs up. An answer ends with the connection's
-// orderly end. Half a second later net/http closes one from which it has not read everything, which resets it: a machine so
-// slow that it sees that asks again.
+// answerTo returns the status and body of the answer to a request, or 0 if the server closes the
+// connection without one. It tries again after a reset: net/http resets a connection from which it
+// has not read everything after half a second, which a slow machine sees before the answer.
 func answerTo(r *rig, request string) (status int, body string) {
 	r.t.Helper()
 	var err error
@@ -242,20 +242,20 @@ func answerTo(r *rig, request string) (status int, body string) {
 	return status, body
 }
 
-// tryAnswer is answerTo, with what kept it from reading the answer.
+// tryAnswer is answerTo without the retry. It also returns the error that ended reading the answer.
 func tryAnswer(r *rig, request string) (status int, body string, err error) {
 	r.t.Helper()
 	conn, in := r.tcp()
 	defer conn.Close()
 	must(r.t, conn.SetDeadline(time.Now().Add(answer)))
 	sent := make(chan struct{})
-	go func() { // ends when all is sent, or the server has hung up
+	go func() { // ends when all is sent, or the server has closed the connection
 		defer close(sent)
 		_, _ = io.WriteString(conn, request)
 	}()
 	resp, err := http.ReadResponse(in, nil)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		r.t.Errorf("%.300q is not answered", request)
+		r.t.Errorf("%.300q: no answer", request)
 	}
 	if err == nil {
 		status = resp.StatusCode
@@ -271,7 +271,8 @@ func tryAnswer(r *rig, request string) (status int, body string, err error) {
 	return status, body, err
 }
 
-// TestServeHTTP: everything that is no handshake is net/http's, on the same connection for as long as both like.
+// TestServeHTTP checks that net/http handles every other request, on the same connection, for as
+// long as both sides keep it open.
 func TestServeHTTP(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -282,7 +283,7 @@ func TestServeHTTP(t *testing.T) {
 				t.Errorf("body %q", body)
 			}
 		}
-		// several at once, and one that is cut within its body
+		// several requests at once; the last is split within its body
 		_, err := io.WriteString(conn, "GET /b HTTP/1.1\r\nHost: x\r\n\r\nPOST /c HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n"+repeat("x", 5000))
 		must(t, err)
 		if body := ask(t, conn, in, repeat("x", 15000), 200); body != "GET /b " {
@@ -292,7 +293,7 @@ func TestServeHTTP(t *testing.T) {
 			t.Errorf("body of %d bytes", len(body))
 		}
 		ask(t, conn, in, strings.Replace(handshake, "Version: 13", "Version: 12", 1), 426)
-		// and then it is a handshake after all, with a frame behind it
+		// then a handshake after all, with a frame after it
 		_, err = io.WriteString(conn, handshake+string(frameOf(0x80|opText, []byte(`{"event":"authenticate"}`))))
 		must(t, err)
 		resp, err := http.ReadResponse(in, nil)
@@ -304,7 +305,7 @@ func TestServeHTTP(t *testing.T) {
 	})
 }
 
-// TestServeLifecycle: before Start, on two ports, and after Shutdown.
+// TestServeLifecycle serves before Start, on two ports, and after Shutdown.
 func TestServeLifecycle(t *testing.T) {
 	t.Parallel()
 	srv, err := hearth.New(config{Authenticate: accept})
@@ -334,7 +335,8 @@ func TestServeLifecycle(t *testing.T) {
 	}
 }
 
-// TestServeShutdownRequests: requests under way are answered, clients that connect meanwhile are not left hanging.
+// TestServeShutdownRequests checks that a shutdown answers running requests and does not leave
+// clients hanging that connect meanwhile.
 func TestServeShutdownRequests(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -360,7 +362,8 @@ func TestServeShutdownRequests(t *testing.T) {
 	})
 }
 
-// TestServeShutdownUnderLoad: those who knock while the server ends get an answer or are hung up on, and nothing stays behind.
+// TestServeShutdownUnderLoad checks that clients that connect during a shutdown get an answer or a
+// closed connection, and that no connection is left.
 func TestServeShutdownUnderLoad(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -400,7 +403,7 @@ func TestServeShutdownUnderLoad(t *testing.T) {
 	})
 }
 
-// TestServeCallbacks: what decides about a request may block, fail, and call the server.
+// TestServeCallbacks checks that the upgrade callbacks may block, fail, and call the server.
 func TestServeCallbacks(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -422,7 +425,8 @@ func TestServeCallbacks(t *testing.T) {
 				}
 				return true
 			}, ClientAddr: func(req *http.Request) netip.Addr {
-				_ = srv.Load().Start(context.Background()) // it asks for the lock that handshakes hold
+				// Start takes the lock that handshakes hold
+				_ = srv.Load().Start(context.Background())
 				switch req.Header.Get("Origin") {
 				case "panic late":
 					panic("address")
@@ -446,7 +450,7 @@ func TestServeCallbacks(t *testing.T) {
 			}
 		}
 		if status, _ := answerTo(r, from("no")); status != 403 {
-			t.Errorf("refused: %d", status)
+			t.Errorf("rejected: %d", status)
 		}
 		p := r.member("u")
 		if addr := r.client(p).RemoteAddr().String(); addr != "10.1.2.3:0" {
@@ -462,7 +466,8 @@ func TestServeCallbacks(t *testing.T) {
 	})
 }
 
-// TestServeCallbackOutlived: a client that goes while it is being decided about leaves nothing behind.
+// TestServeCallbackOutlived checks that a client that disconnects during an upgrade callback leaves
+// nothing behind.
 func TestServeCallbackOutlived(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -493,7 +498,8 @@ func TestServeCallbackOutlived(t *testing.T) {
 	})
 }
 
-// TestMaxConnectionsExact: however many knock at the same time, when all places are taken by authenticated clients.
+// TestMaxConnectionsExact checks the limit with simultaneous handshakes when authenticated clients
+// use all other connections.
 func TestMaxConnectionsExact(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -509,8 +515,8 @@ func TestMaxConnectionsExact(t *testing.T) {
 			for range limit {
 				r.member("u")
 			}
-			if in, refused, cut := r.tryHandshakes(knocks); in != 0 || refused != knocks || cut != 0 {
-				t.Errorf("own listener %v: %d are in, %d refused, %d cut off", own, in, refused, cut)
+			if in, rejected, cut := r.tryHandshakes(knocks); in != 0 || rejected != knocks || cut != 0 {
+				t.Errorf("own listener %v: %d accepted, %d rejected, %d cut", own, in, rejected, cut)
 			}
 			if s := r.Stats(); s.Connections != limit || s.HandshakeRefused != knocks {
 				t.Errorf("stats %+v", s)
@@ -519,8 +525,8 @@ func TestMaxConnectionsExact(t *testing.T) {
 	})
 }
 
-// tryHandshakes makes n handshakes at the same time, and counts how they are answered.
-func (r *rig) tryHandshakes(n int) (in, refused, cut int32) {
+// tryHandshakes sends n handshakes at the same time and counts the kinds of answers.
+func (r *rig) tryHandshakes(n int) (in, rejected, cut int32) {
 	r.t.Helper()
 	var status [3]atomic.Int32
 	var all sync.WaitGroup
@@ -543,22 +549,22 @@ func (r *rig) tryHandshakes(n int) (in, refused, cut int32) {
 	return status[0].Load(), status[1].Load(), status[2].Load()
 }
 
-// TestServeShutdownHalf: a request that is incomplete when the server ends is not waited for.
+// TestServeShutdownHalf checks that a shutdown does not wait for an incomplete request.
 func TestServeShutdownHalf(t *testing.T) {
 	t.Parallel()
 	r := serve(t, config{}, nil)
 	conn, _ := r.tcp()
 	_, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHo")
 	must(t, err)
-	r.member("behind it") // it has been accepted by now
+	r.member("later") // the request has been accepted by now
 	must(t, r.Shutdown(context.Background()))
 	if n, err := conn.Read(make([]byte, 1)); err == nil {
-		t.Errorf("%d bytes for half a request", n)
+		t.Errorf("%d bytes in answer to an incomplete request", n)
 	}
 }
 
-// TestServeHandlerPanic: a panic of the application's HTTP handler is logged as an error, with its
-// stack.
+// TestServeHandlerPanic checks that a panic of the application's HTTP handler is logged as an
+// error, with its stack.
 func TestServeHandlerPanic(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
@@ -584,8 +590,8 @@ func TestServeHandlerPanic(t *testing.T) {
 	})
 }
 
-// TestServeHijack: a connection that the application's HTTP handler has hijacked gets no deadline
-// for the body of its request, neither during the handler nor afterwards.
+// TestServeHijack checks that a connection hijacked by the application's HTTP handler has no
+// deadline for the body of its request, during the handler and afterwards.
 func TestServeHijack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -14,18 +14,18 @@ import (
 	"github.com/hearthws/hearth/broker/memory"
 )
 
-// TestShutdownInCallback calls Shutdown in functions that it waits for. It must refuse, whatever the context, and the
-// server go on.
+// TestShutdownInCallback calls Shutdown in callbacks that Shutdown waits for. It must return an
+// error with any context, and the server must continue.
 func TestShutdownInCallback(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		var r *rig
-		refused := make(chan error, 10)
+		rejected := make(chan error, 10)
 		started := make(chan struct{}) // r is set
 		shutdown := func(ctx context.Context) {
 			<-started
 			for _, ctx := range []context.Context{ctx, context.Background()} {
-				refused <- r.Shutdown(ctx)
+				rejected <- r.Shutdown(ctx)
 			}
 		}
 		r = start(t, config{
@@ -56,7 +56,7 @@ func TestShutdownInCallback(t *testing.T) {
 		wants := func(in string) {
 			t.Helper()
 			for range 2 {
-				if err := <-refused; !errors.Is(err, hearth.ErrInCallback) {
+				if err := <-rejected; !errors.Is(err, hearth.ErrInCallback) {
 					t.Errorf("%s: %v", in, err)
 				}
 			}
@@ -81,7 +81,8 @@ func TestShutdownInCallback(t *testing.T) {
 	})
 }
 
-// TestShutdownInHandler calls Shutdown in a handler of Serve, whose requests it waits for.
+// TestShutdownInHandler calls Shutdown in an HTTP handler of Serve, whose requests Shutdown waits
+// for.
 func TestShutdownInHandler(t *testing.T) {
 	t.Parallel()
 	s, err := hearth.New(config{Authenticate: accept})
@@ -100,27 +101,27 @@ func TestShutdownInHandler(t *testing.T) {
 	body, _ := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	if string(body) != "true true" {
-		t.Errorf("refused: %s", body)
+		t.Errorf("answered with %s", body)
 	}
 	http.DefaultClient.CloseIdleConnections()
 	must(t, s.Shutdown(t.Context()))
 	<-served
 }
 
-// TestShutdownInBrokerLost calls Shutdown in the callback about losses.
+// TestShutdownInBrokerLost calls Shutdown in the callback for losses.
 func TestShutdownInBrokerLost(t *testing.T) {
 	t.Parallel()
-	refused := make(chan error, 1)
+	rejected := make(chan error, 1)
 	leaky := &lossBroker{Broker: memory.New()}
 	var r *rig
 	started := make(chan struct{}) // r is set
 	r = start(t, config{Broker: leaky, BrokerLost: func(context.Context, broker.Loss) {
 		<-started
-		refused <- r.Shutdown(context.Background())
+		rejected <- r.Shutdown(context.Background())
 	}})
 	close(started)
 	leaky.lose(broker.Loss{Cause: errors.New("lost")})
-	if err := <-refused; !errors.Is(err, hearth.ErrInCallback) {
+	if err := <-rejected; !errors.Is(err, hearth.ErrInCallback) {
 		t.Errorf("shutdown: %v", err)
 	}
 }

@@ -16,22 +16,23 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// visitor is an encrypted client of a storm: by the built-in handshake, or later by an exchange of its own.
+// visitor is an encrypted client of a storm. It uses the built-in handshake, or later a key
+// exchange of its own.
 type visitor struct {
 	t      *testing.T
 	conn   net.Conn
 	wire   *rawWire
 	key    *seal.PrivateKey
 	later  bool
-	cipher *seal.Cipher // once it is encrypted
-	last   int          // number that it saw
+	cipher *seal.Cipher // set once the client is encrypted
+	last   int          // the last number that it received
 }
 
-// visit is the life of one, which goes in the middle of everything.
+// visit connects a visitor, lets it send and receive, and closes it in the middle.
 func visit(r *rig, rnd *rand.Rand) {
 	conn, err := r.dial()
 	if err != nil {
-		return // the server is ending
+		return // the server is shutting down
 	}
 	defer conn.Close()
 	w, err := upgrade(conn)
@@ -69,7 +70,7 @@ func visit(r *rig, rnd *rand.Rand) {
 	<-read
 }
 
-// talk sends this and that, and its key in between.
+// talk sends various messages, and at some point the key.
 func (v *visitor) talk(rnd *rand.Rand) {
 	for range rnd.IntN(30) {
 		text := `{"event":"m","data":1}`
@@ -95,7 +96,8 @@ func (v *visitor) talk(rnd *rand.Rand) {
 	}
 }
 
-// read wants nothing in clear once there is a key, nothing encrypted before, and numbers in their order.
+// read checks that messages are encrypted exactly when there is a key, and that the numbers are in
+// order.
 func (v *visitor) read() {
 	for {
 		op, payload, err := v.wire.recv()
@@ -133,7 +135,7 @@ func (v *visitor) open(payload []byte) (event string, data json.RawMessage, err 
 		return "", nil, err
 	}
 	if (e.Event == "encrypted") != (v.cipher != nil) {
-		return "", nil, fmt.Errorf("that it has a key is %v", v.cipher != nil)
+		return "", nil, fmt.Errorf("unexpected form of a message while encryption is %v", v.cipher != nil)
 	}
 	if v.cipher == nil {
 		return e.Event, e.Data, nil
@@ -169,7 +171,7 @@ func (v *visitor) deriveFrom(data json.RawMessage) error {
 	return err
 }
 
-// unreliableTransform is a transformer that does everything that one can.
+// unreliableTransform is a transformer that returns every kind of result.
 func unreliableTransform(ctx context.Context, _ *client, m hearth.Message) (*hearth.Message, error) {
 	switch rand.IntN(12) {
 	case 0:
@@ -189,8 +191,9 @@ func unreliableTransform(ctx context.Context, _ *client, m hearth.Message) (*hea
 	return nil, nil
 }
 
-// TestEncryptedStorm: clients come, become encrypted at once or later, and go, while much is sent to them, sealed and
-// transformed. What each sees is encrypted and in order, and nothing is left of it.
+// TestEncryptedStorm connects clients that enable encryption at once or later and disconnect, while
+// messages are sent to them, sealed and transformed. Each client receives its messages encrypted
+// and in order, and no state is left at the end.
 func TestEncryptedStorm(t *testing.T) {
 	forTransports(t, func(t *testing.T, transport hearth.Transport) {
 		for name, transform := range map[string]func(context.Context, *client, hearth.Message) (*hearth.Message, error){"sealed": nil, "transformed": unreliableTransform} {
@@ -212,7 +215,7 @@ func encryptedStorm(t *testing.T, cfg config) {
 	ctx, stop := context.WithTimeout(t.Context(), stormTime()+answer)
 	defer stop()
 	r := start(t, cfg)
-	raged := func() bool {
+	exercised := func() bool {
 		st := r.Stats()
 		return st.KeysAgreed > 0 && st.Delivered > 0 && (cfg.Transform == nil || st.Unsealed > 0)
 	}
@@ -234,14 +237,14 @@ func encryptedStorm(t *testing.T, cfg config) {
 			}
 		}
 	})
-	for over := time.After(stormTime()); ; { // and until there was one
+	for over := time.After(stormTime()); ; { // and until every kind of message was seen
 		select {
 		case <-ctx.Done():
-			t.Fatalf("no storm: %+v", r.Stats())
+			t.Fatalf("the clients did not exercise every path: %+v", r.Stats())
 		case <-over:
 			over = time.After(10 * time.Millisecond)
 		}
-		if raged() {
+		if exercised() {
 			break
 		}
 	}
@@ -254,9 +257,9 @@ func encryptedStorm(t *testing.T, cfg config) {
 	all.Wait()
 	st := r.Stats()
 	if st.Connections != 0 || st.Clients != 0 || st.Rooms != 0 || st.Unauthenticated != 0 || st.Encrypted != 0 {
-		t.Errorf("left behind: %+v", st)
+		t.Errorf("state left after Shutdown: %+v", st)
 	}
 	if cfg.Transform == nil && st.Unsealed > 0 {
-		t.Errorf("%d messages were lost that nothing was wrong with", st.Unsealed)
+		t.Errorf("%d messages were not sealed, want 0", st.Unsealed)
 	}
 }

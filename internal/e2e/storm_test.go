@@ -18,7 +18,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// stormTime is how long each storm lasts. HEARTH_STORM=30s is for a machine of one's own.
+// stormTime returns how long each storm lasts. Set HEARTH_STORM, for example to 30s, for a longer
+// run.
 func stormTime() time.Duration {
 	d, err := time.ParseDuration(os.Getenv("HEARTH_STORM"))
 	if err == nil {
@@ -30,8 +31,9 @@ func stormTime() time.Duration {
 	return 700 * time.Millisecond
 }
 
-// storm is everything at once: clients that come, misbehave and go, callbacks that call everything and fail in every way, and
-// publishers. Nothing in it is checked but that those who behave see what they must, and that nothing is left of it.
+// storm runs everything at once: clients that connect, misbehave and disconnect, callbacks that
+// call every method and fail in every way, and senders. It checks only that well-behaved clients
+// receive their messages in order, and that no state is left.
 type storm struct {
 	*rig
 	ctx context.Context
@@ -39,13 +41,13 @@ type storm struct {
 	n   atomic.Int64
 }
 
-// act does something of the public API at random.
+// act calls a random method of the public API.
 func (s *storm) act(rnd *rand.Rand, c *client) error {
 	any := func() string {
 		if id, ok := s.ids.Load(rnd.Int64N(s.n.Load() + 1)); ok {
 			return id.(string)
 		}
-		return "nobody"
+		return "none"
 	}
 	room, user := fmt.Sprint("r", rnd.IntN(5)), fmt.Sprint("u", rnd.IntN(5))
 	soon, cancel := context.WithTimeout(s.ctx, time.Millisecond)
@@ -110,11 +112,11 @@ func (s *storm) act(rnd *rand.Rand, c *client) error {
 	return err
 }
 
-// visit is one connection of a client that has no manners.
+// visit is one connection of a client that breaks the rules at random.
 func (s *storm) visit(rnd *rand.Rand) {
 	conn, err := s.dial()
 	if err != nil {
-		return // the server is ending
+		return // the server is shutting down
 	}
 	defer conn.Close()
 	w, err := upgrade(conn)
@@ -167,8 +169,8 @@ func (s *storm) visit(rnd *rand.Rand) {
 	}
 }
 
-// connectInTime connects and authenticates a client, again if this machine was too busy to let it do so within the storm's short
-// AuthTimeout: how fast the machine is, is not what the storm is about.
+// connectInTime connects and authenticates a client. It tries again if the machine was too busy to
+// do so within the short AuthTimeout of the storm.
 func (s *storm) connectInTime(user string) *peer {
 	s.t.Helper()
 	for range 50 {
@@ -183,11 +185,11 @@ func (s *storm) connectInTime(user string) *peer {
 		}
 		return p
 	}
-	s.t.Fatal("too late each time")
+	s.t.Fatal("the authentication timed out each time")
 	return nil
 }
 
-// witness is a client that behaves, and wants what was published to arrive in order.
+// witness connects a well-behaved client that checks the order of the published messages.
 func (s *storm) witness() (watched chan struct{}) {
 	p := s.connectInTime("witness")
 	watched = make(chan struct{})
@@ -197,7 +199,7 @@ func (s *storm) witness() (watched chan struct{}) {
 		for {
 			r, ok := p.in.take(answer)
 			if !ok {
-				s.t.Error("neither a message nor the end")
+				s.t.Error("no message arrived, and the connection did not end")
 				return
 			}
 			if r.err != nil || r.code != 0 {
@@ -209,7 +211,7 @@ func (s *storm) witness() (watched chan struct{}) {
 			}
 			if json.Unmarshal([]byte(r.text), &e) == nil && e.Event == "number" {
 				if e.Data <= last {
-					s.t.Errorf("%d after %d", e.Data, last)
+					s.t.Errorf("got number %d after %d", e.Data, last)
 				}
 				last = e.Data
 			}
@@ -224,7 +226,7 @@ func TestStorm(t *testing.T) {
 		defer stop()
 		s := &storm{ctx: ctx}
 		var ready atomic.Pointer[storm]
-		var callbackLogs callbackLogs // joined and left
+		var logs callbackLogs // of Joined and Left
 		act := func(c *client) error {
 			if s := ready.Load(); s != nil {
 				return s.act(rand.New(rand.NewPCG(rand.Uint64(), 1)), c)
@@ -249,15 +251,15 @@ func TestStorm(t *testing.T) {
 			},
 			Message: func(_ context.Context, c *client, _ hearth.Message) error { return act(c) },
 			Joined: func(_ context.Context, c *client, room string) {
-				callbackLogs.of(c.ID()).change(room, true)
+				logs.of(c.ID()).change(room, true)
 				_ = act(c)
 			},
 			Left: func(_ context.Context, c *client, room string) {
-				callbackLogs.of(c.ID()).change(room, false)
+				logs.of(c.ID()).change(room, false)
 				_ = act(c)
 			},
 			Disconnected: func(_ context.Context, c *client, _ int, _ string) {
-				close(callbackLogs.of(c.ID()).gone)
+				close(logs.of(c.ID()).closed)
 				_ = act(c)
 			},
 		})
@@ -296,12 +298,12 @@ func TestStorm(t *testing.T) {
 		for _, w := range witnesses {
 			<-w
 		}
-		callbackLogs.Range(func(id, _ any) bool {
-			callbackLogs.ended(t, id.(string))
+		logs.Range(func(id, _ any) bool {
+			logs.ended(t, id.(string))
 			return true
 		})
 		if st := s.Stats(); st.Connections != 0 || st.Clients != 0 || st.Rooms != 0 || st.Unauthenticated != 0 {
-			t.Errorf("left behind: %+v", st)
+			t.Errorf("state left after Shutdown: %+v", st)
 		} else {
 			t.Logf("%+v", st)
 		}

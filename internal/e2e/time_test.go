@@ -12,7 +12,7 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// bubble runs f with a clock of its own, which only moves when everybody waits.
+// bubble runs f with a fake clock, which advances only while every goroutine waits.
 func bubble(t *testing.T, f func(t *testing.T)) {
 	t.Parallel()
 	synctest.Test(t, f)
@@ -21,7 +21,7 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 // pass lets time pass.
 func pass(d time.Duration) { <-time.After(d) }
 
-// wantsAfter checks that it is exactly d since start.
+// wantsAfter checks that exactly d has passed since start.
 func wantsAfter(t *testing.T, start time.Time, d time.Duration) {
 	t.Helper()
 	if passed := time.Since(start); passed != d {
@@ -29,12 +29,12 @@ func wantsAfter(t *testing.T, start time.Time, d time.Duration) {
 	}
 }
 
-// patient takes the next message, however long it takes.
+// patient takes the next message, and waits for a day.
 func (p *peer) patient() received {
 	p.t.Helper()
 	r, ok := p.in.take(24 * time.Hour)
 	if !ok {
-		p.t.Fatal("nothing came in a day")
+		p.t.Fatal("nothing arrived within a day")
 	}
 	return r
 }
@@ -44,7 +44,7 @@ func TestAuthTimeout(t *testing.T) {
 		r := startPiped(t, config{})
 		began := time.Now()
 		p := r.peer()
-		for range 4 { // what it says does not put it off
+		for range 4 { // messages do not extend the deadline
 			pass(time.Second)
 			p.say("hello", "1")
 			p.wantsError("Not authenticated")
@@ -63,7 +63,8 @@ func TestAuthTimeout(t *testing.T) {
 	})
 }
 
-// TestAuthCallbackTimeout: from `authenticate` on the callback has three times as long, and no longer.
+// TestAuthCallbackTimeout checks that the callback has three times the timeout, from `authenticate`
+// on.
 func TestAuthCallbackTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var cancelled time.Time
@@ -93,11 +94,11 @@ func TestAuthCallbackTimeout(t *testing.T) {
 		wantsAfter(t, asked, 15*time.Second)
 		<-done
 		if d := cancelled.Sub(asked); d != 15*time.Second {
-			t.Errorf("context cancelled after %v", d)
+			t.Errorf("the context was cancelled after %v", d)
 		}
 		synctest.Wait()
 		if n := r.Local().Count(hearth.ToUser("u")); n != 0 || r.Stats().Authenticated != 0 {
-			t.Error("a client that has been closed is indexed")
+			t.Error("a closed client is still found")
 		}
 	})
 }
@@ -117,7 +118,7 @@ func TestSlowAuthCallback(t *testing.T) {
 	})
 }
 
-// TestDeadlines has many clients in different stages share the lobby's timer.
+// TestDeadlines checks the timer of the lobby with many clients in different states.
 func TestDeadlines(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := startPiped(t, config{Timeouts: hearth.Timeouts{Auth: 2 * time.Second}, Authenticate: func(ctx context.Context, req hearth.AuthRequest[credentials]) (hearth.Identity[profile], error) {
@@ -171,7 +172,8 @@ func TestHeartbeat(t *testing.T) {
 		if got := silent.patient(); got.code != 4002 || got.reason != "Heartbeat timeout" {
 			t.Fatalf("got %v", got)
 		}
-		// 90 s is not longer than 90 s: the next look is at 120 s. Pings and pongs are no messages.
+		// 90 s is not longer than 90 s: the next check is at 120 s. Pings and pongs are no
+		// messages.
 		wantsAfter(t, began, 2*time.Minute)
 		if silent.pings.Load() == 0 {
 			t.Error("no ping was sent")
@@ -201,21 +203,21 @@ func TestHeartbeatDisabled(t *testing.T) {
 
 func TestIdleTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		gone := make(chan int, 1)
+		closed := make(chan int, 1)
 		r := startPiped(t, config{
 			Timeouts: hearth.Timeouts{HeartbeatInterval: hearth.Disabled, Idle: time.Minute},
 			Disconnected: func(_ context.Context, c *client, code int, _ string) {
 				if c.UserID() == "mute" {
-					gone <- code
+					closed <- code
 				}
 			},
 		})
 		began := time.Now()
 		mute, there := r.member("mute"), r.member("there")
 		mute.mute.Store(true)
-		mute.patient() // no close frame: there is nobody to read it
+		mute.patient() // no close frame, since the client does not read
 		wantsAfter(t, began, time.Minute)
-		if code := <-gone; code != 1006 {
+		if code := <-closed; code != 1006 {
 			t.Errorf("disconnected with %d", code)
 		}
 		if n := mute.pings.Load(); n != 2 {
@@ -233,8 +235,9 @@ func TestIdleTimeout(t *testing.T) {
 	})
 }
 
-// TestPingInterval checks when a client that only answers pings gets them: when it has been silent for half of IdleTimeout,
-// or up to a sixteenth of IdleTimeout earlier. Proxies that cut silent connections are configured by that.
+// TestPingInterval checks when a client that only answers pings gets them: after a silence of half
+// of IdleTimeout, or up to a sixteenth of IdleTimeout earlier. Proxies that cut silent connections
+// are configured with this figure.
 func TestPingInterval(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const idle = 2 * time.Second
@@ -242,21 +245,21 @@ func TestPingInterval(t *testing.T) {
 		for _, phase := range []time.Duration{0, 3 * time.Millisecond, 124 * time.Millisecond, 777 * time.Millisecond} {
 			pass(phase)
 			p := r.member("u")
-			heard := time.Now() // of the client, by the server
+			lastReceived := time.Now() // when the server last received a frame of the client
 			for n := range 10 {
-				for int(p.pings.Load()) == n && time.Since(heard) < idle {
+				for int(p.pings.Load()) == n && time.Since(lastReceived) < idle {
 					pass(time.Millisecond)
 				}
-				if d := time.Since(heard); d < idle*7/16 || d > idle/2+time.Millisecond {
+				if d := time.Since(lastReceived); d < idle*7/16 || d > idle/2+time.Millisecond {
 					t.Errorf("ping %d came after %v of silence, want half of %v", n, d, idle)
 				}
-				heard = time.Now() // a pong
+				lastReceived = time.Now() // a pong
 			}
 		}
 	})
 }
 
-// TestTrafficKeepsOff: whoever says something needs no ping.
+// TestNoPingDuringTraffic checks that a client that sends messages gets no ping.
 func TestNoPingDuringTraffic(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := startPiped(t, config{Timeouts: hearth.Timeouts{Idle: time.Minute}})
@@ -271,8 +274,8 @@ func TestNoPingDuringTraffic(t *testing.T) {
 	})
 }
 
-// TestBlockedCallback: a client that is not read from, because its callback does not return, is not to blame for its
-// silence, neither meanwhile nor right after.
+// TestBlockedCallback checks that a client that the server does not read from, because its callback
+// blocks, is not closed for its silence, neither meanwhile nor right after.
 func TestBlockedCallback(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -301,24 +304,24 @@ func TestBlockedCallback(t *testing.T) {
 	})
 }
 
-// TestCloseTimeout: whoever does not answer a close frame is cut off.
+// TestCloseTimeout checks that a client that does not answer a close frame is cut.
 func TestCloseTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		gone := make(chan time.Time, 1)
+		closed := make(chan time.Time, 1)
 		r := startPiped(t, config{Disconnected: func(_ context.Context, _ *client, code int, reason string) {
 			if code != 4567 || reason != "enough" {
 				t.Errorf("disconnected with %d %q", code, reason)
 			}
-			gone <- time.Now()
+			closed <- time.Now()
 		}})
 		p := r.member("u")
 		p.mute.Store(true)
 		began := time.Now()
 		must(t, disconnect(r, p.id, 4567, "enough"))
 		p.wantsClose(4567, "enough")
-		p.text(`{"event":"ignored"}`) // what comes after the close is nobody's
-		if at := <-gone; at != began {
-			t.Errorf("the callback came %v later", at.Sub(began))
+		p.text(`{"event":"ignored"}`) // data after the close frame is ignored
+		if at := <-closed; at != began {
+			t.Errorf("the callback was called %v later", at.Sub(began))
 		}
 		p.wantsEnd()
 		wantsAfter(t, began, 5*time.Second)
@@ -331,7 +334,7 @@ func TestCloseTimeout(t *testing.T) {
 
 func TestShutdown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		var gone int
+		var closed int
 		finished := false
 		r := startPiped(t, config{
 			Message: func(context.Context, *client, hearth.Message) error {
@@ -344,7 +347,7 @@ func TestShutdown(t *testing.T) {
 					t.Errorf("disconnected with %d %q", code, reason)
 				}
 				if c.UserID() == "busy" {
-					gone++
+					closed++
 				}
 			},
 		})
@@ -355,8 +358,8 @@ func TestShutdown(t *testing.T) {
 		began := time.Now()
 		must(t, r.Shutdown(t.Context()))
 		wantsAfter(t, began, 3*time.Second)
-		if !finished || gone != 1 {
-			t.Errorf("callbacks were not waited for: finished %v, gone %d", finished, gone)
+		if !finished || closed != 1 {
+			t.Errorf("Shutdown did not wait for callbacks: finished %v, gone %d", finished, closed)
 		}
 		for _, p := range []*peer{idle, busy} {
 			p.wants(`{"event":"last","data":1}`)
@@ -372,7 +375,7 @@ func TestShutdown(t *testing.T) {
 func TestShutdownOfSlowClients(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := startPiped(t, config{})
-		w := r.raw() // reads nothing any more
+		w := r.raw() // reads nothing more
 		must(t, w.send(opText, []byte(`{"event":"authenticate"}`)))
 		synctest.Wait()
 		began := time.Now()
@@ -416,7 +419,8 @@ func TestShutdownWithStuckCallbacks(t *testing.T) {
 	}
 }
 
-// TestShutdownWithStuckTransformer: a transformer is a callback like others, though its client went long before.
+// TestShutdownWithStuckTransformer checks that Shutdown waits for a transformer as for other
+// callbacks, even if its client disconnected long before.
 func TestShutdownWithStuckTransformer(t *testing.T) {
 	for name, obeys := range map[string]bool{"obeys its context": true, "obeys nothing": false} {
 		t.Run(name, func(t *testing.T) {

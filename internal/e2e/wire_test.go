@@ -15,12 +15,13 @@ import (
 	"github.com/coder/websocket"
 )
 
-// A wire carries the messages of one client of a test. Two exist: coder/websocket, which knows nothing of this
-// project, and frames written by hand, which may be wrong on purpose and show pings and pongs.
+// A wire carries the messages of one client of a test. There are two: coder/websocket, which shares
+// no code with this project, and hand-written frames, which may break the rules and show pings and
+// pongs.
 type wire interface {
 	send(op byte, payload []byte) error
 	recv() (op byte, payload []byte, err error)
-	close() // without ceremony
+	close() // without a close frame
 }
 
 // The opcodes of RFC 6455 §5.2.
@@ -33,7 +34,8 @@ const (
 	opPong         = 10
 )
 
-// answer is how long a test waits for what should come at once: on a machine that has a lot else to do, too.
+// answer is how long a test waits for an event that should happen at once. It allows for a busy
+// machine.
 const answer = time.Minute
 
 const (
@@ -42,22 +44,22 @@ const (
 	handshake = handshakeHead + "\r\n"
 )
 
-// rawWire speaks frames by hand.
+// rawWire writes and reads frames by hand.
 type rawWire struct {
 	conn net.Conn
 	in   *bufio.Reader
 	mu   sync.Mutex // one frame at a time
 }
 
-// upgrade makes the handshake, with whatever else is to follow in the same segment.
+// upgrade sends the handshake, with further bytes in the same segment.
 func upgrade(conn net.Conn, early ...byte) (*rawWire, error) {
 	return upgradeWith(conn, "", early...)
 }
 
-// upgradeWith is upgrade with more header lines.
+// upgradeWith is upgrade with further header lines.
 func upgradeWith(conn net.Conn, header string, early ...byte) (*rawWire, error) {
 	wrote := make(chan error, 1)
-	go func() { // ends when the server has read, or the connection
+	go func() { // ends when the server has read everything, or with the connection
 		_, err := conn.Write(append([]byte(handshakeHead+header+"\r\n"), early...))
 		wrote <- err
 	}()
@@ -134,7 +136,7 @@ func (w *rawWire) recv() (op byte, payload []byte, err error) {
 
 func (w *rawWire) close() { w.conn.Close() }
 
-// coderWire speaks through coder/websocket.
+// coderWire uses coder/websocket.
 type coderWire struct{ conn *websocket.Conn }
 
 func dialCoder(url string, mode websocket.CompressionMode) (*coderWire, error) {
