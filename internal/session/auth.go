@@ -21,15 +21,15 @@ func (s *Session) startAuthentication(data []byte) {
 		data = noData
 	}
 	s.mu.Lock()
-	g := s.guestLocked()
-	if g == nil { // ended meanwhile
+	c := s.pendingClientLocked()
+	if c == nil { // ended meanwhile
 		s.mu.Unlock()
 		return
 	}
 	s.state.Store(uint32(protocol.StateAuthenticating))
 	s.env.Running.Add(1)
 	s.mu.Unlock()
-	s.env.Lobby.decide(g)
+	s.env.Lobby.beginAuthentication(c)
 	go s.authenticate(data) // ends with the callback, whose context ends with the session; Env.Running waits for it
 }
 
@@ -37,9 +37,9 @@ func (s *Session) authenticate(data []byte) {
 	defer s.env.Running.Done()
 	var id Identity
 	accepted := callback.Run(func() (err error) {
-		id, err = s.env.Calls.Authenticate((*lifetime)(s), s, data)
+		id, err = s.env.Calls.Authenticate((*sessionContext)(s), s, data)
 		return err
-	}, s.notAccepted)
+	}, s.authFailed)
 	if !accepted || s.State() == protocol.StateDisconnected {
 		return
 	}
@@ -48,29 +48,29 @@ func (s *Session) authenticate(data []byte) {
 		return
 	}
 	channels := s.channels(id.User, s.env.DefaultRooms)
-	s.hold((*lifetime)(s), channels)
+	s.hold((*sessionContext)(s), channels)
 	if !s.admit(id, keys) {
 		s.release(channels)
 	}
 }
 
-// notAccepted ends a session whose authenticate callback has refused it, or failed.
-func (s *Session) notAccepted(err error) {
+// authFailed ends a session whose authenticate callback has refused it, or failed.
+func (s *Session) authFailed(err error) {
 	switch {
 	case s.State() == protocol.StateDisconnected:
 	case errors.Is(err, ErrRejected):
 		s.env.Stats.AuthRejected.Add(1)
 		s.Debug("authentication rejected", "cause", err)
-		s.refuse(protocol.ErrAuthFailed)
+		s.reject(protocol.ErrAuthFailed)
 	default:
 		s.env.Stats.AuthFailed.Add(1)
 		s.failed("authenticate", err)
-		s.refuse(protocol.ErrAuthError)
+		s.reject(protocol.ErrAuthError)
 	}
 }
 
 // refuse answers and closes; both go the same way, so the answer arrives first.
-func (s *Session) refuse(e *protocol.Error) {
+func (s *Session) reject(e *protocol.Error) {
 	s.reply(e)
 	s.Close(e.Code, protocol.CloseReason(e.Code))
 }
@@ -79,9 +79,9 @@ func (s *Session) refuse(e *protocol.Error) {
 func (s *Session) admit(id Identity, keys *seal.Keys) bool {
 	a := s.admission(id, keys)
 	s.mu.Lock()
-	g := s.guestLocked()
+	c := s.pendingClientLocked()
 	s.mu.Unlock()
-	if g == nil || !s.env.Lobby.pass(g) { // it has ended, or is about to be closed
+	if c == nil || !s.env.Lobby.beginAdmission(c) { // it has ended, or is about to be closed
 		return false
 	}
 	s.mu.Lock()
@@ -92,8 +92,8 @@ func (s *Session) admit(id Identity, keys *seal.Keys) bool {
 	s.admitted, s.value = true, id.Value
 	s.lastRead.Store(int64(s.env.Clock.Now())) // it gets pings from now on
 	s.state.Store(uint32(protocol.StateAuthenticated))
-	s.holding = s.env.Calls.Connected != nil
-	s.welcomeLocked()
+	s.connecting = s.env.Calls.Connected != nil
+	s.dropPendingClientLocked()
 	s.env.Stats.Authenticated.Add(1)
 	if keys != nil {
 		s.env.Stats.KeysAgreed.Add(1)
@@ -104,11 +104,11 @@ func (s *Session) admit(id Identity, keys *seal.Keys) bool {
 	}
 	s.mu.Unlock()
 
-	s.env.Lobby.leave(g)
+	s.env.Lobby.admitted(c)
 	if s.env.Calls.Connected == nil {
 		return true
 	}
-	defer s.unhold() // even if the callback ends the goroutine
+	defer s.connectedReturned() // even if the callback ends the goroutine
 	s.guard("connected", func(ctx context.Context) error {
 		s.env.Calls.Connected(ctx, s)
 		return nil
@@ -129,10 +129,10 @@ func (s *Session) admission(id Identity, keys *seal.Keys) hub.Admission {
 	return a
 }
 
-// unhold lets the worker go on, once the connected callback has returned.
-func (s *Session) unhold() {
+// connectedReturned lets the worker go on, once the connected callback has returned.
+func (s *Session) connectedReturned() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.holding = false
+	s.connecting = false
 	s.scheduleLocked()
 }

@@ -28,14 +28,14 @@ func TestReportedChangesCostNothing(t *testing.T) {
 				b.env.DefaultRooms = []string{"a", "b"}
 				p := b.open("10.0.0.1")
 				p.authenticated()
-				if p.HasRare() != reports {
-					t.Errorf("changes are kept: %v", p.HasRare())
+				if p.HasTransient() != reports {
+					t.Errorf("changes are kept: %v", p.HasTransient())
 				}
 				close(gate)
 				p.Leave("a")
 				synctest.Wait()
-				if want := map[bool]int{true: 3}[reports]; p.HasRare() || n != want {
-					t.Errorf("%d calls, want %d; the session is not small: %v", n, want, p.HasRare())
+				if want := map[bool]int{true: 3}[reports]; p.HasTransient() || n != want {
+					t.Errorf("%d calls, want %d; the session is not small: %v", n, want, p.HasTransient())
 				}
 				b.close()
 			})

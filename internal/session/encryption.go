@@ -59,7 +59,7 @@ func (s *Session) agree(id Identity, data []byte) (*seal.Keys, bool) {
 	}
 	var keys *seal.Keys
 	ok := callback.Run(func() (err error) {
-		if keys, err = s.env.Calls.Handshake((*lifetime)(s), s, id, data); err != nil {
+		if keys, err = s.env.Calls.Handshake((*sessionContext)(s), s, id, data); err != nil {
 			return err
 		}
 		if keys == nil {
@@ -69,7 +69,7 @@ func (s *Session) agree(id Identity, data []byte) (*seal.Keys, bool) {
 			return nil
 		}
 		return s.usable(keys.Cipher)
-	}, s.notAgreed)
+	}, s.handshakeFailed)
 	return keys, ok
 }
 
@@ -84,8 +84,8 @@ func (s *Session) usable(c *seal.Cipher) error {
 	return nil
 }
 
-// notAgreed ends a session whose handshake was refused, or failed.
-func (s *Session) notAgreed(err error) {
+// handshakeFailed ends a session whose handshake was refused, or failed.
+func (s *Session) handshakeFailed(err error) {
 	switch {
 	case s.State() == protocol.StateDisconnected:
 		return
@@ -96,7 +96,7 @@ func (s *Session) notAgreed(err error) {
 		s.env.Stats.KeysFailed.Add(1)
 		s.failed("handshake", err)
 	}
-	s.refuse(protocol.ErrHandshakeFailed)
+	s.reject(protocol.ErrHandshakeFailed)
 }
 
 // encryption is that of a client with these keys.
@@ -126,13 +126,13 @@ func (s *Session) Encrypt(ctx context.Context, c *seal.Cipher, last *ws.Message)
 	if err := s.usable(c); err != nil {
 		return err
 	}
-	change := hub.Change{Encryption: *s.encryption(c), Last: last, InClear: s.greeting}
-	return s.env.Hub.Encrypt(ctx, (*lifetime)(s).Done(), &s.member, change)
+	change := hub.Change{Encryption: *s.encryption(c), Last: last, InClear: s.keepPlain}
+	return s.env.Hub.Encrypt(ctx, (*sessionContext)(s).Done(), &s.member, change)
 }
 
 // greeting is how many of the first messages are `connected` and errors from before. A client could not know who it is
 // without.
-func (s *Session) greeting(payloads [][]byte) int {
+func (s *Session) keepPlain(payloads [][]byte) int {
 	connected := []byte(`{"event":"connected","data":{"id":"` + s.ID() + `"`)
 	for i, p := range payloads {
 		if bytes.HasPrefix(p, connected) {
@@ -170,7 +170,7 @@ func (s *Session) Lingers() {
 const (
 	reasonUndecrypted = "Message does not decrypt"
 	reasonExhausted   = "Encryption key used up"
-	reasonInClear     = "Message in clear"
+	reasonPlaintext   = "Message in clear"
 )
 
 // open gives what is inside an encrypted message of the client; false: it is dropped, and the client may be closed.
@@ -188,16 +188,16 @@ func (s *Session) open(c *seal.Cipher, data []byte) (protocol.Envelope, bool) {
 	}
 	e, ok := s.parse(inner)
 	if ok && e.Event == protocol.EventEncrypted {
-		s.unheard(e.Event, "it was encrypted twice")
+		s.unhandled(e.Event, "it was encrypted twice")
 		return e, false
 	}
 	return e, ok
 }
 
-// inClear closes an encrypted client that has sent in clear what it may not. What came behind that is
+// plaintextRejected closes an encrypted client that has sent in clear what it may not. What came behind that is
 // not handled.
-func (s *Session) inClear() {
-	s.end(ending{
-		code: protocol.ClosePolicyViolation, reason: reasonInClear, counter: &s.env.Stats.PlaintextRejected, drop: true,
+func (s *Session) plaintextRejected() {
+	s.closeNow(closeRequest{
+		code: protocol.ClosePolicyViolation, reason: reasonPlaintext, counter: &s.env.Stats.PlaintextRejected, drop: true,
 	})
 }

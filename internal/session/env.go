@@ -102,7 +102,7 @@ type Env struct {
 	DefaultRooms []string
 
 	Abandoned atomic.Bool // set when a shutdown has waited long enough: what waits is dropped
-	inflating turnstile
+	inflating inflateLimiter
 
 	// Running counts the sessions that have not ended and the authentications under way: a shutdown waits for it.
 	Running sync.WaitGroup

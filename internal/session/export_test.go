@@ -1,22 +1,22 @@
 package session
 
-// HasRare reports whether the session has state that an idle session does without.
-func (s *Session) HasRare() bool {
+// HasTransient reports whether the session has state that an idle session does without.
+func (s *Session) HasTransient() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.rare != nil
+	return s.transient != nil
 }
 
 // HoldInflating has all messages wait to be inflated until free is called.
 func (e *Env) HoldInflating() (free func()) {
-	e.inflating.enter()
+	e.inflating.acquire()
 	n := cap(e.inflating.places)
 	for range n - 1 {
-		e.inflating.enter()
+		e.inflating.acquire()
 	}
 	return func() {
 		for range n {
-			e.inflating.leave()
+			e.inflating.release()
 		}
 	}
 }

@@ -17,7 +17,7 @@ func (s *Session) Data(b []byte, now clock.Instant) {
 	}
 	s.pongs = 0
 	for len(b) > 0 {
-		if b = s.parseSome(b); len(b) > 0 && s.keep(b) {
+		if b = s.parseSome(b); len(b) > 0 && s.keepUnparsed(b) {
 			return
 		}
 	}
@@ -25,13 +25,13 @@ func (s *Session) Data(b []byte, now clock.Instant) {
 
 // parseSome queues the messages in b. It returns what it has not parsed because the client was
 // paused.
-func (s *Session) parseSome(b []byte) (rest []byte) {
+func (s *Session) parseSome(b []byte) (unparsed []byte) {
 	if s.State() == protocol.StateAuthenticated {
 		s.in.SetMessageLimit(s.env.Limits.MaxPayload)
 	}
 	n, err := s.in.Parse(b, (*inbound)(s))
 	if err != nil {
-		s.violated(err)
+		s.protocolViolated(err)
 		return nil
 	}
 	return b[n:]
@@ -39,51 +39,51 @@ func (s *Session) parseSome(b []byte) (rest []byte) {
 
 // keep leaves what is not parsed to the worker that will find the queue shorter. False: that has
 // happened already.
-func (s *Session) keep(b []byte) bool {
+func (s *Session) keepUnparsed(b []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.paused {
 		return false
 	}
-	s.rareLocked().rest = bytes.Clone(b)
+	s.transientLocked().unparsed = bytes.Clone(b)
 	s.scheduleLocked()
 	return true
 }
 
-// catchUp parses what was read and not parsed, once the queue is short enough, and has the client
+// parseUnparsed parses what was read and not parsed, once the queue is short enough, and has the client
 // read from again when nothing of it is left. It is run's.
-func (s *Session) catchUp() {
+func (s *Session) parseUnparsed() {
 	for {
 		s.mu.Lock()
-		r := s.rare
-		if int(s.queued) > s.env.Limits.ClientQueue/2 {
+		r := s.transient
+		if int(s.queuedBytes) > s.env.Limits.ClientQueue/2 {
 			s.mu.Unlock()
 			return
 		}
-		if r == nil || r.rest == nil {
+		if r == nil || r.unparsed == nil {
 			s.resumeLocked()
 			s.mu.Unlock()
 			return
 		}
-		rest := r.rest
-		r.rest, r.parsing = nil, true
+		unparsed := r.unparsed
+		r.unparsed, r.parsing = nil, true
 		s.mu.Unlock()
 
-		rest = s.parseSome(rest)
+		unparsed = s.parseSome(unparsed)
 
 		s.mu.Lock()
-		if r.parsing && len(rest) > 0 { // else the session has ended meanwhile, and drops it
-			r.rest = rest
+		if r.parsing && len(unparsed) > 0 { // else the session has ended meanwhile, and drops it
+			r.unparsed = unparsed
 		}
 		r.parsing = false
-		s.tidyLocked()
+		s.freeTransientLocked()
 		s.mu.Unlock()
 	}
 }
 
 // resumeLocked has a client that was paused read from again, unless it is about to be closed.
 func (s *Session) resumeLocked() {
-	if !s.paused || s.rare != nil && s.rare.ending != nil {
+	if !s.paused || s.transient != nil && s.transient.deferredClose != nil {
 		return
 	}
 	now := s.env.Clock.Now()
@@ -96,22 +96,22 @@ func (s *Session) resumeLocked() {
 
 // violated ends a client that broke the rules of the WebSocket protocol, behind the messages that
 // came before.
-func (s *Session) violated(err error) {
+func (s *Session) protocolViolated(err error) {
 	if e := s.violation(err); e != nil {
-		s.endBehind(*e)
+		s.closeAfterQueue(*e)
 	}
 }
 
 // violation is how a client ends for err.
-func (s *Session) violation(err error) *ending {
+func (s *Session) violation(err error) *closeRequest {
 	var v *ws.CloseError
 	if !errors.As(err, &v) {
 		return nil
 	}
-	return &ending{code: v.Code, reason: v.Reason, counter: &s.env.Stats.ProtocolErrors}
+	return &closeRequest{code: v.Code, reason: v.Reason, counter: &s.env.Stats.ProtocolErrors}
 }
 
-// inbound is a Session as the ws.DeferredHandler of its endpoint: called within Data and catchUp.
+// inbound is a Session as the ws.DeferredHandler of its endpoint: called within Data and parseUnparsed.
 type inbound Session
 
 var heartbeat = []byte(`{"event":"heartbeat"}`)
@@ -128,7 +128,7 @@ func (in *inbound) Compressed(op ws.Opcode, payload []byte) {
 func (s *Session) accept(payload []byte, deflate ws.Opcode, done bool) {
 	s.lastActive.Store(s.lastRead.Load())
 	s.mu.Lock()
-	if s.endedLocked() && !s.rare.parsing { // what the peer sent before it went is accepted, but nothing behind a close
+	if s.endedLocked() && !s.transient.parsing { // what the peer sent before it went is accepted, but nothing behind a close
 		s.mu.Unlock()
 		s.in.Stop()
 		return
@@ -141,16 +141,16 @@ func (s *Session) accept(payload []byte, deflate ws.Opcode, done bool) {
 	// After the end there is no close for messages that exceed the rates, only the rest of one read.
 	if !s.endedLocked() && !s.withinRatesLocked(clock.Instant(s.lastRead.Load()), 1, size) {
 		s.mu.Unlock()
-		s.stop(s.tooFast())
+		s.stopParsing(s.rateExceeded())
 		return
 	}
-	if g := s.guestLocked(); g != nil {
-		if g.messages >= s.env.Limits.UnauthenticatedMessages {
+	if c := s.pendingClientLocked(); c != nil {
+		if c.messages >= s.env.Limits.UnauthenticatedMessages {
 			s.mu.Unlock()
-			s.stop(ending{code: protocol.ClosePolicyViolation, reason: reasonTooEager, counter: &s.env.Stats.PreAuthFlood})
+			s.stopParsing(closeRequest{code: protocol.ClosePolicyViolation, reason: reasonPreAuthFlood, counter: &s.env.Stats.PreAuthFlood})
 			return
 		}
-		g.messages++
+		c.messages++
 	}
 	if !done {
 		s.enqueueLocked(message{bytes.Clone(payload), deflate})
@@ -159,23 +159,23 @@ func (s *Session) accept(payload []byte, deflate ws.Opcode, done bool) {
 }
 
 // stop parses nothing more, and ends the session behind the messages that came before.
-func (s *Session) stop(e ending) {
+func (s *Session) stopParsing(e closeRequest) {
 	s.in.Stop()
-	s.endBehind(e)
+	s.closeAfterQueue(e)
 }
 
-const reasonTooEager = "Too many messages before authentication"
+const reasonPreAuthFlood = "Too many messages before authentication"
 
 func (s *Session) enqueueLocked(m message) {
 	s.queue.push(m)
-	s.queued += uint32(len(m.payload) + overhead)
-	if int(s.queued) > s.env.Limits.ClientQueue {
+	s.queuedBytes += uint32(len(m.payload) + overhead)
+	if int(s.queuedBytes) > s.env.Limits.ClientQueue {
 		s.in.Pause()
 		s.pauseLocked()
 	}
 	if s.idleLocked() {
 		s.running = true
-		if s.looped {
+		if s.onLoop {
 			s.env.Pool.SubmitDeferred(s)
 		} else {
 			s.env.Pool.Submit(s)
@@ -196,7 +196,7 @@ func (s *Session) pauseLocked() {
 func (s *Session) acceptControl(payload []byte) bool {
 	if s.State() == protocol.StateDisconnected {
 		s.mu.Lock()
-		parsing := s.rare.parsing // the messages behind this frame are still accepted
+		parsing := s.transient.parsing // the messages behind this frame are still accepted
 		s.mu.Unlock()
 		if !parsing {
 			s.in.Stop()
@@ -210,7 +210,7 @@ func (s *Session) acceptControl(payload []byte) bool {
 	ok := s.withinRatesLocked(clock.Instant(s.lastRead.Load()), 1, len(payload))
 	s.mu.Unlock()
 	if !ok {
-		s.stop(s.tooFast())
+		s.stopParsing(s.rateExceeded())
 	}
 	return ok
 }
@@ -237,7 +237,7 @@ func (in *inbound) Pong(payload []byte) { (*Session)(in).acceptControl(payload) 
 
 func (in *inbound) Close(code int, reason string) {
 	s := (*Session)(in)
-	if s.finish(ending{code: code, reason: reason}) {
+	if s.disconnect(closeRequest{code: code, reason: reason}) {
 		s.member.CloseAfterFlush(ws.AppendClose(nil, code, ""))
 	}
 }

@@ -7,31 +7,31 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// A turnstile lets half of the processors inflate, at least one. Few bytes inflate to many: with
+// An inflateLimiter lets half of the processors inflate, at least one. Few bytes inflate to many: with
 // every processor at that, event loops would wait for one, as Go's scheduler lets a goroutine run
 // for 10 ms. Those who wait go in their order.
-type turnstile struct {
+type inflateLimiter struct {
 	once   sync.Once
 	places chan struct{}
 }
 
-func (t *turnstile) enter() {
+func (t *inflateLimiter) acquire() {
 	t.once.Do(func() { t.places = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)) })
 	t.places <- struct{}{}
 }
 
-func (t *turnstile) leave() { <-t.places }
+func (t *inflateLimiter) release() { <-t.places }
 
 // yield lets those who wait go first.
-func (t *turnstile) yield() {
-	t.leave()
-	t.enter()
+func (t *inflateLimiter) yield() {
+	t.release()
+	t.acquire()
 }
 
 // inflate is ws.InflateMessage for a message of a session. It blocks while all places are taken.
-func (t *turnstile) inflate(m message, limit int) ([]byte, error) {
-	t.enter()
-	defer t.leave()
+func (t *inflateLimiter) inflate(m message, limit int) ([]byte, error) {
+	t.acquire()
+	defer t.release()
 	return ws.InflateMessage(m.deflate, m.payload, limit, t.yield)
 }
 
@@ -47,10 +47,10 @@ func (s *Session) inflate(t task) (payload []byte, ok bool) {
 		s.mu.Lock()
 		ok = s.withinRatesLocked(s.env.Clock.Now(), 0, len(payload))
 		s.mu.Unlock()
-		if e := s.tooFast(); !ok {
+		if e := s.rateExceeded(); !ok {
 			e.drop = true
-			if s.end(e) {
-				s.discarded(1)
+			if s.closeNow(e) {
+				s.countDiscarded(1)
 				return nil, false
 			}
 		}
@@ -58,9 +58,9 @@ func (s *Session) inflate(t task) (payload []byte, ok bool) {
 	}
 	if e := s.violation(err); e != nil {
 		e.drop = true
-		if !s.end(*e) { // the peer has closed meanwhile
+		if !s.closeNow(*e) { // the peer has closed meanwhile
 			s.env.Stats.BadMessages.Add(1)
-			s.discarded(s.drop())
+			s.countDiscarded(s.drop())
 		}
 	}
 	return nil, false

@@ -25,28 +25,28 @@ type LobbyConfig struct {
 type Lobby struct {
 	cfg LobbyConfig
 
-	mu     sync.Mutex // guards the fields below and all guests; taken with no other lock held
-	stages [left]guests
-	byAddr map[netip.Prefix]*address // only if addresses are bounded
-	cut    int                       // guests that were cut off, and whose sockets are not gone yet
-	timer  *time.Timer
-	fires  clock.Instant // when timer does; 0: it is not set
-	closed bool
+	mu      sync.Mutex // guards the fields below and all guests; taken with no other lock held
+	stages  [left]clientList
+	byAddr  map[netip.Prefix]*address // only if addresses are bounded
+	cut     int                       // guests that were cut off, and whose sockets are not gone yet
+	timer   *time.Timer
+	timerAt clock.Instant // when timer does; 0: it is not set
+	closed  bool
 }
 
 // A stage is how far a guest has come.
 type stage uint8
 
 const (
-	silent   stage = iota // has not sent `authenticate`
-	deciding              // the callbacks are running
-	closing               // closed, but the socket is still open
-	passing               // being admitted: no longer counted, but listed by Sessions until the hub lists it
-	left                  // not in the lobby
+	waiting        stage = iota // has not sent `authenticate`
+	authenticating              // the callbacks are running
+	closing                     // closed, but the socket is still open
+	admitting                   // being admitted: no longer counted, but listed by Sessions until the hub lists it
+	left                        // not in the lobby
 )
 
 // A guest is one unauthenticated session, with the state that a session needs only until it is authenticated.
-type guest struct {
+type pendingClient struct {
 	session     *Session
 	protocol    string // that Session.Subprotocol returns
 	fromRequest any    // that Session.FromRequest returns
@@ -58,43 +58,43 @@ type guest struct {
 	links       [2]link // in the lists of the lobby, and of the address
 }
 
-type link struct{ prev, next *guest }
+type link struct{ prev, next *pendingClient }
 
 // guests is a list of guests, oldest first.
-type guests struct {
-	first, last *guest
+type clientList struct {
+	first, last *pendingClient
 	count       int
-	by          int // which of a guest's links are used
+	list        int // which of a guest's links are used
 }
 
 // An address holds the guests of one network.
-type address struct{ stages [passing]guests }
+type address struct{ stages [admitting]clientList }
 
 // active is how many guests count for the limit.
-func (a *address) active() int { return a.stages[silent].count + a.stages[deciding].count }
+func (a *address) active() int { return a.stages[waiting].count + a.stages[authenticating].count }
 
 func (a *address) empty() bool { return a.active()+a.stages[closing].count == 0 }
 
-func (l *guests) push(g *guest) {
-	g.links[l.by] = link{prev: l.last}
+func (l *clientList) push(c *pendingClient) {
+	c.links[l.list] = link{prev: l.last}
 	if l.last != nil {
-		l.last.links[l.by].next = g
+		l.last.links[l.list].next = c
 	} else {
-		l.first = g
+		l.first = c
 	}
-	l.last = g
+	l.last = c
 	l.count++
 }
 
-func (l *guests) remove(g *guest) {
-	at := &g.links[l.by]
+func (l *clientList) remove(c *pendingClient) {
+	at := &c.links[l.list]
 	if at.prev != nil {
-		at.prev.links[l.by].next = at.next
+		at.prev.links[l.list].next = at.next
 	} else {
 		l.first = at.next
 	}
 	if at.next != nil {
-		at.next.links[l.by].prev = at.prev
+		at.next.links[l.list].prev = at.prev
 	} else {
 		l.last = at.prev
 	}
@@ -107,24 +107,24 @@ func NewLobby(cfg LobbyConfig) *Lobby {
 	return &Lobby{cfg: cfg, byAddr: make(map[netip.Prefix]*address)}
 }
 
-// maxClosing is how many guests may be closing where so many may wait.
-func maxClosing(limit int) int { return limit/4 + 16 }
+// closingLimit is how many guests may be closing where so many may wait.
+func closingLimit(limit int) int { return limit/4 + 16 }
 
 // enter adds g, and closes a client to make room, if there are too many: the oldest of the same address if that has too
 // many, otherwise the oldest of all. Those that have not sent `authenticate` go first.
-func (l *Lobby) enter(g *guest, addr netip.Addr) {
-	g.network = Network(addr)
-	g.deadline = l.cfg.Clock.Now().Add(l.cfg.AuthTimeout)
-	g.stage = left
+func (l *Lobby) add(c *pendingClient, addr netip.Addr) {
+	c.network = Network(addr)
+	c.deadline = l.cfg.Clock.Now().Add(l.cfg.AuthTimeout)
+	c.stage = left
 	l.mu.Lock()
-	l.moveLocked(g, silent)
+	l.moveLocked(c, waiting)
 	l.armLocked()
-	var oldest *guest
+	var oldest *pendingClient
 	if l.cfg.MaxUnauthenticated > 0 && l.countLocked() > l.cfg.MaxUnauthenticated {
-		oldest = oldestOf(l.stages[:], g)
+		oldest = toEvict(l.stages[:], c)
 	}
-	if same := l.byAddr[g.network]; same != nil && same.active() > l.cfg.MaxUnauthenticatedPerAddr {
-		oldest = oldestOf(same.stages[:], g)
+	if same := l.byAddr[c.network]; same != nil && same.active() > l.cfg.MaxUnauthenticatedPerAddr {
+		oldest = toEvict(same.stages[:], c)
 	}
 	var cut []*Session
 	if oldest != nil {
@@ -134,16 +134,16 @@ func (l *Lobby) enter(g *guest, addr netip.Addr) {
 	if oldest != nil {
 		oldest.session.evict()
 	}
-	abort(cut)
+	abortAll(cut)
 }
 
-// oldestOf is the guest to close for newest.
-func oldestOf(stages []guests, newest *guest) *guest {
-	if g := stages[silent].first; g != newest {
-		return g
+// toEvict is the guest to close for newest.
+func toEvict(stages []clientList, newest *pendingClient) *pendingClient {
+	if c := stages[waiting].first; c != newest {
+		return c
 	}
-	if g := stages[deciding].first; g != nil {
-		return g
+	if c := stages[authenticating].first; c != nil {
+		return c
 	}
 	return newest
 }
@@ -153,7 +153,7 @@ func (s *Session) evict() {
 	s.CloseFor(&s.env.Stats.Evicted, protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
 }
 
-func abort(sessions []*Session) {
+func abortAll(sessions []*Session) {
 	for _, s := range sessions {
 		s.Abort()
 	}
@@ -171,8 +171,8 @@ func (l *Lobby) MakeRoom(excess int) bool {
 		excess--
 	}
 	var evicted []*Session
-	for excess > 0 && l.stages[silent].first != nil {
-		oldest := l.stages[silent].first
+	for excess > 0 && l.stages[waiting].first != nil {
+		oldest := l.stages[waiting].first
 		evicted = append(evicted, oldest.session)
 		cut = append(cut, l.closeLocked(oldest)...)
 		excess--
@@ -181,7 +181,7 @@ func (l *Lobby) MakeRoom(excess int) bool {
 	for _, s := range evicted {
 		s.evict()
 	}
-	abort(cut)
+	abortAll(cut)
 	return excess <= 0
 }
 
@@ -199,108 +199,108 @@ func Network(a netip.Addr) netip.Prefix {
 }
 
 // decide gives g the time that the callbacks may take.
-func (l *Lobby) decide(g *guest) {
+func (l *Lobby) beginAuthentication(c *pendingClient) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if g.stage != silent {
+	if c.stage != waiting {
 		return
 	}
-	g.deadline = l.cfg.Clock.Now().Add(3 * l.cfg.AuthTimeout)
-	l.moveLocked(g, deciding)
+	c.deadline = l.cfg.Clock.Now().Add(3 * l.cfg.AuthTimeout)
+	l.moveLocked(c, authenticating)
 	l.armLocked()
 }
 
 // pass ends the time of g as one that counts, has a deadline and may be closed to make room: it is about to be told that it is
 // connected. False: it is about to be closed, or was.
-func (l *Lobby) pass(g *guest) bool {
+func (l *Lobby) beginAdmission(c *pendingClient) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if g.stage >= closing {
+	if c.stage >= closing {
 		return false
 	}
-	l.moveLocked(g, passing)
+	l.moveLocked(c, admitting)
 	return true
 }
 
 // leave takes g out: it is authenticated.
-func (l *Lobby) leave(g *guest) {
+func (l *Lobby) admitted(c *pendingClient) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.moveLocked(g, left)
+	l.moveLocked(c, left)
 }
 
 // close is told that g's session has ended. Its socket may still be open.
-func (l *Lobby) close(g *guest) {
+func (l *Lobby) close(c *pendingClient) {
 	l.mu.Lock()
 	var cut []*Session
-	if g.stage < closing || g.stage == passing {
-		cut = l.closeLocked(g)
+	if c.stage < closing || c.stage == admitting {
+		cut = l.closeLocked(c)
 	}
 	l.mu.Unlock()
-	abort(cut)
+	abortAll(cut)
 }
 
 // gone is told that the socket of g is closed.
-func (l *Lobby) gone(g *guest) {
+func (l *Lobby) socketClosed(c *pendingClient) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.moveLocked(g, left)
-	if g.cut {
-		g.cut = false
+	l.moveLocked(c, left)
+	if c.cut {
+		c.cut = false
 		l.cut--
 	}
 }
 
 // closeLocked makes g one of those that are closing. It returns the sessions to cut off, if there are too many of those.
-func (l *Lobby) closeLocked(g *guest) (cut []*Session) {
-	l.moveLocked(g, closing)
-	if a := l.byAddr[g.network]; a != nil && a.stages[closing].count > maxClosing(l.cfg.MaxUnauthenticatedPerAddr) {
+func (l *Lobby) closeLocked(c *pendingClient) (cut []*Session) {
+	l.moveLocked(c, closing)
+	if a := l.byAddr[c.network]; a != nil && a.stages[closing].count > closingLimit(l.cfg.MaxUnauthenticatedPerAddr) {
 		cut = append(cut, l.cutLocked(a.stages[closing].first))
 	}
-	if l.cfg.MaxUnauthenticated > 0 && l.stages[closing].count > maxClosing(l.cfg.MaxUnauthenticated) {
+	if l.cfg.MaxUnauthenticated > 0 && l.stages[closing].count > closingLimit(l.cfg.MaxUnauthenticated) {
 		cut = append(cut, l.cutLocked(l.stages[closing].first))
 	}
 	return cut
 }
 
 // cutLocked takes g out. The caller cuts off its session, once the lobby is unlocked.
-func (l *Lobby) cutLocked(g *guest) *Session {
-	l.moveLocked(g, left)
-	g.cut = true
+func (l *Lobby) cutLocked(c *pendingClient) *Session {
+	l.moveLocked(c, left)
+	c.cut = true
 	l.cut++
-	return g.session
+	return c.session
 }
 
 // moveLocked moves g to another stage.
-func (l *Lobby) moveLocked(g *guest, to stage) {
-	a := l.byAddr[g.network]
-	if g.stage != left {
-		l.stages[g.stage].remove(g)
-		if a != nil && g.stage < passing {
-			a.stages[g.stage].remove(g)
+func (l *Lobby) moveLocked(c *pendingClient, to stage) {
+	a := l.byAddr[c.network]
+	if c.stage != left {
+		l.stages[c.stage].remove(c)
+		if a != nil && c.stage < admitting {
+			a.stages[c.stage].remove(c)
 		}
 	}
-	g.stage = to
+	c.stage = to
 	if to != left {
-		l.stages[to].push(g)
+		l.stages[to].push(c)
 	}
 	switch {
-	case l.cfg.MaxUnauthenticatedPerAddr > 0 && to < passing:
+	case l.cfg.MaxUnauthenticatedPerAddr > 0 && to < admitting:
 		if a == nil {
 			a = &address{}
 			for i := range a.stages {
-				a.stages[i].by = 1
+				a.stages[i].list = 1
 			}
-			l.byAddr[g.network] = a
+			l.byAddr[c.network] = a
 		}
-		a.stages[to].push(g)
+		a.stages[to].push(c)
 	case a != nil && a.empty():
-		delete(l.byAddr, g.network)
+		delete(l.byAddr, c.network)
 	}
 }
 
 // countLocked is the number of clients that count for the limit.
-func (l *Lobby) countLocked() int { return l.stages[silent].count + l.stages[deciding].count }
+func (l *Lobby) countLocked() int { return l.stages[waiting].count + l.stages[authenticating].count }
 
 // Count is the number of unauthenticated clients, without those that were closed.
 func (l *Lobby) Count() int {
@@ -314,9 +314,9 @@ func (l *Lobby) Sessions() []*Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	all := make([]*Session, 0, l.countLocked())
-	for _, at := range []stage{silent, deciding, passing} {
-		for g := l.stages[at].first; g != nil; g = g.links[0].next {
-			all = append(all, g.session)
+	for _, at := range []stage{waiting, authenticating, admitting} {
+		for c := l.stages[at].first; c != nil; c = c.links[0].next {
+			all = append(all, c.session)
 		}
 	}
 	return all
@@ -325,15 +325,15 @@ func (l *Lobby) Sessions() []*Session {
 // armLocked sets the timer to the next deadline, unless it fires before that anyway: then it finds nothing, and is set anew.
 func (l *Lobby) armLocked() {
 	var next clock.Instant
-	for _, g := range []*guest{l.stages[silent].first, l.stages[deciding].first} {
-		if g != nil && (next == 0 || g.deadline < next) {
-			next = g.deadline
+	for _, c := range []*pendingClient{l.stages[waiting].first, l.stages[authenticating].first} {
+		if c != nil && (next == 0 || c.deadline < next) {
+			next = c.deadline
 		}
 	}
-	if next == 0 || l.closed || (l.fires != 0 && next >= l.fires) {
+	if next == 0 || l.closed || (l.timerAt != 0 && next >= l.timerAt) {
 		return
 	}
-	l.fires = next
+	l.timerAt = next
 	wait := next.Sub(l.cfg.Clock.Now())
 	if l.timer == nil {
 		l.timer = time.AfterFunc(wait, l.expire)
@@ -347,19 +347,19 @@ func (l *Lobby) expire() {
 	now := l.cfg.Clock.Now()
 	var late, cut []*Session
 	l.mu.Lock()
-	for _, at := range []stage{silent, deciding} {
-		for g := l.stages[at].first; g != nil && g.deadline <= now; g = l.stages[at].first {
-			late = append(late, g.session)
-			cut = append(cut, l.closeLocked(g)...)
+	for _, at := range []stage{waiting, authenticating} {
+		for c := l.stages[at].first; c != nil && c.deadline <= now; c = l.stages[at].first {
+			late = append(late, c.session)
+			cut = append(cut, l.closeLocked(c)...)
 		}
 	}
-	l.fires = 0
+	l.timerAt = 0
 	l.armLocked()
 	l.mu.Unlock()
 	for _, s := range late {
 		s.CloseFor(&s.env.Stats.AuthTimeouts, protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
 	}
-	abort(cut)
+	abortAll(cut)
 }
 
 // Close stops the timer.

@@ -35,8 +35,8 @@ func (s *Session) RemoteAddr() netip.AddrPort {
 func (s *Session) Subprotocol() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if g := s.guestLocked(); g != nil {
-		return g.protocol
+	if c := s.pendingClientLocked(); c != nil {
+		return c.protocol
 	}
 	return ""
 }
@@ -46,8 +46,8 @@ func (s *Session) Subprotocol() string {
 func (s *Session) FromRequest() any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if g := s.guestLocked(); g != nil {
-		return g.fromRequest
+	if c := s.pendingClientLocked(); c != nil {
+		return c.fromRequest
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func (s *Session) Rooms() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.endedLocked() {
-		return slices.Clone(s.rare.end.rooms)
+		return slices.Clone(s.transient.closeInfo.rooms)
 	}
 	return s.env.Hub.RoomsOf(&s.member)
 }
@@ -104,7 +104,7 @@ func (s *Session) In(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.endedLocked() {
-		return slices.Contains(s.rare.end.rooms, name)
+		return slices.Contains(s.transient.closeInfo.rooms, name)
 	}
 	return s.env.Hub.In(&s.member, name)
 }

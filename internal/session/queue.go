@@ -4,10 +4,10 @@ import "github.com/hearthws/hearth/internal/ws"
 
 // A queue holds messages that wait for callbacks. They are a ring, so that one pointer is enough of it for those who have
 // none: nearly all. Its zero value is empty.
-type queue struct{ last *queued }
+type queue struct{ last *queuedMessage }
 
-type queued struct {
-	next *queued // of the last: the first
+type queuedMessage struct {
+	next *queuedMessage // of the last: the first
 	message
 }
 
@@ -18,7 +18,7 @@ type message struct {
 }
 
 func (q *queue) push(msg message) {
-	m := &queued{message: msg}
+	m := &queuedMessage{message: msg}
 	if q.last == nil {
 		m.next = m
 	} else {

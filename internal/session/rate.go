@@ -60,7 +60,7 @@ func (b *bucket) take(tokens, size time.Duration) bool {
 
 // advanceRatesLocked updates the client's buckets. Call it before s.paused changes.
 func (s *Session) advanceRatesLocked(now clock.Instant) {
-	if r := s.rare; r != nil && r.rates != nil {
+	if r := s.transient; r != nil && r.rates != nil {
 		r.rates.messages.advance(now, s.paused)
 		r.rates.bytes.advance(now, s.paused)
 	}
@@ -73,7 +73,7 @@ func (s *Session) withinRatesLocked(now clock.Instant, messages, bytes int) bool
 	if l.MessageRate <= 0 && l.ByteRate <= 0 {
 		return true
 	}
-	r := s.rareLocked()
+	r := s.transientLocked()
 	if r.rates == nil {
 		full := bucket{at: now}
 		r.rates = &rates{messages: full, bytes: full}
@@ -91,7 +91,7 @@ func perSecond(n, rate int) time.Duration {
 	return time.Duration(n) * time.Second / time.Duration(max(1, rate))
 }
 
-// tooFast returns the ending of a client that exceeded its rates.
-func (s *Session) tooFast() ending {
-	return ending{code: protocol.ClosePolicyViolation, reason: reasonRate, counter: &s.env.Stats.RateLimited}
+// rateExceeded returns the ending of a client that exceeded its rates.
+func (s *Session) rateExceeded() closeRequest {
+	return closeRequest{code: protocol.ClosePolicyViolation, reason: reasonRate, counter: &s.env.Stats.RateLimited}
 }

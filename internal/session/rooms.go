@@ -11,27 +11,27 @@ import (
 
 // join asks the validator which of the wished rooms the client may join, and joins those. There is no reply.
 func (s *Session) join(data, id json.RawMessage) {
-	wished := protocol.ParseRooms(data)
-	if len(wished) == 0 {
+	requested := protocol.ParseRooms(data)
+	if len(requested) == 0 {
 		return
 	}
 	if s.env.Calls.ValidateRooms == nil {
-		s.env.Stats.RoomsRejected.Add(uint64(len(wished)))
-		s.Debug("join refused: there is no room validator", "rooms", len(wished))
+		s.env.Stats.RoomsRejected.Add(uint64(len(requested)))
+		s.Debug("join refused: there is no room validator", "rooms", len(requested))
 		return
 	}
 	var allowed []string
 	ok := callback.Run(func() (err error) {
 		// A copy: the validator may change its list, which must not change what was asked for.
-		allowed, err = s.env.Calls.ValidateRooms((*lifetime)(s), s, slices.Clone(wished), id)
+		allowed, err = s.env.Calls.ValidateRooms((*sessionContext)(s), s, slices.Clone(requested), id)
 		return err
 	}, func(err error) { s.callbackFailed("validate rooms", err) })
 	if !ok {
 		return
 	}
-	allowed = s.recheck(wished, allowed)
-	s.env.Stats.RoomsRejected.Add(uint64(max(0, len(wished)-len(allowed))))
-	if err := s.Join((*lifetime)(s), allowed...); err != nil {
+	allowed = s.recheck(requested, allowed)
+	s.env.Stats.RoomsRejected.Add(uint64(max(0, len(requested)-len(allowed))))
+	if err := s.Join((*sessionContext)(s), allowed...); err != nil {
 		missing := slices.DeleteFunc(allowed, s.In)
 		s.env.Stats.RoomsRejected.Add(uint64(len(missing)))
 		s.env.Log.Warn("client did not join all rooms", "client", s.ID(), "error", err, "missing", len(missing))
@@ -40,14 +40,14 @@ func (s *Session) join(data, id json.RawMessage) {
 
 // recheck drops from what a validator returned the names that were not asked for, those that break the rules, and the
 // ids of other clients: a member of the room that is named by the id of another client would read messages for that client.
-func (s *Session) recheck(wished, allowed []string) []string {
-	asked := make(map[string]bool, len(wished))
-	for _, name := range wished {
+func (s *Session) recheck(requested, allowed []string) []string {
+	asked := make(map[string]bool, len(requested))
+	for _, name := range requested {
 		asked[name] = true
 	}
 	kept := allowed[:0:0]
 	for _, name := range allowed {
-		if !asked[name] || protocol.CheckRoom(name) != nil || s.anothers(name) {
+		if !asked[name] || protocol.CheckRoom(name) != nil || s.isOtherClient(name) {
 			continue
 		}
 		kept = append(kept, name)
@@ -56,9 +56,9 @@ func (s *Session) recheck(wished, allowed []string) []string {
 	return kept
 }
 
-// anothers reports whether the name is the id of another client, on whichever node, connected or not. The name alone tells: no
+// isOtherClient reports whether the name is the id of another client, on whichever node, connected or not. The name alone tells: no
 // other node is asked, so none has to answer.
-func (s *Session) anothers(name string) bool { return protocol.IsClientID(name) && name != s.ID() }
+func (s *Session) isOtherClient(name string) bool { return protocol.IsClientID(name) && name != s.ID() }
 
 // leave takes the client out of those of the rooms that it is in. There is no reply.
 func (s *Session) leave(data json.RawMessage) {
@@ -140,8 +140,8 @@ func (s *Session) channels(user string, rooms []string) []string {
 	if s.env.Interest == nil {
 		return nil
 	}
-	own := s.ID()
-	channels := []string{protocol.ClientChannel(own), protocol.RoomChannel(own)}
+	id := s.ID()
+	channels := []string{protocol.ClientChannel(id), protocol.RoomChannel(id)}
 	if user != "" {
 		channels = append(channels, protocol.UserChannel(user))
 	}
@@ -153,9 +153,9 @@ func (s *Session) roomChannels(rooms ...string) (channels []string) {
 	if s.env.Interest == nil {
 		return nil
 	}
-	own := s.ID()
+	id := s.ID()
 	for _, name := range rooms {
-		if name != own {
+		if name != id {
 			channels = append(channels, protocol.RoomChannel(name))
 		}
 	}

@@ -41,21 +41,21 @@ type Session struct {
 
 	// A protocol.State. Written with mu held; value and admitted do not change between
 	// authenticated and the end.
-	state  atomic.Uint32
-	queued uint32 // what queue costs, in bytes; guarded by mu, and here because there is room
+	state       atomic.Uint32
+	queuedBytes uint32 // what queue costs, in bytes; guarded by mu, and here because there is room
 
-	mu       sync.Mutex // guards the fields below; before the locks of Hub and Pool, never with that of Lobby
-	admitted bool       // was authenticated: the callbacks hear of its end
-	looped   bool       // Data is called by an event loop, which lends itself to the Pool; set by Open
-	running  bool       // a worker of the pool has it, or will
-	holding  bool       // messages and changes wait until the connected callback has returned
-	paused   bool       // not read from, until the queue is shorter
-	slow     bool       // has had messages dropped, and has not caught up since
-	pongs    uint8      // queued by this call of Data; owned by the owner of in, and here because there is room
-	pinged   uint8      // pings since it fell silent; owned by the sweep, and here because there is room
-	queue    queue
-	value    any   // what the authenticate callback made of it
-	rare     *rare // nil while there is none of it
+	mu         sync.Mutex // guards the fields below; before the locks of Hub and Pool, never with that of Lobby
+	admitted   bool       // was authenticated: the callbacks hear of its end
+	onLoop     bool       // Data is called by an event loop, which lends itself to the Pool; set by Open
+	running    bool       // a worker of the pool has it, or will
+	connecting bool       // messages and changes wait until the connected callback has returned
+	paused     bool       // not read from, until the queue is shorter
+	slow       bool       // has had messages dropped, and has not caught up since
+	pongs      uint8      // queued by this call of Data; owned by the owner of in, and here because there is room
+	pinged     uint8      // pings since it fell silent; owned by the sweep, and here because there is room
+	queue      queue
+	value      any        // what the authenticate callback made of it
+	transient  *transient // nil while there is none of it
 }
 
 // Opening is what Open makes a session of.
@@ -75,7 +75,7 @@ type Opening struct {
 // place was reserved.
 func Open(env *Env, o Opening) *Session {
 	now := int64(env.Clock.Now())
-	s := &Session{env: env, connected: env.Clock.Age(), looped: o.Looped}
+	s := &Session{env: env, connected: env.Clock.Age(), onLoop: o.Looped}
 	if o.Remote != o.Conn.RemoteAddr() {
 		addr := o.Remote // a copy of its own: o would be one of all of it, and for every client
 		s.addr = &addr
@@ -85,14 +85,14 @@ func Open(env *Env, o Opening) *Session {
 	s.member.Deflate = o.Deflate
 	s.lastRead.Store(now)
 	s.lastActive.Store(now)
-	g := &guest{session: s, protocol: o.Protocol, fromRequest: o.FromRequest}
-	s.rare = &rare{guest: g}
+	c := &pendingClient{session: s, protocol: o.Protocol, fromRequest: o.FromRequest}
+	s.transient = &transient{pendingClient: c}
 	env.Running.Add(1)
 	env.Stats.Opened.Add(1)
 	if o.Answer != nil {
 		s.member.Control(o.Answer) // in the lobby, anyone may close it
 	}
-	env.Lobby.enter(g, o.Remote.Addr())
+	env.Lobby.add(c, o.Remote.Addr())
 	return s
 }
 
@@ -102,7 +102,7 @@ func (s *Session) conn() transport.Conn { return s.member.Link().(transport.Conn
 // PeerClosed is told that the client has closed its side: what it was sent before still goes out. It is
 // transport.Handler's.
 func (s *Session) PeerClosed() bool {
-	if s.finish(ending{code: closeAbnormal}) {
+	if s.disconnect(closeRequest{code: closeAbnormal}) {
 		s.member.CloseAfterFlush(nil)
 	}
 	return true // whoever was first to finish it has queued the end, or is about to
@@ -113,14 +113,14 @@ func (s *Session) Drained() { s.member.Drained() }
 
 // Closed is told that the socket is gone. It is transport.Handler's.
 func (s *Session) Closed(error) {
-	s.finish(ending{code: closeAbnormal})
+	s.disconnect(closeRequest{code: closeAbnormal})
 	s.mu.Lock()
-	s.rare.end.gone = true
-	retired := s.rare.end.final
-	g := s.rare.end.guest
+	s.transient.closeInfo.socketClosed = true
+	retired := s.transient.closeInfo.finished
+	c := s.transient.closeInfo.pendingClient
 	s.mu.Unlock()
-	if g != nil {
-		s.env.Lobby.gone(g) // before its place is free: MakeRoom counts on those that it has cut off
+	if c != nil {
+		s.env.Lobby.socketClosed(c) // before its place is free: MakeRoom counts on those that it has cut off
 	}
 	s.env.Stats.Connections.Add(-1)
 	if retired {
@@ -158,31 +158,31 @@ func (s *Session) scheduleLocked() {
 
 // idleLocked reports whether there is something to do that no worker does.
 func (s *Session) idleLocked() bool {
-	return !s.running && !s.holding && (!s.queue.empty() || s.endedLocked() || s.changesLocked() || s.owesLocked())
+	return !s.running && !s.connecting && (!s.queue.empty() || s.endedLocked() || s.changesLocked() || s.hasDeferredWorkLocked())
 }
 
-// owesLocked reports whether something is to be done once the queue is empty.
-func (s *Session) owesLocked() bool {
-	return s.rare != nil && (s.rare.rest != nil || s.rare.ending != nil)
+// hasDeferredWorkLocked reports whether something is to be done once the queue is empty.
+func (s *Session) hasDeferredWorkLocked() bool {
+	return s.transient != nil && (s.transient.unparsed != nil || s.transient.deferredClose != nil)
 }
 
 const (
 	// share is how many messages a session may have handled before others get their turn,
-	// shareBytes how many bytes, inflated; a single message may be larger.
-	share      = 64
-	shareBytes = 256 << 10
+	// runBytes how many bytes, inflated; a single message may be larger.
+	runMessages = 64
+	runBytes    = 256 << 10
 )
 
 // Run handles what is queued. It is workpool.Task's, never runs twice at the same time, and may
 // block in callbacks.
 func (s *Session) Run() {
-	for n, bytes := 0, 0; n < share && bytes < shareBytes; n++ {
+	for n, bytes := 0, 0; n < runMessages && bytes < runBytes; n++ {
 		t, ok := s.next()
 		switch {
 		case !ok:
 			return
-		case t.change.room != "":
-			s.report(t.change)
+		case t.roomChange.room != "":
+			s.report(t.roomChange)
 		default:
 			bytes += s.handle(t)
 		}
@@ -198,7 +198,7 @@ func (s *Session) Resume() { s.env.Pool.Submit(s) }
 
 // A task is what a worker does next: it reports a change, or handles a message.
 type task struct {
-	change // room "": there is none
+	roomChange // room "": there is none
 	message
 	admitted bool // the client was authenticated when the task was taken
 }
@@ -208,40 +208,40 @@ type task struct {
 // session.
 func (s *Session) next() (t task, ok bool) {
 	s.mu.Lock()
-	for !s.holding {
+	for !s.connecting {
 		if s.env.Abandoned.Load() {
 			s.mu.Unlock()
-			s.discarded(s.drop())
+			s.countDiscarded(s.drop())
 			s.mu.Lock()
 		}
 		switch {
 		case s.changesLocked():
-			t.change = s.popChangeLocked()
+			t.roomChange = s.popChangeLocked()
 			s.mu.Unlock()
 			return t, true
 		case !s.queue.empty():
 			t.message, t.admitted = s.queue.pop(), s.admitted
-			s.queued -= uint32(len(t.payload) + overhead)
-			behind := (s.paused || s.owesLocked()) && int(s.queued) <= s.env.Limits.ClientQueue/2
+			s.queuedBytes -= uint32(len(t.payload) + overhead)
+			behind := (s.paused || s.hasDeferredWorkLocked()) && int(s.queuedBytes) <= s.env.Limits.ClientQueue/2
 			s.mu.Unlock()
 			if behind {
-				s.catchUp()
+				s.parseUnparsed()
 			}
 			return t, true
-		case s.rare != nil && s.rare.rest != nil:
+		case s.transient != nil && s.transient.unparsed != nil:
 			s.mu.Unlock()
-			s.catchUp()
+			s.parseUnparsed()
 			s.mu.Lock()
-		case s.endedLocked() && !s.rare.end.left:
+		case s.endedLocked() && !s.transient.closeInfo.leavesQueued:
 			s.leaveAllLocked()
 		case s.endedLocked():
 			s.mu.Unlock()
-			s.signOff()
+			s.callDisconnected()
 			return t, false
-		case s.owesLocked():
-			e := *s.rare.ending
+		case s.hasDeferredWorkLocked():
+			e := *s.transient.deferredClose
 			s.mu.Unlock()
-			s.end(e)
+			s.closeNow(e)
 			s.mu.Lock()
 		default:
 			s.running = false

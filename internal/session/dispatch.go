@@ -35,11 +35,11 @@ func (s *Session) handlePayload(payload []byte, admitted bool) {
 	case ok && e.Event == protocol.EventEncrypted:
 		e, ok = s.open(cipher, e.Data)
 	case s.env.Encryption.Only:
-		s.inClear()
+		s.plaintextRejected()
 		return
 	}
 	if ok {
-		s.obey(e, admitted)
+		s.dispatch(e, admitted)
 	}
 }
 
@@ -56,8 +56,8 @@ func (s *Session) parse(payload []byte) (e protocol.Envelope, ok bool) {
 	return e, err == nil
 }
 
-// obey is the table of protocol §3: what an event does, by the state of the client.
-func (s *Session) obey(e protocol.Envelope, admitted bool) {
+// dispatch is the table of protocol §3: what an event does, by the state of the client.
+func (s *Session) dispatch(e protocol.Envelope, admitted bool) {
 	switch {
 	case e.Event == protocol.EventHeartbeat:
 	case e.Event == protocol.EventAuthenticate:
@@ -73,12 +73,12 @@ func (s *Session) obey(e protocol.Envelope, admitted bool) {
 	case e.Event == protocol.EventLeave:
 		s.leave(e.Data)
 	case protocol.System(e.Event) || s.env.Calls.Message == nil:
-		s.unheard(e.Event, "the event has no handler")
+		s.unhandled(e.Event, "the event has no handler")
 	default:
 		s.guard("message", func(ctx context.Context) error {
 			err := s.env.Calls.Message(ctx, s, e)
 			if errors.Is(err, ErrUnhandled) {
-				s.unheard(e.Event, "the event has no handler")
+				s.unhandled(e.Event, "the event has no handler")
 				return nil
 			}
 			return err
@@ -89,7 +89,7 @@ func (s *Session) obey(e protocol.Envelope, admitted bool) {
 // maxLoggedEvent is how many bytes of an event's name a log line may have.
 const maxLoggedEvent = 64
 
-func (s *Session) unheard(event, cause string) {
+func (s *Session) unhandled(event, cause string) {
 	s.env.Stats.MessagesUnhandled.Add(1)
 	s.Debug("message dropped", "event", event, "cause", cause)
 }

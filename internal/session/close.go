@@ -9,7 +9,7 @@ import (
 )
 
 // An ending is why and how a session ends.
-type ending struct {
+type closeRequest struct {
 	code    int
 	reason  string
 	counter *atomic.Uint64 // of sessions that end so; nil: none
@@ -23,40 +23,40 @@ const closeAbnormal = 1006
 // been sent to the client. Messages of the client that no callback has begun with are dropped and
 // counted. False: the session had ended already. Any goroutine; never blocks.
 func (s *Session) Close(code int, reason string) bool {
-	return s.end(ending{code: code, reason: reason, drop: true})
+	return s.closeNow(closeRequest{code: code, reason: reason, drop: true})
 }
 
 // CloseFor ends the session at once, for what counter counts, as Close does. Messages of an
 // authenticated client that have been received are still handled. Any goroutine; never blocks.
 func (s *Session) CloseFor(counter *atomic.Uint64, code int, reason string) bool {
-	return s.end(ending{code: code, reason: reason, counter: counter})
+	return s.closeNow(closeRequest{code: code, reason: reason, counter: counter})
 }
 
 // Shutdown ends the session with 1001 once all messages that were received from the client have
 // been handled, and answered. Nothing more is read from it. Any goroutine; never blocks.
 func (s *Session) Shutdown() {
-	s.endBehind(ending{code: protocol.CloseGoingAway, reason: protocol.ReasonGoingAway})
+	s.closeAfterQueue(closeRequest{code: protocol.CloseGoingAway, reason: protocol.ReasonGoingAway})
 }
 
 // Abort ends the session without a close frame: for a peer that is there no more. Any goroutine;
 // never blocks.
 func (s *Session) Abort() { s.conn().Abort() }
 
-// endBehind ends the session once the messages that were received before have been handled. Of
+// closeAfterQueue ends the session once the messages that were received before have been handled. Of
 // several endings the first counts, unless one comes at once.
-func (s *Session) endBehind(e ending) {
+func (s *Session) closeAfterQueue(e closeRequest) {
 	s.mu.Lock()
 	if s.endedLocked() {
 		s.mu.Unlock()
 		return
 	}
-	if !s.running && !s.holding && s.queue.empty() && !s.owesLocked() {
+	if !s.running && !s.connecting && s.queue.empty() && !s.hasDeferredWorkLocked() {
 		s.mu.Unlock()
-		s.end(e)
+		s.closeNow(e)
 		return
 	}
-	if r := s.rareLocked(); r.ending == nil {
-		r.ending = &e
+	if r := s.transientLocked(); r.deferredClose == nil {
+		r.deferredClose = &e
 	}
 	s.pauseLocked()
 	s.scheduleLocked()
@@ -65,8 +65,8 @@ func (s *Session) endBehind(e ending) {
 
 // end ends the session with a close frame. One that ends is counted before the close frame can be
 // seen.
-func (s *Session) end(e ending) bool {
-	if !s.finish(e) {
+func (s *Session) closeNow(e closeRequest) bool {
+	if !s.disconnect(e) {
 		return false
 	}
 	if e.counter != nil {
@@ -77,14 +77,14 @@ func (s *Session) end(e ending) bool {
 }
 
 // finish makes the state disconnected and forgets the client everywhere, once.
-func (s *Session) finish(e ending) bool {
+func (s *Session) disconnect(e closeRequest) bool {
 	s.mu.Lock()
 	if s.endedLocked() {
 		s.mu.Unlock()
 		return false
 	}
-	r := s.rareLocked()
-	r.end = &end{code: e.code, reason: e.reason, guest: r.guest}
+	r := s.transientLocked()
+	r.closeInfo = &closeInfo{code: e.code, reason: e.reason, pendingClient: r.pendingClient}
 	s.state.Store(uint32(protocol.StateDisconnected))
 	dropped := 0
 	if e.drop || !s.admitted { // the messages of others can only be answered, and there is nobody to answer
@@ -97,26 +97,26 @@ func (s *Session) finish(e ending) bool {
 		s.paused = false
 		s.conn().Resume() // the peer's close must be seen
 	}
-	g := r.guest
-	r.guest = nil
+	c := r.pendingClient
+	r.pendingClient = nil
 	// Before the disconnected callback can run: who asks there whether the user has other clients
 	// must not find this one.
 	user, rooms, member := s.env.Hub.Remove(&s.member)
-	r.end.rooms = rooms
+	r.closeInfo.rooms = rooms
 	if s.admitted || s.running {
 		s.scheduleLocked()
 	} else {
-		r.end.final = true // nothing has run for it, nothing will
+		r.closeInfo.finished = true // nothing has run for it, nothing will
 	}
 	s.mu.Unlock()
 
-	if g != nil {
-		s.env.Lobby.close(g)
+	if c != nil {
+		s.env.Lobby.close(c)
 	}
 	if member {
 		s.release(s.channels(user, rooms))
 	}
-	s.discarded(dropped)
+	s.countDiscarded(dropped)
 	return true
 }
 
@@ -129,16 +129,16 @@ func (s *Session) drop() int {
 
 func (s *Session) dropLocked() int {
 	n := s.queue.len()
-	s.queue, s.queued = queue{}, 0
-	if r := s.rare; r != nil {
-		r.rest, r.parsing = nil, false
+	s.queue, s.queuedBytes = queue{}, 0
+	if r := s.transient; r != nil {
+		r.unparsed, r.parsing = nil, false
 	}
 	return n
 }
 
 // discarded counts messages of the client that were received and are not handled, and logs those of
 // clients that were authenticated: others only get errors for an answer.
-func (s *Session) discarded(n int) {
+func (s *Session) countDiscarded(n int) {
 	if n == 0 {
 		return
 	}
@@ -148,24 +148,24 @@ func (s *Session) discarded(n int) {
 	}
 }
 
-// signOff is the end of what runs for the session: the disconnected callback. The left callbacks
+// callDisconnected is the end of what runs for the session: the disconnected callback. The left callbacks
 // have run before.
-func (s *Session) signOff() {
+func (s *Session) callDisconnected() {
 	s.mu.Lock()
-	e := s.rare.end
-	told := e.told
-	e.told = true
+	e := s.transient.closeInfo
+	called := e.disconnectedCalled
+	e.disconnectedCalled = true
 	s.mu.Unlock()
 
-	if s.admitted && !told && s.env.Calls.Disconnected != nil {
+	if s.admitted && !called && s.env.Calls.Disconnected != nil {
 		s.guard("disconnected", func(ctx context.Context) error {
 			s.env.Calls.Disconnected(ctx, s, e.code, e.reason)
 			return nil
 		})
 	}
 	s.mu.Lock()
-	e.final = true // running stays set: nothing is scheduled any more
-	retired := e.gone
+	e.finished = true // running stays set: nothing is scheduled any more
+	retired := e.socketClosed
 	s.mu.Unlock()
 	if retired {
 		s.env.Running.Done()
