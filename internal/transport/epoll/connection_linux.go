@@ -22,11 +22,10 @@ type connection struct {
 
 	interest uint16            // what epoll has been asked for, as far as it ever is; owned by the loop
 	orders   atomic.Uint32     // what others want of it; any goroutine
-	serial   uint32            // unlike fd, never that of an earlier connection; set when it is made, then read-only
+	low      int32             // awaited: what the handler waits for Buffered to fall below; owned by the loop
+	id       uint64            // unlike fd, never that of an earlier connection; set when it is made, then read-only
 	handler  transport.Handler // owned by the loop, once registered
 	remote   netip.AddrPort    // set when it is made, then read-only
-
-	low int32 // awaited: what the handler waits for Buffered to fall below; owned by the loop
 }
 
 // state is a set of what has happened to a connection.
@@ -77,9 +76,6 @@ func (c *connection) order(set, clear uint32) {
 
 // is reports whether any of s has happened.
 func (c *connection) is(s state) bool { return c.state&s != 0 }
-
-// key names the connection in the deadlines.
-func (c *connection) key() uint64 { return uint64(c.serial)<<32 | uint64(uint32(c.fd)) }
 
 func (c *connection) Write(p []byte) bool {
 	if c.is(closing|finishing) || !c.fits(len(p)) {

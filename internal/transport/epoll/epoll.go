@@ -2,7 +2,7 @@
 //
 // A loop is one goroutine that owns its connections. In each turn it asks the kernel what is ready, reads at most once
 // from each ready connection, into one buffer that all share, calls Tick, and writes to each connection what was queued
-// for it, in one system call where the socket takes it. An idle connection is 96 bytes and a slot in a table: it has
+// for it, in one system call where the socket takes it. An idle connection is 96 bytes and a place in a map: it has
 // no goroutine, no buffer and no timer, and its descriptor is not known to Go's poller.
 //
 // On other systems New returns transport.ErrUnsupported, and Supported is false.

@@ -15,7 +15,6 @@ import (
 const (
 	acceptMax   = 64                     // that one turn accepts
 	acceptPause = 100 * time.Millisecond // without accepting, when the system has no descriptors or memory left
-	doorMark    = -1                     // in place of the serial, in the events of a listening socket
 )
 
 // A Listener is where loops accept connections from. Made by Transport.Listen.
@@ -26,6 +25,7 @@ type Listener struct {
 // A door is the listening socket as one loop sees it. Owned by the loop.
 type door struct {
 	loop *loop
+	id   uint64
 	fd   int32
 	open func(RawConn) transport.Handler
 	shut chan struct{} // closed by the loop when it has closed fd
@@ -48,7 +48,7 @@ func (t *Transport) Listen(ln *net.TCPListener, open func(RawConn) transport.Han
 			}
 			return nil, fmt.Errorf("adopt listener: %w", err)
 		}
-		lr.doors = append(lr.doors, &door{loop: l, fd: int32(fd), open: open, shut: make(chan struct{})})
+		lr.doors = append(lr.doors, &door{loop: l, id: t.lastID.Add(1), fd: int32(fd), open: open, shut: make(chan struct{})})
 	}
 	inherit(int(lr.doors[0].fd))
 	_ = ln.Close()
@@ -81,9 +81,9 @@ func inherit(fd int) {
 
 // openDoor starts accepting at d.
 func (l *loop) openDoor(d *door) {
-	l.doors[d.fd] = d
+	l.doors[d.id] = d
 	// A connection wakes one of the loops that sleep, not all of them.
-	ev := unix.EpollEvent{Events: readable | unix.EPOLLEXCLUSIVE, Fd: d.fd, Pad: doorMark}
+	ev := interestIn(readable|unix.EPOLLEXCLUSIVE, d.id)
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(d.fd), &ev); err != nil && err != unix.EEXIST {
 		l.pauseDoors()
 	}
@@ -91,10 +91,10 @@ func (l *loop) openDoor(d *door) {
 
 // closeDoor stops accepting at d, for good.
 func (l *loop) closeDoor(d *door) {
-	if l.doors[d.fd] != d {
+	if l.doors[d.id] != d {
 		return // before, or never opened
 	}
-	delete(l.doors, d.fd)
+	delete(l.doors, d.id)
 	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(d.fd), nil)
 	_ = unix.Close(int(d.fd))
 	close(d.shut)
@@ -102,8 +102,8 @@ func (l *loop) closeDoor(d *door) {
 
 // pauseDoors leaves those who knock waiting for a while: the event would come again at once, and nothing could be done.
 func (l *loop) pauseDoors() {
-	for fd := range l.doors {
-		_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(fd), nil)
+	for _, d := range l.doors {
+		_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(d.fd), nil)
 	}
 	l.reopen = l.now.Add(acceptPause)
 }

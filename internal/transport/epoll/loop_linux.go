@@ -42,8 +42,8 @@ type loop struct {
 	over     bool // nobody will look at commands any more
 
 	// Owned by run.
-	now       clock.Instant // read once a turn
-	table     table
+	now       clock.Instant          // read once a turn
+	conns     map[uint64]*connection // by id
 	events    [eventsMax]unix.EpollEvent
 	buffer    []byte // what a read fills
 	scratch   []byte // what a write gathers
@@ -56,8 +56,8 @@ type loop struct {
 	closing   []closed               // to be closed at the very end of the turn
 	held      map[*connection][]byte // early bytes of those that were paused at once
 	deadlines outqueue.Deadlines
-	doors     map[int32]*door // by descriptor
-	reopen    clock.Instant   // the end of a pause in accepting; zero when there is none
+	doors     map[uint64]*door // by id
+	reopen    clock.Instant    // the end of a pause in accepting; zero when there is none
 }
 
 // closed is a connection that is to be closed, and the reason.
@@ -100,10 +100,11 @@ func newLoop(t *Transport, index int) (*loop, error) {
 		buffer:  make([]byte, bufferSize),
 		scratch: make([]byte, 0, bufferSize),
 		held:    make(map[*connection][]byte),
-		doors:   make(map[int32]*door),
+		doors:   make(map[uint64]*door),
+		conns:   make(map[uint64]*connection),
 	}
 	// Edge-triggered: each write to it is told once, and it never has to be read.
-	ev := unix.EpollEvent{Events: readable | unix.EPOLLET&(1<<32-1), Fd: int32(event)}
+	ev := interestIn(readable|unix.EPOLLET&(1<<32-1), 0)
 	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, event, &ev); err != nil {
 		l.free()
 		return nil, os.NewSyscallError("epoll_ctl", err)
@@ -220,25 +221,15 @@ func (l *loop) timeout() time.Duration {
 	return d
 }
 
-func (l *loop) alive(key uint64) bool { return l.find(key) != nil }
-
-// find returns the connection with this key, or nil when it is gone.
-func (l *loop) find(key uint64) *connection {
-	if c := l.table.at(int32(uint32(key))); c != nil && c.serial == uint32(key>>32) {
-		return c
-	}
-	return nil
-}
+func (l *loop) alive(id uint64) bool { return l.conns[id] != nil }
 
 // ready serves one event.
 func (l *loop) ready(ev *unix.EpollEvent) {
-	if ev.Pad == doorMark {
-		l.accept(l.doors[ev.Fd])
+	id := idOf(ev)
+	c := l.conns[id]
+	if c == nil {
+		l.accept(l.doors[id]) // or the eventfd, or a connection that is gone
 		return
-	}
-	c := l.table.at(ev.Fd)
-	if c == nil || c.serial != uint32(ev.Pad) {
-		return // the eventfd
 	}
 	if ev.Events&writable != 0 {
 		l.flush(c)
@@ -312,9 +303,9 @@ func (l *loop) register(c *connection, early []byte) {
 		l.drop(c, transport.ErrClosed)
 		return
 	}
-	l.table.set(c.fd, c)
+	l.conns[c.id] = c
 	c.interest = c.wants()
-	ev := unix.EpollEvent{Events: uint32(c.interest), Fd: c.fd, Pad: int32(c.serial)}
+	ev := interestIn(uint32(c.interest), c.id)
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(c.fd), &ev); err != nil {
 		l.drop(c, os.NewSyscallError("epoll_ctl", err))
 		return
@@ -371,14 +362,14 @@ func (l *loop) watch(c *connection) {
 		return
 	}
 	c.interest = want
-	ev := unix.EpollEvent{Events: uint32(want), Fd: c.fd, Pad: int32(c.serial)}
+	ev := interestIn(uint32(want), c.id)
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, int(c.fd), &ev); err != nil {
 		l.drop(c, os.NewSyscallError("epoll_ctl", err))
 	}
 }
 
 // expire gives c the time of CloseTimeout from now.
-func (l *loop) expire(c *connection) { l.deadlines.Add(c.key(), l.now.Add(l.t.cfg.CloseTimeout)) }
+func (l *loop) expire(c *connection) { l.deadlines.Add(c.id, l.now.Add(l.t.cfg.CloseTimeout)) }
 
 // drop has c closed at the end of the turn, because of err.
 func (l *loop) drop(c *connection, err error) {
@@ -423,11 +414,11 @@ func (l *loop) close() {
 	}
 	l.ended = l.ended[:0]
 	for {
-		key, ok := l.deadlines.Due(l.now)
+		id, ok := l.deadlines.Due(l.now)
 		if !ok {
 			break
 		}
-		if c := l.find(key); c != nil {
+		if c := l.conns[id]; c != nil {
 			l.drop(c, os.ErrDeadlineExceeded)
 		}
 	}
@@ -459,8 +450,8 @@ func (l *loop) bury() {
 // forget takes c out of the loop, while its number is still its own.
 func (l *loop) forget(c *connection) {
 	delete(l.held, c)
-	if l.table.at(c.fd) == c {
-		l.table.set(c.fd, nil)
+	if l.conns[c.id] == c {
+		delete(l.conns, c.id)
 		_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(c.fd), nil)
 	}
 	c.loop.count.Add(-1)
@@ -475,7 +466,9 @@ func (l *loop) end() {
 	for _, d := range l.doors {
 		l.closeDoor(d)
 	}
-	l.table.all(func(c *connection) { l.drop(c, transport.ErrClosed) })
+	for _, c := range l.conns {
+		l.drop(c, transport.ErrClosed)
+	}
 	l.bury()
 	l.free()
 }

@@ -18,6 +18,14 @@ const (
 	hungUp   = uint32(unix.EPOLLHUP)
 )
 
+// interestIn asks epoll for events, which will carry id.
+func interestIn(events uint32, id uint64) unix.EpollEvent {
+	return unix.EpollEvent{Events: events, Fd: int32(id), Pad: int32(id >> 32)}
+}
+
+// idOf returns the id that ev carries.
+func idOf(ev *unix.EpollEvent) uint64 { return uint64(uint32(ev.Pad))<<32 | uint64(uint32(ev.Fd)) }
+
 const sendFlags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
 
 // The calls below that cannot wait are raw: the runtime is not told that the goroutine is in the kernel. Told of each of

@@ -21,7 +21,7 @@ type Transport struct {
 	cfg   transport.Config
 	loops []*loop
 
-	serial   atomic.Uint32  // of the newest connection
+	lastID   atomic.Uint64  // of the newest connection or door; 0 stands for the eventfd of a loop
 	running  sync.WaitGroup // the loops
 	adopting sync.WaitGroup // calls of Adopt and Listen; grows only under mu and while closed is false
 
@@ -109,24 +109,14 @@ func (t *Transport) connection(l *loop, fd int, remote netip.AddrPort) *connecti
 	return &connection{
 		loop:   l,
 		fd:     int32(fd),
-		serial: t.nextSerial(),
+		id:     t.lastID.Add(1),
 		remote: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()), // an IPv4 address as one
-	}
-}
-
-// nextSerial is a number that tells a connection from others that had its descriptor before. It is positive as an
-// int32: the rest of what an event can carry marks what is no connection.
-func (t *Transport) nextSerial() uint32 {
-	for {
-		if n := t.serial.Add(1) & (1<<31 - 1); n != 0 {
-			return n
-		}
 	}
 }
 
 // leastBusy is the loop with the fewest connections, the next in turn among equals.
 func (t *Transport) leastBusy() *loop {
-	best := t.loops[int(t.serial.Load())%len(t.loops)]
+	best := t.loops[t.lastID.Load()%uint64(len(t.loops))]
 	for _, l := range t.loops {
 		if l.count.Load() < best.count.Load() {
 			best = l
