@@ -54,7 +54,7 @@ var rules = []rule{
 	{folder: "internal/transport/netconn", imports: []string{"internal/clock", "internal/transport", "internal/transport/outqueue"}},
 
 	// The index of clients, and sessions. No sockets: a hub writes to links, a session gets bytes.
-	{folder: "internal/hub", imports: []string{"internal/fifo", "internal/shrinkmap", "internal/ws", "seal"}},
+	{folder: "internal/hub", imports: []string{"internal/callback", "internal/fifo", "internal/shrinkmap", "internal/ws", "seal"}},
 	{folder: "internal/cluster", imports: []string{"broker", "internal/clock", "internal/fifo", "protocol"}},
 	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/hub", "internal/transport", "internal/workpool", "internal/ws", "protocol", "seal"}},
 

@@ -22,8 +22,8 @@ type Change struct {
 	// go out in clear all the same: the member could not do without them. Called on the lane's loop; must not block.
 	InClear func(payloads [][]byte) int
 
-	outlet *outlet
-	done   chan error // has room for one
+	queue *sealQueue
+	done  chan error // has room for one
 }
 
 // Encrypt makes m an encrypted member for good. When it returns nil, nothing leaves in clear any more but the rest of
@@ -31,7 +31,7 @@ type Change struct {
 // sealed. It waits for a turn of the loop. With ctx's error, and with ErrNotMember because gone was closed, the change may
 // still come about.
 func (h *Hub) Encrypt(ctx context.Context, gone <-chan struct{}, m *Member, c Change) error {
-	c.outlet = &outlet{member: m, Encryption: c.Encryption}
+	c.queue = &sealQueue{member: m, Encryption: c.Encryption}
 	c.done = make(chan error, 1)
 	h.mu.RLock()
 	admitted := m.admitted
@@ -64,9 +64,9 @@ func (l *Lane) encrypt(m *Member, c *Change) {
 	}
 	// What is taken back is counted before it is, and the outlet seen: a publisher that paces itself must not miss it.
 	held := m.link.Buffered()
-	c.outlet.count(held)
-	l.sealing.changes.Add(1)
-	l.convert(m, c.outlet)
+	c.queue.count(held)
+	l.sealer.switched.Add(1)
+	l.convert(m, c.queue)
 	var back takenBack
 	for _, piece := range m.link.Recall(ws.FrameEnd) {
 		back.read(piece)
@@ -78,15 +78,15 @@ func (l *Lane) encrypt(m *Member, c *Change) {
 	told := l.part(m, back.payloads[:clear], back.control, c.Last)
 	m.sealed = true
 	l.hub.delivered.Add(-uint64(len(back.payloads) - clear)) // they have not been
-	l.regain(c.outlet, back.payloads[clear:])
-	c.outlet.count(-held)
+	l.sealer.requeue(c.queue, runOf(back.payloads[clear:]))
+	c.queue.count(-held)
 	switch {
 	case told:
 		c.done <- nil
 	case m.link.Closing():
 		c.done <- ErrNotMember
 	default: // and could not open what follows
-		l.refuse(m, 1)
+		l.record(m, 1, false)
 		c.done <- ErrBehind
 	}
 }
@@ -111,34 +111,23 @@ func (l *Lane) part(m *Member, payloads, control [][]byte, last *ws.Message) boo
 
 // convert makes m one of the encrypted members. Nothing goes through its outlet before it is sealed, but an answer to the last
 // message in clear can be opened.
-func (l *Lane) convert(m *Member, o *outlet) {
+func (l *Lane) convert(m *Member, q *sealQueue) {
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
 	if m.admitted {
 		l.hub.countLocked(m, -1)
 		defer l.hub.countLocked(m, 1)
 	}
-	m.outlet.Store(o)
+	m.queue.Store(q)
 }
 
-// regain queues what was taken back. It was accepted when it was shorter, and waits now however much that is.
-func (l *Lane) regain(o *outlet, payloads [][]byte) {
-	if len(payloads) == 0 {
-		return
-	}
-	p := parcels{run: make([]item, len(payloads))}
+// runOf returns messages with these payloads as a run.
+func runOf(payloads [][]byte) *fanOutBatch {
+	run := make([]item, len(payloads))
 	for i, payload := range payloads {
-		p.run[i].msg = ws.NewMessage(payload)
+		run[i].msg = ws.NewMessage(payload)
 	}
-	if o.Transform == nil {
-		o.add(p.all())
-	} else {
-		for _, b := range p.single(&l.hub.transformers) {
-			o.add(b)
-		}
-	}
-	o.busy = true
-	l.proceed(o)
+	return &fanOutBatch{run: run}
 }
 
 // takenBack are frames that were to be sent, taken apart.

@@ -56,21 +56,20 @@ type Config struct {
 // Hub is the index of who is connected. Its methods may be called from any goroutine and do not block beyond its lock.
 type Hub struct {
 	// Set by New, then read-only.
-	lanes        []*Lane
-	maxRooms     int
-	roomNames    int
-	backpressure int
-	backlogged   func(lane int) bool
+	lanes      []*Lane
+	maxRooms   int
+	roomNames  int
+	wake       func(lane int)
+	backlogged func(lane int) bool
 
-	press        press        // seals
-	transformers transformers // transform
+	sealPool     sealPool
+	transformers transformers
 
 	deflating    atomic.Int64 // members that take compressed messages: publishers compress only for somebody
 	encrypted    atomic.Int64 // members
-	transforming atomic.Int64 // members: publishers count turns only for somebody
+	transforming atomic.Int64 // members: without any, a fan-out needs no semaphore
 	delivered    atomic.Uint64
 	refused      atomic.Uint64
-	unsealed     atomic.Uint64
 
 	waiters waiters
 
@@ -95,12 +94,14 @@ func New(cfg Config) *Hub {
 	if cfg.Backlogged == nil {
 		cfg.Backlogged = func(int) bool { return true }
 	}
-	h := &Hub{maxRooms: cfg.MaxRooms, roomNames: cfg.RoomNames, backpressure: cfg.BackpressureLimit, backlogged: cfg.Backlogged}
-	h.press.most = min(runtime.GOMAXPROCS(0), cfg.BatchLimit)
+	h := &Hub{maxRooms: cfg.MaxRooms, roomNames: cfg.RoomNames, wake: cfg.Wake, backlogged: cfg.Backlogged}
+	h.sealPool.maxWorkers = min(runtime.GOMAXPROCS(0), cfg.BatchLimit)
 	h.transformers.limit = cfg.BatchLimit
 	h.waiters.changed = make(chan struct{})
 	for i := range max(cfg.Lanes, 1) {
-		h.lanes = append(h.lanes, &Lane{hub: h, index: i, limit: cfg.SendQueue, wake: func() { cfg.Wake(i) }, sealing: sealing{here: hereMax}})
+		l := &Lane{hub: h, index: i, limit: cfg.SendQueue}
+		l.sealer = sealer{lane: l, limit: cfg.BackpressureLimit, pool: &h.sealPool, transformers: &h.transformers, inline: inlineBudget}
+		h.lanes = append(h.lanes, l)
 	}
 	h.all = newGroup(everyone, "", len(h.lanes))
 	return h
@@ -145,7 +146,7 @@ func (h *Hub) Admit(m *Member, a Admission) {
 		}
 	}
 	if a.Encryption != nil {
-		m.outlet.Store(&outlet{member: m, Encryption: *a.Encryption})
+		m.queue.Store(&sealQueue{member: m, Encryption: *a.Encryption})
 	}
 	h.countLocked(m, 1)
 	m.lane.push(item{kind: welcome, member: m, msg: a.Welcome})
@@ -153,10 +154,10 @@ func (h *Hub) Admit(m *Member, a Admission) {
 
 // countLocked counts m in or out by the form in which it takes messages.
 func (h *Hub) countLocked(m *Member, n int64) {
-	switch o := m.outlet.Load(); {
-	case o != nil:
+	switch q := m.queue.Load(); {
+	case q != nil:
 		h.encrypted.Add(n)
-		if o.Transform != nil {
+		if q.Transform != nil {
 			h.transforming.Add(n)
 		}
 	case m.Deflate:
@@ -332,10 +333,15 @@ func (h *Hub) Refused() uint64 { return h.refused.Load() }
 func (h *Hub) Encrypted() int { return int(h.encrypted.Load()) }
 
 // Unsealed is how many messages were lost because they could not be encrypted, one for each member.
-func (h *Hub) Unsealed() uint64 { return h.unsealed.Load() }
+func (h *Hub) Unsealed() (n uint64) {
+	for _, l := range h.lanes {
+		n += l.sealer.unsealed.Load()
+	}
+	return n
+}
 
 // Wait blocks until nothing is being encrypted any more. No lane may be given a turn from then on.
 func (h *Hub) Wait() {
-	h.press.done.Wait()
+	h.sealPool.done.Wait()
 	h.transformers.done.Wait()
 }

@@ -28,7 +28,6 @@ type Lane struct {
 	hub   *Hub
 	index int
 	limit int
-	wake  func()
 
 	waiting  atomic.Int64 // bytes of messages pushed and not yet handed to connections
 	messages atomic.Int64 // how many they are
@@ -48,20 +47,20 @@ type Lane struct {
 	members []*Member // scratch for a fan-out
 
 	patience patience // owned by the loop
-	sealing  sealing  // its fields have owners of their own
+	sealer   sealer   // its fields have owners of their own
 }
 
 // An item is one thing for the loop to do.
 type item struct {
-	kind    itemKind
-	crowd   bool    // fanOut: to so many that waiting for another message pays
-	member  *Member // for all but fanOut
-	group   *group  // fanOut
-	msg     *ws.Message
-	raw     []byte    // control, finish: a whole frame
-	exclude []*Member // fanOut
-	turns   *turns    // fanOut, if somebody may transform it
-	change  *Change   // encrypt
+	kind      itemKind
+	crowd     bool    // fanOut: to so many that waiting for another message pays
+	member    *Member // for all but fanOut
+	group     *group  // fanOut
+	msg       *ws.Message
+	raw       []byte     // control, finish: a whole frame
+	exclude   []*Member  // fanOut
+	semaphore *semaphore // fanOut, if a member may transform it
+	change    *Change    // encrypt
 }
 
 type itemKind uint8
@@ -151,12 +150,12 @@ func (m *Member) CloseAfterFlush(frame []byte) {
 
 // Buffered is how many bytes m's peer has not taken yet, what is to be encrypted for it included.
 func (m *Member) Buffered() int {
-	if o := m.outlet.Load(); o != nil {
-		return o.pending()
+	if q := m.queue.Load(); q != nil {
+		return q.pending()
 	}
 	n := m.link.Buffered()
-	if o := m.outlet.Load(); o != nil { // has become encrypted, and the link's bytes may have been taken back before they were counted
-		n = o.pending()
+	if q := m.queue.Load(); q != nil { // has become encrypted, and the link's bytes may have been taken back before they were counted
+		n = q.pending()
 	}
 	return n
 }
@@ -185,7 +184,7 @@ func (l *Lane) Tick() (more bool) {
 		bytes += size
 		messages += count(run)
 	}
-	wrote, riper := l.harvest()
+	wrote, more := l.sealer.writeSealed()
 	l.waiting.Add(-int64(bytes))
 	l.messages.Add(-int64(messages))
 	l.hub.waiters.wake()
@@ -193,7 +192,7 @@ func (l *Lane) Tick() (more bool) {
 		return true
 	}
 	// What was written this turn goes to the sockets only after Tick: who waits for that is told by another turn.
-	return l.rest() || riper || (worked || wrote) && l.hub.waiters.any()
+	return l.rest() || more || (worked || wrote) && l.hub.waiters.any()
 }
 
 // gather lets a message to a crowd wait for those right behind it. Its writes will take milliseconds; a publisher that is
@@ -262,19 +261,22 @@ func (l *Lane) carry(run []item, size int, alone bool) {
 	case welcome:
 		m.live = true
 		l.deliver(run)
-		m.sealed = m.outlet.Load() != nil // this was the last message in clear
+		m.sealed = m.queue.Load() != nil // this was the last message in clear
 	case notice:
 		if m.sealed {
-			l.accept(m, &parcels{run: run, few: true})
-		} else if m.link.Write(it.msg.Frame()) {
-			l.hub.delivered.Add(1)
+			l.sealer.accept(m, &fanOutBatch{run: run})
 		} else {
-			l.refuse(m, 1)
+			l.record(m, 1, m.link.Write(it.msg.Frame()))
 		}
 	case control:
 		m.link.Write(it.raw)
 	case finish:
-		l.finish(m, it.raw)
+		m.live = false
+		if m.sealed {
+			l.sealer.finish(m, it.raw)
+		} else {
+			m.link.CloseAfterFlush(it.raw)
+		}
 	case encrypt:
 		l.encrypt(m, it.change)
 	}
@@ -285,23 +287,29 @@ func (l *Lane) deliver(run []item) {
 	m := run[0].member
 	switch {
 	case m.sealed:
-		l.accept(m, &parcels{run: singles(run), few: true})
+		l.sealer.accept(m, &fanOutBatch{run: run})
 	case m.link.Write(m.frameOf(run[0].msg)):
-		l.hub.delivered.Add(uint64(count(run)))
+		l.record(m, count(run), true)
 	default:
-		l.hub.delivered.Add(uint64(l.squeeze(m, singles(run))))
+		l.squeeze(m, splitSeries(run))
 	}
 }
 
-// refuse counts n messages that did not fit for m. A link that is gone is not full: its member is about to be removed, and
-// what it no longer takes is lost with the connection.
-func (l *Lane) refuse(m *Member, n int) {
-	if m.link.Closing() {
-		return
+// record counts n messages that were written to m's connection, or rejected. A connection that is
+// closing is not full: its member is about to be removed, and the messages are lost with the
+// connection.
+func (l *Lane) record(m *Member, n int, written bool) {
+	switch {
+	case written:
+		l.hub.delivered.Add(uint64(n))
+	case !m.link.Closing():
+		l.hub.refused.Add(uint64(n))
+		m.owner.Refused(n)
 	}
-	l.hub.refused.Add(uint64(n))
-	m.owner.Refused(n)
 }
+
+// wake makes the loop run a turn soon. Any goroutine.
+func (l *Lane) wake() { l.hub.wake(l.index) }
 
 // fanOut writes a run of messages to each member that the group had in this lane when they were sent.
 func (l *Lane) fanOut(run []item, size int, alone bool) {
@@ -333,13 +341,7 @@ func (l *Lane) write(run []item, size int, alone bool) {
 	var deflated []byte
 	plain := join(run, size, (*ws.Message).Frame)
 	messages, delivered := count(run), 0
-	apart := parcels{few: len(l.members) <= hereMax} // made when the first member needs it
-	split := func() *parcels {
-		if apart.run == nil {
-			apart.run = singles(run)
-		}
-		return &apart
-	}
+	apart := fanOutBatch{run: run}
 	for i, m := range l.members {
 		if i%ahead == 0 {
 			fetch(l.members[i:min(i+ahead, len(l.members))])
@@ -348,7 +350,7 @@ func (l *Lane) write(run []item, size int, alone bool) {
 			continue
 		}
 		if m.sealed {
-			l.accept(m, split())
+			l.sealer.accept(m, &apart)
 			continue
 		}
 		p := plain
@@ -367,7 +369,7 @@ func (l *Lane) write(run []item, size int, alone bool) {
 		if ok {
 			delivered += messages
 		} else {
-			delivered += l.squeeze(m, split().run)
+			l.squeeze(m, apart.single())
 		}
 	}
 	l.exclude(run[0].exclude, false)
@@ -393,20 +395,17 @@ func (l *Lane) exclude(members []*Member, skip bool) {
 	}
 }
 
-// squeeze gives m those messages of a refused batch that still fit, and returns how many did. None of them is a series.
-func (l *Lane) squeeze(m *Member, run []item) (fit int) {
-	if len(run) > 1 {
-		for i := range run {
-			if !m.link.Write(m.frameOf(run[i].msg)) {
-				break // keep the order: nothing later may overtake what was dropped
-			}
-			fit++
-		}
+// squeeze writes the messages of a rejected batch up to the first that does not fit: no later message
+// may overtake a dropped one. None of them is a series.
+func (l *Lane) squeeze(m *Member, run []item) {
+	fit := 0
+	for len(run) > 1 && fit < len(run) && m.link.Write(m.frameOf(run[fit].msg)) {
+		fit++
 	}
+	l.record(m, fit, true)
 	if fit < len(run) {
-		l.refuse(m, len(run)-fit)
+		l.record(m, len(run)-fit, false)
 	}
-	return fit
 }
 
 // count is how many messages a run is.
@@ -419,9 +418,9 @@ func count(run []item) (n int) {
 	return n
 }
 
-// singles are a run with each message of a series as an item of its own: for members that do not get all at once, or not
+// splitSeries are a run with each message of a series as an item of its own: for members that do not get all at once, or not
 // as it is.
-func singles(run []item) []item {
+func splitSeries(run []item) []item {
 	n := count(run)
 	if n == len(run) {
 		return run

@@ -55,7 +55,7 @@ type Member struct {
 	own      bool // in the room named by its own id, which costs no group; guarded by Hub.mu
 
 	// Set once, with Hub.mu held; any goroutine. Nil: in clear.
-	outlet atomic.Pointer[outlet]
+	queue atomic.Pointer[sealQueue]
 
 	// Set before the first use, then read-only.
 	id    ID
@@ -83,12 +83,12 @@ func (m *Member) named(name string) bool {
 func (m *Member) Link() Link { return m.link }
 
 // Encrypted reports whether everything that is sent to m is encrypted. Any goroutine.
-func (m *Member) Encrypted() bool { return m.outlet.Load() != nil }
+func (m *Member) Encrypted() bool { return m.queue.Load() != nil }
 
 // Cipher opens what m sends; nil if it is not encrypted by one. Any goroutine.
 func (m *Member) Cipher() *seal.Cipher {
-	if o := m.outlet.Load(); o != nil {
-		return o.Cipher
+	if q := m.queue.Load(); q != nil {
+		return q.Cipher
 	}
 	return nil
 }

@@ -84,13 +84,13 @@ func (h *Hub) SendMade(t Target, message func() *ws.Message, exclude []string) e
 		full = !m.lane.push(item{kind: direct, member: m, msg: msg})
 	}
 	if g != nil {
-		var t *turns
+		var s *semaphore
 		if h.transforming.Load() > 0 {
-			t = h.transformers.turns()
+			s = h.transformers.semaphore()
 		}
 		for i := range g.sets {
 			if n := len(g.sets[i].members); n > 0 {
-				it := item{kind: fanOut, group: g, msg: msg, exclude: except, crowd: n >= crowdMin, turns: t}
+				it := item{kind: fanOut, group: g, msg: msg, exclude: except, crowd: n >= crowdMin, semaphore: s}
 				full = !h.lanes[i].push(it) || full
 			}
 		}
@@ -153,8 +153,8 @@ func (h *Hub) Pending(t Target) int {
 // the next is counted in both, and they are asked in the order in which it goes; only a change to encryption takes bytes
 // back, from a connection.
 func (l *Lane) owes() bool {
-	changes := l.sealing.changes.Load()
-	return l.sealing.owing.Load() > 0 || l.hub.backlogged(l.index) || l.sealing.changes.Load() != changes
+	changes := l.sealer.switched.Load()
+	return l.sealer.waiting.Load() > 0 || l.hub.backlogged(l.index) || l.sealer.switched.Load() != changes
 }
 
 // pending is how many bytes wait in the lane, for somebody who may be encrypted: then they will be more. It is to be
@@ -162,7 +162,7 @@ func (l *Lane) owes() bool {
 func (l *Lane) pending(encrypted bool) int {
 	n, bytes := int(l.messages.Load()), int(l.waiting.Load())
 	if encrypted {
-		return sealedAtMost(n, bytes)
+		return maxSealedSize(n, bytes)
 	}
 	return bytes
 }

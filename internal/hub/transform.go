@@ -4,101 +4,72 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/fifo"
-	"github.com/hearthws/hearth/internal/ws"
-	"github.com/hearthws/hearth/seal"
 )
 
-// errExit stands for a Transform that has ended its goroutine.
-var errExit = errors.New("transformer has ended its goroutine")
+// errExit is the error of a Transform that called runtime.Goexit.
+var errExit = errors.New("transformer ended its goroutine (runtime.Goexit)")
 
-// transformers run what may block: a goroutine for each member whose message is being transformed, but of one fan-out for
-// so many members at a time only. A member whose turn has not come waits without a goroutine.
+// transformers run the Transforms of members, which may block: one goroutine for each member whose
+// message is being transformed. Each fan-out may use a limited number of them. A member that waits for
+// one needs no goroutine.
 type transformers struct {
-	limit int            // set by New, then read-only
+	limit int            // of one fan-out; set by New, then read-only
 	done  sync.WaitGroup // one for each goroutine
 }
 
-// turns are those of the members who get one message.
-type turns struct {
+// A semaphore bounds for how many members the message of one fan-out is transformed at a time.
+type semaphore struct {
 	mu      sync.Mutex // guards the fields below; innermost
 	free    int
-	waiting fifo.Queue[*outlet]
+	waiting fifo.Queue[*sealQueue]
 }
 
-func (t *transformers) turns() *turns { return &turns{free: t.limit} }
+func (t *transformers) semaphore() *semaphore { return &semaphore{free: t.limit} }
 
-// begin has the oldest batch of o transformed when its turn comes. On the lane's loop.
-func (t *transformers) begin(o *outlet) {
-	if o.work[0].turns.enter(o) {
-		t.done.Add(1)
-		go t.run(o, false) // ends when it is nobody's turn any more; Hub.Wait waits for it
+// start transforms the oldest message of q, now or when a member with the same message is done. It is
+// called on the lane's loop.
+func (t *transformers) start(q *sealQueue) {
+	if !q.work[0].semaphore.acquire(q) {
+		return
 	}
+	// The goroutine ends when no member waits for its place; Hub.Wait waits for it.
+	callback.Go(&t.done, func(exited bool) {
+		for q != nil {
+			r := sealed{queue: q, taken: 1, size: q.work[0].size}
+			if exited {
+				q.failed(errExit)
+			} else {
+				r = q.transform()
+			}
+			exited = false
+			s := q.work[0].semaphore
+			q.sealer().returnSealed(r) // then q belongs to the loop
+			q = s.release()
+		}
+	})
 }
 
-// enter reports whether it is o's turn. If not, leave returns it when it is.
-func (t *turns) enter(o *outlet) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.free > 0 {
-		t.free--
+// acquire takes a place and reports true. If none is free, a later release returns q.
+func (s *semaphore) acquire(q *sealQueue) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.free > 0 {
+		s.free--
 		return true
 	}
-	t.waiting.Push(o)
+	s.waiting.Push(q)
 	return false
 }
 
-// leave ends a turn and returns the member whose turn it is now, if any.
-func (t *turns) leave() *outlet {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.waiting.Len() == 0 {
-		t.free++
+// release frees a place, or returns the queue that has it now.
+func (s *semaphore) release() *sealQueue {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting.Len() == 0 {
+		s.free++
 		return nil
 	}
-	return t.waiting.Pop()
-}
-
-// run transforms what o has, and goes on with those who wait for a turn with the same message. skip: the first message is
-// lost.
-func (t *transformers) run(o *outlet, skip bool) {
-	defer t.done.Done()
-	defer func() {
-		if o != nil { // the application has ended the goroutine (runtime.Goexit): another one goes on behind that message
-			o.lost(errExit)
-			t.done.Add(1)
-			go t.run(o, true)
-		}
-	}()
-	for o != nil {
-		b := o.work[0]
-		for i := o.from; i < len(b.msgs); i++ {
-			r := sealed{outlet: o, taken: 1, reserved: sealedSize(b.msgs[i]), done: i == len(b.msgs)-1}
-			if !skip {
-				r.transform(b.msgs[i].Payload())
-			}
-			skip = false
-			o.from = i + 1
-			o.member.lane.bring(r) // with done, o is the loop's again
-		}
-		o = b.turns.leave()
-	}
-}
-
-// transform makes the frame of one message.
-func (r *sealed) transform(payload []byte) {
-	replacement, err := r.Transform(payload)
-	if err != nil {
-		r.lost(err)
-		return
-	}
-	if replacement != nil {
-		payload = replacement
-	}
-	if r.Cipher == nil {
-		r.frames, r.messages = ws.AppendFrame(nil, ws.OpText, payload), 1
-		return
-	}
-	r.frames = make([]byte, 0, ws.FrameSize(seal.EnvelopeSize(len(payload))))
-	r.add(payload)
+	return s.waiting.Pop()
 }

@@ -58,12 +58,12 @@ func TestRipeIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Tick()
-	h.press.done.Wait() // nobody seals any more
-	l.mu.Lock()
-	bytes := l.sealing.bytes
-	l.mu.Unlock()
-	if most := ripeMax + h.press.most*sheet*sealMax; bytes < ripeMax || bytes > most {
-		t.Errorf("%d bytes were sealed, want %d to %d", bytes, ripeMax, most)
+	h.sealPool.done.Wait() // nobody seals any more
+	l.sealer.mu.Lock()
+	bytes := l.sealer.bytes
+	l.sealer.mu.Unlock()
+	if most := maxSealedBytes + h.sealPool.maxWorkers*batchMembers*maxSealBytes; bytes < maxSealedBytes || bytes > most {
+		t.Errorf("%d bytes were sealed, want %d to %d", bytes, maxSealedBytes, most)
 	}
 	patience := time.After(time.Minute)
 	for h.Delivered() < 2*members {
