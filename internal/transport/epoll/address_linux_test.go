@@ -25,11 +25,11 @@ func TestAddresses(t *testing.T) {
 		"[fe80::1%3]:80":      &unix.SockaddrInet6{Port: 80, ZoneId: 3, Addr: netip.MustParseAddr("fe80::1").As16()},
 		"192.0.2.1:6":         &unix.SockaddrInet6{Port: 6, Addr: netip.MustParseAddr("::ffff:192.0.2.1").As16()},
 	} {
-		if got := tr.connection(tr.loops[0], -1, addrPort(sa)).RemoteAddr(); got != netip.MustParseAddrPort(want) {
+		if got := tr.newConnection(tr.loops[0], -1, addrPort(sa)).RemoteAddr(); got != netip.MustParseAddrPort(want) {
 			t.Errorf("RemoteAddr() = %v, want %s", got, want)
 		}
 	}
-	if got := tr.connection(tr.loops[0], -1, addrPort(&unix.SockaddrUnix{})).RemoteAddr(); got.IsValid() {
+	if got := tr.newConnection(tr.loops[0], -1, addrPort(&unix.SockaddrUnix{})).RemoteAddr(); got.IsValid() {
 		t.Errorf("RemoteAddr() = %v of a socket that has none", got)
 	}
 }

@@ -14,60 +14,60 @@ import (
 // connection implements RawConn. An idle server consists of these: keep it within 96 bytes. What a
 // write needs comes first, so that it is in one line of the processor's cache.
 type connection struct {
-	loop    *loop           // set when it is made, then read-only
-	out     *outqueue.Queue // nil while nothing waits; owned by the loop
-	waiting atomic.Int64    // what Buffered returns; any goroutine
-	fd      int32           // owned by the loop
-	state   state           // owned by the loop
+	loop     *loop           // set when it is made, then read-only
+	out      *outqueue.Queue // nil while nothing waits; owned by the loop
+	buffered atomic.Int64    // what Buffered returns; any goroutine
+	fd       int32           // owned by the loop
+	state    state           // owned by the loop
 
-	interest uint16            // what epoll has been asked for, as far as it ever is; owned by the loop
-	orders   atomic.Uint32     // what others want of it; any goroutine
-	low      int32             // awaited: what the handler waits for Buffered to fall below; owned by the loop
-	id       uint64            // unlike fd, never that of an earlier connection; set when it is made, then read-only
-	handler  transport.Handler // owned by the loop, once registered
-	remote   netip.AddrPort    // set when it is made, then read-only
+	interest    uint16            // what epoll has been asked for, as far as it ever is; owned by the loop
+	requests    atomic.Uint32     // what others want of it; any goroutine
+	notifyBelow int32             // wantsDrained: what the handler waits for Buffered to fall below; owned by the loop
+	id          uint64            // unlike fd, never that of an earlier connection; set when it is made, then read-only
+	handler     transport.Handler // owned by the loop, once registered
+	remote      netip.AddrPort    // set when it is made, then read-only
 }
 
 // state is a set of what has happened to a connection.
 type state uint16
 
 const (
-	registered state = 1 << iota // by the loop, which knows its handler now
-	dirty                        // in loop.dirty, to be written at the end of the turn
-	blocked                      // the socket takes no more: epoll will tell
-	finishing                    // CloseAfterFlush was called
-	shut                         // and everything is written, and the writing side shut
-	ended                        // the peer has closed its side
-	closing                      // in loop.closing, or gone
-	awaited                      // the handler is to be told that it has drained
+	registered     state = 1 << iota // by the loop, which knows its handler now
+	dirty                            // in loop.dirty, to be written at the end of the turn
+	blocked                          // the socket takes no more: epoll will tell
+	closeRequested                   // CloseAfterFlush was called
+	writeShut                        // and everything is written, and the writing side shut
+	peerClosed                       // the peer has closed its side
+	closing                          // in loop.closing, or gone
+	wantsDrained                     // the handler is to be told that it has drained
 )
 
-// Orders, set by any goroutine and carried out by the loop. ordered says that the connection is in loop.commands for it,
-// so that it is there once, however often orders change.
+// Orders, set by any goroutine and carried out by the loop. posted says that the connection is in loop.commands for it,
+// so that it is there once, however often requests change.
 const (
-	ordered uint32 = 1 << iota
-	paused
-	aborted
+	requestsPosted uint32 = 1 << iota
+	pauseRequested
+	abortRequested
 )
 
-func (c *connection) Buffered() int              { return int(c.waiting.Load()) }
+func (c *connection) Buffered() int              { return int(c.buffered.Load()) }
 func (c *connection) RemoteAddr() netip.AddrPort { return c.remote }
 func (c *connection) Loop() int                  { return c.loop.index }
 
-func (c *connection) Abort()  { c.order(aborted, 0) }
-func (c *connection) Pause()  { c.order(paused, 0) }
-func (c *connection) Resume() { c.order(0, paused) }
+func (c *connection) Abort()  { c.request(abortRequested, 0) }
+func (c *connection) Pause()  { c.request(pauseRequested, 0) }
+func (c *connection) Resume() { c.request(0, pauseRequested) }
 
-func (c *connection) order(set, clear uint32) {
+func (c *connection) request(set, clear uint32) {
 	for {
-		old := c.orders.Load()
+		old := c.requests.Load()
 		now := old&^clear | set
 		if now == old {
 			return
 		}
-		if c.orders.CompareAndSwap(old, now|ordered) {
-			if old&ordered == 0 {
-				c.loop.post(command{kind: obey, c: c})
+		if c.requests.CompareAndSwap(old, now|requestsPosted) {
+			if old&requestsPosted == 0 {
+				c.loop.post(command{kind: apply, c: c})
 			}
 			return
 		}
@@ -78,14 +78,14 @@ func (c *connection) order(set, clear uint32) {
 func (c *connection) is(s state) bool { return c.state&s != 0 }
 
 func (c *connection) Write(p []byte) bool {
-	if c.is(closing|finishing) || !c.fits(len(p)) {
+	if c.is(closing|closeRequested) || !c.fits(len(p)) {
 		return false
 	}
 	c.push(p)
 	return true
 }
 
-func (c *connection) Closing() bool { return c.is(closing | finishing) }
+func (c *connection) Closing() bool { return c.is(closing | closeRequested) }
 
 // fits reports whether n more bytes may wait. What came in this turn does not have to: it is written before anything
 // is refused for it.
@@ -101,20 +101,20 @@ func (c *connection) WriteNow(p []byte) bool {
 	if c.out != nil || len(p) == 0 {
 		return c.Write(p)
 	}
-	if c.is(closing | finishing) {
+	if c.is(closing | closeRequested) {
 		return false
 	}
 	n, errno := send(c.fd, p)
 	if errno != 0 && errno != unix.EAGAIN {
-		c.loop.lose(c, os.NewSyscallError("send", errno))
+		c.loop.fail(c, os.NewSyscallError("send", errno))
 		return false
 	}
 	if n < len(p) {
 		c.state |= blocked
 		c.push(p) // whole: Recall needs its beginning
 		c.out.Advance(n)
-		c.owes(c.out.Len())
-		c.loop.watch(c)
+		c.setBuffered(c.out.Len())
+		c.loop.updateInterest(c)
 	}
 	return true
 }
@@ -123,26 +123,26 @@ func (c *connection) NotifyBelow(n int) bool {
 	if c.out == nil || c.out.Len() < n {
 		return false
 	}
-	c.state |= awaited
-	c.low = int32(min(n, math.MaxInt32))
+	c.state |= wantsDrained
+	c.notifyBelow = int32(min(n, math.MaxInt32))
 	return true
 }
 
 // owes keeps how much waits, for Buffered and whoever awaits that it falls.
-func (c *connection) owes(n int) {
-	c.waiting.Store(int64(n))
-	if c.is(awaited) && n < int(c.low) {
-		c.state &^= awaited
+func (c *connection) setBuffered(n int) {
+	c.buffered.Store(int64(n))
+	if c.is(wantsDrained) && n < int(c.notifyBelow) {
+		c.state &^= wantsDrained
 		c.loop.drained = append(c.loop.drained, c.handler)
 	}
 }
 
 func (c *connection) Recall(cut func(piece []byte, n int) int) [][]byte {
-	if c.out == nil || c.is(closing|finishing) {
+	if c.out == nil || c.is(closing|closeRequested) {
 		return nil
 	}
 	taken := c.out.Recall(0, cut)
-	c.owes(c.out.Len())
+	c.setBuffered(c.out.Len())
 	if c.out.Len() == 0 {
 		c.loop.recycle(c)
 	}
@@ -150,14 +150,14 @@ func (c *connection) Recall(cut func(piece []byte, n int) int) [][]byte {
 }
 
 func (c *connection) CloseAfterFlush(p []byte) {
-	if c.is(closing | finishing) {
+	if c.is(closing | closeRequested) {
 		return
 	}
-	c.state |= finishing
+	c.state |= closeRequested
 	c.push(p)
-	c.touch()
+	c.scheduleFlush()
 	if c.is(registered) {
-		c.loop.expire(c)
+		c.loop.startCloseTimeout(c)
 	}
 }
 
@@ -167,16 +167,16 @@ func (c *connection) push(p []byte) {
 		return
 	}
 	if c.out == nil {
-		c.out = c.loop.queue()
-		c.loop.owing.Add(1)
+		c.out = c.loop.newQueue()
+		c.loop.backlogged.Add(1)
 	}
 	c.out.Push(p)
-	c.owes(c.out.Len())
-	c.touch()
+	c.setBuffered(c.out.Len())
+	c.scheduleFlush()
 }
 
 // touch has the loop look after the connection at the end of the turn, unless epoll will say when.
-func (c *connection) touch() {
+func (c *connection) scheduleFlush() {
 	if !c.is(dirty | blocked) {
 		c.state |= dirty
 		c.loop.dirty = append(c.loop.dirty, c)

@@ -24,7 +24,7 @@ func TestReserve(t *testing.T) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	want := min(descriptorsMax, limit.Cur)
+	want := min(maxReserved, limit.Cur)
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		t.Skipf("no /proc: %v", err)

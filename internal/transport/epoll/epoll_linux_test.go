@@ -20,7 +20,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-const patience = time.Minute
+const testTimeout = time.Minute
 
 func TestMain(m *testing.M) {
 	if transporttest.Drain() {
@@ -156,7 +156,7 @@ func (e *echo) Closed(error)                   {}
 
 func exchange(t *testing.T, client net.Conn, text string) {
 	t.Helper()
-	if err := client.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := client.SetDeadline(time.Now().Add(testTimeout)); err != nil {
 		t.Error(err)
 	}
 	if _, err := client.Write([]byte(text)); err != nil {
@@ -316,7 +316,7 @@ func TestSetHandlerAndDetach(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			_ = nc.SetDeadline(time.Now().Add(patience))
+			_ = nc.SetDeadline(time.Now().Add(testTimeout))
 			_, _ = io.Copy(nc, nc)
 			_ = nc.Close()
 		})
@@ -332,7 +332,7 @@ func TestQuiet(t *testing.T) {
 	t.Parallel()
 	var turns atomic.Int32
 	todo := make(chan func(), 1)
-	tr, err := epoll.New(transport.Config{BackpressureLimit: 64 << 20, CloseTimeout: patience, Tick: func(int) bool {
+	tr, err := epoll.New(transport.Config{BackpressureLimit: 64 << 20, CloseTimeout: testTimeout, Tick: func(int) bool {
 		turns.Add(1)
 		select {
 		case f := <-todo:

@@ -70,7 +70,7 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 	for range clients {
 		select {
 		case <-accepted:
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Fatal("not accepted when there were descriptors again")
 		}
 	}

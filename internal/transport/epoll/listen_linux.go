@@ -13,29 +13,29 @@ import (
 )
 
 const (
-	acceptMax   = 64                     // that one turn accepts
+	maxAccepts  = 64                     // that one turn accepts
 	acceptPause = 100 * time.Millisecond // without accepting, when the system has no descriptors or memory left
 )
 
 // A Listener is where loops accept connections from. Made by Transport.Listen.
 type Listener struct {
-	doors []*door // of a loop each
+	acceptors []*acceptor // of a loop each
 }
 
-// A door is the listening socket as one loop sees it. Owned by the loop.
-type door struct {
-	loop *loop
-	id   uint64
-	fd   int32
-	open func(RawConn) transport.Handler
-	shut chan struct{} // closed by the loop when it has closed fd
+// A acceptor is the listening socket as one loop sees it. Owned by the loop.
+type acceptor struct {
+	loop   *loop
+	id     uint64
+	fd     int32
+	open   func(RawConn) transport.Handler
+	closed chan struct{} // closed by the loop when it has closed fd
 }
 
 // Listen has the loops accept the connections that arrive at ln, without the goroutine, buffers and parsing of
 // net/http. open is called on a loop (not always that of the connection) for each; it must not block. On success ln
 // belongs to the transport, and is closed by Listener.Close or Transport.Close. On error it is untouched.
 func (t *Transport) Listen(ln *net.TCPListener, open func(RawConn) transport.Handler) (*Listener, error) {
-	if !t.begin() {
+	if !t.beginAdopt() {
 		return nil, transport.ErrClosed
 	}
 	defer t.adopting.Done()
@@ -43,35 +43,35 @@ func (t *Transport) Listen(ln *net.TCPListener, open func(RawConn) transport.Han
 	for _, l := range t.loops {
 		fd, err := duplicate(ln)
 		if err != nil {
-			for _, d := range lr.doors {
-				_ = unix.Close(int(d.fd))
+			for _, a := range lr.acceptors {
+				_ = unix.Close(int(a.fd))
 			}
 			return nil, fmt.Errorf("adopt listener: %w", err)
 		}
-		lr.doors = append(lr.doors, &door{loop: l, id: t.lastID.Add(1), fd: int32(fd), open: open, shut: make(chan struct{})})
+		lr.acceptors = append(lr.acceptors, &acceptor{loop: l, id: t.lastID.Add(1), fd: int32(fd), open: open, closed: make(chan struct{})})
 	}
-	inherit(int(lr.doors[0].fd))
+	setAcceptedOptions(int(lr.acceptors[0].fd))
 	_ = ln.Close()
-	for _, d := range lr.doors {
-		d.loop.post(command{kind: listen, door: d})
+	for _, a := range lr.acceptors {
+		a.loop.post(command{kind: listen, acceptor: a})
 	}
 	return lr, nil
 }
 
 // Close stops accepting, and returns when the port is free. Connections stay. Not to be called from a Handler or Tick.
 func (lr *Listener) Close() error {
-	for _, d := range lr.doors {
-		d.loop.post(command{kind: unlisten, door: d})
+	for _, a := range lr.acceptors {
+		a.loop.post(command{kind: unlisten, acceptor: a})
 	}
-	for _, d := range lr.doors {
-		<-d.shut
+	for _, a := range lr.acceptors {
+		<-a.closed
 	}
 	return nil
 }
 
 // inherit sets what package net sets for each connection once, on the listening socket: on Linux those that it accepts
 // start out with the same. An error only means a default of the system's.
-func inherit(fd int) {
+func setAcceptedOptions(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15)
@@ -79,71 +79,71 @@ func inherit(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9)
 }
 
-// openDoor starts accepting at d.
-func (l *loop) openDoor(d *door) {
-	l.doors[d.id] = d
+// startAccepting starts accepting at a.
+func (l *loop) startAccepting(a *acceptor) {
+	l.acceptors[a.id] = a
 	// A connection wakes one of the loops that sleep, not all of them.
-	ev := interestIn(readable|unix.EPOLLEXCLUSIVE, d.id)
-	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(d.fd), &ev); err != nil && err != unix.EEXIST {
-		l.pauseDoors()
+	ev := newEvent(readable|unix.EPOLLEXCLUSIVE, a.id)
+	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(a.fd), &ev); err != nil && err != unix.EEXIST {
+		l.pauseAccepting()
 	}
 }
 
-// closeDoor stops accepting at d, for good.
-func (l *loop) closeDoor(d *door) {
-	if l.doors[d.id] != d {
+// stopAccepting stops accepting at a, for good.
+func (l *loop) stopAccepting(a *acceptor) {
+	if l.acceptors[a.id] != a {
 		return // before, or never opened
 	}
-	delete(l.doors, d.id)
-	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(d.fd), nil)
-	_ = unix.Close(int(d.fd))
-	close(d.shut)
+	delete(l.acceptors, a.id)
+	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(a.fd), nil)
+	_ = unix.Close(int(a.fd))
+	close(a.closed)
 }
 
-// pauseDoors leaves those who knock waiting for a while: the event would come again at once, and nothing could be done.
-func (l *loop) pauseDoors() {
-	for _, d := range l.doors {
-		_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(d.fd), nil)
+// pauseAccepting leaves those who knock waiting for a while: the event would come again at once, and nothing could be done.
+func (l *loop) pauseAccepting() {
+	for _, a := range l.acceptors {
+		_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(a.fd), nil)
 	}
-	l.reopen = l.now.Add(acceptPause)
+	l.resumeAt = l.now.Add(acceptPause)
 }
 
-// reopenDoors ends the pause when it is over.
-func (l *loop) reopenDoors() {
-	if l.reopen == 0 || l.now < l.reopen {
+// resumeAccepting ends the pause when it is over.
+func (l *loop) resumeAccepting() {
+	if l.resumeAt == 0 || l.now < l.resumeAt {
 		return
 	}
-	l.reopen = 0
-	for _, d := range l.doors {
-		l.openDoor(d)
+	l.resumeAt = 0
+	for _, a := range l.acceptors {
+		l.startAccepting(a)
 	}
 }
 
 // accept takes connections in, and gives each to the loop with the fewest.
-func (l *loop) accept(d *door) {
-	if d == nil {
+func (l *loop) accept(a *acceptor) {
+	if a == nil {
 		return
 	}
-	for range acceptMax {
-		fd, from, err := unix.Accept4(int(d.fd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	for range maxAccepts {
+		fd, from, err := unix.Accept4(int(a.fd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
 		case unix.EAGAIN:
 			return
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EINVAL, unix.EBADF, unix.ENOTSOCK, unix.EOPNOTSUPP:
-			l.pauseDoors()
+			l.pauseAccepting()
 			return
 		default: // of this connection, which has gone again
 			continue
 		}
 		to := l.t.leastBusy()
-		c := l.t.connection(to, fd, addrPort(from))
-		c.handler = d.open(c)
+		c := l.t.newConnection(to, fd, addrPort(from))
+		c.handler = a.open(c)
 		if to == l {
 			l.register(c, nil)
 		} else if !to.post(command{kind: register, c: c}) {
 			c.state |= registered // here, only to be closed
-			l.drop(c, transport.ErrClosed)
+			l.closeLater(c, transport.ErrClosed)
 		}
 	}
 }
@@ -170,7 +170,7 @@ func (c *connection) SetHandler(h transport.Handler) { c.handler = h }
 
 // Detach implements RawConn.
 func (c *connection) Detach() (net.Conn, error) {
-	if c.is(closing|finishing) || c.out != nil {
+	if c.is(closing|closeRequested) || c.out != nil {
 		return nil, fmt.Errorf("detach connection: %w", transport.ErrClosed)
 	}
 	fd, err := unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -185,7 +185,7 @@ func (c *connection) Detach() (net.Conn, error) {
 		return nil, fmt.Errorf("detach connection: %w", err)
 	}
 	c.state |= closing
-	c.loop.forget(c)
+	c.loop.unregister(c)
 	_ = unix.Close(int(c.fd))
 	c.fd, c.handler = -1, nil
 	return nc, nil

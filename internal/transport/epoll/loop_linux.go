@@ -17,9 +17,9 @@ import (
 
 const (
 	bufferSize = 64 << 10 // of a read, and of what is gathered for a write
-	eventsMax  = 128      // that one turn takes from the kernel
-	vectorFrom = 4 << 10  // average size from which pieces are not copied together
-	spareMax   = 4096     // how much of what a loop keeps for reuse stays
+	maxEvents  = 128      // that one turn takes from the kernel
+	minGather  = 4 << 10  // average size from which pieces are not copied together
+	maxSpare   = 4096     // how much of what a loop keeps for reuse stays
 )
 
 // A loop owns its connections. Everything but wake and post is for the goroutine of run.
@@ -29,59 +29,59 @@ type loop struct {
 	index int
 	ep    int
 
-	count    atomic.Int32  // connections
-	owing    atomic.Int32  // those of them that have a queue; written by run
-	stopping atomic.Bool   // set by Close
-	attend   atomic.Uint32 // awake, notified or asleep: see wake
+	count      atomic.Int32  // connections
+	backlogged atomic.Int32  // those of them that have a queue; written by run
+	stopping   atomic.Bool   // set by Close
+	sleepState atomic.Uint32 // awake, notified or asleep: see wake
 
 	eventMu sync.Mutex // guards event
 	event   int        // an eventfd that ends a sleep; -1 when the loop is over
 
 	mu       sync.Mutex // guards commands
 	commands []command
-	over     bool // nobody will look at commands any more
+	stopped  bool // nobody will look at commands any more
 
 	// Owned by run.
-	now       clock.Instant          // read once a turn
-	conns     map[uint64]*connection // by id
-	events    [eventsMax]unix.EpollEvent
-	buffer    []byte // what a read fills
-	scratch   []byte // what a write gathers
-	vectors   vectors
-	spare     []command
-	queues    []*outqueue.Queue      // free
-	dirty     []*connection          // to be written at the end of the turn
-	ended     []*connection          // whose peer has closed its side since the last Tick
-	drained   []transport.Handler    // to be told so before the next Tick
-	closing   []closed               // to be closed at the very end of the turn
-	held      map[*connection][]byte // early bytes of those that were paused at once
-	deadlines outqueue.Deadlines
-	doors     map[uint64]*door // by id
-	reopen    clock.Instant    // the end of a pause in accepting; zero when there is none
+	now           clock.Instant          // read once a turn
+	conns         map[uint64]*connection // by id
+	events        [maxEvents]unix.EpollEvent
+	buffer        []byte // what a read fills
+	scratch       []byte // what a write gathers
+	gather        gatherWriter
+	spareCommands []command
+	freeQueues    []*outqueue.Queue      // free
+	dirty         []*connection          // to be written at the end of the turn
+	peersClosed   []*connection          // whose peer has closed its side since the last Tick
+	drained       []transport.Handler    // to be told so before the next Tick
+	toClose       []closeItem            // to be closed at the very end of the turn
+	heldEarly     map[*connection][]byte // early bytes of those that were paused at once
+	deadlines     outqueue.Deadlines
+	acceptors     map[uint64]*acceptor // by id
+	resumeAt      clock.Instant        // the end of a pause in accepting; zero when there is none
 }
 
 // closed is a connection that is to be closed, and the reason.
-type closed struct {
+type closeItem struct {
 	c   *connection
 	err error
 }
 
 // A command is what another goroutine wants the loop to do.
 type command struct {
-	kind  commandKind
-	c     *connection
-	early []byte // register
-	door  *door  // listen, unlisten
-	f     func() // do
+	kind     commandKind
+	c        *connection
+	early    []byte    // register
+	acceptor *acceptor // listen, unlisten
+	f        func()    // do
 }
 
 type commandKind uint8
 
 const (
 	register commandKind = iota // a new connection
-	obey                        // its orders have changed
-	do                          // call f, unless it has ended
-	listen                      // a new door
+	apply                       // its requests have changed
+	do                          // call f, unless it has peerClosed
+	listen                      // a new acceptor
 	unlisten                    // to be closed
 )
 
@@ -97,23 +97,23 @@ func newLoop(t *Transport, index int) (*loop, error) {
 	}
 	l := &loop{
 		t: t, index: index, ep: ep, event: event,
-		buffer:  make([]byte, bufferSize),
-		scratch: make([]byte, 0, bufferSize),
-		held:    make(map[*connection][]byte),
-		doors:   make(map[uint64]*door),
-		conns:   make(map[uint64]*connection),
+		buffer:    make([]byte, bufferSize),
+		scratch:   make([]byte, 0, bufferSize),
+		heldEarly: make(map[*connection][]byte),
+		acceptors: make(map[uint64]*acceptor),
+		conns:     make(map[uint64]*connection),
 	}
 	// Edge-triggered: each write to it is told once, and it never has to be read.
-	ev := interestIn(readable|unix.EPOLLET&(1<<32-1), 0)
+	ev := newEvent(readable|unix.EPOLLET&(1<<32-1), 0)
 	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, event, &ev); err != nil {
-		l.free()
+		l.closeDescriptors()
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
 	return l, nil
 }
 
 // free closes what newLoop opened.
-func (l *loop) free() {
+func (l *loop) closeDescriptors() {
 	l.eventMu.Lock()
 	defer l.eventMu.Unlock()
 	_ = unix.Close(l.event)
@@ -121,7 +121,7 @@ func (l *loop) free() {
 	_ = unix.Close(l.ep)
 }
 
-// The states of loop.attend.
+// The states of loop.sleepState.
 const (
 	awake    uint32 = iota // nobody has called since the turn began
 	notified               // somebody has
@@ -133,7 +133,7 @@ const (
 // And what was done before the call is seen in that turn: before stopping, the commands and Tick are looked at, a Swap
 // reads what this one wrote. Of many callers one pays for the system call, and those within Data cause no further turn.
 func (l *loop) wake() {
-	if l.attend.Swap(notified) != asleep {
+	if l.sleepState.Swap(notified) != asleep {
 		return
 	}
 	l.eventMu.Lock()
@@ -147,31 +147,31 @@ func (l *loop) wake() {
 // post has the loop carry out cmd. It reports false when the loop is over.
 func (l *loop) post(cmd command) bool {
 	l.mu.Lock()
-	over := l.over
-	if !over {
+	stopped := l.stopped
+	if !stopped {
 		l.commands = append(l.commands, cmd)
 	}
 	l.mu.Unlock()
 	l.wake()
-	return !over
+	return !stopped
 }
 
 func (l *loop) run() {
 	for more := false; ; {
 		n := l.wait(more)
-		l.attend.Swap(awake) // from here on nobody has to end a sleep
+		l.sleepState.Swap(awake) // from here on nobody has to end a sleep
 		l.now = l.t.cfg.Clock.Now()
 		for i := range l.events[:n] {
-			l.ready(&l.events[i])
+			l.handleEvent(&l.events[i])
 		}
-		l.attend.Swap(awake) // whoever has called so far is served now: all that they may have set is looked at below
+		l.sleepState.Swap(awake) // whoever has called so far is served now: all that they may have set is looked at below
 		if l.stopping.Load() {
-			l.end()
+			l.shutdown()
 			return
 		}
-		l.obey()
-		l.reopenDoors()
-		l.tell()
+		l.runCommands()
+		l.resumeAccepting()
+		l.notifyDrained()
 		more = l.t.cfg.Tick(l.index)
 		for i, c := range l.dirty {
 			l.dirty[i] = nil
@@ -179,13 +179,13 @@ func (l *loop) run() {
 			l.flush(c)
 		}
 		l.dirty = l.dirty[:0]
-		l.close()
+		l.closePending()
 		more = more || len(l.drained) > 0
 	}
 }
 
 // tell lets those know that have waited for a connection to drain.
-func (l *loop) tell() {
+func (l *loop) notifyDrained() {
 	for i, h := range l.drained {
 		l.drained[i] = nil
 		h.Drained()
@@ -195,23 +195,23 @@ func (l *loop) tell() {
 
 // wait returns how many events there are, without sleeping when there is something to do.
 func (l *loop) wait(more bool) int {
-	if n := poll(l.ep, l.events[:]); n > 0 || more {
+	if n := pollEvents(l.ep, l.events[:]); n > 0 || more {
 		return n
 	}
 	// Whom this turn has set going may use this thread before it sleeps: for Go's scheduler a sleep in the kernel is work,
 	// of which it hears only after tens of microseconds (a reply from a callback took 44 µs without this, 1.4 µs with it).
 	runtime.Gosched()
-	if !l.attend.CompareAndSwap(awake, asleep) {
+	if !l.sleepState.CompareAndSwap(awake, asleep) {
 		return 0
 	}
-	return wait(l.ep, l.events[:], l.timeout())
+	return waitEvents(l.ep, l.events[:], l.timeout())
 }
 
 // timeout is how long to sleep; negative: until there is an event.
 func (l *loop) timeout() time.Duration {
 	d, ok := l.deadlines.Wait(l.now, l.alive)
-	if l.reopen != 0 {
-		if pause := max(l.reopen.Sub(l.now), 0); !ok || pause < d {
+	if l.resumeAt != 0 {
+		if pause := max(l.resumeAt.Sub(l.now), 0); !ok || pause < d {
 			d, ok = pause, true
 		}
 	}
@@ -224,29 +224,29 @@ func (l *loop) timeout() time.Duration {
 func (l *loop) alive(id uint64) bool { return l.conns[id] != nil }
 
 // ready serves one event.
-func (l *loop) ready(ev *unix.EpollEvent) {
-	id := idOf(ev)
+func (l *loop) handleEvent(ev *unix.EpollEvent) {
+	id := eventID(ev)
 	c := l.conns[id]
 	if c == nil {
-		l.accept(l.doors[id]) // or the eventfd, or a connection that is gone
+		l.accept(l.acceptors[id]) // or the eventfd, or a connection that is gone
 		return
 	}
 	if ev.Events&writable != 0 {
 		l.flush(c)
 	}
 	if ev.Events&(readable|hungUp|broken) != 0 {
-		l.receive(c, ev.Events)
+		l.read(c, ev.Events)
 	}
 }
 
 // receive reads once, so that one connection never holds up the others for long.
-func (l *loop) receive(c *connection, events uint32) {
+func (l *loop) read(c *connection, events uint32) {
 	if c.is(closing) {
 		return
 	}
-	if !c.reading() || c.orders.Load()&(paused|aborted) != 0 {
+	if !c.readEnabled() || c.requests.Load()&(pauseRequested|abortRequested) != 0 {
 		if events&(hungUp|broken) != 0 { // cannot be turned off, and would come again at once
-			l.lose(c, hangup(c.fd))
+			l.fail(c, socketError(c.fd))
 		}
 		return
 	}
@@ -255,95 +255,95 @@ func (l *loop) receive(c *connection, events uint32) {
 	case n > 0:
 		c.handler.Data(l.buffer[:n], l.now)
 	case err == nil:
-		c.state |= ended
-		l.ended = append(l.ended, c)
-		l.watch(c)
+		c.state |= peerClosed
+		l.peersClosed = append(l.peersClosed, c)
+		l.updateInterest(c)
 	case err != unix.EAGAIN:
-		l.drop(c, os.NewSyscallError("read", err))
+		l.closeLater(c, os.NewSyscallError("read", err))
 	case events&broken != 0:
-		l.lose(c, hangup(c.fd))
+		l.fail(c, socketError(c.fd))
 	}
 }
 
 // obey carries out the commands that have come.
-func (l *loop) obey() {
+func (l *loop) runCommands() {
 	l.mu.Lock()
 	commands := l.commands
-	l.commands = l.spare[:0]
+	l.commands = l.spareCommands[:0]
 	l.mu.Unlock()
 	for _, cmd := range commands {
 		switch cmd.kind {
 		case register:
 			l.register(cmd.c, cmd.early)
-		case obey:
-			l.carryOut(cmd.c)
+		case apply:
+			l.applyRequests(cmd.c)
 		case do:
 			if cmd.c.is(registered) && !cmd.c.is(closing) {
 				cmd.f()
 			}
 		case listen:
-			l.openDoor(cmd.door)
+			l.startAccepting(cmd.acceptor)
 		case unlisten:
-			l.closeDoor(cmd.door)
+			l.stopAccepting(cmd.acceptor)
 		}
 	}
 	clear(commands)
-	if l.spare = commands; cap(commands) > spareMax {
-		l.spare = nil
+	if l.spareCommands = commands; cap(commands) > maxSpare {
+		l.spareCommands = nil
 	}
 }
 
-// register makes c one of the loop's. It may have been written to, aborted or paused before.
+// register makes c one of the loop's. It may have been written to, abortRequested or paused before.
 func (l *loop) register(c *connection, early []byte) {
 	c.state |= registered
 	if c.is(closing) {
 		return // close has been waiting for this
 	}
-	if c.orders.Load()&aborted != 0 || l.stopping.Load() {
-		l.drop(c, transport.ErrClosed)
+	if c.requests.Load()&abortRequested != 0 || l.stopping.Load() {
+		l.closeLater(c, transport.ErrClosed)
 		return
 	}
 	l.conns[c.id] = c
-	c.interest = c.wants()
-	ev := interestIn(uint32(c.interest), c.id)
+	c.interest = c.wantedEvents()
+	ev := newEvent(uint32(c.interest), c.id)
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(c.fd), &ev); err != nil {
-		l.drop(c, os.NewSyscallError("epoll_ctl", err))
+		l.closeLater(c, os.NewSyscallError("epoll_ctl", err))
 		return
 	}
-	if c.is(finishing) {
-		l.expire(c)
+	if c.is(closeRequested) {
+		l.startCloseTimeout(c)
 	}
 	if len(early) == 0 {
 		return
 	}
-	if !c.reading() { // paused
-		l.held[c] = early
+	if !c.readEnabled() { // paused
+		l.heldEarly[c] = early
 		return
 	}
 	c.handler.Data(early, l.now)
 }
 
-// carryOut does what others want of c.
-func (l *loop) carryOut(c *connection) {
-	orders := c.orders.And(^ordered)
+// applyRequests does what others want of c.
+func (l *loop) applyRequests(c *connection) {
+	requests := c.requests.And(^requestsPosted)
 	if c.is(closing) || !c.is(registered) {
 		return
 	}
-	if orders&aborted != 0 {
-		l.drop(c, transport.ErrClosed)
+	if requests&abortRequested != 0 {
+		l.closeLater(c, transport.ErrClosed)
 		return
 	}
-	l.watch(c)
-	if early, ok := l.held[c]; ok && c.reading() {
-		delete(l.held, c)
+	l.updateInterest(c)
+	if early, ok := l.heldEarly[c]; ok && c.readEnabled() {
+		delete(l.heldEarly, c)
 		c.handler.Data(early, l.now)
 	}
 }
 
 // wants is what epoll should tell of c. It always tells of the end of a connection, and that of the peer's side is
 // read like data: asking for EPOLLRDHUP would only have it come again and again while nobody reads.
-func (c *connection) wants() (events uint16) {
-	if c.orders.Load()&paused == 0 && !c.is(ended) {
+func (c *connection) wantedEvents() (events uint16) {
+	if c.requests.Load()&pauseRequested == 0 && !c.is(peerClosed) {
 		events |= uint16(readable)
 	}
 	if c.is(blocked) {
@@ -353,26 +353,28 @@ func (c *connection) wants() (events uint16) {
 }
 
 // reading reports whether epoll has been asked for what arrives.
-func (c *connection) reading() bool { return uint32(c.interest)&readable != 0 }
+func (c *connection) readEnabled() bool { return uint32(c.interest)&readable != 0 }
 
 // watch tells epoll what is wanted of c now, if that has changed.
-func (l *loop) watch(c *connection) {
-	want := c.wants()
+func (l *loop) updateInterest(c *connection) {
+	want := c.wantedEvents()
 	if want == c.interest || !c.is(registered) || c.is(closing) {
 		return
 	}
 	c.interest = want
-	ev := interestIn(uint32(want), c.id)
+	ev := newEvent(uint32(want), c.id)
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, int(c.fd), &ev); err != nil {
-		l.drop(c, os.NewSyscallError("epoll_ctl", err))
+		l.closeLater(c, os.NewSyscallError("epoll_ctl", err))
 	}
 }
 
 // expire gives c the time of CloseTimeout from now.
-func (l *loop) expire(c *connection) { l.deadlines.Add(c.id, l.now.Add(l.t.cfg.CloseTimeout)) }
+func (l *loop) startCloseTimeout(c *connection) {
+	l.deadlines.Add(c.id, l.now.Add(l.t.cfg.CloseTimeout))
+}
 
 // drop has c closed at the end of the turn, because of err.
-func (l *loop) drop(c *connection, err error) {
+func (l *loop) closeLater(c *connection, err error) {
 	if c.is(closing) {
 		return
 	}
@@ -380,76 +382,76 @@ func (l *loop) drop(c *connection, err error) {
 	if c.out != nil {
 		l.recycle(c)
 	}
-	l.closing = append(l.closing, closed{c, err})
+	l.toClose = append(l.toClose, closeItem{c, err})
 }
 
 // lose drops c because its socket failed, which is no more than the end when the peer has gone in order before.
-func (l *loop) lose(c *connection, err error) {
-	if c.is(ended) {
+func (l *loop) fail(c *connection, err error) {
+	if c.is(peerClosed) {
 		err = io.EOF
 	}
-	l.drop(c, err)
+	l.closeLater(c, err)
 }
 
 // part goes on with a connection whose peer has closed its side.
-func (l *loop) part(c *connection) {
+func (l *loop) afterPeerClosed(c *connection) {
 	switch {
 	case c.is(closing):
-	case c.is(finishing):
-		if c.is(shut) {
-			l.drop(c, io.EOF)
+	case c.is(closeRequested):
+		if c.is(writeShut) {
+			l.closeLater(c, io.EOF)
 		}
 	case c.handler.PeerClosed():
-		l.expire(c)
+		l.startCloseTimeout(c)
 	default:
-		l.drop(c, io.EOF)
+		l.closeLater(c, io.EOF)
 	}
 }
 
 // close ends the turn: it closes what is to be closed.
-func (l *loop) close() {
-	for i, c := range l.ended {
-		l.ended[i] = nil
-		l.part(c)
+func (l *loop) closePending() {
+	for i, c := range l.peersClosed {
+		l.peersClosed[i] = nil
+		l.afterPeerClosed(c)
 	}
-	l.ended = l.ended[:0]
+	l.peersClosed = l.peersClosed[:0]
 	for {
 		id, ok := l.deadlines.Due(l.now)
 		if !ok {
 			break
 		}
 		if c := l.conns[id]; c != nil {
-			l.drop(c, os.ErrDeadlineExceeded)
+			l.closeLater(c, os.ErrDeadlineExceeded)
 		}
 	}
-	if len(l.closing) > 0 {
-		l.bury()
+	if len(l.toClose) > 0 {
+		l.closeAll()
 	}
 }
 
-// bury closes the sockets, and tells the handlers. A connection that is not registered yet has no handler, and stays.
-func (l *loop) bury() {
-	var early []closed
-	for _, d := range l.closing {
+// closeAll closes the sockets, and tells the handlers. A connection that is not registered yet has no handler, and stays.
+func (l *loop) closeAll() {
+	var early []closeItem
+	for _, d := range l.toClose {
 		c := d.c
 		if !c.is(registered) {
 			early = append(early, d)
 			continue
 		}
-		l.forget(c)
+		l.unregister(c)
 		_ = unix.Close(int(c.fd))
 		c.fd = -1
 		handler := c.handler
 		c.handler = nil
 		handler.Closed(d.err)
 	}
-	clear(l.closing)
-	l.closing = append(l.closing[:0], early...)
+	clear(l.toClose)
+	l.toClose = append(l.toClose[:0], early...)
 }
 
 // forget takes c out of the loop, while its number is still its own.
-func (l *loop) forget(c *connection) {
-	delete(l.held, c)
+func (l *loop) unregister(c *connection) {
+	delete(l.heldEarly, c)
 	if l.conns[c.id] == c {
 		delete(l.conns, c.id)
 		_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(c.fd), nil)
@@ -458,17 +460,17 @@ func (l *loop) forget(c *connection) {
 }
 
 // end closes everything.
-func (l *loop) end() {
+func (l *loop) shutdown() {
 	l.mu.Lock()
-	l.over = true
+	l.stopped = true
 	l.mu.Unlock()
-	l.obey()
-	for _, d := range l.doors {
-		l.closeDoor(d)
+	l.runCommands()
+	for _, a := range l.acceptors {
+		l.stopAccepting(a)
 	}
 	for _, c := range l.conns {
-		l.drop(c, transport.ErrClosed)
+		l.closeLater(c, transport.ErrClosed)
 	}
-	l.bury()
-	l.free()
+	l.closeAll()
+	l.closeDescriptors()
 }

@@ -19,12 +19,12 @@ const (
 )
 
 // interestIn asks epoll for events, which will carry id.
-func interestIn(events uint32, id uint64) unix.EpollEvent {
+func newEvent(events uint32, id uint64) unix.EpollEvent {
 	return unix.EpollEvent{Events: events, Fd: int32(id), Pad: int32(id >> 32)}
 }
 
 // idOf returns the id that ev carries.
-func idOf(ev *unix.EpollEvent) uint64 { return uint64(uint32(ev.Pad))<<32 | uint64(uint32(ev.Fd)) }
+func eventID(ev *unix.EpollEvent) uint64 { return uint64(uint32(ev.Pad))<<32 | uint64(uint32(ev.Fd)) }
 
 const sendFlags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
 
@@ -47,16 +47,16 @@ func send(fd int32, p []byte) (int, unix.Errno) {
 }
 
 // vectors is reused for every gathering write of a loop.
-type vectors struct {
+type gatherWriter struct {
 	pieces [][]byte
 	iov    []unix.Iovec
 	msg    unix.Msghdr
 }
 
-const maxVectors = 64
+const maxIovecs = 64
 
 // send writes v.pieces once, and forgets them. It returns their length, too.
-func (v *vectors) send(fd int32) (n, of int, e unix.Errno) {
+func (v *gatherWriter) send(fd int32) (n, of int, e unix.Errno) {
 	v.iov = v.iov[:0]
 	for _, p := range v.pieces {
 		iov := unix.Iovec{Base: &p[0]}
@@ -95,7 +95,7 @@ func recv(fd int32, p []byte) (int, error) {
 }
 
 // poll is epoll_wait that does not wait.
-func poll(ep int, events []unix.EpollEvent) int {
+func pollEvents(ep int, events []unix.EpollEvent) int {
 	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
 	if e != 0 {
 		return 0
@@ -104,8 +104,8 @@ func poll(ep int, events []unix.EpollEvent) int {
 }
 
 // wait is epoll_wait for at most d, or without a limit if d is negative. An error means that a signal
-// ended the wait, and counts as no event.
-func wait(ep int, events []unix.EpollEvent, d time.Duration) int {
+// peerClosed the wait, and counts as no event.
+func waitEvents(ep int, events []unix.EpollEvent, d time.Duration) int {
 	n, err := unix.EpollWait(ep, events, milliseconds(d))
 	if err != nil {
 		return 0
@@ -123,7 +123,7 @@ func milliseconds(d time.Duration) int {
 }
 
 // hangup is why a socket that is broken or hung up is so.
-func hangup(fd int32) error {
+func socketError(fd int32) error {
 	code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
 		return os.NewSyscallError("getsockopt", err)

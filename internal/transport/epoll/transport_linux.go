@@ -21,7 +21,7 @@ type Transport struct {
 	cfg   transport.Config
 	loops []*loop
 
-	lastID   atomic.Uint64  // of the newest connection or door; 0 stands for the eventfd of a loop
+	lastID   atomic.Uint64  // of the newest connection or acceptor; 0 stands for the eventfd of a loop
 	running  sync.WaitGroup // the loops
 	adopting sync.WaitGroup // calls of Adopt and Listen; grows only under mu and while closed is false
 
@@ -43,13 +43,13 @@ func New(cfg transport.Config) (*Transport, error) {
 		l, err := newLoop(t, i)
 		if err != nil {
 			for _, l := range t.loops {
-				l.free()
+				l.closeDescriptors()
 			}
 			return nil, fmt.Errorf("start event loop: %w", err)
 		}
 		t.loops = append(t.loops, l)
 	}
-	reserve(t.loops[0].ep)
+	reserveDescriptors(t.loops[0].ep)
 	for _, l := range t.loops {
 		t.running.Go(l.run) // ended by Close, which waits
 	}
@@ -60,7 +60,7 @@ func New(cfg transport.Config) (*Transport, error) {
 func (t *Transport) Loops() int { return len(t.loops) }
 
 // Backlogged reports whether any connection of the loop may have bytes that wait.
-func (t *Transport) Backlogged(loop int) bool { return t.loops[loop].owing.Load() > 0 }
+func (t *Transport) Backlogged(loop int) bool { return t.loops[loop].backlogged.Load() > 0 }
 
 // Wake makes the loop take a turn soon.
 func (t *Transport) Wake(loop int) { t.loops[loop].wake() }
@@ -71,7 +71,7 @@ func (t *Transport) Adopt(nc net.Conn, early []byte, open transport.Open) error 
 	if !ok {
 		return transport.ErrUnsupported
 	}
-	if !t.begin() {
+	if !t.beginAdopt() {
 		return transport.ErrClosed
 	}
 	defer t.adopting.Done()
@@ -87,7 +87,7 @@ func (t *Transport) Adopt(nc net.Conn, early []byte, open transport.Open) error 
 		remote = a.AddrPort()
 	}
 	l := t.leastBusy()
-	c := t.connection(l, fd, remote)
+	c := t.newConnection(l, fd, remote)
 	c.handler = open(c)
 	_ = tc.Close() // takes it out of Go's poller; the socket lives on
 	l.post(command{kind: register, c: c, early: bytes.Clone(early)})
@@ -95,7 +95,7 @@ func (t *Transport) Adopt(nc net.Conn, early []byte, open transport.Open) error 
 }
 
 // begin holds Close back until adopting.Done, and reports whether there is still time.
-func (t *Transport) begin() bool {
+func (t *Transport) beginAdopt() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.closed {
@@ -104,7 +104,7 @@ func (t *Transport) begin() bool {
 	return !t.closed
 }
 
-func (t *Transport) connection(l *loop, fd int, remote netip.AddrPort) *connection {
+func (t *Transport) newConnection(l *loop, fd int, remote netip.AddrPort) *connection {
 	l.count.Add(1)
 	return &connection{
 		loop:   l,

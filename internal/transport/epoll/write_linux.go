@@ -16,14 +16,14 @@ func (l *loop) flush(c *connection) {
 	for c.out != nil {
 		n, of, errno := l.send(c)
 		if errno != 0 && errno != unix.EAGAIN {
-			l.lose(c, os.NewSyscallError("send", errno))
+			l.fail(c, os.NewSyscallError("send", errno))
 			return
 		}
 		c.out.Advance(n)
-		c.owes(c.out.Len())
+		c.setBuffered(c.out.Len())
 		if n < of {
 			c.state |= blocked
-			l.watch(c)
+			l.updateInterest(c)
 			return
 		}
 		if c.out.Len() == 0 {
@@ -31,17 +31,17 @@ func (l *loop) flush(c *connection) {
 		}
 	}
 	c.state &^= blocked
-	l.watch(c)
-	if c.is(finishing) && !c.is(shut) {
-		l.shut(c)
+	l.updateInterest(c)
+	if c.is(closeRequested) && !c.is(writeShut) {
+		l.shutdownWrite(c)
 	}
 }
 
 // send writes once. It returns how much was written, and of how much.
 func (l *loop) send(c *connection) (n, of int, errno unix.Errno) {
-	if refs := c.out.Refs(); refs > 1 && c.out.Len() >= refs*vectorFrom {
-		l.vectors.pieces = c.out.Vector(l.vectors.pieces, maxVectors)
-		return l.vectors.send(c.fd)
+	if refs := c.out.Refs(); refs > 1 && c.out.Len() >= refs*minGather {
+		l.gather.pieces = c.out.Vector(l.gather.pieces, maxIovecs)
+		return l.gather.send(c.fd)
 	}
 	p := c.out.Next(l.scratch)
 	n, errno = send(c.fd, p)
@@ -49,18 +49,18 @@ func (l *loop) send(c *connection) (n, of int, errno unix.Errno) {
 }
 
 // shut is the end of CloseAfterFlush: all is written.
-func (l *loop) shut(c *connection) {
-	c.state |= shut
-	if c.is(ended) || unix.Shutdown(int(c.fd), unix.SHUT_WR) != nil { // an error: the peer has gone already
-		l.drop(c, io.EOF)
+func (l *loop) shutdownWrite(c *connection) {
+	c.state |= writeShut
+	if c.is(peerClosed) || unix.Shutdown(int(c.fd), unix.SHUT_WR) != nil { // an error: the peer has gone already
+		l.closeLater(c, io.EOF)
 	}
 }
 
 // queue returns an empty queue.
-func (l *loop) queue() *outqueue.Queue {
-	if n := len(l.queues); n > 0 {
-		q := l.queues[n-1]
-		l.queues = l.queues[:n-1]
+func (l *loop) newQueue() *outqueue.Queue {
+	if n := len(l.freeQueues); n > 0 {
+		q := l.freeQueues[n-1]
+		l.freeQueues = l.freeQueues[:n-1]
 		return q
 	}
 	return new(outqueue.Queue)
@@ -69,10 +69,10 @@ func (l *loop) queue() *outqueue.Queue {
 // recycle takes the queue from c.
 func (l *loop) recycle(c *connection) {
 	c.out.Reset()
-	if len(l.queues) < spareMax {
-		l.queues = append(l.queues, c.out)
+	if len(l.freeQueues) < maxSpare {
+		l.freeQueues = append(l.freeQueues, c.out)
 	}
 	c.out = nil
-	c.owes(0)
-	l.owing.Add(-1)
+	c.setBuffered(0)
+	l.backlogged.Add(-1)
 }

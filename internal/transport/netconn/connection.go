@@ -21,32 +21,32 @@ type connection struct {
 	remote  netip.AddrPort
 	handler transport.Handler // called by read only
 
-	waiting atomic.Int64 // queue.Len, for Buffered
-	dirty   bool         // in loop.dirty; owned by the loop
+	buffered atomic.Int64 // queue.Len, for Buffered
+	dirty    bool         // in loop.dirty; owned by the loop
 
-	mu        sync.Mutex // guards the fields below
-	changed   sync.Cond  // something below is no longer what read may be waiting for
-	queue     outqueue.Queue
-	ready     int   // the bytes of queue from earlier turns: those of this turn are not yet for write
-	given     int   // of those, what write has given to the socket, which has not taken all of it yet
-	writing   bool  // write runs
-	finishing bool  // CloseAfterFlush was called
-	shut      bool  // the writing side is closed, or about to be
-	paused    bool  // between Pause and Resume
-	low       int   // what the handler waits for queue.Len to fall below; 0: it does not
-	ended     bool  // the peer has closed
-	turned    bool  // the loop took a turn after ended
-	err       error // why the connection is closed; nil while it is open
+	mu             sync.Mutex // guards the fields below
+	changed        sync.Cond  // something below is no longer what read may be waiting for
+	queue          outqueue.Queue
+	ready          int   // the bytes of queue from earlier turns: those of this turn are not yet for write
+	inFlight       int   // of those, what write has given to the socket, which has not taken all of it yet
+	writing        bool  // write runs
+	closeRequested bool  // CloseAfterFlush was called
+	writeShut      bool  // the writing side is closed, or about to be
+	paused         bool  // between Pause and Resume
+	notifyBelow    int   // what the handler waits for queue.Len to fall below; 0: it does not
+	peerClosed     bool  // the peer has closed
+	turnTaken      bool  // the loop took a turn after ended
+	err            error // why the connection is closed; nil while it is open
 }
 
-func (c *connection) Buffered() int              { return int(c.waiting.Load()) }
+func (c *connection) Buffered() int              { return int(c.buffered.Load()) }
 func (c *connection) RemoteAddr() netip.AddrPort { return c.remote }
 func (c *connection) Loop() int                  { return c.loop.index }
 
 func (c *connection) Write(p []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil || c.finishing {
+	if c.err != nil || c.closeRequested {
 		return false
 	}
 	if n := c.queue.Len(); n > 0 && n+len(p) > c.loop.t.cfg.BackpressureLimit {
@@ -59,7 +59,7 @@ func (c *connection) Write(p []byte) bool {
 func (c *connection) Closing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.err != nil || c.finishing
+	return c.err != nil || c.closeRequested
 }
 
 // WriteNow is Write: a socket of any kind can be written without blocking only by another goroutine.
@@ -68,12 +68,12 @@ func (c *connection) WriteNow(p []byte) bool { return c.Write(p) }
 func (c *connection) Recall(cut func(piece []byte, n int) int) [][]byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil || c.finishing {
+	if c.err != nil || c.closeRequested {
 		return nil
 	}
-	taken := c.queue.Recall(c.given, cut)
+	taken := c.queue.Recall(c.inFlight, cut)
 	c.ready = min(c.ready, c.queue.Len())
-	c.owesLocked()
+	c.updateBufferedLocked()
 	return taken
 }
 
@@ -86,17 +86,17 @@ func (c *connection) NotifyBelow(n int) bool {
 	if c.queue.Len() < n {
 		return false
 	}
-	c.low = n
+	c.notifyBelow = n
 	return true
 }
 
 func (c *connection) CloseAfterFlush(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil || c.finishing {
+	if c.err != nil || c.closeRequested {
 		return
 	}
-	c.finishing = true
+	c.closeRequested = true
 	c.pushLocked(p)
 	c.loop.deadlines.Add(c.id, c.loop.t.cfg.Clock.Now().Add(c.loop.t.cfg.CloseTimeout))
 }
@@ -104,25 +104,25 @@ func (c *connection) CloseAfterFlush(p []byte) {
 // pushLocked queues p, and has the loop start a writer at the end of the turn.
 func (c *connection) pushLocked(p []byte) {
 	c.queue.Push(p)
-	c.owesLocked()
+	c.updateBufferedLocked()
 	if !c.dirty {
 		c.dirty = true
 		c.loop.dirty = append(c.loop.dirty, c)
 	}
 }
 
-// owesLocked tells others how much waits now.
-func (c *connection) owesLocked() {
+// updateBufferedLocked tells others how much waits now.
+func (c *connection) updateBufferedLocked() {
 	now := int64(c.queue.Len())
-	if now > 0 && c.waiting.Load() == 0 {
-		c.loop.owing.Add(1)
+	if now > 0 && c.buffered.Load() == 0 {
+		c.loop.backlogged.Add(1)
 	}
-	if before := c.waiting.Swap(now); now == 0 && before > 0 {
-		c.loop.owing.Add(-1)
+	if before := c.buffered.Swap(now); now == 0 && before > 0 {
+		c.loop.backlogged.Add(-1)
 	}
-	if int(now) < c.low {
-		c.low = 0
-		c.loop.drain(c)
+	if int(now) < c.notifyBelow {
+		c.notifyBelow = 0
+		c.loop.addDrained(c)
 	}
 }
 
@@ -131,15 +131,15 @@ func (c *connection) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ready = c.queue.Len()
-	if c.err == nil && !c.writing && !c.settledLocked() {
+	if c.err == nil && !c.writing && !c.flushedLocked() {
 		c.writing = true
 		c.loop.t.wg.Go(c.write) // ends when nothing waits, or by fail; Close waits
 	}
 }
 
-// settledLocked reports whether everything is written and, after CloseAfterFlush, the writing side shut.
-func (c *connection) settledLocked() bool {
-	return c.queue.Len() == 0 && !c.writing && (c.shut || !c.finishing)
+// flushedLocked reports whether everything is written and, after CloseAfterFlush, the writing side shut.
+func (c *connection) flushedLocked() bool {
+	return c.queue.Len() == 0 && !c.writing && (c.writeShut || !c.closeRequested)
 }
 
 // write writes until nothing is ready.
@@ -150,23 +150,23 @@ func (c *connection) write() {
 	defer c.mu.Unlock()
 	for c.err == nil && c.ready > 0 {
 		p := c.queue.Next(*scratch)
-		p = p[:min(len(p), c.ready, pieceMax)]
-		c.given = len(p)
+		p = p[:min(len(p), c.ready, maxWrite)]
+		c.inFlight = len(p)
 		c.unlocked(func() error {
 			n, err := c.nc.Write(p)
 			p = p[:n]
 			return err
 		})
-		c.given = 0
+		c.inFlight = 0
 		if c.err == nil {
 			c.queue.Advance(len(p))
 			c.ready -= len(p)
-			c.owesLocked()
+			c.updateBufferedLocked()
 			c.loop.signal() // for whoever paces itself by Buffered
 		}
 	}
-	if c.err == nil && c.finishing && !c.shut && c.queue.Len() == 0 {
-		c.shut = true
+	if c.err == nil && c.closeRequested && !c.writeShut && c.queue.Len() == 0 {
+		c.writeShut = true
 		if w, ok := c.nc.(interface{ CloseWrite() error }); ok {
 			c.unlocked(w.CloseWrite)
 		}
@@ -183,10 +183,10 @@ func (c *connection) unlocked(f func() error) {
 	if err == nil {
 		return
 	}
-	if c.ended {
+	if c.peerClosed {
 		err = io.EOF // the peer is gone, and it was polite
 	}
-	c.endLocked(err)
+	c.failLocked(err)
 	_ = c.raw.Close()
 }
 
@@ -205,31 +205,31 @@ func (c *connection) Resume() {
 	c.changed.Broadcast()
 }
 
-// tell lets read know that the loop has taken its turn after the peer's end. On the loop.
-func (c *connection) tell() {
+// setTurnTaken lets read know that the loop has taken its turn after the peer's end. On the loop.
+func (c *connection) setTurnTaken() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.turned = true
+	c.turnTaken = true
 	c.changed.Broadcast()
 }
 
 // fail cuts the connection: whatever blocks on it returns, and read calls Closed. Any goroutine; never blocks.
 func (c *connection) fail(err error) {
 	c.mu.Lock()
-	c.endLocked(err)
+	c.failLocked(err)
 	c.mu.Unlock()
 	_ = c.raw.Close() // its error is of no interest: what was not written is lost anyway
 }
 
-// endLocked makes err the reason of the end, unless there was one before.
-func (c *connection) endLocked(err error) {
+// failLocked makes err the reason of the end, unless there was one before.
+func (c *connection) failLocked(err error) {
 	if c.err != nil {
 		return
 	}
 	c.err = err
 	c.queue.Reset()
 	c.ready = 0
-	c.owesLocked()
+	c.updateBufferedLocked()
 	c.changed.Broadcast()
 }
 
@@ -237,10 +237,10 @@ func (c *connection) endLocked(err error) {
 func (c *connection) read(early []byte) {
 	err := c.readAll(early)
 	if err == io.EOF {
-		c.settle()
+		c.awaitFlush()
 	}
 	c.mu.Lock()
-	c.endLocked(err)
+	c.failLocked(err)
 	err = c.err
 	c.mu.Unlock()
 	_ = c.nc.Close() // for TLS this may wait for the peer; fail cuts that short
@@ -251,7 +251,7 @@ func (c *connection) read(early []byte) {
 // readAll hands over what arrives, until an error.
 func (c *connection) readAll(early []byte) error {
 	if len(early) > 0 {
-		if !c.proceed() {
+		if !c.awaitResume() {
 			return transport.ErrClosed
 		}
 		c.handler.Data(early, c.loop.t.cfg.Clock.Now())
@@ -264,10 +264,10 @@ func (c *connection) readAll(early []byte) error {
 			pool.Put(large)
 		}
 	}()
-	for c.proceed() {
+	for c.awaitResume() {
 		n, err := c.nc.Read(buf)
 		if n > 0 {
-			if !c.proceed() {
+			if !c.awaitResume() {
 				break
 			}
 			c.handler.Data(buf[:n], c.loop.t.cfg.Clock.Now())
@@ -287,8 +287,8 @@ func (c *connection) readAll(early []byte) error {
 	return transport.ErrClosed
 }
 
-// proceed waits while reading is paused. It reports whether the connection is open.
-func (c *connection) proceed() bool {
+// awaitResume waits while reading is paused. It reports whether the connection is open.
+func (c *connection) awaitResume() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.paused && c.err == nil {
@@ -297,25 +297,25 @@ func (c *connection) proceed() bool {
 	return c.err == nil
 }
 
-// settle, after the peer's end, waits for a turn of the loop, and then until CloseAfterFlush is done, if there is to be one.
-func (c *connection) settle() {
+// awaitFlush, after the peer's end, waits for a turn of the loop, and then until CloseAfterFlush is done, if there is to be one.
+func (c *connection) awaitFlush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ended = true
-	c.loop.end(c)
-	for c.err == nil && !c.turned {
+	c.peerClosed = true
+	c.loop.addPeerClosed(c)
+	for c.err == nil && !c.turnTaken {
 		c.changed.Wait()
 	}
-	if c.err == nil && !c.finishing && !c.endedLocked() {
+	if c.err == nil && !c.closeRequested && !c.askHandlerLocked() {
 		return
 	}
-	for c.err == nil && !(c.finishing && c.settledLocked()) {
+	for c.err == nil && !(c.closeRequested && c.flushedLocked()) {
 		c.changed.Wait()
 	}
 }
 
-// endedLocked asks the handler, without the lock, whether it wants to have something written yet.
-func (c *connection) endedLocked() bool {
+// askHandlerLocked asks the handler, without the lock, whether it wants to have something written yet.
+func (c *connection) askHandlerLocked() bool {
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	return c.handler.PeerClosed()

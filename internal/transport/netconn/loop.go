@@ -16,17 +16,17 @@ type loop struct {
 	index int
 	wake  chan struct{} // holds a token, or run has just taken it, while signalled is true
 
-	signalled atomic.Bool
-	count     atomic.Int32 // connections
-	owing     atomic.Int32 // those of them whose queue is not empty; written with the connection's mu held
+	signalled  atomic.Bool
+	count      atomic.Int32 // connections
+	backlogged atomic.Int32 // those of them whose queue is not empty; written with the connection's mu held
 
-	mu      sync.Mutex    // guards the fields below; innermost
-	ending  []*connection // whose peer has closed: they need one more turn
-	drained []*connection // whose handlers are to be told so before the next Tick
+	mu          sync.Mutex    // guards the fields below; innermost
+	peersClosed []*connection // whose peer has closed: they need one more turn
+	drained     []*connection // whose handlers are to be told so before the next Tick
 
 	// Owned by run.
-	ended     []*connection // taken from ending, not yet told
-	telling   []*connection // taken from drained
+	turnDone  []*connection // taken from ending, not yet told
+	notifying []*connection // taken from drained
 	dirty     []*connection // written to in this turn
 	deadlines outqueue.Deadlines
 }
@@ -38,16 +38,16 @@ func (l *loop) signal() {
 	}
 }
 
-// end asks for a turn, after which c.turned is set.
-func (l *loop) end(c *connection) {
+// addPeerClosed asks for a turn, after which c.turnTaken is set.
+func (l *loop) addPeerClosed(c *connection) {
 	l.mu.Lock()
-	l.ending = append(l.ending, c)
+	l.peersClosed = append(l.peersClosed, c)
 	l.mu.Unlock()
 	l.signal()
 }
 
-// drain has the connection's handler told that it has drained.
-func (l *loop) drain(c *connection) {
+// addDrained has the connection's handler told that it has drained.
+func (l *loop) addDrained(c *connection) {
 	l.mu.Lock()
 	l.drained = append(l.drained, c)
 	l.mu.Unlock()
@@ -88,13 +88,13 @@ func (l *loop) live(id uint64) bool { return l.t.lookup(id) != nil }
 
 func (l *loop) turn() (more bool) {
 	l.mu.Lock()
-	l.ended = append(l.ended, l.ending...)
-	clear(l.ending)
-	l.ending = l.ending[:0]
-	l.telling, l.drained = l.drained, l.telling[:0]
+	l.turnDone = append(l.turnDone, l.peersClosed...)
+	clear(l.peersClosed)
+	l.peersClosed = l.peersClosed[:0]
+	l.notifying, l.drained = l.drained, l.notifying[:0]
 	l.mu.Unlock()
-	for i, c := range l.telling {
-		l.telling[i] = nil
+	for i, c := range l.notifying {
+		l.notifying[i] = nil
 		c.handler.Drained()
 	}
 
@@ -107,12 +107,12 @@ func (l *loop) turn() (more bool) {
 	l.dirty = l.dirty[:0]
 
 	now := l.t.cfg.Clock.Now()
-	for i, c := range l.ended {
+	for i, c := range l.turnDone {
 		l.deadlines.Add(c.id, now.Add(l.t.cfg.CloseTimeout))
-		c.tell()
-		l.ended[i] = nil
+		c.setTurnTaken()
+		l.turnDone[i] = nil
 	}
-	l.ended = l.ended[:0]
+	l.turnDone = l.turnDone[:0]
 	for {
 		id, ok := l.deadlines.Due(now)
 		if !ok {

@@ -15,60 +15,60 @@ import (
 	"github.com/hearthws/hearth/internal/transport/netconn"
 )
 
-// script is a handler, and the transport it is on, for tests in fake time.
-type script struct {
+// recorder is a handler, and the transport it is on, for tests in fake time.
+type recorder struct {
 	tr   *netconn.Transport
 	clk  *clock.Clock
 	todo chan func() // drained by Tick
 	conn transport.Conn
 
-	mu   sync.Mutex // guards past
-	past past
+	mu     sync.Mutex // guards record
+	record record
 }
 
-// past is what has happened so far.
-type past struct {
+// record is what has happened so far.
+type record struct {
 	got    string
 	at     clock.Instant // of the last Data
 	closed error
 	end    time.Time // of Closed
 }
 
-func (s *script) Data(b []byte, now clock.Instant) {
+func (s *recorder) Data(b []byte, now clock.Instant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.past.got += string(b)
-	s.past.at = now
+	s.record.got += string(b)
+	s.record.at = now
 }
 
-func (s *script) PeerClosed() bool { return false }
-func (s *script) Drained()         {}
+func (s *recorder) PeerClosed() bool { return false }
+func (s *recorder) Drained()         {}
 
-func (s *script) Closed(err error) {
+func (s *recorder) Closed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.past.closed, s.past.end = err, time.Now()
+	s.record.closed, s.record.end = err, time.Now()
 }
 
 // settled waits until nothing moves, and returns what has happened.
-func (s *script) settled() past {
+func (s *recorder) settled() record {
 	synctest.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.past
+	return s.record
 }
 
 // on calls f on the loop; it has happened after synctest.Wait.
-func (s *script) on(f func()) {
+func (s *recorder) on(f func()) {
 	s.todo <- f
 	s.tr.Wake(0)
 }
 
-// play runs test with a connection over net.Pipe, inside a bubble.
-func play(t *testing.T, timeout time.Duration, test func(t *testing.T, s *script, client net.Conn)) {
+// withConnection runs test with a connection over net.Pipe, inside a bubble.
+func withConnection(t *testing.T, timeout time.Duration, test func(t *testing.T, s *recorder, client net.Conn)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &script{todo: make(chan func(), 10)}
+		s := &recorder{todo: make(chan func(), 10)}
 		tick := func(int) bool {
 			for {
 				select {
@@ -98,14 +98,14 @@ func play(t *testing.T, timeout time.Duration, test func(t *testing.T, s *script
 func TestCloseTimeoutIsExact(t *testing.T) {
 	t.Parallel()
 	const timeout = 90 * time.Second
-	for name, prepare := range map[string]func(s *script){
-		"silent":     func(*script) {},
-		"paused":     func(s *script) { s.conn.Pause() },
-		"backlogged": func(s *script) { s.conn.Write([]byte("never read")) },
+	for name, prepare := range map[string]func(s *recorder){
+		"silent":     func(*recorder) {},
+		"paused":     func(s *recorder) { s.conn.Pause() },
+		"backlogged": func(s *recorder) { s.conn.Write([]byte("never read")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			play(t, timeout, func(t *testing.T, s *script, _ net.Conn) {
+			withConnection(t, timeout, func(t *testing.T, s *recorder, _ net.Conn) {
 				time.Sleep(time.Hour) // of fake time: nothing happens to an idle connection
 				start := time.Now()
 				s.on(func() { prepare(s); s.conn.CloseAfterFlush([]byte("bye")) })
@@ -125,13 +125,13 @@ func TestCloseTimeoutIsExact(t *testing.T) {
 // TestDeadlineLeftBehind adopts a connection on which somebody has set one.
 func TestDeadlineLeftBehind(t *testing.T) {
 	t.Parallel()
-	play(t, time.Second, func(t *testing.T, s *script, _ net.Conn) {
+	withConnection(t, time.Second, func(t *testing.T, s *recorder, _ net.Conn) {
 		server, client := net.Pipe()
 		defer client.Close()
 		if err := server.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
-		other := &script{}
+		other := &recorder{}
 		if err := s.tr.Adopt(server, nil, func(transport.Conn) transport.Handler { return other }); err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func TestDeadlineLeftBehind(t *testing.T) {
 // TestPausedForHours resumes where it was.
 func TestPausedForHours(t *testing.T) {
 	t.Parallel()
-	play(t, time.Second, func(t *testing.T, s *script, client net.Conn) {
+	withConnection(t, time.Second, func(t *testing.T, s *recorder, client net.Conn) {
 		s.conn.Pause()
 		go func() { _, _ = io.WriteString(client, "hello") }() // ended by the read after Resume
 		time.Sleep(5 * time.Hour)

@@ -60,7 +60,7 @@ func New(cfg transport.Config) (*Transport, error) {
 func (t *Transport) Loops() int { return len(t.loops) }
 
 // Backlogged reports whether any connection of the loop may have bytes that wait.
-func (t *Transport) Backlogged(loop int) bool { return t.loops[loop].owing.Load() > 0 }
+func (t *Transport) Backlogged(loop int) bool { return t.loops[loop].backlogged.Load() > 0 }
 
 // Wake makes the loop take a turn soon.
 func (t *Transport) Wake(loop int) { t.loops[loop].signal() }
@@ -158,10 +158,10 @@ func addrPort(a net.Addr) netip.AddrPort {
 }
 
 const (
-	smallRead = 2 << 10
-	largeRead = 32 << 10
-	gather    = 16 << 10 // what one write gathers from small pieces: a TLS record
-	pieceMax  = 64 << 10 // what one write takes of a large piece, so that Buffered moves
+	smallRead  = 2 << 10
+	largeRead  = 32 << 10
+	gatherSize = 16 << 10 // what one write gathers from small pieces: a TLS record
+	maxWrite   = 64 << 10 // what one write takes of a large piece, so that Buffered moves
 )
 
 // buffers are shared by all connections of a transport.
@@ -171,5 +171,5 @@ func newBuffers() buffers {
 	pool := func(size int) *sync.Pool {
 		return &sync.Pool{New: func() any { b := make([]byte, size); return &b }}
 	}
-	return buffers{reads: pool(largeRead), writes: pool(gather)}
+	return buffers{reads: pool(largeRead), writes: pool(gatherSize)}
 }

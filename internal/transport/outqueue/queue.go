@@ -17,11 +17,11 @@ const (
 // Memory is bounded by the bytes that wait: a peer that provokes very many tiny writes and reads none of them (pongs of
 // two bytes, say) would otherwise cost twelve times its limit in references.
 type Queue struct {
-	refs  [][]byte
-	head  int // refs[:head] are gone
-	off   int // this much of refs[head] is gone
-	loose int // refs[loose:] were pushed since the last merge
-	size  int
+	refs     [][]byte
+	head     int // refs[:head] are gone
+	written  int // this much of refs[head] is gone
+	unmerged int // refs[loose:] were pushed since the last merge
+	size     int
 }
 
 // Len is the number of bytes that wait.
@@ -38,7 +38,7 @@ func (q *Queue) Push(p []byte) {
 	if q.head >= keepCap && q.head*2 >= len(q.refs) {
 		q.compact()
 	}
-	if len(q.refs)-q.loose >= mergeAfter {
+	if len(q.refs)-q.unmerged >= mergeAfter {
 		q.merge()
 	}
 	q.refs = append(q.refs, p)
@@ -51,7 +51,7 @@ func (q *Queue) Next(scratch []byte) []byte {
 	if q.size == 0 {
 		return nil
 	}
-	first := q.refs[q.head][q.off:]
+	first := q.refs[q.head][q.written:]
 	if q.Refs() == 1 || len(first)+len(q.refs[q.head+1]) > cap(scratch) {
 		return first
 	}
@@ -65,14 +65,14 @@ func (q *Queue) Next(scratch []byte) []byte {
 	return scratch
 }
 
-// Vector appends the first max pieces to dst, for a gathering write.
-func (q *Queue) Vector(dst [][]byte, max int) [][]byte {
+// Vector appends the first n pieces to dst, for a gathering write.
+func (q *Queue) Vector(dst [][]byte, n int) [][]byte {
 	for i, p := range q.refs[q.head:] {
-		if i == max {
+		if i == n {
 			break
 		}
 		if i == 0 {
-			p = p[q.off:]
+			p = p[q.written:]
 		}
 		dst = append(dst, p)
 	}
@@ -86,19 +86,19 @@ func (q *Queue) Advance(n int) {
 		q.Reset()
 		return
 	}
-	n += q.off
+	n += q.written
 	for n > 0 && n >= len(q.refs[q.head]) {
 		n -= len(q.refs[q.head])
 		q.refs[q.head] = nil
 		q.head++
 	}
-	q.off = n
+	q.written = n
 }
 
 // Recall removes what waits behind the first n bytes, and returns it. When those, or what was written before, end within a
 // piece, cut says how much of the piece stays: at least as much as is gone of it.
 func (q *Queue) Recall(n int, cut func(piece []byte, gone int) int) (taken [][]byte) {
-	i, gone := q.head, q.off+n
+	i, gone := q.head, q.written+n
 	for i < len(q.refs) && gone >= len(q.refs[i]) {
 		gone -= len(q.refs[i])
 		i++
@@ -113,7 +113,7 @@ func (q *Queue) Recall(n int, cut func(piece []byte, gone int) int) (taken [][]b
 	}
 	taken = append(taken, q.refs[i:]...)
 	clear(q.refs[i:])
-	q.refs, q.loose = q.refs[:i], min(q.loose, i)
+	q.refs, q.unmerged = q.refs[:i], min(q.unmerged, i)
 	for _, p := range taken {
 		q.size -= len(p)
 	}
@@ -138,15 +138,15 @@ func (q *Queue) compact() {
 	n := copy(q.refs, q.refs[q.head:])
 	clear(q.refs[n:])
 	q.refs = q.refs[:n]
-	q.loose = max(q.loose-q.head, 0)
+	q.unmerged = max(q.unmerged-q.head, 0)
 	q.head = 0
 }
 
 // merge copies what was pushed since the last merge into one piece, if the pieces are small. Each byte is copied here
 // at most once.
 func (q *Queue) merge() {
-	from := max(q.loose, q.head)
-	if from == q.head && q.off > 0 {
+	from := max(q.unmerged, q.head)
+	if from == q.head && q.written > 0 {
 		from++
 	}
 	size := 0
@@ -161,5 +161,5 @@ func (q *Queue) merge() {
 		clear(q.refs[from:])
 		q.refs = append(q.refs[:from], all)
 	}
-	q.loose = len(q.refs)
+	q.unmerged = len(q.refs)
 }

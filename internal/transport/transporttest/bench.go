@@ -67,7 +67,7 @@ func BenchmarkFanOut(b *testing.B, be Backend) {
 func fanOut(b *testing.B, be Backend, size int, how string) {
 	const clients = 1000
 	r := be.start(b, transport.Config{BackpressureLimit: 64 << 20})
-	members := r.drained(clients)
+	members := r.connectDrained(clients)
 	p := pattern(1, size)
 	cpu := cpuTime()
 	b.ReportAllocs()
@@ -99,8 +99,8 @@ func fanOut(b *testing.B, be Backend, size int, how string) {
 	b.ReportMetric(float64(cpuTime()-cpu)/n, "cpu-ns/delivery")
 }
 
-// drained adopts n connections whose clients, in another process, read everything.
-func (r *rig) drained(n int) []*member {
+// connectDrained adopts n connections whose clients, in another process, read everything.
+func (r *rig) connectDrained(n int) []*member {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		r.t.Fatal(err)

@@ -19,7 +19,7 @@ func testEcho(t *testing.T, b Backend) {
 	var wg sync.WaitGroup
 	for i := range clients {
 		m := r.connect(b, nil, echo)
-		m.within(patience)
+		m.setDeadline(testTimeout)
 		want := pattern(i, size)
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(1, uint64(i)))
@@ -48,7 +48,7 @@ func testEcho(t *testing.T, b Backend) {
 func testCoalesce(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	var want []byte
 	for i := range 100 {
 		want = append(want, pattern(i, 10)...)
@@ -73,7 +73,7 @@ func testCoalesce(t *testing.T, b Backend) {
 func testOrder(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{BackpressureLimit: 64 << 20})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	rnd := rand.New(rand.NewPCG(2, 3))
 	var want []byte
 	const turns = 60
@@ -119,7 +119,7 @@ func testFanOut(t *testing.T, b Backend) {
 	members := make([][]*member, r.tr.Loops())
 	for range clients {
 		m := r.connect(b, nil, nil)
-		m.within(patience)
+		m.setDeadline(testTimeout)
 		members[m.conn.Loop()] = append(members[m.conn.Loop()], m)
 	}
 	for range turns {
@@ -161,7 +161,7 @@ func testEarly(t *testing.T, b Backend) {
 	for i := range 20 {
 		early, rest := pattern(i, 3000), pattern(-i, 5000)
 		m := r.connect(b, early, nil)
-		m.within(patience)
+		m.setDeadline(testTimeout)
 		if _, err := m.nc.Write(rest); err != nil {
 			t.Fatal(err)
 		}
@@ -178,7 +178,7 @@ func testEarlyThenEnd(t *testing.T, b Backend) {
 	server, client := b.Dial(t)
 	m := r.member(echo)
 	m.nc = client
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	written := make(chan struct{})
 	go func() { // ended by the write; the test waits for written
 		defer close(written)
@@ -208,7 +208,7 @@ func testWriteBeforeAdopted(t *testing.T, b Backend) {
 	defer client.Close()
 	m := r.member(nil)
 	m.nc = client
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	err := r.tr.Adopt(server, nil, func(c transport.Conn) transport.Handler {
 		m.conn = c
 		m.on(func() { c.Write([]byte("hello ")); c.WriteNow([]byte("there")) })

@@ -17,7 +17,7 @@ func testHalfClosedReply(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{Loops: 2})
 	for range 50 {
 		m := r.connect(b, nil, echo)
-		m.within(patience)
+		m.setDeadline(testTimeout)
 		if _, err := m.nc.Write([]byte("last words")); err != nil {
 			t.Fatal(err)
 		}
@@ -39,7 +39,7 @@ func testHalfClosedClose(t *testing.T, b Backend) {
 			p := bytes.Clone(b)
 			r.post(m.conn.Loop(), func() { m.conn.CloseAfterFlush(p) })
 		})
-		m.within(patience)
+		m.setDeadline(testTimeout)
 		if _, err := m.nc.Write([]byte("close")); err != nil {
 			t.Fatal(err)
 		}
@@ -56,9 +56,9 @@ func testHalfClosedClose(t *testing.T, b Backend) {
 // testHalfClosedBacklog finishes a connection whose peer has closed its side but still reads, slowly.
 func testHalfClosedBacklog(t *testing.T, b Backend) {
 	const size = 4 << 20
-	r := b.start(t, transport.Config{BackpressureLimit: 2 * size, CloseTimeout: patience})
+	r := b.start(t, transport.Config{BackpressureLimit: 2 * size, CloseTimeout: testTimeout})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	want := pattern(9, size)
 	m.on(func() {
 		m.conn.Write(want[:size-3])
@@ -77,11 +77,11 @@ func testHalfClosedBacklog(t *testing.T, b Backend) {
 // CloseAfterFlush.
 func testHalfClosedUnread(t *testing.T, b Backend) {
 	const size = 4 << 20
-	r := b.start(t, transport.Config{BackpressureLimit: 2 * size, CloseTimeout: patience})
+	r := b.start(t, transport.Config{BackpressureLimit: 2 * size, CloseTimeout: testTimeout})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	over := make(chan struct{})
-	m.onEnd(func(*member) bool {
+	m.onPeerClosed(func(*member) bool {
 		close(over)
 		return true
 	})
@@ -103,8 +103,8 @@ func testHalfClosedUnread(t *testing.T, b Backend) {
 func testHalfClosedUnwanted(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{CloseTimeout: time.Hour})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
-	m.onEnd(func(*member) bool { return false })
+	m.setDeadline(testTimeout)
+	m.onPeerClosed(func(*member) bool { return false })
 	m.closeWrite()
 	if got, err := io.ReadAll(m.nc); err != nil || len(got) > 0 {
 		t.Errorf("got %q, %v", got, err)
@@ -124,8 +124,8 @@ func testHalfClosedTimeout(t *testing.T, b Backend) {
 	} {
 		r := b.start(t, transport.Config{CloseTimeout: timeout, BackpressureLimit: size})
 		m := r.connect(b, nil, nil)
-		m.within(patience)
-		m.onEnd(func(m *member) bool {
+		m.setDeadline(testTimeout)
+		m.onPeerClosed(func(m *member) bool {
 			r.post(m.conn.Loop(), func() { end(m) })
 			return true
 		})
@@ -144,7 +144,7 @@ func testHalfClosedTimeout(t *testing.T, b Backend) {
 func testPeerCloses(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	if _, err := m.nc.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func testPeerCloses(t *testing.T, b Backend) {
 func testReset(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	if _, err := m.nc.Write([]byte{0x81}); err != nil { // half a frame
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func testResetNoticedByWrite(t *testing.T, b Backend) {
 	m.conn.Pause()
 	b.Reset(m.nc)
 	p := pattern(1, 1000)
-	for end := time.Now().Add(patience); m.calls.Load() == 0 && time.Now().Before(end); {
+	for end := time.Now().Add(testTimeout); m.closedCalls.Load() == 0 && time.Now().Before(end); {
 		m.on(func() { m.conn.Write(p); m.conn.WriteNow(p) })
 	}
 	if err := m.awaitClosed(); err == transport.ErrClosed {
@@ -188,7 +188,7 @@ func testResetNoticedByWrite(t *testing.T, b Backend) {
 func testCloseAfterFlush(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	m.on(func() {
 		m.conn.Write([]byte("good"))
 		m.conn.CloseAfterFlush([]byte("bye"))
@@ -214,10 +214,10 @@ func testCloseAfterFlush(t *testing.T, b Backend) {
 
 func testCloseBacklogged(t *testing.T, b Backend) {
 	const limit = 100 << 10
-	r := b.start(t, transport.Config{BackpressureLimit: limit, CloseTimeout: patience})
+	r := b.start(t, transport.Config{BackpressureLimit: limit, CloseTimeout: testTimeout})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
-	want := fill(t, m, limit, 1000)
+	m.setDeadline(testTimeout)
+	want := fillQueue(t, m, limit, 1000)
 	bye := pattern(2, 50<<10)
 	m.on(func() { m.conn.CloseAfterFlush(bye) })
 	if got, err := io.ReadAll(m.nc); err != nil || !bytes.Equal(got, append(want, bye...)) {
@@ -229,13 +229,13 @@ func testCloseBacklogged(t *testing.T, b Backend) {
 	}
 }
 
-// timesOut finishes m after prepare, and expects the end after the timeout.
-func timesOut(t *testing.T, b Backend, prepare func(m *member)) {
+// expectCloseTimeout finishes m after prepare, and expects the end after the timeout.
+func expectCloseTimeout(t *testing.T, b Backend, prepare func(m *member)) {
 	t.Helper()
 	const timeout = 60 * time.Millisecond
 	r := b.start(t, transport.Config{CloseTimeout: timeout, BackpressureLimit: 100 << 10})
 	m := r.connect(b, []byte{1}, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	m.awaitData(1)
 	prepare(m)
 	var start time.Time
@@ -251,16 +251,16 @@ func timesOut(t *testing.T, b Backend, prepare func(m *member)) {
 	}
 }
 
-func testCloseTimeout(t *testing.T, b Backend) { timesOut(t, b, func(*member) {}) }
+func testCloseTimeout(t *testing.T, b Backend) { expectCloseTimeout(t, b, func(*member) {}) }
 
 func testCloseTimeoutBacklogged(t *testing.T, b Backend) {
-	timesOut(t, b, func(m *member) { fill(t, m, 100<<10, 1000) })
+	expectCloseTimeout(t, b, func(m *member) { fillQueue(t, m, 100<<10, 1000) })
 }
 
 func testCloseTimeoutFlood(t *testing.T, b Backend) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	timesOut(t, b, func(m *member) {
+	expectCloseTimeout(t, b, func(m *member) {
 		wg.Go(func() {
 			p := pattern(1, 10<<10)
 			for {
@@ -273,7 +273,7 @@ func testCloseTimeoutFlood(t *testing.T, b Backend) {
 }
 
 func testCloseTimeoutPaused(t *testing.T, b Backend) {
-	timesOut(t, b, func(m *member) { m.conn.Pause() })
+	expectCloseTimeout(t, b, func(m *member) { m.conn.Pause() })
 }
 
 // testAbort aborts connections in every state, from many goroutines.
@@ -284,13 +284,13 @@ func testAbort(t *testing.T, b Backend) {
 	}{
 		{"idle", func(*member) {}},
 		{"paused", func(m *member) { m.conn.Pause() }},
-		{"backlogged", func(m *member) { fill(t, m, 50<<10, 5000) }},
+		{"backlogged", func(m *member) { fillQueue(t, m, 50<<10, 5000) }},
 		{"finished", func(m *member) { m.on(func() { m.conn.CloseAfterFlush(nil) }) }},
 	} {
 		t.Run(state.name, func(t *testing.T) {
-			r := b.start(t, transport.Config{BackpressureLimit: 50 << 10, CloseTimeout: patience})
+			r := b.start(t, transport.Config{BackpressureLimit: 50 << 10, CloseTimeout: testTimeout})
 			m := r.connect(b, nil, nil)
-			m.within(patience)
+			m.setDeadline(testTimeout)
 			state.set(m)
 			var wg sync.WaitGroup
 			for range 8 {

@@ -12,8 +12,8 @@ func testClosing(t *testing.T, b Backend) {
 	const limit = 100 << 10
 	r := b.start(t, transport.Config{BackpressureLimit: limit})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
-	fill(t, m, limit, 1000)
+	m.setDeadline(testTimeout)
+	fillQueue(t, m, limit, 1000)
 	p := pattern(1, limit)
 	// The kernel may have taken some of it since, so the first of these writes need not be refused.
 	refused := false
@@ -51,7 +51,7 @@ func testClosingNoticedByWrite(t *testing.T, b Backend) {
 		b.Reset(m.nc)
 		p := pattern(1, 100)
 		refused := false
-		for end := time.Now().Add(patience); !refused && time.Now().Before(end); {
+		for end := time.Now().Add(testTimeout); !refused && time.Now().Before(end); {
 			m.on(func() {
 				for range 3 {
 					if !m.conn.Write(p) || !m.conn.WriteNow(p) {
@@ -73,7 +73,7 @@ func testClosingNoticedByWrite(t *testing.T, b Backend) {
 func testClosingAfterClose(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	m.on(func() {
 		if m.conn.Closing() {
 			t.Error("a new connection is gone")

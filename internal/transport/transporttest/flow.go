@@ -13,9 +13,9 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// fill writes pieces to m, whose client does not read, until the connection has refused some in many turns in a row.
+// fillQueue writes pieces to m, whose client does not read, until the connection has refused some in many turns in a row.
 // It holds every answer against the limit, and returns what was accepted.
-func fill(t *testing.T, m *member, limit, piece int) []byte {
+func fillQueue(t *testing.T, m *member, limit, piece int) []byte {
 	t.Helper()
 	var accepted []byte
 	for seed, stuck := 0, 0; stuck < 50; stuck++ {
@@ -42,20 +42,20 @@ func fill(t *testing.T, m *member, limit, piece int) []byte {
 	return accepted
 }
 
-// drained waits until nothing waits any more.
-func (m *member) drained() {
+// awaitFlushed waits until nothing waits any more.
+func (m *member) awaitFlushed() {
 	m.r.t.Helper()
-	for end := time.Now().Add(patience); m.conn.Buffered() > 0; runtime.Gosched() {
+	for end := time.Now().Add(testTimeout); m.conn.Buffered() > 0; runtime.Gosched() {
 		if time.Now().After(end) {
 			m.r.t.Fatalf("%d bytes still wait", m.conn.Buffered())
 		}
 	}
 }
 
-// unburdened waits until the loop is not backlogged.
-func (m *member) unburdened() {
+// awaitNoBacklog waits until the loop is not backlogged.
+func (m *member) awaitNoBacklog() {
 	m.r.t.Helper()
-	for end := time.Now().Add(patience); m.r.tr.Backlogged(m.conn.Loop()); runtime.Gosched() {
+	for end := time.Now().Add(testTimeout); m.r.tr.Backlogged(m.conn.Loop()); runtime.Gosched() {
 		if time.Now().After(end) {
 			m.r.t.Fatal("the loop is backlogged, and nothing waits")
 		}
@@ -68,9 +68,9 @@ func testBacklogged(t *testing.T, b Backend) {
 	for range 2 { // what is counted wrong once is wrong for ever
 		reads, goes, cut := r.connect(b, nil, nil), r.connect(b, nil, nil), r.connect(b, nil, nil)
 		for _, m := range []*member{reads, goes, cut} {
-			m.within(patience)
-			m.unburdened()
-			want := fill(t, m, 100<<10, 1000)
+			m.setDeadline(testTimeout)
+			m.awaitNoBacklog()
+			want := fillQueue(t, m, 100<<10, 1000)
 			if m.conn.Buffered() == 0 || !r.tr.Backlogged(m.conn.Loop()) {
 				t.Fatalf("%d bytes wait, backlogged: %v", m.conn.Buffered(), r.tr.Backlogged(m.conn.Loop()))
 			}
@@ -86,7 +86,7 @@ func testBacklogged(t *testing.T, b Backend) {
 				m.conn.Abort()
 				_ = m.awaitClosed()
 			}
-			m.unburdened()
+			m.awaitNoBacklog()
 		}
 	}
 }
@@ -102,14 +102,14 @@ func testNotifyBelow(t *testing.T, b Backend) {
 	} {
 		r := b.start(t, transport.Config{BackpressureLimit: limit})
 		m := r.connect(b, []byte("early"), nil)
-		m.within(patience)
+		m.setDeadline(testTimeout)
 		m.awaitData(5)
 		m.on(func() {
 			if m.conn.NotifyBelow(1) {
 				t.Error("something is to drain from a connection that has nothing to write")
 			}
 		})
-		fill(t, m, limit, 1000)
+		fillQueue(t, m, limit, 1000)
 		var half int
 		waits := false
 		m.on(func() { // the kernel may take more meanwhile, if it has been slow
@@ -134,7 +134,7 @@ func testNotifyBelow(t *testing.T, b Backend) {
 		end(m)
 		select {
 		case <-m.drains:
-		case <-time.After(patience):
+		case <-time.After(testTimeout):
 			t.Fatalf("%s: not told, and %d bytes wait", name, m.conn.Buffered())
 		}
 		m.on(func() {})
@@ -161,17 +161,17 @@ func testBackpressure(t *testing.T, b Backend) {
 	const limit = 200 << 10
 	r := b.start(t, transport.Config{BackpressureLimit: limit})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	for range 2 {
-		want := fill(t, m, limit, 1000)
-		if w := m.conn.Buffered(); w > limit { // no less than fill has seen refused, unless the kernel has taken some since
+		want := fillQueue(t, m, limit, 1000)
+		if w := m.conn.Buffered(); w > limit { // no less than fillQueue has seen refused, unless the kernel has taken some since
 			t.Errorf("%d bytes wait, with a limit of %d", w, limit)
 		}
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(m.nc, got); err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("what was accepted did not arrive (%v)", err)
 		}
-		m.drained()
+		m.awaitFlushed()
 	}
 }
 
@@ -179,7 +179,7 @@ func testBackpressureLargeWrite(t *testing.T, b Backend) {
 	const limit, size = 10 << 10, 8 << 20
 	r := b.start(t, transport.Config{BackpressureLimit: limit})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	large := pattern(1, size)
 	m.on(func() {
 		if !m.conn.Write(large) {
@@ -199,7 +199,7 @@ func testBackpressureLargeWrite(t *testing.T, b Backend) {
 	if _, err := io.ReadFull(m.nc, got); err != nil || !bytes.Equal(got, large) {
 		t.Fatalf("the large write did not arrive (%v)", err)
 	}
-	m.drained()
+	m.awaitFlushed()
 	m.on(func() {
 		if !m.conn.Write([]byte{1}) {
 			t.Error("Write refused after everything was taken")
@@ -212,8 +212,8 @@ func testSlowReaderAlone(t *testing.T, b Backend) {
 	const limit = 64 << 10
 	r := b.start(t, transport.Config{BackpressureLimit: limit})
 	slow, other := r.connect(b, nil, nil), r.connect(b, nil, echo)
-	other.within(patience)
-	want := fill(t, slow, limit, 500)
+	other.setDeadline(testTimeout)
+	want := fillQueue(t, slow, limit, 500)
 	p := pattern(3, 1000)
 	got := make([]byte, len(p))
 	for range 200 {
@@ -225,7 +225,7 @@ func testSlowReaderAlone(t *testing.T, b Backend) {
 			t.Fatalf("echo: %v", err)
 		}
 	}
-	slow.within(patience)
+	slow.setDeadline(testTimeout)
 	got = make([]byte, len(want))
 	if _, err := io.ReadFull(slow.nc, got); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("the slow one did not get what was accepted (%v)", err)
@@ -251,8 +251,8 @@ func (m *member) stream(size int) (want []byte, sent *atomic.Int64, done <-chan 
 	return want, sent, ended
 }
 
-// stalled waits until n has stood still for a while.
-func stalled(n *atomic.Int64) {
+// awaitStall waits until n has stood still for a while.
+func awaitStall(n *atomic.Int64) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for last := int64(-1); n.Load() != last; <-tick.C {
@@ -266,10 +266,10 @@ func testPause(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, []byte{1}, nil)
 	m.awaitData(1)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	m.conn.Pause()
 	want, sent, done := m.stream(size)
-	stalled(sent)
+	awaitStall(sent)
 	if n := sent.Load(); n == size {
 		t.Errorf("the client sent everything to a paused connection")
 	}
@@ -303,7 +303,7 @@ func testPauseInData(t *testing.T, b Backend) {
 			m.conn.Resume()
 		})
 	})
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	_, _, done := m.stream(size)
 	r.await(all, "the stream")
 	r.await(done, "the client")
@@ -313,7 +313,7 @@ func testPauseToggles(t *testing.T, b Backend) {
 	const size = 2 << 20
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	want, _, done := m.stream(size)
 	var wg sync.WaitGroup
 	for i := range 4 {

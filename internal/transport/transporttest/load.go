@@ -61,7 +61,7 @@ func testReuse(t *testing.T, b Backend) {
 		wg.Go(func() {
 			for i := range b.Clients / 10 {
 				m := r.connect(b, nil, echo)
-				m.within(patience)
+				m.setDeadline(testTimeout)
 				want := pattern(part*1000+i, 100)
 				if _, err := m.nc.Write(want); err != nil {
 					t.Error(err)
@@ -171,13 +171,13 @@ func testCloseUnderLoad(t *testing.T, b Backend) {
 		t.Errorf("Close: %v", err)
 	}
 	for _, m := range all {
-		if n := m.calls.Load(); n != 1 {
+		if n := m.closedCalls.Load(); n != 1 {
 			t.Errorf("Closed was called %d times", n)
 		}
 	}
 	wg.Wait()
 	for _, m := range late {
-		if n := m.calls.Load(); m.conn != nil && n != 1 {
+		if n := m.closedCalls.Load(); m.conn != nil && n != 1 {
 			t.Errorf("Closed was called %d times for one that came late", n)
 		}
 	}
@@ -189,16 +189,16 @@ func testCloseSoon(t *testing.T, b Backend) {
 		r := b.start(t, transport.Config{})
 		m := r.connect(b, nil, func(m *member, _ []byte) {
 			m.r.tr.Wake(0)
-			close(m.nudged)
+			close(m.signal)
 			for range 20 {
 				runtime.Gosched()
 			}
 		})
-		m.within(patience)
+		m.setDeadline(testTimeout)
 		if _, err := m.nc.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		r.await(m.nudged, "Data")
+		r.await(m.signal, "Data")
 		done := make(chan struct{})
 		go func() { // ended by Close, waited for below
 			defer close(done)
@@ -253,7 +253,7 @@ func testTickMore(t *testing.T, b Backend) {
 	r.await(done, "turns without a wake-up")
 	server, client := b.Dial(t)
 	m := r.member(nil)
-	m.ended = func(*member) bool { return false }
+	m.peerClosed = func(*member) bool { return false }
 	if err := r.tr.Adopt(server, nil, m.open); err != nil { // still alive
 		t.Fatalf("Adopt: %v", err)
 	}

@@ -21,7 +21,7 @@ func testRecall(t *testing.T, b Backend) {
 	for _, piece := range []int{unit, 7 * unit, 900 * unit} {
 		r := b.start(t, transport.Config{BackpressureLimit: limit})
 		m := r.connect(b, nil, nil)
-		m.within(patience)
+		m.setDeadline(testTimeout)
 		m.on(func() {
 			if taken := m.conn.Recall(up); taken != nil {
 				t.Errorf("%d pieces were taken back from a connection that had none", len(taken))
@@ -30,8 +30,8 @@ func testRecall(t *testing.T, b Backend) {
 				t.Errorf("of all that was written %d bytes were not taken back", m.conn.Buffered())
 			}
 		})
-		m.unburdened()
-		written := fill(t, m, limit, piece)
+		m.awaitNoBacklog()
+		written := fillQueue(t, m, limit, piece)
 		mark, now := bytes.Repeat([]byte{'!'}, unit), bytes.Repeat([]byte{'?'}, unit)
 		var taken []byte
 		m.on(func() {
@@ -58,7 +58,7 @@ func testRecall(t *testing.T, b Backend) {
 		if _, err := io.ReadFull(m.nc, got); err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("pieces of %d: the client did not get what was out and the mark (%v)", piece, err)
 		}
-		m.drained()
+		m.awaitFlushed()
 	}
 }
 
@@ -66,7 +66,7 @@ func testRecall(t *testing.T, b Backend) {
 func testRecallAfterClose(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
-	m.within(patience)
+	m.setDeadline(testTimeout)
 	m.on(func() {
 		m.conn.Write([]byte("all"))
 		m.conn.CloseAfterFlush([]byte(" of it"))

@@ -12,8 +12,8 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// patience is after how long something that must happen is taken to have failed. Nothing waits for it to pass.
-const patience = time.Minute
+// testTimeout is after how long something that must happen is taken to have failed. Nothing waits for it to pass.
+const testTimeout = time.Minute
 
 // A rig is a transport with, for each loop, an inbox that Tick drains: a hub in miniature.
 type rig struct {
@@ -84,7 +84,7 @@ func (r *rig) on(loop int, f func()) {
 
 func (r *rig) await(done <-chan struct{}, what string) {
 	r.t.Helper()
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(testTimeout)
 	defer timer.Stop()
 	select {
 	case <-done:
@@ -95,29 +95,29 @@ func (r *rig) await(done <-chan struct{}, what string) {
 
 // A member is the handler of one connection. It keeps what arrives, and checks the promises made to a handler.
 type member struct {
-	r     *rig
-	conn  transport.Conn
-	nc    net.Conn                  // the client's side
-	data  func(m *member, b []byte) // instead of keeping b; set before Adopt
-	ended func(m *member) bool      // instead of finishing; set before Adopt, or by onEnd
-	gone  chan struct{}             // closed by Closed
+	r          *rig
+	conn       transport.Conn
+	nc         net.Conn                  // the client's side
+	data       func(m *member, b []byte) // instead of keeping b; set before Adopt
+	peerClosed func(m *member) bool      // instead of finishing; set before Adopt, or by onPeerClosed
+	closed     chan struct{}             // closed by Closed
 
 	drains chan struct{} // filled by Drained; has room for what is awaited
-	nudged chan struct{} // for data to tell the test something
+	signal chan struct{} // for data to tell the test something
 
-	busy  atomic.Int32 // calls of the handler under way
-	over  atomic.Bool  // PeerClosed was called
-	calls atomic.Int32 // of Closed
+	busy          atomic.Int32 // calls of the handler under way
+	sawPeerClosed atomic.Bool  // PeerClosed was called
+	closedCalls   atomic.Int32 // of Closed
 
-	mu  sync.Mutex // guards the fields below
-	got bytes.Buffer
-	err error
-	arr sync.Cond // something has arrived
+	mu      sync.Mutex // guards the fields below
+	got     bytes.Buffer
+	err     error
+	arrived sync.Cond // something has arrived
 }
 
 func (r *rig) member(data func(m *member, b []byte)) *member {
-	m := &member{r: r, data: data, gone: make(chan struct{}), nudged: make(chan struct{}), drains: make(chan struct{}, 10)}
-	m.arr.L = &m.mu
+	m := &member{r: r, data: data, closed: make(chan struct{}), signal: make(chan struct{}), drains: make(chan struct{}, 10)}
+	m.arrived.L = &m.mu
 	return m
 }
 
@@ -125,10 +125,10 @@ func (m *member) enter(what string) {
 	if m.busy.Add(1) != 1 {
 		m.r.t.Errorf("%s while another call is under way", what)
 	}
-	if m.over.Load() && what != "Closed" {
+	if m.sawPeerClosed.Load() && what != "Closed" {
 		m.r.t.Errorf("%s after PeerClosed", what)
 	}
-	if m.calls.Load() != 0 {
+	if m.closedCalls.Load() != 0 {
 		m.r.t.Errorf("%s after Closed", what)
 	}
 }
@@ -147,7 +147,7 @@ func (m *member) Data(b []byte, now clock.Instant) {
 	} else {
 		m.mu.Lock()
 		m.got.Write(b)
-		m.arr.Broadcast()
+		m.arrived.Broadcast()
 		m.mu.Unlock()
 	}
 	clear(b) // the handler may change it
@@ -155,10 +155,10 @@ func (m *member) Data(b []byte, now clock.Instant) {
 
 func (m *member) PeerClosed() bool {
 	m.enter("PeerClosed")
-	m.over.Store(true)
+	m.sawPeerClosed.Store(true)
 	defer m.busy.Add(-1)
-	if m.ended != nil {
-		return m.ended(m)
+	if m.peerClosed != nil {
+		return m.peerClosed(m)
 	}
 	m.r.post(m.conn.Loop(), func() { m.conn.CloseAfterFlush(nil) })
 	return true
@@ -174,17 +174,17 @@ func (m *member) Closed(err error) {
 	}
 	m.mu.Lock()
 	m.err = err
-	m.arr.Broadcast()
+	m.arrived.Broadcast()
 	m.mu.Unlock()
-	if m.calls.Add(1) == 1 {
-		close(m.gone)
+	if m.closedCalls.Add(1) == 1 {
+		close(m.closed)
 	}
 }
 
 // awaitClosed waits for Closed and returns its error.
 func (m *member) awaitClosed() error {
 	m.r.t.Helper()
-	m.r.await(m.gone, "Closed")
+	m.r.await(m.closed, "Closed")
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.err
@@ -194,16 +194,16 @@ func (m *member) awaitClosed() error {
 func (m *member) awaitData(n int) []byte {
 	m.r.t.Helper()
 	late := false
-	defer time.AfterFunc(patience, func() {
+	defer time.AfterFunc(testTimeout, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		late = true
-		m.arr.Broadcast()
+		m.arrived.Broadcast()
 	}).Stop()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for m.got.Len() < n && m.err == nil && !late {
-		m.arr.Wait()
+		m.arrived.Wait()
 	}
 	if m.got.Len() < n {
 		m.r.t.Fatalf("%d bytes arrived, want %d (closed: %v)", m.got.Len(), n, m.err)
@@ -223,10 +223,10 @@ func (m *member) on(f func()) {
 	m.r.on(m.conn.Loop(), f)
 }
 
-// onEnd has PeerClosed call f. Before the client's side is closed.
-func (m *member) onEnd(f func(m *member) bool) {
+// onPeerClosed has PeerClosed call f. Before the client's side is closed.
+func (m *member) onPeerClosed(f func(m *member) bool) {
 	m.r.t.Helper()
-	m.on(func() { m.ended = f })
+	m.on(func() { m.peerClosed = f })
 }
 
 // reply writes a copy of b on the loop.
@@ -256,8 +256,8 @@ func (m *member) open(c transport.Conn) transport.Handler {
 	return m
 }
 
-// within sets a deadline on the client's side, so that a test fails rather than hangs.
-func (m *member) within(d time.Duration) {
+// setDeadline sets a deadline on the client's side, so that a test fails rather than hangs.
+func (m *member) setDeadline(d time.Duration) {
 	if err := m.nc.SetDeadline(time.Now().Add(d)); err != nil {
 		m.r.t.Errorf("set deadline: %v", err)
 	}

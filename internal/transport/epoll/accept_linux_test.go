@@ -27,7 +27,7 @@ func TestDoorsOfManyLoops(t *testing.T) {
 	for _, l := range tr.loops {
 		done := make(chan struct{})
 		look := func() { // on the loop, after it has opened its door
-			if l.reopen != 0 || len(l.doors) != 1 {
+			if l.resumeAt != 0 || len(l.acceptors) != 1 {
 				refused++
 			}
 			close(done)
