@@ -12,7 +12,8 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// callbacks returns the callbacks without their types: this file is the boundary at which A and M end.
+// callbacks converts the callbacks of the Config for the node. The types A and M are not used below
+// this file.
 func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 	calls := session.Callbacks{
 		Authenticate: func(ctx context.Context, s *session.Session, data []byte) (session.Identity, error) {
@@ -36,7 +37,8 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 		calls.ValidateRooms = func(ctx context.Context, s *session.Session, rooms []string, id json.RawMessage) ([]string, error) {
 			allowed, err := c.ValidateRooms(ctx, clientOf[M](s), rooms)
 			if err != nil {
-				return nil, tellClient(s, err, id) // whatever else it returned: with an error the client joins nothing
+				// with an error the client joins no room, whatever else was returned
+				return nil, tellClient(s, err, id)
 			}
 			return allowed, nil
 		}
@@ -58,7 +60,7 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 	return calls
 }
 
-// encryption adds the callbacks that have to do with it.
+// encryption adds the callbacks for encryption.
 func (c Config[A, M]) encryption(calls *session.Callbacks) {
 	switch {
 	case c.Encryption.Mode == EncryptionOff:
@@ -97,7 +99,7 @@ func (c Config[A, M]) encryption(calls *session.Callbacks) {
 
 var errNoEvent = errors.New("the message to send has no event")
 
-// rejection is err, as an ErrRejected if it is meant for the client.
+// rejection wraps err with ErrRejected if it is a ClientError.
 func rejection(err error) error {
 	if _, ok := errors.AsType[*ClientError](err); ok {
 		return fmt.Errorf("%w: %w", ErrRejected, err)
@@ -105,7 +107,8 @@ func rejection(err error) error {
 	return err
 }
 
-// tellClient sends err to the client if it is meant for it, and returns what is left of it.
+// tellClient sends err to the client if it is a ClientError, and returns nil then. Otherwise it
+// returns err.
 func tellClient(s *session.Session, err error, id json.RawMessage) error {
 	if err == nil {
 		return nil
@@ -121,7 +124,7 @@ func sendClientError(s *session.Session, e *ClientError, id json.RawMessage) err
 	return s.Send(node.EncodeClientError(protocol.ClientError{Code: e.Code, Message: e.Message}, id))
 }
 
-// clientOf is the view of an authenticated session.
+// clientOf returns the Client of an authenticated session.
 func clientOf[M any](s *session.Session) *Client[M] {
 	c, _ := s.Value().(*Client[M])
 	return c

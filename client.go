@@ -14,15 +14,15 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// State is how far a client has come: protocol.StateAuthenticated for the clients that an application sees, and
-// protocol.StateDisconnected after they have gone.
+// State is the state of a client: protocol.StateAuthenticated for the clients that an application
+// sees, and protocol.StateDisconnected after they have disconnected.
 type State = protocol.State
 
-// Client is one authenticated connection. The server makes it; callbacks and Local.Client return it. It may be kept: after
-// the client has gone, it still returns what it last was, and sends return ErrNotConnected. The zero Client is one that has
-// gone.
+// Client is one authenticated connection. The server creates it; callbacks and Local.Client return
+// it. A program may keep it: after the client has disconnected, methods still return its last
+// values, and sends return ErrNotConnected. The zero Client behaves as a disconnected one.
 //
-// All methods may be called from any goroutine, and do not block unless that is documented.
+// All methods are safe for concurrent use, and do not block unless their documentation says so.
 type Client[M any] struct {
 	// Set when the client is authenticated, then read-only.
 	initial M
@@ -38,7 +38,8 @@ func newClient[M any](s *session.Session, id Identity[M]) *Client[M] {
 	return c
 }
 
-// ID returns the client's id, a random UUID with a checksum (docs/protocol.md §4). It names one connection, not one user.
+// ID returns the client's id, a random UUID with a checksum (docs/protocol.md §4). It identifies
+// one connection, not one user.
 func (c *Client[M]) ID() string {
 	if c.s == nil {
 		return ""
@@ -46,10 +47,10 @@ func (c *Client[M]) ID() string {
 	return c.s.ID()
 }
 
-// UserID returns the user id that Authenticate gave the client; empty for an anonymous client.
+// UserID returns the user id that Authenticate returned; empty for an anonymous client.
 func (c *Client[M]) UserID() string { return c.user }
 
-// Metadata returns what Authenticate or the last SetMetadata gave the client.
+// Metadata returns the value from Authenticate or from the last SetMetadata.
 func (c *Client[M]) Metadata() M {
 	if m := c.metadata.Load(); m != nil {
 		return *m
@@ -57,14 +58,15 @@ func (c *Client[M]) Metadata() M {
 	return c.initial
 }
 
-// SetMetadata replaces the client's metadata. Metadata, on any goroutine, returns the old value or the new one. To change
-// one part of it, read and set it in callbacks of this client, which run one after the other, or under a lock.
+// SetMetadata replaces the client's metadata. Metadata, called on any goroutine, returns the old
+// value or the new one. To change one part of the value, read and set it in callbacks of this
+// client, which run one at a time, or under a lock.
 //
-// So an event of the application's own can renew credentials on an open connection: `authenticate` works once. The user
-// id cannot be changed.
+// An application can use it to renew credentials on an open connection, with an event of its own:
+// `authenticate` works once. The user id cannot be changed.
 func (c *Client[M]) SetMetadata(m M) { c.metadata.Store(&m) }
 
-// State returns how far the client has come.
+// State returns the state of the client.
 func (c *Client[M]) State() State {
 	if c.s == nil {
 		return protocol.StateDisconnected
@@ -72,9 +74,9 @@ func (c *Client[M]) State() State {
 	return c.s.State()
 }
 
-// Rooms returns the names of the rooms that the client is in, the room of its own id first. After the client has gone they
-// are the rooms that it was in at the end, so that Disconnected, and a Message that was sent just before the end, find them.
-// The slice is the caller's.
+// Rooms returns the names of the rooms that the client is in, with the room of its own id first.
+// After the client has disconnected, it returns the rooms that the client was in at the end, for
+// Disconnected and for messages that are handled late. The caller may change the slice.
 func (c *Client[M]) Rooms() []string {
 	if c.s == nil {
 		return nil
@@ -82,20 +84,22 @@ func (c *Client[M]) Rooms() []string {
 	return c.s.Rooms()
 }
 
-// In reports whether Rooms has that room. Config.DefaultRooms and the room of the client's own id count: a handler that
-// takes the name of a room from the client must also check that the name is one that clients may write to.
+// In reports whether the client is in that room. Config.DefaultRooms and the room of the client's
+// own id count, so a handler that takes the name of a room from the client must also check that
+// clients may write to that room.
 func (c *Client[M]) In(room string) bool { return c.s != nil && c.s.In(room) }
 
-// Encrypted reports whether everything that is sent to the client is encrypted (docs/protocol.md §10). Once true it stays
-// true.
+// Encrypted reports whether everything that is sent to the client is encrypted (docs/protocol.md
+// §10). Once true, it stays true.
 func (c *Client[M]) Encrypted() bool { return c.s != nil && c.s.Encrypted() }
 
-// Backpressured reports whether the client reads too slowly, so that messages for it were dropped, and has not caught up
-// since.
+// Backpressured reports whether messages for the client were dropped because it reads too slowly,
+// and it has not read the rest yet.
 func (c *Client[M]) Backpressured() bool { return c.s != nil && c.s.Backpressured() }
 
-// ConnectedAt returns when the connection was opened. The time has a monotonic reading: differences to time.Now are exact
-// even if the wall clock was set meanwhile, and its wall reading is by the clock as it is set now.
+// ConnectedAt returns the time at which the connection was opened. It has a monotonic reading, so
+// the difference to time.Now is exact even if the wall clock was set meanwhile. Its wall reading
+// follows the current setting of the clock.
 func (c *Client[M]) ConnectedAt() time.Time {
 	if c.s == nil {
 		return time.Time{}
@@ -103,8 +107,9 @@ func (c *Client[M]) ConnectedAt() time.Time {
 	return c.s.ConnectedAt()
 }
 
-// LastActivity returns when the client's last message came, with a monotonic reading as for ConnectedAt. If the whole
-// process has stood still since (stopped, or in a paused virtual machine), it is later by that time.
+// LastActivity returns the time of the client's last message, with a monotonic reading as for
+// ConnectedAt. If the whole process has been suspended since then (stopped, or in a paused virtual
+// machine), the time is later by the length of the suspension.
 func (c *Client[M]) LastActivity() time.Time {
 	if c.s == nil {
 		return time.Time{}
@@ -112,7 +117,8 @@ func (c *Client[M]) LastActivity() time.Time {
 	return c.s.LastActivity()
 }
 
-// RemoteAddr returns the client's address. Its port is 0 if the address comes from Upgrade.ClientAddr.
+// RemoteAddr returns the client's address. The port is 0 if the address comes from
+// Upgrade.ClientAddr.
 func (c *Client[M]) RemoteAddr() netip.AddrPort {
 	if c.s == nil {
 		return netip.AddrPort{}
@@ -120,8 +126,9 @@ func (c *Client[M]) RemoteAddr() netip.AddrPort {
 	return c.s.RemoteAddr()
 }
 
-// Send queues an event for this client; see Sender for event and data. ErrNotConnected if the client has gone,
-// ErrQueueFull if the send queue has no room. It does not block.
+// Send queues an event for this client; see Sender for event and data. It does not block. It
+// returns ErrNotConnected if the client has disconnected, and ErrQueueFull if the send queue is
+// full.
 func (c *Client[M]) Send(event string, data any) error {
 	err := protocol.CheckEvent(event)
 	var raw json.RawMessage
@@ -141,8 +148,9 @@ func (c *Client[M]) Send(event string, data any) error {
 	return nil
 }
 
-// Reply queues the reply to a message of this client: an event of the same name and with the same id, so that the client
-// can tell which request it answers. See Send for data and errors; ErrNoID if the message has no id.
+// Reply queues the reply to a message of this client: an event with the same name and the same id,
+// by which the client finds the request. See Send for data and errors. It returns ErrNoID if the
+// message has no id.
 func (c *Client[M]) Reply(m Message, data any) error {
 	raw, err := protocol.EncodeData(data)
 	switch {
@@ -160,7 +168,7 @@ func (c *Client[M]) Reply(m Message, data any) error {
 	return nil
 }
 
-// tell queues an error event; id is that of the message that caused it.
+// tell queues an error event with the id of the message that caused the error.
 func (c *Client[M]) tell(e *ClientError, id json.RawMessage) error {
 	if c.s == nil {
 		return ErrNotConnected
@@ -168,19 +176,20 @@ func (c *Client[M]) tell(e *ClientError, id json.RawMessage) error {
 	return sendClientError(c.s, e, id)
 }
 
-// EnableEncryption encrypts everything that is sent to this client from now on, for good, after a key exchange of the
-// application's own. It encrypts with cipher; if that is nil, Config.Transform does all. The event, unless it is empty, is
-// the last message that goes out unencrypted: it may tell the client what it needs.
+// EnableEncryption encrypts all later messages to this client, permanently, after a key exchange
+// that the application has made. It encrypts with cipher; if cipher is nil, Config.Transform
+// encrypts. The event, unless it is empty, is the last unencrypted message: it can carry what the
+// client needs to derive the key.
 //
-// It waits for a turn of the client's event loop, until ctx is done at the latest. The results:
-//
-//   - nil: what was sent before and had not begun to go out follows the event, encrypted. Nothing more leaves unencrypted.
-//     What was handed to the operating system or to a TLS library has gone out; with TransportNetConn that can be 64 KiB.
+// It blocks until the client's event loop has made the change, or until ctx is done. The results:
+//   - nil: earlier messages that had not begun to leave follow the event, encrypted. Nothing more
+//     leaves unencrypted. Bytes that were given to the operating system or to a TLS library have
+//     left; with TransportNetConn these can be 64 KiB.
 //   - ErrNotConnected, ErrEncrypted: nothing has changed.
 //   - any other error: the client may be encrypted or not. Disconnect it.
 //
-// With Encryption.Only, a client must send nothing between the offer of its keys and the event: an unencrypted
-// message in that time closes it.
+// With Encryption.Only, a client must not send any message between its key and the event: an
+// unencrypted message in that time closes it.
 func (c *Client[M]) EnableEncryption(ctx context.Context, cipher *seal.Cipher, event string, data any) error {
 	if c.s == nil {
 		return fmt.Errorf("hearth: enable encryption: %w", ErrNotConnected)
@@ -195,14 +204,15 @@ func (c *Client[M]) EnableEncryption(ctx context.Context, cipher *seal.Cipher, e
 	return wrap("enable encryption", err)
 }
 
-// Join makes the client a member of the rooms without asking ValidateRooms. When it returns nil, what is sent to the rooms
-// from then on, on any server, reaches the client. It stops at the first room that fails: ErrTooManyRooms,
-// ErrNotConnected, or an invalid name.
+// Join makes the client a member of the rooms without calling ValidateRooms. When it returns nil,
+// every later message to the rooms, from any server, reaches the client. It stops at the first room
+// that fails: ErrTooManyRooms, ErrNotConnected, or an invalid name.
 //
-// It may wait for the broker: until ctx is done, or less (redis.Config.HoldTimeout), and not while the broker is known to
-// be down. If the broker does not answer in time, the client is a member all the same: it gets what this server sends, and
-// what other servers send from the time at which the broker works again. That gap is reported to Config.BrokerLost and, with
-// Config.Resync, to the client.
+// It may block until the broker confirms the rooms, for at most redis.Config.HoldTimeout and until
+// ctx is done. It does not block while the broker is known to be down. If the broker does not
+// confirm in time, the client is a member nevertheless: it receives the messages of this server,
+// and those of other servers once the broker works again. The gap is reported to Config.BrokerLost
+// and, with Config.Resync, to the client.
 func (c *Client[M]) Join(ctx context.Context, rooms ...string) error {
 	if c.s == nil {
 		return fmt.Errorf("hearth: join: %w", ErrNotConnected)
@@ -210,17 +220,19 @@ func (c *Client[M]) Join(ctx context.Context, rooms ...string) error {
 	return wrap("join", c.s.Join(ctx, rooms...))
 }
 
-// Leave removes the client from the rooms. Rooms that it is not in are ignored.
+// Leave removes the client from the rooms. It ignores rooms that the client is not in.
 func (c *Client[M]) Leave(rooms ...string) {
 	if c.s != nil {
 		c.s.Leave(rooms...)
 	}
 }
 
-// Disconnect closes the client after what was sent to it has gone out, for which it has Timeouts.Close. The code must be
-// 1000, 1001, 1007 to 1014, or one of the application's own, 3000 to 4999; clients give 4001 to 4004 the meaning of the
-// protocol (docs/protocol.md §5). The reason is cut to 123 bytes. Messages of the client that wait for their
-// handlers are dropped (Stats.MessagesDiscarded). ErrNotConnected if the client has gone.
+// Disconnect closes the client after the messages that are queued for it have been sent, for which
+// it has Timeouts.Close. It does not wait for that. The code must be 1000, 1001, 1007 to 1014, or a
+// code of the application, 3000 to 4999. Clients of the protocol give 4001 to 4004 a meaning
+// (docs/protocol.md §5). The reason is cut to 123 bytes. Messages of the client that wait for their
+// handlers are dropped (Stats.MessagesDiscarded). It returns ErrNotConnected if the client has
+// disconnected.
 func (c *Client[M]) Disconnect(code int, reason string) error {
 	err := protocol.CheckCloseCode(code)
 	if err == nil && (c.s == nil || !c.s.Close(code, reason)) {
@@ -229,7 +241,7 @@ func (c *Client[M]) Disconnect(code int, reason string) error {
 	return wrap("disconnect", err)
 }
 
-// AuthRequest is what Config.Authenticate knows about a client.
+// AuthRequest describes the client that Config.Authenticate decides about.
 type AuthRequest[A any] struct {
 	// ClientID is the id of the new client.
 	ClientID string
@@ -237,20 +249,22 @@ type AuthRequest[A any] struct {
 	// RemoteAddr is the client's address, as Client.RemoteAddr returns it.
 	RemoteAddr netip.AddrPort
 
-	// Subprotocol is the subprotocol that was selected in the opening handshake; empty if none.
+	// Subprotocol is the subprotocol that was selected in the opening handshake, or empty.
 	Subprotocol string
 
-	// FromRequest is what Upgrade.FromRequest returned for the request of the opening handshake; nil without it.
+	// FromRequest is the result of Upgrade.FromRequest for the request of the opening handshake, or
+	// nil without that callback.
 	FromRequest any
 
-	// Credentials are the data of the client's `authenticate`, decoded.
+	// Credentials are the decoded data of the client's `authenticate`.
 	Credentials A
 
-	// Raw is the same data as it was sent; {} if there was none. It must not be changed.
+	// Raw is the same data as it was sent, or {} if there was none. It must not be changed.
 	Raw json.RawMessage
 }
 
-// HandshakeRequest is what Config.Handshake knows about a client, which Authenticate has accepted.
+// HandshakeRequest describes the client for which Config.Handshake makes keys. Authenticate has
+// accepted it.
 type HandshakeRequest[M any] struct {
 	// ClientID is the client's id.
 	ClientID string
@@ -258,27 +272,30 @@ type HandshakeRequest[M any] struct {
 	// RemoteAddr is the client's address, as Client.RemoteAddr returns it.
 	RemoteAddr netip.AddrPort
 
-	// UserID is that of the Identity that Authenticate returned.
+	// UserID is the user id that Authenticate returned.
 	UserID string
 
-	// Metadata is that of the Identity that Authenticate returned.
+	// Metadata is the metadata that Authenticate returned.
 	Metadata M
 
-	// Raw is the data of `authenticate` as it was sent; {} if there was none. It must not be changed.
+	// Raw is the data of `authenticate` as it was sent, or {} if there was none. It must not be
+	// changed.
 	Raw json.RawMessage
 }
 
-// Identity is what Config.Authenticate returns for a client that it accepts.
+// Identity is the result of Config.Authenticate for a client that it accepts.
 type Identity[M any] struct {
-	// UserID is the id by which ToUser finds the client, together with the user's other clients. Empty: anonymous.
+	// UserID is the id by which ToUser finds the client, together with the user's other clients. It
+	// is empty for an anonymous client.
 	UserID string
 
 	// Metadata is kept with the client: see Client.Metadata.
 	Metadata M
 }
 
-// MarshalJSON returns m as protocol.Envelope does.
+// MarshalJSON encodes m as protocol.Envelope does.
 func (m Message) MarshalJSON() ([]byte, error) { return protocol.Envelope(m).MarshalJSON() }
 
-// UnmarshalJSON reads what a client might send. The error is that of protocol.ParseEnvelope.
+// UnmarshalJSON decodes a message in the form in which clients send it. The error is that of
+// protocol.ParseEnvelope.
 func (m *Message) UnmarshalJSON(b []byte) error { return (*protocol.Envelope)(m).UnmarshalJSON(b) }

@@ -15,29 +15,31 @@ import (
 type NodeInfo struct {
 	ID    string    // the id of the server, a random UUID; see Server.ID
 	Name  string    // the server's Config.Name
-	Since time.Time // when this server first heard of it
-	Seen  time.Time // when this server last heard of it
+	Since time.Time // when this server first received an announcement of it
+	Seen  time.Time // when this server last received an announcement of it
 }
 
-// A ClusterError says which servers are missing from the result of a call to all servers (Server.Count, Disconnect, Join,
-// Leave). The result is right for all others. Find it with errors.As; errors.Is finds its causes, such as
-// context.DeadlineExceeded and broker.ErrDown.
+// A ClusterError lists the servers that are missing from the result of a call to all servers
+// (Server.Count, Disconnect, Join, Leave). The result is correct for all other servers. Find it
+// with errors.As. errors.Is finds its causes, such as context.DeadlineExceeded and broker.ErrDown.
 type ClusterError struct {
-	// Missing are the ids of the servers that were known and did not answer in time. Nothing is done for them later: call
-	// again when they are back.
+	// Missing has the ids of the known servers that did not answer in time. The call is not
+	// repeated for them: call again when they are back. A server whose answer was lost may have
+	// done its part.
 	Missing []string
 
-	// Failed are the servers that could not do it for all of their clients, in the order of their ids.
+	// Failed has the servers on which the call failed for some of their clients, ordered by id.
 	Failed []NodeFailure
 
-	// Cause is why answers are missing: the error of the context or of the broker. Nil if none is missing.
+	// Cause says why answers are missing: the error of the context or of the broker. It is nil if
+	// none is missing.
 	Cause error
 }
 
-// A NodeFailure says what went wrong on one server.
+// A NodeFailure describes a failure on one server.
 type NodeFailure struct {
 	NodeID string // the id of the server
-	Err    error  // what it reported
+	Err    error  // the error that it reported
 }
 
 // Error describes the first few of the failures.
@@ -68,36 +70,43 @@ func (e *ClusterError) Unwrap() []error {
 	return errs
 }
 
-// Count returns how many clients the target has on all servers that share the broker, this one included.
+// Count returns the number of the target's clients on all servers that share the broker, including
+// this one.
 //
-// Count, Disconnect, Join and Leave ask all servers. They block until every server that is known has answered or ctx is
-// done, and for at most two seconds if ctx has no deadline. Without a broker, or alone, they answer at once. A
-// *ClusterError comes with a result that is right for the servers that answered. A server that was killed is such an
-// error until it is forgotten, about 20 seconds later; only the first Count waits for it, later ones return the error at
-// once until the server is heard again. Servers of other implementations on the same Redis do not take
-// part. ErrNotRunning before Start and after Shutdown has begun. A callback that calls them holds up its own client only.
+// Count, Disconnect, Join and Leave ask all servers. They block until every known server has
+// answered or ctx is done, and for at most two seconds if ctx has no deadline. Without a broker, or
+// without other servers, they return at once. A *ClusterError comes with a result that is correct
+// for the servers that answered. A server that was killed causes such an error until the others
+// forget it, which takes at most 23 seconds. The first call waits for it; later calls return the
+// error at once until that server is heard again. Servers of other implementations on the same
+// Redis do not take part. Errors: ErrTooManyCalls, and ErrNotRunning before Start and once Shutdown
+// has begun. In a callback, they delay only the messages of that client.
 func (s *Server[A, M]) Count(ctx context.Context, t Target) (int, error) {
 	return s.call(ctx, protocol.CallCount, t, protocol.Call{})
 }
 
-// Disconnect closes the target's clients on all servers, and returns how many those were. The target must be a client or
-// a user. See Client.Disconnect for code and reason, and Count for errors. It does not wait for the connections to end.
+// Disconnect closes the target's clients on all servers, and returns their number. The target must
+// be a client or a user. See Client.Disconnect for code and reason, and Count for blocking and
+// errors. It does not wait for the connections to end.
 //
-// It finds authenticated clients. One whose Authenticate is still running is not found, and connects if that accepts it: to
-// log a user out, first revoke the session, then call Disconnect, and look at the session again in Config.Connected.
+// It finds authenticated clients only. A client whose Authenticate is still running is not found,
+// and connects if Authenticate accepts it. To log a user out, first revoke the session, then call
+// Disconnect, and check the session again in Config.Connected.
 func (s *Server[A, M]) Disconnect(ctx context.Context, t Target, code int, reason string) (int, error) {
 	return s.call(ctx, protocol.CallDisconnect, t, protocol.Call{Code: code, Reason: reason})
 }
 
-// Join makes the target's clients members of the rooms, on all servers, and returns how many clients it did so for. The
-// target must be a client or a user. ValidateRooms is not asked. At most 128 rooms at a time. Clients that the user
-// connects later do not join. See Count for errors.
+// Join makes the target's clients members of the rooms, on all servers, and returns the number of
+// clients for which it did. The target must be a client or a user. It does not call ValidateRooms.
+// It takes at most 128 rooms. Clients that the user connects later do not join. See Count for
+// blocking and errors.
 func (s *Server[A, M]) Join(ctx context.Context, t Target, rooms ...string) (int, error) {
 	return s.call(ctx, protocol.CallJoin, t, protocol.Call{Rooms: rooms})
 }
 
-// Leave removes the target's clients from the rooms, on all servers, and returns how many clients the target has. The
-// target must be a client or a user. At most 128 rooms at a time. See Count for errors.
+// Leave removes the target's clients from the rooms, on all servers, and returns the number of the
+// target's clients. The target must be a client or a user. It takes at most 128 rooms. See Count
+// for blocking and errors.
 func (s *Server[A, M]) Leave(ctx context.Context, t Target, rooms ...string) (int, error) {
 	return s.call(ctx, protocol.CallLeave, t, protocol.Call{Rooms: rooms})
 }
@@ -133,9 +142,9 @@ func clusterError(e *cluster.Error) *ClusterError {
 	return c
 }
 
-// Nodes returns the servers that share the broker, as far as this one knows: itself first, the others in the order of
-// their ids. It does not ask them: a server that has just joined may be missing, and a server that was killed stays for
-// about 20 seconds. The slice is the caller's.
+// Nodes returns the servers that share the broker, as far as this one knows: itself first, the
+// others ordered by id. The list is local: a server that just joined may be missing, and a server
+// that was killed stays for at most 23 seconds. It does not block. The caller may change the slice.
 func (s *Server[A, M]) Nodes() []NodeInfo {
 	nodes := s.node.Nodes()
 	infos := make([]NodeInfo, len(nodes))

@@ -18,59 +18,67 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// Transport says what serves the connections.
+// Transport selects how connections are served.
 type Transport string
 
 const (
-	// TransportAuto serves plain TCP connections on Linux with event loops, and all others with a goroutine each.
+	// TransportAuto serves plain TCP connections on Linux with event loops, and all others with a
+	// goroutine each.
 	TransportAuto Transport = ""
 
-	// TransportEpoll is the same, but New fails on systems without epoll.
+	// TransportEpoll is TransportAuto, except that New fails on systems without epoll.
 	TransportEpoll Transport = "epoll"
 
 	// TransportNetConn serves every connection with a goroutine, as net/http does.
 	TransportNetConn Transport = "netconn"
 )
 
-// Disabled switches off a timeout whose zero would be its default: Timeouts.HeartbeatInterval and Timeouts.Idle.
+// Disabled switches off a timeout whose zero value selects the default: Timeouts.HeartbeatInterval
+// and Timeouts.Idle.
 const Disabled time.Duration = -1
 
-// Unlimited lifts a limit whose zero would be its default: those of Limits that say so.
+// Unlimited removes a limit whose zero value selects the default. The fields of Limits that accept
+// it say so.
 const Unlimited = -1
 
-// Config says how a Server behaves. Only Authenticate is required; the zero value of every other field is its default. New
-// copies the Config, so one may serve for several servers.
+// Config configures a Server. Only Authenticate is required; the zero value of every other field
+// selects its default. New copies the Config, so several servers can be made from one.
 //
-// A is the type into which the data of a client's `authenticate` is decoded (encoding/json). M is the type of the
-// metadata that the application keeps with each client. Both may be any type. With struct{} for A, a client may send any
-// object, or no data.
+// A is the type into which encoding/json decodes the data of a client's `authenticate`. M is the
+// type of the metadata that the application keeps with each client. Both may be any type. With
+// struct{} for A, a client may send any object, or no data.
 //
 // # Callbacks
 //
-// The fields from Authenticate on are the application's callbacks. All may block: none runs on an event loop. The callbacks
-// of one client run one after the other, in the order in which its messages came; those of different clients run
-// concurrently. A panic counts as an error. An error is logged and counted (Stats.CallbackErrors, AuthFailed, KeysFailed,
-// Unsealed), and closes the client only where that is documented: Authenticate, Handshake. An error that is meant for the
-// client is a ClientError.
+// The fields from Authenticate on are the callbacks of the application. All of them may block: none
+// runs on an event loop. The callbacks of one client run one at a time, in the order of its
+// messages. Those of different clients run concurrently. A panic counts as an error. An error is
+// logged and counted (Stats.CallbackErrors, AuthFailed, KeysFailed, Unsealed). It closes the client
+// only if it is returned by Authenticate or Handshake. An error for the client is a ClientError.
 //
-// The context of Authenticate, Handshake and ValidateRooms ends with the client. The context of the others does not, since
-// what a client sent before it left is still handled. All contexts end when the context of Shutdown does. A callback must
-// not call Shutdown, which waits for callbacks and would return ErrInCallback: call it on a goroutine of its own.
+// The context of Authenticate, Handshake and ValidateRooms ends with the client. The context of the
+// others does not, because messages that a client sent before it disconnected are still handled.
+// All contexts end when the context of Shutdown does. A callback must not call Shutdown, which
+// waits for callbacks and would return ErrInCallback: call it on another goroutine.
 //
-// Messages of events that have a handler (Handle, HandleRequest) go there, and not to Message.
+// Messages of events that have a handler (Handle, HandleRequest) are passed to the handler, and not
+// to Message.
 //
-// Handlers are set after New, so they can use the server. Callbacks that need it are best methods of a struct that has it in
-// a field: app.srv, err = hearth.New(hearth.Config[A, M]{Connected: app.connected}).
+// Handlers are set after New, so they can use the server. For callbacks that need it, write methods
+// of a struct that has the server in a field: app.srv, err = hearth.New(hearth.Config[A,
+// M]{Connected: app.connected}).
 type Config[A, M any] struct {
-	// Name is the name of the server in its log lines, and for other servers (NodeInfo.Name). Default "hearth".
+	// Name is the name of the server in its log lines, and for other servers (NodeInfo.Name).
+	// Default "hearth".
 	Name string
 
-	// Path is the path on which Serve takes handshakes. It has no effect on ServeHTTP, which serves wherever it is mounted.
-	// Default "/ws".
+	// Path is the path on which Serve accepts handshakes. It has no effect on ServeHTTP, which
+	// serves wherever it is mounted. Default "/ws".
 	Path string
 
-	// DefaultRooms are joined by every client when it is authenticated, and count for Client.In, Joined and Left. Default ws-default and ws-notification; an empty
-	// list that is not nil means none.
+	// DefaultRooms are the rooms that every client joins when it is authenticated. They count for
+	// Client.In, Joined and Left. Default ws-default and ws-notification; an empty list that is not
+	// nil means none.
 	DefaultRooms []string
 
 	// Timeouts are the times after which clients are closed.
@@ -88,255 +96,281 @@ type Config[A, M any] struct {
 	// Encryption encrypts the messages of each client. Default off.
 	Encryption Encryption
 
-	// Transport chooses what serves the connections. Default TransportAuto.
+	// Transport selects how connections are served. Default TransportAuto.
 	Transport Transport
 
-	// Loops is the number of event loops, 1 to 256. One is enough for most servers; more deliver more messages in all, each
-	// a little later. Default 1.
+	// Loops is the number of event loops, 1 to 256. One is enough for most servers. More loops
+	// deliver more messages in total, each a little later. Default 1.
 	Loops int
 
-	// Broker connects the server to others. The server owns it: Start starts it and Shutdown closes it. Default: none, this
-	// server is alone.
+	// Broker connects the server to others. The server owns it: Start starts it and Shutdown closes
+	// it. Default: none, the server is alone.
 	Broker broker.Broker
 
-	// Resync sends the event `resync` to clients that may have missed messages of other servers, because the broker lost
-	// them or because Limits.SendQueue had no room, so that they can load again what they show (docs/protocol.md §9). At
-	// most once a second. Default off.
+	// Resync sends the event `resync` to clients that may have missed messages of other servers,
+	// because the broker lost them or Limits.SendQueue was full. The clients can then load their
+	// data again (docs/protocol.md §9). A client receives it at most once a second. Default off.
 	Resync bool
 
-	// Logger gets what an operator should know: failed callbacks, lost messages, refused handshakes. At slog.LevelInfo and
-	// above, lines with the same message are written at most once a second, and during a flood once in eight; the attribute
-	// "suppressed" counts those that were left out. The broker has a logger of its own (redis.Config.Logger). Default
+	// Logger receives what an operator should know: failed callbacks, lost messages, rejected
+	// handshakes. At slog.LevelInfo and above, lines with the same message are written at most once
+	// a second, and during a flood once in eight seconds; the attribute "suppressed" counts the
+	// lines that were left out. The broker has a logger of its own (redis.Config.Logger). Default
 	// slog.Default(); slog.New(slog.DiscardHandler) for no log.
 	Logger *slog.Logger
 
-	// Authenticate decides about a client by what it sent. An error that wraps ErrRejected, or is a ClientError, closes the
-	// client with 4003 `Authentication failed`; any other error, and a panic, with 4003 `Authentication error`. It has
-	// three times Timeouts.Auth. Data that cannot be decoded into A is rejected without a call. Required.
+	// Authenticate accepts or rejects a client by the credentials that it sent. An error that wraps
+	// ErrRejected, or is a ClientError, closes the client with 4003 `Authentication failed`. Any
+	// other error, and a panic, close it with 4003 `Authentication error`. The callback has three
+	// times Timeouts.Auth. Data that cannot be decoded into A is rejected without a call. Required.
 	Authenticate func(ctx context.Context, r AuthRequest[A]) (Identity[M], error)
 
-	// Handshake replaces the built-in key exchange, if Encryption.Mode is not EncryptionOff. It agrees on keys with a client
-	// that Authenticate has accepted, within the same time. No keys and no error mean that the client is not encrypted,
-	// which EncryptionRequired refuses. An error, and a panic, close the client with 4004. Default: the built-in one.
+	// Handshake replaces the built-in key exchange, if Encryption.Mode is not EncryptionOff. It
+	// agrees on keys with a client that Authenticate has accepted, within the same time. If it
+	// returns no keys and no error, the client is not encrypted, which EncryptionRequired rejects.
+	// An error or a panic closes the client with 4004. Default: the built-in exchange.
 	Handshake func(ctx context.Context, r HandshakeRequest[M]) (*seal.Keys, error)
 
-	// Transform sees every message to an encrypted client, including those of the protocol, except `connected`. It returns
-	// the message to send in its place, or nil for the message itself. If the client has a cipher, that encrypts the result;
-	// otherwise the result is sent as it is, and encryption is up to Transform. If it fails, the message is lost for that
-	// client (Stats.Unsealed). It is called for one message of a client at a time, concurrently with other callbacks. The
-	// data must not be changed. Default: none.
+	// Transform is called for every message to an encrypted client, including those of the
+	// protocol, except `connected`. It returns the message to send instead, or nil for the message
+	// itself. If the client has a cipher, the result is encrypted; otherwise it is sent as it is,
+	// and Transform is responsible for encryption. If Transform fails, the message is lost for that
+	// client (Stats.Unsealed). It is called for one message of a client at a time, concurrently
+	// with other callbacks. The data must not be changed. Default: none.
 	Transform func(ctx context.Context, c *Client[M], m Message) (*Message, error)
 
-	// ValidateRooms returns those of the rooms that the client may join. The names are valid. With an error the client
-	// joins none of them. The client gets no answer to a join, unless the error is a ClientError. Default: a client can join no room by itself.
+	// ValidateRooms returns those of the given rooms that the client may join. The names are valid.
+	// If it returns an error, the client joins none of them. The client gets no answer to a join,
+	// unless the error is a ClientError. Default: clients cannot join rooms by themselves.
 	ValidateRooms func(ctx context.Context, c *Client[M], rooms []string) ([]string, error)
 
-	// Connected is called for a client after `connected` was sent to it, and before any Message. Default: none.
+	// Connected is called for a client after `connected` was sent to it, and before any Message.
+	// Default: none.
 	Connected func(ctx context.Context, c *Client[M])
 
-	// Message is called for each message of an authenticated client that is neither the protocol's own nor has a handler.
-	// Default: such messages are dropped without an answer, and counted (Stats.MessagesUnhandled). To tell clients, return
-	// a ClientError.
+	// Message is called for each message of an authenticated client that is not part of the
+	// protocol and has no handler. Return a ClientError to send the client an error. Default: such
+	// messages are dropped without an answer, and counted (Stats.MessagesUnhandled).
 	Message func(ctx context.Context, c *Client[M], m Message) error
 
-	// Joined is called when a client has become a member of a room, in whatever way: by its own
-	// `join`, by Join, or as one of DefaultRooms. What is sent to the room from then on, on any
-	// server, reaches the client. So a client misses nothing if Joined loads the history of the
-	// room and sends it with Client.Send. A message that is sent at the same time may arrive before
-	// the history, and may be in the history, too. Give messages ids or numbers by which clients
-	// sort them and drop duplicates, and store a message before you send it. If the broker cannot
-	// subscribe to the room in time, messages of other servers that are lost meanwhile are reported
-	// as usual: see Resync and BrokerLost. A history of more than Limits.BackpressureLimit needs Local.WaitPending before each
-	// part of it, or the client loses parts.
+	// Joined is called when a client has become a member of a room in any way: by its own `join`,
+	// by Join, or by DefaultRooms. Every later message to the room, from any server, reaches the
+	// client. So the client misses nothing if Joined loads the history of the room and sends it
+	// with Client.Send. A message that is sent at the same time may arrive before the history, and
+	// may be part of the history, too. Give messages ids or numbers by which clients sort them and
+	// drop duplicates, and store a message before you send it. If the broker cannot subscribe to
+	// the room in time, messages of other servers that are lost meanwhile are reported as usual:
+	// see Resync and BrokerLost. If a history is larger than Limits.BackpressureLimit, call
+	// Local.WaitPending before each part of it, or the client loses parts.
 	//
-	// To send a new member the list of the others, take the list and send it under the lock under which Joined and Left
-	// change it and announce the change. A server that was killed calls no Left.
+	// To send a new member the list of the other members, take and send the list under the lock
+	// under which Joined and Left change it and announce the change. A server that was killed does
+	// not call Left.
 	//
 	// Joined and Left are called in the order of the changes, after Connected has returned, and
-	// before the client's next message is handled: its messages behind a `join` find Joined done. A
-	// change by a callback of the client is reported after that callback has returned. For each
-	// room, the calls alternate. A room that is left before its Joined was called gets neither
-	// call. There are no calls for the room of the client's own id. Default: none.
+	// before the client's next message is handled: when a message after a `join` is handled, Joined
+	// has returned. A change by a callback of the client is reported after that callback has
+	// returned. For each room, the two calls alternate. A room that the client leaves before Joined
+	// was called for it gets neither call. There are no calls for the room of the client's own id.
+	// Default: none.
 	Joined func(ctx context.Context, c *Client[M], room string)
 
 	// Left is called when a client is no longer a member of a room: by its own `leave`, by Leave,
-	// or because it has gone. When it has gone, Left is called for each of its rooms, after its
-	// last Message and before Disconnected. Shutdown waits for these calls; if its context ends
-	// before, they get a context that has ended. Default: none.
+	// or because it has disconnected. In the last case, Left is called for each of its rooms, after
+	// its last Message and before Disconnected. Shutdown waits for these calls; if its context ends
+	// before, their context has ended too. Default: none.
 	Left func(ctx context.Context, c *Client[M], room string)
 
-	// Disconnected is called for each client that was Connected, after its last Message, with the close code and reason.
-	// The code is 1006 if the connection broke, 1005 if the client gave none. The client is in no room any more;
-	// Client.Rooms returns those that it was in. Default: none.
+	// Disconnected is called for each client that was Connected, after its last Message, with the
+	// close code and reason. The code is 1006 if the connection broke, and 1005 if the client's
+	// close frame had none. The client is no longer in any room; Client.Rooms returns the rooms
+	// that it was in. Default: none.
 	Disconnected func(ctx context.Context, c *Client[M], code int, reason string)
 
-	// BrokerLost is called when messages of other servers may be missing here: the broker lost them, or Limits.SendQueue
-	// had no room for them (then Cause is ErrQueueFull). One call at a time: losses during a call are merged into the next.
-	// Stats.BrokerLosses counts each. Default: none.
+	// BrokerLost is called when this server may have missed messages of other servers: the broker
+	// lost them, or Limits.SendQueue was full (then Cause is ErrQueueFull). Only one call runs at a
+	// time: losses during a call are merged into the next. Stats.BrokerLosses counts each loss.
+	// Default: none.
 	BrokerLost func(ctx context.Context, l broker.Loss)
 }
 
-// Timeouts are the times after which clients are closed. A zero field takes its default; the shortest time is 1 ms.
+// Timeouts are the times after which clients are closed. A zero field selects its default; the
+// shortest time is 1 ms.
 type Timeouts struct {
-	// Auth is how long a client may take to send `authenticate`; the callback gets three times as long
-	// (docs/protocol.md §4). Then the client is closed with 4001. Default 5 s.
+	// Auth is the time for a client to send `authenticate`; the callback has three times as long
+	// (docs/protocol.md §4). After it, the client is closed with 4001. Default 5 s.
 	Auth time.Duration
 
-	// Heartbeat is how long an authenticated client may send no message. Then it is closed with 4002. Pongs are no
-	// messages: a client that has nothing to say sends `heartbeat`. Default 90 s.
+	// Heartbeat is the longest time without a message from an authenticated client. After it, the
+	// client is closed with 4002. Pongs do not count: a client without other messages sends
+	// `heartbeat`. Default 90 s.
 	Heartbeat time.Duration
 
-	// HeartbeatInterval is the time between two searches for clients that have exceeded Heartbeat. Default 30 s; Disabled
-	// closes no client for lack of messages.
+	// HeartbeatInterval is the time between two searches for clients that have exceeded Heartbeat.
+	// Default 30 s; Disabled closes no client for lack of messages.
 	HeartbeatInterval time.Duration
 
-	// Idle is how long nothing at all may come from a client, before it is cut off. A client that has been silent for half
-	// of it gets a ping, which every WebSocket client answers by itself, and another one at three quarters. Pings may come
-	// up to a sixteenth of Idle early. Default 60 s; Disabled sends no pings.
+	// Idle is the longest time without any frame from a client. After it, the client is cut. A
+	// client that has been silent for half of it gets a ping, which every WebSocket client answers
+	// by itself, and another one at three quarters. Pings may be sent up to a sixteenth of Idle
+	// early. Default 60 s; Disabled sends no pings.
 	Idle time.Duration
 
-	// Close is how long a client may take to answer a close frame, and to read what was sent before it. Default 5 s.
+	// Close is the time for a client to answer a close frame and to read the messages that were
+	// sent before it. Default 5 s.
 	Close time.Duration
 }
 
-// Limits protect a server from its clients. A zero field takes its default.
+// Limits protect a server from its clients. A zero field selects its default.
 type Limits struct {
-	// MaxConnections is how many sockets of clients may be open. With one more, the client that has waited longest without
-	// sending `authenticate` is closed with 4001. If there is none, the handshake is answered with 503. Default 100,000;
-	// Unlimited for no limit.
+	// MaxConnections is the largest number of open client sockets. One more evicts the client that
+	// has waited longest without sending `authenticate`, with 4001. If there is none, the handshake
+	// is answered with 503. Default 100,000; Unlimited for no limit.
 	MaxConnections int
 
-	// MaxUnauthenticated is how many clients may be connected without having authenticated. With one more, the one that has
-	// waited longest is closed with 4001: one that has not sent `authenticate`, if there is any. A quarter of the limit, and
-	// 16, may keep their sockets open for Timeouts.Close after that. As many handshakes as the limit,
-	// and 16, may wait for the callbacks of Upgrade at the same time. Of one address, half as many may
-	// wait, or MaxUnauthenticatedPerAddr if that is more, and 16. Further handshakes are answered with
-	// 503. Default 10,000; Unlimited for no limit.
+	// MaxUnauthenticated is the largest number of connected clients that have not authenticated.
+	// One more evicts the client that has waited longest, with 4001; clients that have not sent
+	// `authenticate` are evicted first. Evicted clients may keep a quarter of the limit, plus 16,
+	// sockets open for Timeouts.Close. The number of handshakes that wait for the callbacks of
+	// Upgrade is at most the limit plus 16. Of one address, half of that limit or
+	// MaxUnauthenticatedPerAddr may wait, whichever is more, plus 16. Further handshakes are
+	// answered with 503. Default 10,000; Unlimited for no limit.
 	MaxUnauthenticated int
 
-	// MaxUnauthenticatedPerAddr is the same for the clients of one address (IPv6: one /64). Behind a proxy all clients have
-	// one address, unless Upgrade.ClientAddr tells them apart. With Serve, as many connections of one address, and 16, may
-	// wait for a plain HTTP request. Default 256; Unlimited for no limit.
+	// MaxUnauthenticatedPerAddr is MaxUnauthenticated for the clients of one address (IPv6: one
+	// /64). Behind a proxy all clients have one address, unless Upgrade.ClientAddr returns their
+	// own. With Serve, the number of connections of one address that wait for a plain HTTP request
+	// is at most the limit plus 16. Default 256; Unlimited for no limit.
 	MaxUnauthenticatedPerAddr int
 
-	// UnauthenticatedMessages is how many messages a client may send before it is authenticated. One more closes it with
-	// 1008. Default 16.
+	// UnauthenticatedMessages is the number of messages that a client may send before it is
+	// authenticated. One more closes it with 1008. Default 16.
 	UnauthenticatedMessages int
 
-	// UnauthenticatedPayload is the size of the largest message before authentication, in bytes. A larger one closes the
-	// client with 1009. Default 16384, or MaxPayload if that is less.
+	// UnauthenticatedPayload is the size of the largest message before authentication, in bytes. A
+	// larger one closes the client with 1009. Default 16384, or MaxPayload if that is less.
 	UnauthenticatedPayload int
 
-	// MaxPayload is the size of the largest message that a client may send, in bytes after decompression. A larger one
-	// closes the client with 1009. Default 131072.
+	// MaxPayload is the size of the largest message that a client may send, in bytes after
+	// decompression. A larger one closes the client with 1009. Default 131072.
 	MaxPayload int
 
-	// MaxRooms is how many rooms one client may be in, besides its own. A client's join stops there: the rooms that are left
-	// are counted in Stats.RoomsRejected. Default 1024; Unlimited for no limit.
+	// MaxRooms is the largest number of rooms of one client, without the room of its own id. A
+	// client's join stops there: the remaining rooms count in Stats.RoomsRejected. Default 1024;
+	// Unlimited for no limit.
 	MaxRooms int
 
-	// RoomNames is how many bytes the names of those rooms may have in all. A name may take 768 bytes, and is kept several
-	// times: here, for the broker, and by the broker. Default 64 KiB, 64 bytes for each of 1024 rooms; Unlimited for no
-	// limit.
+	// RoomNames is the largest total length of the names of those rooms, in bytes. A name can have
+	// 768 bytes, and several copies exist: in the server, in its broker, and in Redis. Default 64
+	// KiB, 64 bytes for each of 1024 rooms; Unlimited for no limit.
 	RoomNames int
 
-	// ClientQueue is how many bytes of a client's messages may wait for callbacks. Past it the client is not read from until
-	// half of that is done. Default 256 KiB.
+	// ClientQueue is the number of bytes of a client's messages that may wait for callbacks. Beyond
+	// it, the server does not read from the client until half of it is handled. Default 256 KiB.
 	ClientQueue int
 
-	// MessageRate is how many messages a client may send in a second on average, pings and pongs
-	// included. Ten seconds' worth may come at once. Time in which the server does not read from
-	// the client is added to the ten seconds, until the client has used it or was idle as long. A
-	// client that sends more is closed with 1008 `Rate limit exceeded`, once its earlier messages
-	// are handled (Stats.RateLimited). Default 0: no limit.
+	// MessageRate is the number of messages per second that a client may send on average, including
+	// pings and pongs. It may send ten seconds' worth at once. Time in which the server does not
+	// read from the client is added to the ten seconds, until the client has used it or was idle
+	// for as long. A client that sends more is closed with 1008 `Rate limit exceeded`, once its
+	// earlier messages are handled (Stats.RateLimited). Default 0: no limit.
 	MessageRate int
 
-	// ByteRate is the same for the bytes of messages, after decompression. If MaxPayload is more
-	// than ten seconds' worth, MaxPayload bytes may come at once instead. Bytes sent shortly before
-	// count too. Default 0: no limit.
+	// ByteRate is MessageRate for the bytes of messages, after decompression. If MaxPayload is more
+	// than ten seconds' worth, a client may send MaxPayload bytes at once instead. Bytes sent
+	// shortly before count too. Default 0: no limit.
 	ByteRate int
 
-	// SendQueue is how many bytes of messages may wait for an event loop. Past it sends return ErrQueueFull. A larger
-	// message waits alone. Default 64 MiB.
+	// SendQueue is the number of bytes of messages that may wait for an event loop. Beyond it,
+	// sends return ErrQueueFull. A message that is larger is accepted when the queue is empty.
+	// Default 64 MiB.
 	SendQueue int
 
-	// BackpressureLimit is how many bytes may wait for a client that reads too slowly. Past it the client loses messages and
-	// is marked (Client.Backpressured, Stats.Dropped), or is closed: see CloseOnBackpressure. Default 1 MiB.
+	// BackpressureLimit is the number of bytes that may wait for a client that reads too slowly.
+	// Beyond it, the client loses messages and is marked (Client.Backpressured, Stats.Dropped), or
+	// is closed: see CloseOnBackpressure. Default 1 MiB.
 	BackpressureLimit int
 
-	// CloseOnBackpressure closes a client past BackpressureLimit with 1013, in place of dropping messages for it. Default
-	// off.
+	// CloseOnBackpressure closes a client that exceeds BackpressureLimit with 1013, instead of
+	// dropping messages for it. Default off.
 	CloseOnBackpressure bool
 }
 
-// Upgrade decides about opening handshakes (RFC 6455 §4.2). Its functions may block for as long as a handshake may take.
-// They are called at most once for a handshake, with the request of the client; the request must
-// not be used after they return. A panic of one is logged, counted in Stats.CallbackErrors, and
-// answered with 500; a panic with http.ErrAbortHandler closes the connection without an answer.
+// Upgrade decides about opening handshakes (RFC 6455 §4.2). Its functions may block for as long as
+// a handshake may take. They are called at most once for a handshake, with the request of the
+// client, which must not be used after they return. A panic is logged, counted in
+// Stats.CallbackErrors, and answered with 500. A panic with http.ErrAbortHandler closes the
+// connection without an answer.
 type Upgrade struct {
-	// Origins are the origins of web pages that may connect, beside those of the host that the request was sent to: a
-	// scheme and a host, such as "https://example.com". "https://*.example.com" is all hosts below example.com, {"*"} any
-	// origin. A port belongs to the host: a page of localhost:5173 has another origin than a server on localhost:8080.
-	// Behind a proxy that changes the Host header, list the public origin. Requests without an Origin header, which are not
-	// a browser's, always pass. Default: no others.
+	// Origins are the origins of web pages that may connect, in addition to those of the host that
+	// the request was sent to. An origin is a scheme and a host, such as "https://example.com".
+	// "https://*.example.com" is all hosts below example.com, and {"*"} any origin. A port belongs
+	// to the host: a page of localhost:5173 has another origin than a server on localhost:8080.
+	// Behind a proxy that changes the Host header, list the public origin. Requests without an
+	// Origin header, which no browser sends, always pass. Default: no others.
 	Origins []string
 
-	// CheckOrigin decides in place of Origins: false refuses the handshake with 403. It is asked about requests without an
-	// Origin header, too. Default: none.
+	// CheckOrigin decides instead of Origins: false rejects the handshake with 403. It is also
+	// called for requests without an Origin header. Default: none.
 	CheckOrigin func(r *http.Request) bool
 
-	// ClientAddr returns the client's address where a proxy stands before the server. An invalid Addr means the
-	// connection's peer, as does the default.
+	// ClientAddr returns the client's address if there is a proxy in front of the server. An
+	// invalid Addr stands for the address of the connection's peer, which is also the default.
 	ClientAddr func(r *http.Request) netip.Addr
 
-	// Subprotocol selects one of the subprotocols that a client offers (RFC 6455 §4.2.2). It is called only for clients
-	// that offer some, in their order of preference. selected is one of offered, or empty for none, upon which browsers
-	// give up the connection. ok false refuses the handshake with 400. AuthRequest.Subprotocol tells Authenticate which it
-	// was. Default: the first that is offered.
+	// Subprotocol selects one of the subprotocols that a client offers (RFC 6455 §4.2.2). It is
+	// called only for clients that offer some; offered has them in their order of preference.
+	// selected is one of offered, or empty for none, in which case browsers close the connection.
+	// If ok is false, the handshake is rejected with 400. Authenticate receives the result as
+	// AuthRequest.Subprotocol. Default: the first on offer.
 	Subprotocol func(r *http.Request, offered []string) (selected string, ok bool)
 
-	// FromRequest takes what the application needs from the request: a session cookie, a header, a query parameter, a
-	// value that middleware has put into the request's context (with Server.Serve there is no middleware). Authenticate gets
-	// the result as AuthRequest.FromRequest. An error that wraps ErrRejected, or is a ClientError, refuses the handshake with
-	// 401, any other error, and a panic, with 500. Browsers send cookies with requests of any page: the default of Origins
-	// is right for a server that trusts them, {"*"} is not. Default: none.
+	// FromRequest takes what the application needs from the request: a session cookie, a header, a
+	// query parameter, a value that middleware has put into the request's context (with
+	// Server.Serve there is no middleware). Authenticate receives the result as
+	// AuthRequest.FromRequest. An error that wraps ErrRejected, or is a ClientError, rejects the
+	// handshake with 401. Any other error, and a panic, reject it with 500. Browsers send cookies
+	// with requests of any page, so a server that trusts cookies needs the default of Origins or a
+	// list, and not {"*"}. Default: none.
 	FromRequest func(r *http.Request) (any, error)
 }
 
-// Encryption says which clients' messages are encrypted, in both directions (docs/protocol.md §10). It works inside TLS
-// and does not replace it: docs/security.md says what it protects from.
+// Encryption selects the clients whose messages are encrypted, in both directions (docs/protocol.md
+// §10). It works inside TLS and does not replace it: docs/security.md says what it protects from.
 type Encryption struct {
-	// Mode says which clients are encrypted. Default EncryptionOff.
+	// Mode selects the clients that are encrypted. Default EncryptionOff.
 	Mode EncryptionMode
 
-	// Only closes an encrypted client that sends any unencrypted message except `heartbeat`, with 1008. Default: such
-	// messages are handled.
+	// Only closes an encrypted client with 1008 if it sends any unencrypted message except
+	// `heartbeat`. Default: such messages are handled.
 	Only bool
 
-	// BatchLimit is for how many clients the messages of one fan-out are encrypted at a time. Messages that need no
-	// Transform are encrypted by at most as many goroutines as there are processors. Default 10.
+	// BatchLimit is the number of clients for which the messages of one fan-out are encrypted at a
+	// time. Messages that need no Transform are encrypted by at most as many goroutines as there
+	// are processors. Default 10.
 	BatchLimit int
 }
 
-// EncryptionMode says which clients are encrypted.
+// EncryptionMode selects the clients that are encrypted.
 type EncryptionMode string
 
 const (
 	// EncryptionOff encrypts no client, except those for which Client.EnableEncryption is called.
 	EncryptionOff EncryptionMode = ""
 
-	// EncryptionOptional encrypts for a client whose `authenticate` has a `publicKey`. A client whose key is invalid is
-	// refused: it has asked for encryption, and must not go without.
+	// EncryptionOptional encrypts for a client whose `authenticate` has a `publicKey`. It rejects a
+	// client whose key is invalid: the client has asked for encryption, and must not continue
+	// without.
 	EncryptionOptional EncryptionMode = "optional"
 
 	// EncryptionRequired closes all clients without a key with 4004.
 	EncryptionRequired EncryptionMode = "required"
 )
 
-// WithDefaults returns c with the defaults that New would use, for programs that show them.
+// WithDefaults returns c with the defaults that New uses, for programs that show them.
 func (c Config[A, M]) WithDefaults() Config[A, M] { return c.withDefaults() }
 
-// withDefaults fills in what is not set.
+// withDefaults sets the fields that are zero.
 func (c Config[A, M]) withDefaults() Config[A, M] {
 	def(&c.Name, "hearth")
 	def(&c.Path, protocol.DefaultPath)
@@ -376,7 +410,7 @@ func def[T comparable](field *T, value T) {
 	}
 }
 
-// validate names the first field that can't work, and what would.
+// validate returns an error for the first field that is invalid, with the valid values.
 func (c Config[A, M]) validate() error {
 	if c.Authenticate == nil {
 		return invalid("Authenticate", "is required: it decides which clients may connect")
@@ -477,8 +511,8 @@ func invalid(field, format string, args ...any) error {
 	return fmt.Errorf("hearth: Config."+field+" "+format, args...)
 }
 
-// node converts a valid Config: A and M end here. The engine has the same names for the same settings; where a limit or a
-// timeout is lifted, it has 0.
+// node converts a valid Config. The types A and M are not used beyond it. The names of the settings
+// stay the same; a limit or a timeout that is switched off becomes 0.
 func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 	u := c.Upgrade
 	check := u.CheckOrigin

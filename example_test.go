@@ -12,12 +12,12 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// Login is what clients of the examples authenticate with.
+// Login is what the clients of the examples authenticate with.
 type Login struct {
 	Token string
 }
 
-// User is what the examples keep with each client.
+// User is the metadata of the examples.
 type User struct {
 	Name string
 }
@@ -30,7 +30,8 @@ func authenticate(_ context.Context, r hearth.AuthRequest[Login]) (hearth.Identi
 	return hearth.Identity[User]{UserID: name, Metadata: User{Name: name}}, nil
 }
 
-// A server is an http.Handler. What is published reaches every client, on this server and on others of the same broker.
+// A server is an http.Handler. A sent event reaches every client, on this server and on others with
+// the same broker.
 func Example() {
 	ctx := context.Background()
 	srv, err := hearth.New(hearth.Config[Login, User]{Authenticate: authenticate})
@@ -54,7 +55,8 @@ func Example() {
 	// {"event":"news","data":{"answer":42}}
 }
 
-// Clients may join the rooms that ValidateRooms allows. Handle takes the messages of one event, with their data decoded.
+// Clients may join the rooms that ValidateRooms allows. Handle registers a handler for one event,
+// whose data it decodes.
 func ExampleHandle() {
 	ctx := context.Background()
 	srv, err := hearth.New(hearth.Config[Login, User]{
@@ -92,7 +94,8 @@ func ExampleHandle() {
 	// {"event":"said","data":["bob","hello"]}
 }
 
-// The value that the handler of a request returns is the reply, with the event and the id of the request.
+// The value that the handler of a request returns is sent as the reply, with the event and the id
+// of the request.
 func ExampleHandleRequest() {
 	ctx := context.Background()
 	srv, err := hearth.New(hearth.Config[Login, User]{Authenticate: authenticate})
@@ -121,8 +124,8 @@ func ExampleHandleRequest() {
 	// {"event":"add","data":6,"id":"17"}
 }
 
-// Cookie sessions: FromRequest takes the cookie from the HTTP request of the opening handshake, and Authenticate decides.
-// Such a server must not allow foreign origins, since browsers send cookies with requests of any page.
+// Cookie sessions: FromRequest takes the cookie from the HTTP request of the opening handshake, and
+// Authenticate decides about it.
 func ExampleUpgrade() {
 	ctx := context.Background()
 	srv, err := hearth.New(hearth.Config[struct{}, User]{
@@ -188,7 +191,7 @@ func ExampleLocal_Send() {
 	phone, laptop := connect(web.URL, "token-of-carol"), connect(web.URL, "token-of-carol")
 	defer phone.CloseNow()
 	defer laptop.CloseNow()
-	// Raw JSON passes through untouched.
+	// Raw JSON is sent unchanged.
 	if err := srv.Local().Send(ctx, hearth.ToUser("carol"), "price", json.RawMessage(`19.90`)); err != nil {
 		panic(err)
 	}
@@ -199,7 +202,7 @@ func ExampleLocal_Send() {
 	// {"event":"price","data":19.90}
 }
 
-// connect authenticates a client, and waits for `connected`.
+// connect authenticates a client and waits for `connected`.
 func connect(url, token string) *websocket.Conn {
 	conn, _, err := websocket.Dial(context.Background(), url+"/ws", nil)
 	if err != nil {

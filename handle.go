@@ -13,18 +13,20 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// Handle makes f the handler of an event: it is called for each message of an authenticated client with that event, in
-// place of Config.Message, with the data decoded by encoding/json into a T. Data that does not decode is answered with the
-// ClientError `invalid_data`, and f is not called. Absent data, and null, give a zero T; unknown members are ignored, as
-// by json.Unmarshal. With T Message, f gets the message itself.
+// Handle registers f as the handler of an event. f is called for each message of an authenticated
+// client with that event, in place of Config.Message. The data is decoded by encoding/json into a
+// T. If that fails, the client receives the ClientError `invalid_data`, and f is not called. Absent
+// data and null give a zero T. Unknown members are ignored, as by json.Unmarshal. With T Message, f
+// receives the message itself.
 //
-// What Config says of its callbacks holds for f: it may block, and messages of one client are handled one after the other.
-// A ClientError is sent to the client. Any other error is logged; if the message has an id, the client gets the
-// ClientError `internal` with that id, also if f panics.
+// The rules for the callbacks of Config apply to f: it may block, and the messages of one client
+// are handled one at a time. A ClientError is sent to the client. Any other error is logged; if the
+// message has an id, the client receives the ClientError `internal` with that id. The same holds if
+// f panics.
 //
-// Handlers are usually set between New and Start, but may be set at any time, from any goroutine. An event that is empty,
-// reserved by the protocol or has a handler already is a mistake in the program: Start returns it as an error, and it is
-// logged.
+// Handlers are usually set between New and Start, but may be set at any time, on any goroutine. An
+// event that is empty, reserved by the protocol or has a handler already is a mistake in the
+// program: it is logged, and Start returns it as an error.
 func Handle[A, M, T any](s *Server[A, M], event string, f func(ctx context.Context, c *Client[M], data T) error) {
 	s.handlers.set(event, func(ctx context.Context, c *Client[M], m Message) error {
 		data, err := decoded[T](m)
@@ -35,9 +37,10 @@ func Handle[A, M, T any](s *Server[A, M], event string, f func(ctx context.Conte
 	})
 }
 
-// HandleRequest is Handle for an event that is a request: the value that f returns is the reply to the message, see
-// Client.Reply; NoData{} is an empty reply, and a nil slice is null. A value that cannot be encoded counts as an error of
-// f. A message without an id gets no reply; f is called all the same.
+// HandleRequest is Handle for an event that is a request: the value that f returns is sent as the
+// reply to the message, see Client.Reply. NoData{} is an empty reply, and a nil slice is null. A
+// value that cannot be encoded counts as an error of f. A message without an id gets no reply, but
+// f is called.
 func HandleRequest[A, M, T, R any](s *Server[A, M], event string, f func(ctx context.Context, c *Client[M], data T) (R, error)) {
 	s.handlers.set(event, func(ctx context.Context, c *Client[M], m Message) error {
 		data, err := decoded[T](m)
@@ -54,14 +57,15 @@ func HandleRequest[A, M, T, R any](s *Server[A, M], event string, f func(ctx con
 	})
 }
 
-// answerFailure calls f, which handles m. If m has an id and f fails or panics, the client gets an error with that id: it
-// must not wait for a reply for ever.
+// answerFailure calls f, which handles m. If m has an id and f fails or panics, the client receives
+// an error with that id, so that it does not wait for a reply.
 func answerFailure[M any](c *Client[M], m Message, f func() error) (err error) {
 	failed := true // also if f panics
 	defer func() {
 		var told *ClientError
 		if failed && m.ID != nil && !errors.As(err, &told) {
-			// The caller reports the failure itself; that the client has gone is not another one.
+			// The caller reports the failure. If the client has disconnected, that is not a second
+			// failure.
 			_ = c.tell(&ClientError{Code: "internal", Message: "Internal error"}, m.ID)
 		}
 	}()
@@ -78,16 +82,16 @@ func decoded[T any](m Message) (data T, err error) {
 	return data, m.Decode(&data)
 }
 
-// A handler takes the messages of one event.
+// A handler handles the messages of one event.
 type handler[M any] func(ctx context.Context, c *Client[M], m Message) error
 
-// handlers are those that Handle and HandleRequest have set.
+// handlers holds the handlers set by Handle and HandleRequest.
 type handlers[M any] struct {
 	log     *slog.Logger                          // set by New
-	byEvent atomic.Pointer[map[string]handler[M]] // each map is never changed; nil: no handlers
+	byEvent atomic.Pointer[map[string]handler[M]] // the maps are immutable; nil: no handlers
 
 	mu  sync.Mutex // guards err, and serialises writers of byEvent
-	err error      // what was wrong with handlers
+	err error      // the mistakes in handlers
 }
 
 func (h *handlers[M]) set(event string, f handler[M]) {
@@ -111,15 +115,15 @@ func (h *handlers[M]) set(event string, f handler[M]) {
 	h.byEvent.Store(&byEvent)
 }
 
-// check returns what was wrong with handlers.
+// check returns the mistakes in handlers.
 func (h *handlers[M]) check() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.err
 }
 
-// handle calls the handler of the message's event, or otherwise if it has none. It returns session.ErrUnhandled if
-// otherwise is nil, too.
+// handle calls the handler of the message's event, or otherwise if there is none. If otherwise is
+// nil too, it returns session.ErrUnhandled.
 func (h *handlers[M]) handle(ctx context.Context, c *Client[M], m Message, otherwise handler[M]) error {
 	if byEvent := h.byEvent.Load(); byEvent != nil {
 		if f := (*byEvent)[m.Event]; f != nil {

@@ -1,9 +1,10 @@
-// Package hearth is a realtime server: WebSocket clients that authenticate after they connect, rooms, users, direct
-// messages and broadcasts, in one process or across several.
+// Package hearth is a realtime server: WebSocket clients that authenticate after they connect,
+// rooms, users, direct messages and broadcasts, in one process or in several.
 //
-// A Server is an http.Handler for any mux. Config has the settings and callbacks of the application, Handle the handlers
-// of its events. Server.Send sends events to clients on all servers that share a broker; Server.Local is about the
-// clients of one server. The wire protocol is in docs/protocol.md.
+// A Server is an http.Handler for any mux. Config has the settings and callbacks of the
+// application, and Handle registers a handler for one event. Server.Send sends events to the
+// clients of all servers that share a broker. Server.Local has the clients of one server.
+// docs/protocol.md specifies the wire protocol.
 //
 //	srv, err := hearth.New(hearth.Config[Credentials, Profile]{Authenticate: authenticate})
 //	if err != nil { … }
@@ -16,15 +17,18 @@
 //
 // # Clients
 //
-// A client sends JSON objects, {"event": …, "data": …}. The first is `authenticate`, whose data Config.Authenticate gets as
-// credentials. Then it may send `join` and `leave`, about which Config.ValidateRooms decides, and the application's own
-// events. It has to send something at least every 90 seconds (Timeouts.Heartbeat); `heartbeat` is for that.
+// A client sends JSON objects, {"event": …, "data": …}. The first is `authenticate`, whose data
+// Config.Authenticate receives as credentials. Then the client may send `join` and `leave`, for
+// which Config.ValidateRooms decides, and the application's own events. It must send a message at
+// least every 90 seconds (Timeouts.Heartbeat); a client without other messages sends `heartbeat`.
 //
 // # Delivery
 //
-// Delivery is at most once. A nil error of a send means that the event is queued. Messages that one goroutine sends reach
-// each client in that order. Messages of different servers may arrive in any order, and in another one at clients of
-// other servers: a hole in an application's own numbers may still fill. Whatever is dropped is counted in Stats and logged.
+// Delivery is at most once. If a send returns nil, the event is queued. Messages that one goroutine
+// sends reach each client in that order. Messages of different servers may arrive in any order, and
+// clients of different servers may see different orders. So an application that numbers its
+// messages must not take a missing number for a lost message at once: the message may still arrive.
+// Dropped messages are counted in Stats and logged.
 package hearth
 
 import (
@@ -37,15 +41,15 @@ import (
 	"github.com/hearthws/hearth/internal/node"
 )
 
-// Server is one server of a deployment. Make it with New; the zero Server cannot be used. All methods may be called from
-// any goroutine.
+// Server is one server of a deployment. Create it with New; the zero Server cannot be used. All
+// methods are safe for concurrent use.
 type Server[A, M any] struct {
 	node     *node.Node
 	handlers *handlers[M]
 }
 
-// New makes a server from cfg, which it copies. Nothing runs before Start. The error names the field of cfg that is invalid,
-// and what it can be.
+// New creates a server from a copy of cfg. It starts nothing; Start does. The error names the field
+// of cfg that is invalid, and the valid values.
 func New[A, M any](cfg Config[A, M]) (*Server[A, M], error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -59,10 +63,11 @@ func New[A, M any](cfg Config[A, M]) (*Server[A, M], error) {
 	return &Server[A, M]{node: n, handlers: h}, nil
 }
 
-// Start makes the server ready; handshakes before that are answered with 503. It waits for the broker as long as ctx and
-// the broker's own timeout allow (redis.Config.ConnectTimeout, 30 s). It returns an error if a handler is invalid (see Handle) or the broker cannot be
-// started; then it may be called again. ErrStarted if the server was started before, even if it was shut down since. A
-// server that was started must be ended with Shutdown.
+// Start starts the server; handshakes before that are answered with 503. It blocks until the broker
+// is connected, for as long as ctx and the broker's own timeout allow (redis.Config.ConnectTimeout,
+// 30 s). It returns an error if a handler is invalid (see Handle) or the broker cannot be started;
+// then it may be called again. It returns ErrStarted if the server was started before, even if it
+// was shut down since. A server that was started must be ended with Shutdown.
 func (s *Server[A, M]) Start(ctx context.Context) error {
 	if err := s.handlers.check(); err != nil {
 		return fmt.Errorf("hearth: start: %w", err)
@@ -70,16 +75,21 @@ func (s *Server[A, M]) Start(ctx context.Context) error {
 	return wrap("start", s.node.Start(ctx))
 }
 
-// Shutdown ends the server, in this order: new handshakes are answered with 503; messages that have been received are
-// handled; clients are closed with 1001 after what was sent to them; callbacks return, Disconnected included; all
-// goroutines end; the broker is closed.
+// Shutdown ends the server, in this order:
+//   - It answers new handshakes with 503.
+//   - It handles the messages that have been received.
+//   - It closes clients with 1001, after the messages that are queued for them.
+//   - It waits until the callbacks have returned, including Disconnected, and all goroutines have
+//     ended.
+//   - It closes the broker.
 //
-// If ctx is done before that, the contexts of the callbacks are cancelled, messages that wait are dropped
-// (Stats.MessagesDiscarded), connections are cut, and the error of ctx is returned. ErrNotRunning if the server is not
-// running. A server that was shut down cannot be started again.
+// If ctx is done before that, Shutdown cancels the contexts of the callbacks, drops messages that
+// wait (Stats.MessagesDiscarded), cuts connections, and returns the error of ctx. It returns
+// ErrNotRunning if the server is not running. A server that was shut down cannot be started again.
 //
-// Shutdown waits for callbacks, handlers, and the requests of Serve. If one of those calls it, of this or another server, it
-// returns ErrInCallback at once. Such a function must call it on another goroutine, and not wait for that:
+// Shutdown waits for callbacks, handlers, and the requests of Serve. If one of those calls it, of
+// this or another server, it returns ErrInCallback at once. Such a function must call it on another
+// goroutine, and not wait for that:
 //
 //	go srv.Shutdown(context.Background())
 //
@@ -88,18 +98,21 @@ func (s *Server[A, M]) Shutdown(ctx context.Context) error {
 	return wrap("shutdown", s.node.Shutdown(ctx))
 }
 
-// ServeHTTP answers an opening handshake (RFC 6455 §4.2), takes its connection over, and returns. It serves any path: mount
-// it wherever clients connect. A request that is not a handshake gets an HTTP error. Middleware before it must leave
-// http.NewResponseController able to hijack: its ResponseWriter needs an Unwrap method. It sees neither the 101 nor the end
-// of the connection; log those in Connected and Disconnected. What is in w.Header() by then, such as cookies, is sent with the answer; the
-// handshake's own headers cannot be set.
+// ServeHTTP answers an opening handshake (RFC 6455 §4.2), takes over its connection, and returns.
+// It ignores the path: mount it where clients connect. A request that is not a handshake gets an
+// HTTP error. Middleware must leave http.NewResponseController able to hijack: its ResponseWriter
+// needs an Unwrap method. Middleware sees neither the 101 nor the end of the connection; log those
+// in Connected and Disconnected. The headers in w.Header(), such as cookies, are sent with the
+// answer; the headers of the handshake cannot be changed.
 func (s *Server[A, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.node.ServeHTTP(w, r) }
 
-// Serve accepts connections from ln until Shutdown, and then returns ErrServerClosed; it closes ln. Requests for Config.Path
-// go to the server, all others to h; a nil h answers 404. It blocks. Call it after Start.
+// Serve accepts connections from ln until Shutdown, and then returns ErrServerClosed. It closes ln.
+// Requests for Config.Path go to the server, all others to h; a nil h answers 404. It blocks. Call
+// it after Start.
 //
-// For plain TCP on Linux, the event loops take handshakes without net/http, which halves the cost of a connect. Middleware
-// around ServeHTTP is not called for them, so it can neither refuse handshakes nor add headers to the answer.
+// For plain TCP on Linux, the event loops handle handshakes without net/http, which halves the cost
+// of a connect. Middleware around ServeHTTP is not called for them, so it can neither reject
+// handshakes nor add headers to the answer.
 //
 // The header of a request may take ten seconds and 16 KiB. The time for a body is up to h
 // (http.ResponseController.SetReadDeadline).
@@ -108,12 +121,13 @@ func (s *Server[A, M]) Serve(ln net.Listener, h http.Handler) error { return s.n
 // ID returns the id of this server among those that share its broker: a random UUID.
 func (s *Server[A, M]) ID() string { return s.node.ID() }
 
-// Health returns the state of the broker. A server whose broker is down still serves its own clients. It is
-// broker.StateIdle until Start has succeeded, and after Shutdown: a readiness check passes for broker.StateOK and
-// broker.StateDegraded only. Without a broker it is broker.StateOK.
+// Health returns the state of the broker. A server whose broker is down still serves its own
+// clients. The state is broker.StateIdle until Start has succeeded, and after Shutdown: a readiness
+// check passes for broker.StateOK and broker.StateDegraded only. Without a broker it is
+// broker.StateOK.
 func (s *Server[A, M]) Health() broker.Health { return s.node.Health() }
 
-// wrap says what failed with err; nil stays nil.
+// wrap adds the operation to err. It returns nil for nil.
 func wrap(operation string, err error) error {
 	if err == nil {
 		return nil

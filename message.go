@@ -5,15 +5,19 @@ import (
 	"fmt"
 )
 
-// Message is an event that a client has sent. It encodes to JSON as it looks on the wire.
+// Message is an event that a client has sent. It encodes to JSON in the form that it has on the
+// wire.
 type Message struct {
-	Event string          `json:"event"`          // never empty
-	Data  json.RawMessage `json:"data,omitempty"` // as it was sent, digits and spaces included; nil if there was none
-	ID    json.RawMessage `json:"id,omitempty"`   // as it was sent, of any JSON type; nil if there was none
+	Event string `json:"event"` // never empty
+	// as it was sent, including digits and spaces; nil if there was none
+	Data json.RawMessage `json:"data,omitempty"`
+	// as it was sent, of any JSON type; nil if there was none
+	ID json.RawMessage `json:"id,omitempty"`
 }
 
-// Decode decodes the data into v, as json.Unmarshal does. Data that is absent counts as null. The error wraps a
-// *ClientError, so a callback may return it: the client is then told that its data was invalid.
+// Decode decodes the data into v, as json.Unmarshal does. Absent data counts as null. The error
+// wraps a *ClientError, so a callback may return it: the client then receives an `error` that says
+// that its data was invalid.
 func (m Message) Decode(v any) error {
 	data := m.Data
 	if data == nil {
@@ -25,18 +29,20 @@ func (m Message) Decode(v any) error {
 	return nil
 }
 
-// A ClientError is an error that is meant for the client. If Config.Message, Config.ValidateRooms or a handler returns one,
-// wrapped or not, the client gets it as an `error` event with this code and message, and with the id of the message that
-// caused it if that had one. The connection stays open. It is logged at slog.LevelDebug, with what wraps it, and not counted
-// as a failure of the callback.
+// A ClientError is an error for the client. If Config.Message, Config.ValidateRooms or a handler
+// returns one, wrapped or not, the client receives an `error` event with this code and message, and
+// with the id of the message that caused it, if there is one. The connection stays open. The error
+// is logged at slog.LevelDebug, with the errors that wrap it, and does not count as a failure of
+// the callback.
 //
-// From Config.Authenticate and Upgrade.FromRequest it counts as ErrRejected: the client gets the protocol's own text.
+// From Config.Authenticate and Upgrade.FromRequest it counts as ErrRejected: the client receives
+// the protocol's own text.
 type ClientError struct {
-	Code    string // for programs, such as "not_found"; empty: left out
-	Message string // for people; not empty
+	Code    string // for programs, such as "not_found"; omitted if empty
+	Message string // for people; must not be empty
 }
 
-// Error returns the message, with the code before it.
+// Error returns the code, if there is one, and the message.
 func (e *ClientError) Error() string {
 	if e.Code == "" {
 		return e.Message

@@ -1,6 +1,7 @@
 package hearth
 
-// Stats are the counters of one server since New, and a few gauges. They do not include other servers.
+// Stats are the counters of one server since New, and a few gauges. They do not include other
+// servers.
 type Stats struct {
 	Connections     int // gauge: open sockets of clients, authenticated or not
 	Unauthenticated int // gauge: clients that are not authenticated
@@ -9,41 +10,55 @@ type Stats struct {
 	Rooms           int // gauge: rooms with members, without the rooms of clients' own ids
 	Nodes           int // gauge: known servers that share the broker, this one included
 
-	Opened            uint64 // connections that became clients
-	HandshakeRefused  uint64 // opening handshakes that were answered with an HTTP error, requests that were no handshakes included
-	Authenticated     uint64 // clients that Authenticate accepted
-	AuthRejected      uint64 // clients closed with 4003 because Authenticate rejected them, or their credentials did not decode
+	Opened uint64 // connections that became clients
+	// opening handshakes that were answered with an HTTP error, including requests that were no
+	// handshakes
+	HandshakeRefused uint64
+	Authenticated    uint64 // clients that Authenticate accepted
+	// clients closed with 4003 because Authenticate rejected them or their credentials did not
+	// decode
+	AuthRejected      uint64
 	AuthFailed        uint64 // clients closed with 4003 because Authenticate failed
-	AuthTimeouts      uint64 // clients closed with 4001 because their time was up
+	AuthTimeouts      uint64 // clients closed with 4001 because they did not authenticate in time
 	KeysAgreed        uint64 // encryption handshakes that succeeded
 	KeysRejected      uint64 // clients closed with 4004 because they sent no key, or a bad one
 	KeysFailed        uint64 // clients closed with 4004 because Config.Handshake failed
-	DecryptFailed     uint64 // clients closed with 1008 because an encrypted message did not decrypt
+	DecryptFailed     uint64 // clients closed with 1008 because a message did not decrypt
 	PlaintextRejected uint64 // clients closed with 1008 because of Encryption.Only
-	Evicted           uint64 // clients closed with 4001 to make room for newer ones: Limits.MaxUnauthenticated and …PerAddr
+	// clients closed with 4001 because of Limits.MaxUnauthenticated, …PerAddr or MaxConnections
+	Evicted           uint64
 	PreAuthFlood      uint64 // clients closed with 1008 because of Limits.UnauthenticatedMessages
 	RateLimited       uint64 // clients closed with 1008 because of Limits.MessageRate or ByteRate
 	HeartbeatTimeouts uint64 // clients closed with 4002
-	IdleTimeouts      uint64 // clients cut off because they did not even answer pings
+	IdleTimeouts      uint64 // clients cut because they did not answer pings
 	ProtocolErrors    uint64 // clients closed with 1002, 1007 or 1009
 	SlowClosed        uint64 // clients closed with 1013
 
-	MessagesIn        uint64 // messages from clients
-	BadMessages       uint64 // messages from clients that were not JSON, or had no event
-	MessagesUnhandled uint64 // messages from clients of events that have neither a handler nor Config.Message
-	MessagesDiscarded uint64 // messages from clients that were not handled, because the client was closed or a shutdown ended
-	RoomsRejected     uint64 // joins that were not allowed, one for each room
-	CallbackErrors    uint64 // callbacks that failed, except Authenticate, ClientErrors, and callbacks of a client that has left
-	Delivered         uint64 // messages handed to connections, one for each client
-	Dropped           uint64 // messages dropped for clients that read too slowly, one for each client
-	Unsealed          uint64 // messages lost because they could not be encrypted, one for each client
-	DeliveriesLost    uint64 // messages of other servers that exceeded Limits.SendQueue; BrokerLost counts them, too
-	BrokerLosses      uint64 // times that messages of other servers may have been missed
-	BrokerLost        uint64 // messages of other servers that are known to be missed, where they can be counted
-	Resyncs           uint64 // clients to which Config.Resync sent `resync`
+	MessagesIn  uint64 // messages from clients
+	BadMessages uint64 // messages from clients that were not JSON or had no event
+	// messages from clients with an event that has neither a handler nor Config.Message
+	MessagesUnhandled uint64
+	// messages from clients that were not handled, because the client was closed or Shutdown's time
+	// was over
+	MessagesDiscarded uint64
+	RoomsRejected     uint64 // rooms that clients asked for and were not allowed to join
+	// callbacks that failed, except Authenticate, ClientErrors, and callbacks of disconnected
+	// clients
+	CallbackErrors uint64
+	Delivered      uint64 // messages handed to connections, one for each client
+	// messages dropped for clients that read too slowly, one for each client
+	Dropped  uint64
+	Unsealed uint64 // messages lost because encryption failed, one for each client
+	// messages of other servers that exceeded Limits.SendQueue; BrokerLost includes them
+	DeliveriesLost uint64
+	BrokerLosses   uint64 // times at which messages of other servers may have been missed
+	// messages of other servers that are known to be missed, where they can be counted
+	BrokerLost uint64
+	Resyncs    uint64 // clients to which Config.Resync sent `resync`
 }
 
-// Stats returns the counters. Each is exact, but they are not read at the same instant.
+// Stats returns the counters. Each is exact, but they are not read at the same instant. It does not
+// block.
 func (s *Server[A, M]) Stats() Stats {
 	st, hub := s.node.Stats(), s.node.Hub()
 	return Stats{
