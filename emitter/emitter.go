@@ -49,10 +49,21 @@ import (
 // Messages of one goroutine arrive in order. Use a Batch for many messages at once: single sends
 // each wait for their own confirmation.
 //
-// Errors of the broker are those of package broker: ErrDown without a connection, ErrClosed after
-// Close, and the error of ctx. Errors about the arguments wrap protocol.ErrEvent,
-// protocol.ErrTarget, protocol.ErrSyntax or an error of encoding/json; in that case nothing has
-// been sent.
+// An error says whether the message may have been published, in which case a second send can
+// deliver it twice:
+//   - protocol.ErrEvent, protocol.ErrTarget, protocol.ErrSyntax, an error of encoding/json, or
+//     redis.ErrTooLarge: not published. The arguments are wrong, so a second send fails, too.
+//   - broker.ErrClosed: not published. The emitter or its broker is closed.
+//   - broker.ErrQueueFull, which only a publisher that is no Confirmer returns, together with the
+//     error of ctx: not published. A second send cannot deliver twice.
+//   - broker.ErrDown: unknown. The connection was missing, or broke after the message was written.
+//   - context.DeadlineExceeded and context.Canceled without broker.ErrQueueFull: unknown. The message
+//     may have been on its way when ctx ended.
+//   - any other error of the Redis broker is an answer of Redis that rejects the message, for example
+//     for a missing permission: not published.
+//
+// Where the outcome is unknown, repeat a send only if clients can ignore a duplicate, for example
+// by an id in the data.
 //
 // A *hearth.Server has the same Send, so code can use either; see hearth.Sender.
 type Emitter struct {
