@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/hearthws/hearth/internal/cli"
-	"github.com/hearthws/hearth/internal/test/redistest"
 )
 
 // A caller is a client of a server process.
@@ -92,13 +91,7 @@ func TestServeOneIsFrozen(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
 	defer cancel()
-	db := redistest.Start(t)
-	one, two := start(t, "--redis", db.URL()), start(t, "--redis", db.URL())
-	for _, p := range []*process{one, two} {
-		if !p.met {
-			p.until(met)
-		}
-	}
+	db, one, two := startTwo(t)
 	victim := (&caller{t, ctx, two.connect(ctx)}).id()
 	attacker := &caller{t, ctx, one.connect(ctx)}
 	tries := func(when string) {
@@ -134,11 +127,7 @@ func TestServeOneIsGone(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
 	defer cancel()
-	db := redistest.Start(t)
-	one, two := start(t, "--redis", db.URL()), start(t, "--redis", db.URL())
-	if !one.met {
-		one.until(met)
-	}
+	_, one, two := startTwo(t)
 	c := &caller{t, ctx, one.connect(ctx)}
 	two.signal(syscall.SIGKILL)
 	two.wait()
