@@ -111,7 +111,7 @@ func New(cfg Config) *Hub {
 func (h *Hub) Release() {
 	for _, l := range h.lanes {
 		l.mu.Lock()
-		l.over = true
+		l.ended = true
 		l.mu.Unlock()
 		l.resume()
 	}
@@ -134,14 +134,14 @@ type Admission struct {
 func (h *Hub) Admit(m *Member, a Admission) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	m.admitted, m.own = true, true
+	m.admitted, m.ownRoom = true, true
 	h.clients.Put(m.id, m)
 	h.all.add(m)
 	if a.User != "" {
 		h.group(&h.users, user, a.User).add(m)
 	}
 	for _, name := range a.Rooms {
-		if g := h.group(&h.rooms, room, name); !m.named(name) && m.place(g) < 0 {
+		if g := h.group(&h.rooms, room, name); !m.hasID(name) && m.place(g) < 0 {
 			g.add(m)
 		}
 	}
@@ -174,7 +174,7 @@ func (h *Hub) Remove(m *Member) (userID string, rooms []string, ok bool) {
 		return "", nil, false
 	}
 	userID, rooms = m.userLocked(), m.roomsLocked()
-	m.admitted, m.own = false, false
+	m.admitted, m.ownRoom = false, false
 	h.clients.Delete(m.id)
 	for len(m.places) > 0 {
 		h.leaveLocked(m, len(m.places)-1)
@@ -192,8 +192,8 @@ func (h *Hub) Join(m *Member, name string) (joined bool, err error) {
 	if !m.admitted {
 		return false, ErrNotMember
 	}
-	if m.named(name) {
-		joined, m.own = !m.own, true
+	if m.hasID(name) {
+		joined, m.ownRoom = !m.ownRoom, true
 		return joined, nil
 	}
 	if g := h.rooms.Get(name); g != nil && m.place(g) >= 0 {
@@ -207,7 +207,7 @@ func (h *Hub) Join(m *Member, name string) (joined bool, err error) {
 	}
 	g := h.group(&h.rooms, room, name)
 	g.add(m)
-	m.lane.moved(g, m, true)
+	m.lane.logChange(g, m, true)
 	return true, nil
 }
 
@@ -216,8 +216,8 @@ func (h *Hub) Leave(m *Member, name string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	defer h.waiters.wake() // it may have been the slowest
-	if m.own && m.named(name) {
-		m.own = false
+	if m.ownRoom && m.hasID(name) {
+		m.ownRoom = false
 		return true
 	}
 	g := h.rooms.Get(name)
@@ -236,7 +236,7 @@ func (h *Hub) Leave(m *Member, name string) bool {
 func (h *Hub) leaveLocked(m *Member, i int) {
 	g := m.places[i].group
 	g.remove(m, i)
-	m.lane.moved(g, m, false)
+	m.lane.logChange(g, m, false)
 	if g.size > 0 {
 		return
 	}

@@ -9,17 +9,17 @@ import (
 )
 
 const (
-	// batchMax bounds what consecutive messages to one group are joined to, for one write to each member.
-	batchMax = 64 << 10
-	// turnMax bounds the bytes of messages that one turn carries, so that a loop under a flood still reads.
-	turnMax = 256 << 10
-	// crowdMin is how many members make a crowd, for which a message waits for others (patience).
-	crowdMin = 128
-	// crowded is how many items a loop may have waiting before those who produce them as answers wait
+	// maxBatchBytes bounds what consecutive messages to one group are joined to, for one write to each member.
+	maxBatchBytes = 64 << 10
+	// maxTurnBytes bounds the bytes of messages that one turn carries, so that a loop under a flood still reads.
+	maxTurnBytes = 256 << 10
+	// largeFanOut is how many members make a crowd, for which a message waits for others (coalescer).
+	largeFanOut = 128
+	// busyItems is how many items a loop may have waiting before those who produce them as answers wait
 	// for its next turn.
-	crowded = 256
-	// ahead is how many members are fetched at a time.
-	ahead = 16
+	busyItems = 256
+	// prefetchWidth is how many members are fetched at a time.
+	prefetchWidth = 16
 )
 
 // A Lane is the way from any goroutine to the connections of one event loop.
@@ -32,13 +32,13 @@ type Lane struct {
 	waiting  atomic.Int64 // bytes of messages pushed and not yet handed to connections
 	messages atomic.Int64 // how many they are
 
-	mu     sync.Mutex // guards the fields below; innermost
-	inbox  []item
-	pushed uint64            // items, ever
-	busy   bool              // items were taken from the inbox and not yet carried
-	held   []Resumer         // to be resumed at the end of the turn
-	over   bool              // the loop has ended: nobody is held any more
-	moves  map[*group][]move // changed with Hub.mu held too, or by the loop: the loop reads it under either
+	mu       sync.Mutex // guards the fields below; innermost
+	inbox    []item
+	pushed   uint64        // items, ever
+	carrying bool          // items were taken from the inbox and not yet carried
+	resumers []Resumer     // to be resumed at the end of the turn
+	ended    bool          // the loop has ended: nobody is held any more
+	changes  membershipLog // changed with Hub.mu held too, or by the loop: the loop reads it under either
 
 	// Owned by the loop.
 	work    []item    // taken from the inbox
@@ -46,14 +46,14 @@ type Lane struct {
 	first   uint64    // how many items were pushed before work[0]; written under mu
 	members []*Member // scratch for a fan-out
 
-	patience patience // owned by the loop
-	sealer   sealer   // its fields have owners of their own
+	coalescer coalescer // owned by the loop
+	sealer    sealer    // its fields have owners of their own
 }
 
 // An item is one thing for the loop to do.
 type item struct {
 	kind      itemKind
-	crowd     bool    // fanOut: to so many that waiting for another message pays
+	large     bool    // fanOut: to so many that waiting for another message pays
 	member    *Member // for all but fanOut
 	group     *group  // fanOut
 	msg       *ws.Message
@@ -113,20 +113,20 @@ func (m *Member) Hold(r Resumer) bool {
 	l := m.lane
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.over || len(l.inbox) < crowded { // else a turn is certain to follow
+	if l.ended || len(l.inbox) < busyItems { // else a turn is certain to follow
 		return false
 	}
-	l.held = append(l.held, r)
+	l.resumers = append(l.resumers, r)
 	return true
 }
 
 // resume lets those go on that were held.
 func (l *Lane) resume() {
 	l.mu.Lock()
-	held := l.held
-	l.held = nil
+	resumers := l.resumers
+	l.resumers = nil
 	l.mu.Unlock()
-	for _, r := range held {
+	for _, r := range resumers {
 		r.Resume()
 	}
 }
@@ -165,24 +165,24 @@ func (m *Member) Buffered() int {
 func (l *Lane) Tick() (more bool) {
 	defer l.resume()
 	if len(l.work) == 0 {
-		l.gather()
+		l.coalesce()
 		l.mu.Lock()
 		l.work, l.inbox = l.inbox, l.work
-		l.first, l.busy = l.pushed-uint64(len(l.work)), len(l.work) > 0
-		l.settleLocked()
+		l.first, l.carrying = l.pushed-uint64(len(l.work)), len(l.work) > 0
+		l.pruneLocked()
 		l.mu.Unlock()
 	}
 	worked, bytes, messages := len(l.work) > 0, 0, 0
-	for began := l.next; l.next < len(l.work) && bytes < turnMax; {
+	for began := l.next; l.next < len(l.work) && bytes < maxTurnBytes; {
 		if l.work[l.next].kind == encrypt && l.next > began {
 			break
 		}
-		n, size := l.run()
-		run, alone := l.work[l.next:l.next+n], l.next == 0 && n == len(l.work)
-		l.carry(run, size, alone)
+		n, size := l.nextRun()
+		run, atOnce := l.work[l.next:l.next+n], l.next == 0 && n == len(l.work)
+		l.handle(run, size, atOnce)
 		l.next += n
 		bytes += size
-		messages += count(run)
+		messages += countMessages(run)
 	}
 	wrote, more := l.sealer.writeSealed()
 	l.waiting.Add(-int64(bytes))
@@ -192,24 +192,24 @@ func (l *Lane) Tick() (more bool) {
 		return true
 	}
 	// What was written this turn goes to the sockets only after Tick: who waits for that is told by another turn.
-	return l.rest() || more || (worked || wrote) && l.hub.waiters.any()
+	return l.endWork() || more || (worked || wrote) && l.hub.waiters.any()
 }
 
-// gather lets a message to a crowd wait for those right behind it. Its writes will take milliseconds; a publisher that is
+// coalesce lets a message to a crowd wait for those right behind it. Its writes will take milliseconds; a publisher that is
 // under way needs microseconds for the next message, which then goes out in the same writes. Without this the first of a
-// burst, which wakes the loop, would always travel alone.
-func (l *Lane) gather() {
+// burst, which wakes the loop, would always travel atOnce.
+func (l *Lane) coalesce() {
 	l.mu.Lock()
-	crowd := len(l.inbox) > 0 && l.inbox[len(l.inbox)-1].crowd
+	large := len(l.inbox) > 0 && l.inbox[len(l.inbox)-1].large
 	l.mu.Unlock()
-	if crowd {
-		l.patience.gather(l)
+	if large {
+		l.coalescer.wait(l)
 	}
 }
 
-// rest empties the work list; the memory of a flood is given back. It reports whether the inbox has something: a turn
+// endWork empties the work list; the memory of a flood is given back. It reports whether the inbox has something: a turn
 // that carries what an earlier one left does not take it, and may have been the one that it woke.
-func (l *Lane) rest() (waiting bool) {
+func (l *Lane) endWork() (waiting bool) {
 	clear(l.work)
 	l.work, l.next = l.work[:0], 0
 	if cap(l.work) > 4096 {
@@ -217,14 +217,14 @@ func (l *Lane) rest() (waiting bool) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.busy = false
-	l.settleLocked()
+	l.carrying = false
+	l.pruneLocked()
 	return len(l.inbox) > 0
 }
 
-// run finds how many items from l.next on can be carried as one, and their size in bytes: consecutive messages to one
+// nextRun finds how many items from l.next on can be carried as one, and their size in bytes: consecutive messages to one
 // group, or a single item of any other sort.
-func (l *Lane) run() (n, size int) {
+func (l *Lane) nextRun() (n, size int) {
 	first := &l.work[l.next]
 	if first.msg != nil {
 		size = len(first.msg.Frame())
@@ -238,7 +238,7 @@ func (l *Lane) run() (n, size int) {
 			break
 		}
 		s := len(it.msg.Frame())
-		if size+s > batchMax {
+		if size+s > maxBatchBytes {
 			break
 		}
 		size += s
@@ -247,13 +247,13 @@ func (l *Lane) run() (n, size int) {
 	return n, size
 }
 
-// carry brings one run to its connections; alone says that it is all that this turn has.
-func (l *Lane) carry(run []item, size int, alone bool) {
+// handle brings one run to its connections; atOnce says that it is all that this turn has.
+func (l *Lane) handle(run []item, size int, atOnce bool) {
 	it := &run[0]
 	m := it.member
 	switch it.kind {
 	case fanOut:
-		l.fanOut(run, size, alone)
+		l.fanOut(run, size, atOnce)
 	case direct:
 		if m.live { // else it is finished: no longer anybody's destination
 			l.deliver(run)
@@ -278,7 +278,7 @@ func (l *Lane) carry(run []item, size int, alone bool) {
 			m.link.CloseAfterFlush(it.raw)
 		}
 	case encrypt:
-		l.encrypt(m, it.change)
+		l.switchOver(m, it.change)
 	}
 }
 
@@ -289,9 +289,9 @@ func (l *Lane) deliver(run []item) {
 	case m.sealed:
 		l.sealer.accept(m, &fanOutBatch{run: run})
 	case m.link.Write(m.frameOf(run[0].msg)):
-		l.record(m, count(run), true)
+		l.record(m, countMessages(run), true)
 	default:
-		l.squeeze(m, splitSeries(run))
+		l.writeIndividually(m, splitSeries(run))
 	}
 }
 
@@ -312,21 +312,21 @@ func (l *Lane) record(m *Member, n int, written bool) {
 func (l *Lane) wake() { l.hub.wake(l.index) }
 
 // fanOut writes a run of messages to each member that the group had in this lane when they were sent.
-func (l *Lane) fanOut(run []item, size int, alone bool) {
+func (l *Lane) fanOut(run []item, size int, atOnce bool) {
 	g := run[0].group
 	for at := l.first + uint64(l.next); len(run) > 0; {
 		// The copy is what lets everybody else join and leave while thousands of sockets are written.
 		l.hub.mu.RLock()
 		l.members = g.sets[l.index].appendTo(l.members[:0])
-		moves := l.moves[g]
+		changes := l.changes[g]
 		l.hub.mu.RUnlock()
 		n := len(run)
-		if len(moves) > 0 {
-			n = until(moves, at, n)
-			alone = alone && n == len(run)
-			l.members = asOf(l.members, moves, at)
+		if len(changes) > 0 {
+			n = runUntil(changes, at, n)
+			atOnce = atOnce && n == len(run)
+			l.members = membersAt(l.members, changes, at)
 		}
-		l.write(run[:n], size, alone)
+		l.writeRun(run[:n], size, atOnce)
 		run, at = run[n:], at+uint64(n)
 	}
 	clear(l.members)
@@ -335,18 +335,18 @@ func (l *Lane) fanOut(run []item, size int, alone bool) {
 	}
 }
 
-// write brings a run of messages to l.members.
-func (l *Lane) write(run []item, size int, alone bool) {
-	l.exclude(run[0].exclude, true)
+// writeRun brings a run of messages to l.members.
+func (l *Lane) writeRun(run []item, size int, atOnce bool) {
+	l.setExcluded(run[0].exclude, true)
 	var deflated []byte
-	plain := join(run, size, (*ws.Message).Frame)
-	messages, delivered := count(run), 0
+	plain := joinFrames(run, size, (*ws.Message).Frame)
+	messages, delivered := countMessages(run), 0
 	apart := fanOutBatch{run: run}
 	for i, m := range l.members {
-		if i%ahead == 0 {
-			fetch(l.members[i:min(i+ahead, len(l.members))])
+		if i%prefetchWidth == 0 {
+			prefetch(l.members[i:min(i+prefetchWidth, len(l.members))])
 		}
-		if !m.live || m.skip {
+		if !m.live || m.excluded {
 			continue
 		}
 		if m.sealed {
@@ -356,12 +356,12 @@ func (l *Lane) write(run []item, size int, alone bool) {
 		p := plain
 		if m.Deflate {
 			if deflated == nil {
-				deflated = join(run, size, (*ws.Message).Deflated)
+				deflated = joinFrames(run, size, (*ws.Message).Deflated)
 			}
 			p = deflated
 		}
 		ok := false
-		if alone {
+		if atOnce {
 			ok = m.link.WriteNow(p)
 		} else {
 			ok = m.link.Write(p)
@@ -369,16 +369,16 @@ func (l *Lane) write(run []item, size int, alone bool) {
 		if ok {
 			delivered += messages
 		} else {
-			l.squeeze(m, apart.single())
+			l.writeIndividually(m, apart.single())
 		}
 	}
-	l.exclude(run[0].exclude, false)
+	l.setExcluded(run[0].exclude, false)
 	l.hub.delivered.Add(uint64(delivered))
 }
 
-// fetch reads what writes to the members will need, for all of them before the first write: the
+// prefetch reads what writes to the members will need, for all of them before the first write: the
 // processor loads many lines of memory in the time that it takes to load one.
-func fetch(members []*Member) {
+func prefetch(members []*Member) {
 	for _, m := range members {
 		if m.live {
 			m.link.Buffered()
@@ -386,18 +386,18 @@ func fetch(members []*Member) {
 	}
 }
 
-// exclude marks, or unmarks, those of the members that are this lane's.
-func (l *Lane) exclude(members []*Member, skip bool) {
+// setExcluded marks, or unmarks, those of the members that are this lane's.
+func (l *Lane) setExcluded(members []*Member, excluded bool) {
 	for _, m := range members {
 		if m.lane == l {
-			m.skip = skip
+			m.excluded = excluded
 		}
 	}
 }
 
-// squeeze writes the messages of a rejected batch up to the first that does not fit: no later message
+// writeIndividually writes the messages of a rejected batch up to the first that does not fit: no later message
 // may overtake a dropped one. None of them is a series.
-func (l *Lane) squeeze(m *Member, run []item) {
+func (l *Lane) writeIndividually(m *Member, run []item) {
 	fit := 0
 	for len(run) > 1 && fit < len(run) && m.link.Write(m.frameOf(run[fit].msg)) {
 		fit++
@@ -408,8 +408,8 @@ func (l *Lane) squeeze(m *Member, run []item) {
 	}
 }
 
-// count is how many messages a run is.
-func count(run []item) (n int) {
+// countMessages is how many messages a run is.
+func countMessages(run []item) (n int) {
 	for i := range run {
 		if run[i].msg != nil {
 			n += run[i].msg.Count()
@@ -421,7 +421,7 @@ func count(run []item) (n int) {
 // splitSeries are a run with each message of a series as an item of its own: for members that do not get all at once, or not
 // as it is.
 func splitSeries(run []item) []item {
-	n := count(run)
+	n := countMessages(run)
 	if n == len(run) {
 		return run
 	}
@@ -438,8 +438,8 @@ func splitSeries(run []item) []item {
 	return each
 }
 
-// join makes one buffer of a run's frames; one alone is not copied.
-func join(run []item, size int, frame func(*ws.Message) []byte) []byte {
+// joinFrames makes one buffer of a run's frames; one alone is not copied.
+func joinFrames(run []item, size int, frame func(*ws.Message) []byte) []byte {
 	if len(run) == 1 {
 		return frame(run[0].msg)
 	}

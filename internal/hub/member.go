@@ -46,13 +46,13 @@ type Member struct {
 
 	link Link // set before the first use, then read-only
 	// Deflate says that this member takes compressed messages. Set before Admit, then read-only.
-	Deflate bool
-	live    bool // the welcome has been written, nothing final has: takes part in fan-outs; owned by the lane's loop
-	skip    bool // excluded from the fan-out that is under way; owned by the lane's loop
-	sealed  bool // no message goes out but by the outlet; owned by the lane's loop
+	Deflate  bool
+	live     bool // the welcome has been written, nothing final has: takes part in fan-outs; owned by the lane's loop
+	excluded bool // excluded from the fan-out that is under way; owned by the lane's loop
+	sealed   bool // no message goes out but by the outlet; owned by the lane's loop
 
 	admitted bool // guarded by Hub.mu
-	own      bool // in the room named by its own id, which costs no group; guarded by Hub.mu
+	ownRoom  bool // in the room named by its own id, which costs no group; guarded by Hub.mu
 
 	// Set once, with Hub.mu held; any goroutine. Nil: in clear.
 	queue atomic.Pointer[sealQueue]
@@ -73,8 +73,8 @@ func (m *Member) Init(id ID, link Link, lane *Lane, o Owner) {
 // ID is the client's id, as text that is made for the caller.
 func (m *Member) ID() string { return m.id.String() }
 
-// named reports whether that is the text of m's id.
-func (m *Member) named(name string) bool {
+// hasID reports whether that is the text of m's id.
+func (m *Member) hasID(name string) bool {
 	id, ok := parseID(name)
 	return ok && id == m.id
 }
@@ -126,7 +126,7 @@ func (m *Member) userLocked() string {
 
 func (m *Member) roomsLocked() []string {
 	names := make([]string, 0, len(m.places))
-	if m.own {
+	if m.ownRoom {
 		names = append(names, m.ID())
 	}
 	for i := range m.places {
@@ -164,7 +164,7 @@ func (h *Hub) RoomsOf(m *Member) []string {
 func (h *Hub) In(m *Member, name string) bool {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	if m.own && m.named(name) {
+	if m.ownRoom && m.hasID(name) {
 		return true
 	}
 	g := h.rooms.Get(name)

@@ -65,12 +65,12 @@ func TestRipeIsBounded(t *testing.T) {
 	if most := maxSealedBytes + h.sealPool.maxWorkers*batchMembers*maxSealBytes; bytes < maxSealedBytes || bytes > most {
 		t.Errorf("%d bytes were sealed, want %d to %d", bytes, maxSealedBytes, most)
 	}
-	patience := time.After(time.Minute)
+	timeout := time.After(time.Minute)
 	for h.Delivered() < 2*members {
 		select {
 		case <-wake:
 			turns()
-		case <-patience:
+		case <-timeout:
 			t.Fatalf("%d of %d messages delivered, and the loop sleeps", h.Delivered(), 2*members)
 		}
 	}

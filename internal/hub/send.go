@@ -39,7 +39,7 @@ func (h *Hub) resolve(t Target) (*group, *Member) {
 		return h.users.Get(t.Name), nil
 	case Room:
 		m := h.clientLocked(t.Name)
-		if m != nil && !m.own {
+		if m != nil && !m.ownRoom {
 			m = nil
 		}
 		return h.rooms.Get(t.Name), m
@@ -71,16 +71,16 @@ func (h *Hub) SendMade(t Target, message func() *ws.Message, exclude []string) e
 	// that one have joined while this call was under way, and may or may not have been there in time.
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	var except []*Member
+	var excluded []*Member
 	if t.Kind == All || t.Kind == Room {
 		for _, id := range exclude {
 			if x := h.clientLocked(id); x != nil {
-				except = append(except, x)
+				excluded = append(excluded, x)
 			}
 		}
 	}
 	full := false
-	if m != nil && m.admitted && !slices.Contains(except, m) {
+	if m != nil && m.admitted && !slices.Contains(excluded, m) {
 		full = !m.lane.push(item{kind: direct, member: m, msg: msg})
 	}
 	if g != nil {
@@ -90,7 +90,7 @@ func (h *Hub) SendMade(t Target, message func() *ws.Message, exclude []string) e
 		}
 		for i := range g.sets {
 			if n := len(g.sets[i].members); n > 0 {
-				it := item{kind: fanOut, group: g, msg: msg, exclude: except, crowd: n >= crowdMin, semaphore: s}
+				it := item{kind: fanOut, group: g, msg: msg, exclude: excluded, large: n >= largeFanOut, semaphore: s}
 				full = !h.lanes[i].push(it) || full
 			}
 		}
@@ -124,13 +124,13 @@ func (h *Hub) Pending(t Target) int {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	g, m := h.resolve(t)
-	worst := 0
+	largest := 0
 	if m != nil {
-		worst = m.lane.pending(m.Encrypted())
-		worst += m.Buffered()
+		largest = m.lane.pending(m.Encrypted())
+		largest += m.Buffered()
 	}
 	if g == nil {
-		return worst
+		return largest
 	}
 	encrypted := h.encrypted.Load() > 0
 	for i := range g.sets {
@@ -139,20 +139,20 @@ func (h *Hub) Pending(t Target) int {
 		}
 		n := h.lanes[i].pending(encrypted)
 		slowest := 0
-		if h.lanes[i].owes() {
+		if h.lanes[i].mayHaveBacklog() {
 			for _, m := range g.sets[i].members {
 				slowest = max(slowest, m.Buffered())
 			}
 		}
-		worst = max(worst, n+slowest)
+		largest = max(largest, n+slowest)
 	}
-	return worst
+	return largest
 }
 
-// owes reports whether something may wait for any of the lane's members behind the lane itself. What is on its way from one place to
+// mayHaveBacklog reports whether something may wait for any of the lane's members behind the lane itself. What is on its way from one place to
 // the next is counted in both, and they are asked in the order in which it goes; only a change to encryption takes bytes
 // back, from a connection.
-func (l *Lane) owes() bool {
+func (l *Lane) mayHaveBacklog() bool {
 	changes := l.sealer.switched.Load()
 	return l.sealer.waiting.Load() > 0 || l.hub.backlogged(l.index) || l.sealer.switched.Load() != changes
 }

@@ -40,11 +40,11 @@ func TestSealedMessagesDoNotWaitForAnEmptyConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	patience := time.After(time.Minute)
+	timeout := time.After(time.Minute)
 	for beside := uint64(0); h.Delivered() < 2+3+beside; {
 		select {
 		case <-wake:
-		case <-patience:
+		case <-timeout:
 			t.Fatalf("%d messages delivered of %d, and the loop sleeps", h.Delivered(), 2+3+beside)
 		}
 		send(t, h, toClient("other"), "beside") // so that what was sealed is not written at once

@@ -10,23 +10,23 @@ import (
 // ErrEncrypted is returned by Encrypt for a member that is encrypted already.
 var ErrEncrypted = errors.New("client is already encrypted")
 
-// ErrBehind is returned by Encrypt when what was to go out in clear had no room behind what the member has not taken yet.
+// ErrBehind is returned by Encrypt when what was to go out in plain had no room behind what the member has not taken yet.
 var ErrBehind = errors.New("client has not taken what was sent to it")
 
-// Change is how a member that is in clear becomes an encrypted one.
+// Change is how a member that is in plain becomes an encrypted one.
 type Change struct {
 	Encryption
 	// Last goes out as the last message in clear, ahead of what waits. Nil: nothing does.
 	Last *ws.Message
-	// InClear is told the messages that were sent before and have not begun to go out, and returns how many of the first ones
-	// go out in clear all the same: the member could not do without them. Called on the lane's loop; must not block.
+	// InClear is announced the messages that were sent before and have not begun to go out, and returns how many of the first ones
+	// go out in plain all the same: the member could not do without them. Called on the lane's loop; must not block.
 	InClear func(payloads [][]byte) int
 
 	queue *sealQueue
 	done  chan error // has room for one
 }
 
-// Encrypt makes m an encrypted member for good. When it returns nil, nothing leaves in clear any more but the rest of
+// Encrypt makes m an encrypted member for good. When it returns nil, nothing leaves in plain any more but the rest of
 // a frame that had begun to go out: what was queued before, in the lane and in the connection, has been taken back to be
 // sealed. It waits for a turn of the loop. With ctx's error, and with ErrNotMember because gone was closed, the change may
 // still come about.
@@ -52,8 +52,8 @@ func (h *Hub) Encrypt(ctx context.Context, gone <-chan struct{}, m *Member, c Ch
 	}
 }
 
-// encrypt makes the change. It comes first in a turn, so that the connection has tried to send all that came before.
-func (l *Lane) encrypt(m *Member, c *Change) {
+// switchOver makes the change. It comes first in a turn, so that the connection has tried to send all that came before.
+func (l *Lane) switchOver(m *Member, c *Change) {
 	switch {
 	case m.sealed:
 		c.done <- ErrEncrypted
@@ -63,25 +63,25 @@ func (l *Lane) encrypt(m *Member, c *Change) {
 		return
 	}
 	// What is taken back is counted before it is, and the outlet seen: a publisher that paces itself must not miss it.
-	held := m.link.Buffered()
-	c.queue.count(held)
+	buffered := m.link.Buffered()
+	c.queue.count(buffered)
 	l.sealer.switched.Add(1)
-	l.convert(m, c.queue)
-	var back takenBack
+	l.setEncrypted(m, c.queue)
+	var back recalled
 	for _, piece := range m.link.Recall(ws.FrameEnd) {
 		back.read(piece)
 	}
-	clear := 0
+	plain := 0
 	if c.InClear != nil {
-		clear = c.InClear(back.payloads)
+		plain = c.InClear(back.payloads)
 	}
-	told := l.part(m, back.payloads[:clear], back.control, c.Last)
+	announced := l.writeLastPlain(m, back.payloads[:plain], back.control, c.Last)
 	m.sealed = true
-	l.hub.delivered.Add(-uint64(len(back.payloads) - clear)) // they have not been
-	l.sealer.requeue(c.queue, runOf(back.payloads[clear:]))
-	c.queue.count(-held)
+	l.hub.delivered.Add(-uint64(len(back.payloads) - plain)) // they have not been
+	l.sealer.requeue(c.queue, newRun(back.payloads[plain:]))
+	c.queue.count(-buffered)
 	switch {
-	case told:
+	case announced:
 		c.done <- nil
 	case m.link.Closing():
 		c.done <- ErrNotMember
@@ -91,27 +91,27 @@ func (l *Lane) encrypt(m *Member, c *Change) {
 	}
 }
 
-// part writes what still goes out in clear, and reports whether there was room for it.
-func (l *Lane) part(m *Member, payloads, control [][]byte, last *ws.Message) bool {
-	told := true
+// writeLastPlain writes what still goes out in clear, and reports whether there was room for it.
+func (l *Lane) writeLastPlain(m *Member, payloads, control [][]byte, last *ws.Message) bool {
+	announced := true
 	for _, payload := range payloads {
-		told = told && m.link.Write(ws.AppendFrame(nil, ws.OpText, payload))
+		announced = announced && m.link.Write(ws.AppendFrame(nil, ws.OpText, payload))
 	}
 	for _, frame := range control {
 		m.link.Write(frame)
 	}
-	if last == nil || !told {
-		return told
+	if last == nil || !announced {
+		return announced
 	}
-	if told = m.link.Write(m.frameOf(last)); told {
+	if announced = m.link.Write(m.frameOf(last)); announced {
 		l.hub.delivered.Add(1)
 	}
-	return told
+	return announced
 }
 
-// convert makes m one of the encrypted members. Nothing goes through its outlet before it is sealed, but an answer to the last
-// message in clear can be opened.
-func (l *Lane) convert(m *Member, q *sealQueue) {
+// setEncrypted makes m one of the encrypted members. Nothing goes through its outlet before it is sealed, but an answer to the last
+// message in plain can be opened.
+func (l *Lane) setEncrypted(m *Member, q *sealQueue) {
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
 	if m.admitted {
@@ -121,8 +121,8 @@ func (l *Lane) convert(m *Member, q *sealQueue) {
 	m.queue.Store(q)
 }
 
-// runOf returns messages with these payloads as a run.
-func runOf(payloads [][]byte) *fanOutBatch {
+// newRun returns messages with these payloads as a run.
+func newRun(payloads [][]byte) *fanOutBatch {
 	run := make([]item, len(payloads))
 	for i, payload := range payloads {
 		run[i].msg = ws.NewMessage(payload)
@@ -130,28 +130,28 @@ func runOf(payloads [][]byte) *fanOutBatch {
 	return &fanOutBatch{run: run}
 }
 
-// takenBack are frames that were to be sent, taken apart.
-type takenBack struct {
+// recalled are frames that were to be sent, taken apart.
+type recalled struct {
 	payloads [][]byte // of messages
 	control  [][]byte // whole frames
 }
 
 // read takes one piece, which is of whole frames.
-func (t *takenBack) read(piece []byte) {
+func (t *recalled) read(piece []byte) {
 	end := ws.NewEndpoint(ws.Client, 1<<30, true)
 	_ = end.Feed(piece, t) // they were made here: there is nothing wrong with them
 }
 
-func (t *takenBack) Message(_ ws.Opcode, payload []byte) {
+func (t *recalled) Message(_ ws.Opcode, payload []byte) {
 	t.payloads = append(t.payloads, append([]byte(nil), payload...))
 }
 
-func (t *takenBack) Ping(payload []byte) {
+func (t *recalled) Ping(payload []byte) {
 	t.control = append(t.control, ws.AppendFrame(nil, ws.OpPing, payload))
 }
 
-func (t *takenBack) Pong(payload []byte) {
+func (t *recalled) Pong(payload []byte) {
 	t.control = append(t.control, ws.AppendFrame(nil, ws.OpPong, payload))
 }
 
-func (t *takenBack) Close(int, string) {} // behind CloseAfterFlush nothing is taken back
+func (t *recalled) Close(int, string) {} // behind CloseAfterFlush nothing is taken back

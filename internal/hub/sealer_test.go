@@ -30,14 +30,14 @@ func TestSealedMessagesDoNotWaitForAnotherWake(t *testing.T) {
 	}
 	settle(h, 1)
 	for round := range uint64(rounds) {
-		patience := time.After(time.Minute)
+		timeout := time.After(time.Minute)
 		if err := h.Send(toRoom("ws-default"), message("m"), nil); err != nil {
 			t.Fatal(err)
 		}
 		for h.Delivered() < (round+2)*members {
 			select {
 			case <-wake:
-			case <-patience:
+			case <-timeout:
 				t.Fatalf("round %d: %d messages delivered, want %d, and the loop sleeps", round, h.Delivered(), (round+2)*members)
 			}
 			for more := true; more; more = h.Lane(0).Tick() {
