@@ -75,7 +75,7 @@ func (s *Server[A, M]) Stats() Stats {
 		MessagesIn: st.MessagesIn.Load(), BadMessages: st.BadMessages.Load(), MessagesUnhandled: st.MessagesUnhandled.Load(),
 		RateLimited: st.RateLimited.Load(), MessagesDiscarded: st.MessagesDiscarded.Load(),
 		RoomsRejected: st.RoomsRejected.Load(), CallbackErrors: st.CallbackErrors.Load(),
-		Delivered: hub.Delivered(), Dropped: hub.Refused(),
+		Delivered: hub.Delivered(), Dropped: hub.Dropped(),
 		DeliveriesLost: st.DeliveriesLost.Load(), BrokerLosses: st.BrokerLosses.Load(),
 		BrokerLost: st.BrokerLost.Load(), Resyncs: st.Resyncs.Load(),
 	}

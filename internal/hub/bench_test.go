@@ -22,9 +22,9 @@ func (s *sink) Recall(func([]byte, int) int) [][]byte { return nil }
 func (s *sink) NotifyBelow(int) bool                  { return false }
 func (s *sink) Closing() bool                         { return false }
 func (s *sink) Buffered() int                         { return 0 }
-func (s *sink) Refused(int)                           {}
+func (s *sink) Dropped(int)                           {}
 func (s *sink) Unsealed(error)                        {}
-func (s *sink) Lingers()                              {}
+func (s *sink) CloseDelayed()                         {}
 
 func crowd(b *testing.B, n int) (*hub.Hub, []*sink) {
 	b.Helper()

@@ -28,11 +28,11 @@ type client struct {
 	finished bool
 	gone     bool // the link refuses everything, as one does that is closed
 
-	buffered atomic.Int64
-	awaited  int // what buffered is to fall below
-	refused  int
-	lingers  int
-	unsealed atomic.Int64 // any goroutine
+	buffered     atomic.Int64
+	awaited      int // what buffered is to fall below
+	dropped      int
+	closeDelayed int
+	unsealed     atomic.Int64 // any goroutine
 }
 
 func (c *client) Write(p []byte) bool {
@@ -66,8 +66,8 @@ func (c *client) NotifyBelow(n int) bool {
 }
 func (c *client) Closing() bool  { return c.finished || c.gone }
 func (c *client) Buffered() int  { return int(c.buffered.Load()) }
-func (c *client) Refused(n int)  { c.refused += n }
-func (c *client) Lingers()       { c.lingers++ }
+func (c *client) Dropped(n int)  { c.dropped += n }
+func (c *client) CloseDelayed()  { c.closeDelayed++ }
 func (c *client) Unsealed(error) { c.unsealed.Add(1) }
 
 // drain has the link's peer take all but so many bytes.

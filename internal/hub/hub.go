@@ -69,7 +69,7 @@ type Hub struct {
 	encrypted    atomic.Int64 // members
 	transforming atomic.Int64 // members: without any, a fan-out needs no semaphore
 	delivered    atomic.Uint64
-	refused      atomic.Uint64
+	dropped      atomic.Uint64
 
 	waiters waiters
 
@@ -107,8 +107,8 @@ func New(cfg Config) *Hub {
 	return h
 }
 
-// Release resumes all that Hold has held, once the loops have ended. Nobody is held from then on.
-func (h *Hub) Release() {
+// ResumeAll resumes all that wait for a turn, once the loops have ended. Nobody is held from then on.
+func (h *Hub) ResumeAll() {
 	for _, l := range h.lanes {
 		l.mu.Lock()
 		l.ended = true
@@ -326,8 +326,8 @@ func (h *Hub) CountRooms() int {
 // Delivered is how many messages were handed to connections, one for each.
 func (h *Hub) Delivered() uint64 { return h.delivered.Load() }
 
-// Refused is how many messages were dropped because a connection had too much waiting.
-func (h *Hub) Refused() uint64 { return h.refused.Load() }
+// Dropped is how many messages were dropped because a connection had too much waiting.
+func (h *Hub) Dropped() uint64 { return h.dropped.Load() }
 
 // Encrypted is how many members are.
 func (h *Hub) Encrypted() int { return int(h.encrypted.Load()) }

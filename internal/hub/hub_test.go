@@ -57,7 +57,7 @@ func TestClientsOwnRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	send(t, h, toRoom(own), "both")
-	if !h.Leave(&c.Member, own) || h.In(&c.Member, own) || !h.In(&guest.Member, own) {
+	if !h.Leave(&c.Member, own) || h.InRoom(&c.Member, own) || !h.InRoom(&guest.Member, own) {
 		t.Error("the client is still in its own room")
 	}
 	send(t, h, toRoom(own), "guest only")
@@ -74,8 +74,8 @@ func TestClientsOwnRoom(t *testing.T) {
 	expect(t, guest, "connected", "both", "guest only")
 }
 
-// TestRefusal: who takes too little loses the newest, keeps the order, and costs others nothing.
-func TestRefusal(t *testing.T) {
+// TestDropped: who takes too little loses the newest, keeps the order, and costs others nothing.
+func TestDropped(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
 	size := len(message("m0").Frame())
@@ -91,8 +91,8 @@ func TestRefusal(t *testing.T) {
 	expect(t, quick, append([]string{"connected"}, all...)...)
 	expect(t, slow, "connected", "m0", "m1", "m2")
 	expect(t, full, "connected")
-	if slow.refused != 5 || full.refused != 8 || h.Refused() != 13 {
-		t.Errorf("refused: slow %d, full %d, all %d", slow.refused, full.refused, h.Refused())
+	if slow.dropped != 5 || full.dropped != 8 || h.Dropped() != 13 {
+		t.Errorf("dropped: slow %d, full %d, all %d", slow.dropped, full.dropped, h.Dropped())
 	}
 	if want := uint64(3 + 8 + 3); h.Delivered() != want {
 		t.Errorf("delivered %d, want %d", h.Delivered(), want)

@@ -57,10 +57,10 @@ type item struct {
 	member    *Member // for all but fanOut
 	group     *group  // fanOut
 	msg       *ws.Message
-	raw       []byte     // control, finish: a whole frame
-	exclude   []*Member  // fanOut
-	semaphore *semaphore // fanOut, if a member may transform it
-	change    *Change    // encrypt
+	raw       []byte      // control, finish: a whole frame
+	exclude   []*Member   // fanOut
+	semaphore *semaphore  // fanOut, if a member may transform it
+	change    *Switchover // encrypt
 }
 
 type itemKind uint8
@@ -101,15 +101,15 @@ func (l *Lane) push(it item) bool {
 
 // A Resumer waits for a lane's next turn.
 type Resumer interface {
-	// Resume is called on the loop, or by Hub.Release: must not block.
+	// Resume is called on the loop, or by Hub.ResumeAll: must not block.
 	Resume()
 }
 
-// Hold has r resumed at the end of the loop's next turn, if so much waits for the loop that it is
+// WaitTurn has r resumed at the end of the loop's next turn, if so much waits for the loop that it is
 // better to wait with further answers: input must not be handled faster than the loop sends what comes
 // of it, or its queue would grow without bound. False: it is not, and r is not resumed. Any goroutine;
 // never blocks.
-func (m *Member) Hold(r Resumer) bool {
+func (m *Member) WaitTurn(r Resumer) bool {
 	l := m.lane
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -303,8 +303,8 @@ func (l *Lane) record(m *Member, n int, written bool) {
 	case written:
 		l.hub.delivered.Add(uint64(n))
 	case !m.link.Closing():
-		l.hub.refused.Add(uint64(n))
-		m.owner.Refused(n)
+		l.hub.dropped.Add(uint64(n))
+		m.owner.Dropped(n)
 	}
 }
 

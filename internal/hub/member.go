@@ -10,10 +10,10 @@ import (
 // Link is a member's connection, as far as a lane needs it; transport.Conn is one. Its methods but Buffered are called
 // by the lane's loop only, from within Tick, and must not block.
 type Link interface {
-	// Write queues p until the end of the turn; WriteNow writes at once if nothing waits. False: p was refused.
+	// Write queues p until the end of the turn; WriteNow writes at once if nothing waits. False: p was dropped.
 	Write(p []byte) bool
 	WriteNow(p []byte) bool
-	// Closing reports whether nothing is accepted any more, so that a refused p says nothing about the peer's speed.
+	// Closing reports whether nothing is accepted any more, so that a dropped p says nothing about the peer's speed.
 	Closing() bool
 	// CloseAfterFlush queues p regardless and then closes the connection in order.
 	CloseAfterFlush(p []byte)
@@ -27,16 +27,16 @@ type Link interface {
 
 // Owner is told what happens to a member's messages.
 type Owner interface {
-	// Refused reports that n messages for the member were dropped, because too much waits for it already. What a
+	// Dropped reports that n messages for the member were dropped, because too much waits for it already. What a
 	// connection that is gone does not take is lost with it, and not reported.
 	// Called on the lane's loop: must not block.
-	Refused(n int)
+	Dropped(n int)
 	// Unsealed reports that a message for the member was lost because it could not be encrypted. Called on goroutines of the
 	// hub: must not block for long.
 	Unsealed(err error)
-	// Lingers reports that the last frame waits for messages to be encrypted that were sent before. Called on the lane's
+	// CloseDelayed reports that the last frame waits for messages to be encrypted that were sent before. Called on the lane's
 	// loop: must not block.
-	Lingers()
+	CloseDelayed()
 }
 
 // Member is one connection, as the hub sees it; it is part of its owner's own struct.
@@ -153,15 +153,15 @@ func (h *Hub) User(m *Member) string {
 	return m.userLocked()
 }
 
-// RoomsOf returns the names of the rooms that m is in, its own first. Any goroutine; the copy is the caller's.
-func (h *Hub) RoomsOf(m *Member) []string {
+// MemberRooms returns the names of the rooms that m is in, its own first. Any goroutine; the copy is the caller's.
+func (h *Hub) MemberRooms(m *Member) []string {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return m.roomsLocked()
 }
 
-// In reports whether m is in the named room.
-func (h *Hub) In(m *Member, name string) bool {
+// InRoom reports whether m is in the named room.
+func (h *Hub) InRoom(m *Member, name string) bool {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	if m.ownRoom && m.hasID(name) {

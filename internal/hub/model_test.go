@@ -237,7 +237,7 @@ func (m *model) check(t *rapid.T) {
 				rooms[name] = true
 			}
 		}
-		if got := m.hub.RoomsOf(&p.real.Member); !sameSet(got, p.rooms) {
+		if got := m.hub.MemberRooms(&p.real.Member); !sameSet(got, p.rooms) {
 			t.Fatalf("rooms of %s: %q, want %q", p.id, got, p.rooms)
 		}
 	}

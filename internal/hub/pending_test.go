@@ -140,7 +140,7 @@ func pendingMissesNothing(t *testing.T) {
 	m.back = check
 	changed := make(chan error, 1)
 	all.Go(func() { // ends with the change
-		changed <- h.Encrypt(context.Background(), stop, &m.Member, hub.Change{Encryption: hub.Encryption{Cipher: cipher(t)}})
+		changed <- h.SwitchToEncrypted(context.Background(), stop, &m.Member, hub.Switchover{Encryption: hub.Encryption{Cipher: cipher(t)}})
 	})
 	for !m.Encrypted() {
 		check()

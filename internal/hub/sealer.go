@@ -259,7 +259,7 @@ func (s *sealer) finish(m *Member, frame []byte) {
 		m.link.CloseAfterFlush(frame)
 	case !q.ending:
 		q.ending, q.last = true, frame
-		m.owner.Lingers()
+		m.owner.CloseDelayed()
 	}
 }
 

@@ -19,9 +19,9 @@ func (*taker) Recall(func([]byte, int) int) [][]byte { return nil }
 func (*taker) NotifyBelow(int) bool                  { return false }
 func (*taker) Buffered() int                         { return 0 }
 func (*taker) Closing() bool                         { return false }
-func (*taker) Refused(int)                           {}
+func (*taker) Dropped(int)                           {}
 func (*taker) Unsealed(error)                        {}
-func (*taker) Lingers()                              {}
+func (*taker) CloseDelayed()                         {}
 
 // For a loop that takes no turn not all is sealed; when it takes them again, it needs nobody else to wake it.
 func TestRipeIsBounded(t *testing.T) {

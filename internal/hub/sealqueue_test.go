@@ -108,8 +108,8 @@ func TestSealedPaths(t *testing.T) {
 	c.Member.CloseAfterFlush(ws.AppendClose(nil, 1001, ""))
 	c.Member.Notice(message("too late"))
 	h.Lane(0).Tick()
-	if c.finished || c.lingers != 1 {
-		t.Errorf("finished %v before all was sealed; lingers %d", c.finished, c.lingers)
+	if c.finished || c.closeDelayed != 1 {
+		t.Errorf("finished %v before all was sealed; closeDelayed %d", c.finished, c.closeDelayed)
 	}
 	calm(t, h, c)
 	wants(t, opened(t, c, key), append(want, "<large>", "close 1001")...)
@@ -132,7 +132,7 @@ func TestSealedWindow(t *testing.T) {
 	c.buffered.Store(100 << 10)
 	before := len(c.got)
 	sent := 0
-	for ; c.refused == 0; sent++ {
+	for ; c.dropped == 0; sent++ {
 		if err := h.SendTo(&c.Member, message(fmt.Sprint("m", sent))); err != nil {
 			t.Fatal(err)
 		}
@@ -147,8 +147,8 @@ func TestSealedWindow(t *testing.T) {
 	c.drain(0)
 	calm(t, h, c)
 	got := opened(t, c, key)
-	if len(got) != sent || got[1] != "<m0>" || got[sent-1] != fmt.Sprintf("<m%d>", sent-2) || c.refused != 1 {
-		t.Errorf("%d events for %d messages, %d refused", len(got), sent, c.refused)
+	if len(got) != sent || got[1] != "<m0>" || got[sent-1] != fmt.Sprintf("<m%d>", sent-2) || c.dropped != 1 {
+		t.Errorf("%d events for %d messages, %d refused", len(got), sent, c.dropped)
 	}
 }
 
@@ -163,13 +163,13 @@ func TestSealedForNobody(t *testing.T) {
 		send(t, h, toRoom("r"), fmt.Sprint("m", i))
 	}
 	calm(t, h, c)
-	if c.refused != 0 || h.Refused() != 0 || h.Pending(toAll()) != 0 {
-		t.Errorf("%d messages were counted as too many, %d bytes are pending", c.refused, h.Pending(toAll()))
+	if c.dropped != 0 || h.Dropped() != 0 || h.Pending(toAll()) != 0 {
+		t.Errorf("%d messages were counted as too many, %d bytes are pending", c.dropped, h.Pending(toAll()))
 	}
 }
 
-// TestEncryptTakesBack: of what waits in the connection only the frame that had begun goes out in clear.
-func TestEncryptTakesBack(t *testing.T) {
+// TestSwitchRecalls: of what waits in the connection only the frame that had begun goes out in clear.
+func TestSwitchRecalls(t *testing.T) {
 	t.Parallel()
 	for _, deflate := range []bool{false, true} {
 		h := newHub(1, hub.Config{})
@@ -188,7 +188,7 @@ func TestEncryptTakesBack(t *testing.T) {
 		c.Member.Control(ws.AppendFrame(nil, ws.OpPing, nil))
 		key, done := cipher(t), make(chan error, 1)
 		go func() { // ends with the change
-			done <- h.Encrypt(context.Background(), nil, &c.Member, hub.Change{Encryption: hub.Encryption{Cipher: key}, Last: message("keys")})
+			done <- h.SwitchToEncrypted(context.Background(), nil, &c.Member, hub.Switchover{Encryption: hub.Encryption{Cipher: key}, Last: message("keys")})
 		}()
 		for !c.Member.Encrypted() {
 			h.Lane(0).Tick()
@@ -206,14 +206,14 @@ func TestEncryptTakesBack(t *testing.T) {
 		gone := make(chan struct{})
 		close(gone)
 		h.Remove(&c.Member)
-		if err := h.Encrypt(context.Background(), gone, &c.Member, hub.Change{}); !errors.Is(err, hub.ErrNotMember) {
+		if err := h.SwitchToEncrypted(context.Background(), gone, &c.Member, hub.Switchover{}); !errors.Is(err, hub.ErrNotMember) {
 			t.Errorf("of a client that has gone: %v", err)
 		}
 	}
 }
 
-// TestEncryptKeepsWhatGrows: what was accepted is not lost by that it is longer now, and counts.
-func TestEncryptKeepsWhatGrows(t *testing.T) {
+// TestSwitchKeepsMessagesThatGrow: what was accepted is not lost by that it is longer now, and counts.
+func TestSwitchKeepsMessagesThatGrow(t *testing.T) {
 	t.Parallel()
 	const limit, messages = 4000, 10
 	transforms := map[string]func([]byte) ([]byte, error){"sealed": nil, "transformed": func([]byte) ([]byte, error) { return nil, nil }}
@@ -232,7 +232,7 @@ func TestEncryptKeepsWhatGrows(t *testing.T) {
 		settle(h, 1)
 		key, done := cipher(t), make(chan error, 1)
 		go func() { // ends with the change
-			done <- h.Encrypt(context.Background(), nil, &c.Member, hub.Change{Encryption: hub.Encryption{Cipher: key, Transform: transform}})
+			done <- h.SwitchToEncrypted(context.Background(), nil, &c.Member, hub.Switchover{Encryption: hub.Encryption{Cipher: key, Transform: transform}})
 		}()
 		for !c.Member.Encrypted() {
 			h.Lane(0).Tick()
@@ -242,15 +242,15 @@ func TestEncryptKeepsWhatGrows(t *testing.T) {
 			t.Fatal(err)
 		}
 		calm(t, h, c)
-		if wants(t, opened(t, c, key), want...); c.refused > 0 {
-			t.Errorf("%s: %d were lost", name, c.refused)
+		if wants(t, opened(t, c, key), want...); c.dropped > 0 {
+			t.Errorf("%s: %d were lost", name, c.dropped)
 		}
 		h.Wait()
 	}
 }
 
-// TestEncryptBehind: who can't be told of the change is not left with messages that it can't open, unknown to the application.
-func TestEncryptBehind(t *testing.T) {
+// TestSwitchWithBackpressure: who can't be told of the change is not left with messages that it can't open, unknown to the application.
+func TestSwitchWithBackpressure(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
 	c := admit(h, "c", 0, "")
@@ -258,14 +258,14 @@ func TestEncryptBehind(t *testing.T) {
 	c.kept, c.room = len(c.got), 10
 	done := make(chan error, 1)
 	go func() { // ends with the change
-		done <- h.Encrypt(context.Background(), nil, &c.Member, hub.Change{Encryption: hub.Encryption{Cipher: cipher(t)}, Last: message("keys")})
+		done <- h.SwitchToEncrypted(context.Background(), nil, &c.Member, hub.Switchover{Encryption: hub.Encryption{Cipher: cipher(t)}, Last: message("keys")})
 	}()
 	for !c.Member.Encrypted() {
 		h.Lane(0).Tick()
 		runtime.Gosched()
 	}
-	if err := <-done; !errors.Is(err, hub.ErrBehind) || c.refused != 1 {
-		t.Errorf("%v, and %d were refused", err, c.refused)
+	if err := <-done; !errors.Is(err, hub.ErrBackpressure) || c.dropped != 1 {
+		t.Errorf("%v, and %d were refused", err, c.dropped)
 	}
 	send(t, h, toAll(), "after")
 	calm(t, h, c)

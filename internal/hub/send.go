@@ -50,12 +50,12 @@ func (h *Hub) resolve(t Target) (*group, *Member) {
 // Send queues msg for the target's members, but for those whose ids are excluded (rooms and everyone only).
 // A target without members is no error. ErrQueueFull: at least one lane could not take it. Any goroutine; never blocks.
 func (h *Hub) Send(t Target, msg *ws.Message, exclude []string) error {
-	return h.SendMade(t, func() *ws.Message { return msg }, exclude)
+	return h.SendFunc(t, func() *ws.Message { return msg }, exclude)
 }
 
-// SendMade is Send of a message that is made only if the target has members: what other nodes send is mostly for nobody
+// SendFunc is Send of a message that is made only if the target has members: what other nodes send is mostly for nobody
 // here. The target is looked up once, by the call that finds them.
-func (h *Hub) SendMade(t Target, message func() *ws.Message, exclude []string) error {
+func (h *Hub) SendFunc(t Target, message func() *ws.Message, exclude []string) error {
 	h.mu.RLock()
 	g, m := h.resolve(t)
 	nobody := m == nil && (g == nil || g.size == 0)

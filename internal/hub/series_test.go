@@ -54,8 +54,8 @@ func TestSeries(t *testing.T) {
 	expect(t, full, "connected")
 	wants(t, opened(t, sealed, key), strings.Split("connected <m0> <m1> <m2> <m3> <m4> <m5>", " ")...)
 	wants(t, changed.events(), "connected", "changed m0", "changed m1", "changed m2", "changed m4", "changed m5")
-	if slow.refused != 3 || full.refused != 6 || h.Refused() != 9 || changed.unsealed.Load() != 1 {
-		t.Errorf("refused: slow %d, full %d, all %d; not changed %d", slow.refused, full.refused, h.Refused(), changed.unsealed.Load())
+	if slow.dropped != 3 || full.dropped != 6 || h.Dropped() != 9 || changed.unsealed.Load() != 1 {
+		t.Errorf("dropped: slow %d, full %d, all %d; not changed %d", slow.dropped, full.dropped, h.Dropped(), changed.unsealed.Load())
 	}
 	if got, want := h.Delivered()-before, uint64(6+6+3+6+5); got != want {
 		t.Errorf("delivered %d, want %d", got, want)
@@ -86,8 +86,8 @@ func TestSeriesToOne(t *testing.T) {
 	calm(t, h, sealed)
 	expect(t, c, "connected", "m0", "m4", "m5")
 	wants(t, opened(t, sealed, key), strings.Split("connected <m0> <m1> <m2> <m3> <m4> <m5>", " ")...)
-	if c.refused != 3 || h.Delivered() != 2+3+6 {
-		t.Errorf("refused %d, delivered %d; want 3 and 11", c.refused, h.Delivered())
+	if c.dropped != 3 || h.Delivered() != 2+3+6 {
+		t.Errorf("dropped %d, delivered %d; want 3 and 11", c.dropped, h.Delivered())
 	}
 }
 

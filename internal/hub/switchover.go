@@ -7,30 +7,30 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// ErrEncrypted is returned by Encrypt for a member that is encrypted already.
+// ErrEncrypted is returned by SwitchToEncrypted for a member that is encrypted already.
 var ErrEncrypted = errors.New("client is already encrypted")
 
-// ErrBehind is returned by Encrypt when what was to go out in plain had no room behind what the member has not taken yet.
-var ErrBehind = errors.New("client has not taken what was sent to it")
+// ErrBackpressure is returned by SwitchToEncrypted when what was to go out in plain had no room behind what the member has not taken yet.
+var ErrBackpressure = errors.New("client has not taken what was sent to it")
 
-// Change is how a member that is in plain becomes an encrypted one.
-type Change struct {
+// Switchover is how a member that is in plain becomes an encrypted one.
+type Switchover struct {
 	Encryption
 	// Last goes out as the last message in clear, ahead of what waits. Nil: nothing does.
 	Last *ws.Message
-	// InClear is announced the messages that were sent before and have not begun to go out, and returns how many of the first ones
+	// KeepPlain is announced the messages that were sent before and have not begun to go out, and returns how many of the first ones
 	// go out in plain all the same: the member could not do without them. Called on the lane's loop; must not block.
-	InClear func(payloads [][]byte) int
+	KeepPlain func(payloads [][]byte) int
 
 	queue *sealQueue
 	done  chan error // has room for one
 }
 
-// Encrypt makes m an encrypted member for good. When it returns nil, nothing leaves in plain any more but the rest of
+// SwitchToEncrypted makes m an encrypted member for good. When it returns nil, nothing leaves in plain any more but the rest of
 // a frame that had begun to go out: what was queued before, in the lane and in the connection, has been taken back to be
 // sealed. It waits for a turn of the loop. With ctx's error, and with ErrNotMember because gone was closed, the change may
 // still come about.
-func (h *Hub) Encrypt(ctx context.Context, gone <-chan struct{}, m *Member, c Change) error {
+func (h *Hub) SwitchToEncrypted(ctx context.Context, gone <-chan struct{}, m *Member, c Switchover) error {
 	c.queue = &sealQueue{member: m, Encryption: c.Encryption}
 	c.done = make(chan error, 1)
 	h.mu.RLock()
@@ -53,7 +53,7 @@ func (h *Hub) Encrypt(ctx context.Context, gone <-chan struct{}, m *Member, c Ch
 }
 
 // switchOver makes the change. It comes first in a turn, so that the connection has tried to send all that came before.
-func (l *Lane) switchOver(m *Member, c *Change) {
+func (l *Lane) switchOver(m *Member, c *Switchover) {
 	switch {
 	case m.sealed:
 		c.done <- ErrEncrypted
@@ -72,8 +72,8 @@ func (l *Lane) switchOver(m *Member, c *Change) {
 		back.read(piece)
 	}
 	plain := 0
-	if c.InClear != nil {
-		plain = c.InClear(back.payloads)
+	if c.KeepPlain != nil {
+		plain = c.KeepPlain(back.payloads)
 	}
 	announced := l.writeLastPlain(m, back.payloads[:plain], back.control, c.Last)
 	m.sealed = true
@@ -87,7 +87,7 @@ func (l *Lane) switchOver(m *Member, c *Change) {
 		c.done <- ErrNotMember
 	default: // and could not open what follows
 		l.record(m, 1, false)
-		c.done <- ErrBehind
+		c.done <- ErrBackpressure
 	}
 }
 

@@ -28,9 +28,9 @@ func (s *discardMember) Recall(func([]byte, int) int) [][]byte { return nil }
 func (s *discardMember) NotifyBelow(int) bool                  { return false }
 func (s *discardMember) Closing() bool                         { return false }
 func (s *discardMember) Buffered() int                         { return 0 }
-func (s *discardMember) Refused(int)                           {}
+func (s *discardMember) Dropped(int)                           {}
 func (s *discardMember) Unsealed(error)                        {}
-func (s *discardMember) Lingers()                              {}
+func (s *discardMember) CloseDelayed()                         {}
 
 // newIdle makes a node that is not running. The test runs its lane.
 func newIdle(t interface {

@@ -123,7 +123,7 @@ func (a *affected) report(h *hub.Hub, m *hub.Member) (r protocol.Resync, ok bool
 	if user := h.User(m); user != "" {
 		r.User = a.includes(hub.User, user)
 	}
-	for _, name := range h.RoomsOf(m) {
+	for _, name := range h.MemberRooms(m) {
 		switch {
 		case !a.includes(hub.Room, name):
 		case name == own:

@@ -58,7 +58,7 @@ func (n *Node) SendHere(t protocol.Target, event string, data json.RawMessage) e
 	if !n.canSend.Load() {
 		return ErrNotRunning
 	}
-	return n.hub.SendMade(HubTarget(t), func() *ws.Message { return Encode(event, data) }, t.Excluded())
+	return n.hub.SendFunc(HubTarget(t), func() *ws.Message { return Encode(event, data) }, t.Excluded())
 }
 
 // Publish queues an event for the target's clients on this node, and passes it to the broker for
@@ -137,7 +137,7 @@ func (n *Node) deliverSeries(ms []protocol.Message) {
 	var err error
 	first := &ms[0]
 	if t, ok := parseTarget(first.Type, first.Target); ok {
-		if err = n.hub.SendMade(t, func() *ws.Message { return encodeSeries(ms) }, first.Exclude); err != nil {
+		if err = n.hub.SendFunc(t, func() *ws.Message { return encodeSeries(ms) }, first.Exclude); err != nil {
 			n.reportOverflow(ms, err)
 		}
 	} else if first.Type == protocol.TypeNodes || first.Type == protocol.TypeNode {

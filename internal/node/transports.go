@@ -75,7 +75,7 @@ func (t *transports) close() error {
 		}
 	}
 	t.env.Pool.Kick()
-	t.env.Hub.Release()
+	t.env.Hub.ResumeAll()
 	if t.stopClock != nil {
 		close(t.stopClock)
 		t.stopClock = nil

@@ -121,13 +121,13 @@ func (s *Session) transform(payload []byte) (replacement []byte, err error) {
 	return replacement, err
 }
 
-// Encrypt makes an authenticated client an encrypted one, and tells it by last, in clear. See hub.Encrypt.
+// Encrypt makes an authenticated client an encrypted one, and tells it by last, in clear. See hub.SwitchToEncrypted.
 func (s *Session) Encrypt(ctx context.Context, c *seal.Cipher, last *ws.Message) error {
 	if err := s.usable(c); err != nil {
 		return err
 	}
-	change := hub.Change{Encryption: *s.encryption(c), Last: last, InClear: s.keepPlain}
-	return s.env.Hub.Encrypt(ctx, (*sessionContext)(s).Done(), &s.member, change)
+	change := hub.Switchover{Encryption: *s.encryption(c), Last: last, KeepPlain: s.keepPlain}
+	return s.env.Hub.SwitchToEncrypted(ctx, (*sessionContext)(s).Done(), &s.member, change)
 }
 
 // greeting is how many of the first messages are `connected` and errors from before. A client could not know who it is
@@ -161,9 +161,9 @@ func (s *Session) exhausted() {
 	}
 }
 
-// Lingers is told that the close frame waits for encryption: the client has the same time as if it did not. It is
+// CloseDelayed is told that the close frame waits for encryption: the client has the same time as if it did not. It is
 // hub.Owner's.
-func (s *Session) Lingers() {
+func (s *Session) CloseDelayed() {
 	time.AfterFunc(s.env.Timeouts.Close, s.Abort) // a connection that has gone by then does not mind
 }
 

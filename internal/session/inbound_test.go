@@ -192,7 +192,7 @@ func TestHeldAtTheEnd(t *testing.T) {
 		const messages = 1000
 		p.Data(bytes.Repeat(bad, messages), 0)
 		synctest.Wait()
-		b.env.Hub.Release()
+		b.env.Hub.ResumeAll()
 		synctest.Wait()
 		if n := b.env.Stats.BadMessages.Load(); n != messages {
 			t.Errorf("%d of %d messages handled", n, messages)

@@ -96,7 +96,7 @@ func (s *Session) Rooms() []string {
 	if s.endedLocked() {
 		return slices.Clone(s.transient.closeInfo.rooms)
 	}
-	return s.env.Hub.RoomsOf(&s.member)
+	return s.env.Hub.MemberRooms(&s.member)
 }
 
 // In reports whether the client is in the named room, or was at its end.
@@ -106,7 +106,7 @@ func (s *Session) In(name string) bool {
 	if s.endedLocked() {
 		return slices.Contains(s.transient.closeInfo.rooms, name)
 	}
-	return s.env.Hub.In(&s.member, name)
+	return s.env.Hub.InRoom(&s.member, name)
 }
 
 // Backpressured reports whether messages were dropped for the client, and it has not caught up since.

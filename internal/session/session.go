@@ -128,8 +128,8 @@ func (s *Session) Closed(error) {
 	}
 }
 
-// Refused is told that messages were dropped for this client. It is hub.Owner's.
-func (s *Session) Refused(n int) {
+// Dropped is told that messages were dropped for this client. It is hub.Owner's.
+func (s *Session) Dropped(n int) {
 	if s.State() == protocol.StateDisconnected {
 		return // not slow, but gone
 	}
@@ -187,7 +187,7 @@ func (s *Session) Run() {
 			bytes += s.handle(t)
 		}
 	}
-	if !s.member.Hold(s) {
+	if !s.member.WaitTurn(s) {
 		s.Resume()
 	}
 	runtime.Gosched() // Go would let a worker run for 10 ms, and event loops wait for as long
