@@ -75,7 +75,8 @@ type Conn interface {
 	// only changes n. Not before the first Data. On the loop only. Never blocks.
 	NotifyBelow(n int) bool
 
-	// RemoteAddr is the peer's address; the zero AddrPort where it has none. Any goroutine.
+	// RemoteAddr is the peer's address, perhaps without its IPv6 zone; the zero AddrPort if it has
+	// none. Any goroutine.
 	RemoteAddr() netip.AddrPort
 
 	// Loop is the index of the connection's loop. Any goroutine.

@@ -22,7 +22,7 @@ func TestAddresses(t *testing.T) {
 		"192.0.2.1:5":         &unix.SockaddrInet4{Port: 5, Addr: [4]byte{192, 0, 2, 1}},
 		"0.0.0.0:65535":       &unix.SockaddrInet4{Port: 65535},
 		"[2001:db8::17]:8080": &unix.SockaddrInet6{Port: 8080, Addr: netip.MustParseAddr("2001:db8::17").As16()},
-		"[fe80::1%3]:80":      &unix.SockaddrInet6{Port: 80, ZoneId: 3, Addr: netip.MustParseAddr("fe80::1").As16()},
+		"[fe80::1]:80":        &unix.SockaddrInet6{Port: 80, ZoneId: 3, Addr: netip.MustParseAddr("fe80::1").As16()},
 		"192.0.2.1:6":         &unix.SockaddrInet6{Port: 6, Addr: netip.MustParseAddr("::ffff:192.0.2.1").As16()},
 	} {
 		if got := tr.newConnection(tr.loops[0], -1, addrPort(sa)).RemoteAddr(); got != netip.MustParseAddrPort(want) {

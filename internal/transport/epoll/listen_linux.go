@@ -48,7 +48,7 @@ func (t *Transport) Listen(ln *net.TCPListener, open func(RawConn) transport.Han
 			}
 			return nil, fmt.Errorf("adopt listener: %w", err)
 		}
-		lr.acceptors = append(lr.acceptors, &acceptor{loop: l, id: t.lastID.Add(1), fd: int32(fd), open: open, closed: make(chan struct{})})
+		lr.acceptors = append(lr.acceptors, &acceptor{loop: l, id: newID(t.serial.Add(1), int32(fd)), fd: int32(fd), open: open, closed: make(chan struct{})})
 	}
 	setAcceptedOptions(int(lr.acceptors[0].fd))
 	_ = ln.Close()

@@ -42,8 +42,8 @@ type loop struct {
 	stopped  bool // nobody will look at commands any more
 
 	// Owned by run.
-	now           clock.Instant          // read once a turn
-	conns         map[uint64]*connection // by id
+	now           clock.Instant // read once a turn
+	conns         table
 	events        [maxEvents]unix.EpollEvent
 	buffer        []byte // what a read fills
 	scratch       []byte // what a write gathers
@@ -101,7 +101,6 @@ func newLoop(t *Transport, index int) (*loop, error) {
 		scratch:   make([]byte, 0, bufferSize),
 		heldEarly: make(map[*connection][]byte),
 		acceptors: make(map[uint64]*acceptor),
-		conns:     make(map[uint64]*connection),
 	}
 	// Edge-triggered: each write to it is told once, and it never has to be read.
 	ev := newEvent(readable|unix.EPOLLET&(1<<32-1), 0)
@@ -221,12 +220,12 @@ func (l *loop) timeout() time.Duration {
 	return d
 }
 
-func (l *loop) alive(id uint64) bool { return l.conns[id] != nil }
+func (l *loop) alive(id uint64) bool { return l.conns.get(id) != nil }
 
 // ready serves one event.
 func (l *loop) handleEvent(ev *unix.EpollEvent) {
 	id := eventID(ev)
-	c := l.conns[id]
+	c := l.conns.get(id)
 	if c == nil {
 		l.accept(l.acceptors[id]) // or the eventfd, or a connection that is gone
 		return
@@ -303,9 +302,9 @@ func (l *loop) register(c *connection, early []byte) {
 		l.closeLater(c, transport.ErrClosed)
 		return
 	}
-	l.conns[c.id] = c
+	l.conns.add(c)
 	c.interest = c.wantedEvents()
-	ev := newEvent(uint32(c.interest), c.id)
+	ev := newEvent(uint32(c.interest), c.id())
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(c.fd), &ev); err != nil {
 		l.closeLater(c, os.NewSyscallError("epoll_ctl", err))
 		return
@@ -362,7 +361,7 @@ func (l *loop) updateInterest(c *connection) {
 		return
 	}
 	c.interest = want
-	ev := newEvent(uint32(want), c.id)
+	ev := newEvent(uint32(want), c.id())
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, int(c.fd), &ev); err != nil {
 		l.closeLater(c, os.NewSyscallError("epoll_ctl", err))
 	}
@@ -370,7 +369,7 @@ func (l *loop) updateInterest(c *connection) {
 
 // expire gives c the time of CloseTimeout from now.
 func (l *loop) startCloseTimeout(c *connection) {
-	l.deadlines.Add(c.id, l.now.Add(l.t.cfg.CloseTimeout))
+	l.deadlines.Add(c.id(), l.now.Add(l.t.cfg.CloseTimeout))
 }
 
 // drop has c closed at the end of the turn, because of err.
@@ -420,7 +419,7 @@ func (l *loop) closePending() {
 		if !ok {
 			break
 		}
-		if c := l.conns[id]; c != nil {
+		if c := l.conns.get(id); c != nil {
 			l.closeLater(c, os.ErrDeadlineExceeded)
 		}
 	}
@@ -452,8 +451,8 @@ func (l *loop) closeAll() {
 // forget takes c out of the loop, while its number is still its own.
 func (l *loop) unregister(c *connection) {
 	delete(l.heldEarly, c)
-	if l.conns[c.id] == c {
-		delete(l.conns, c.id)
+	if l.conns.get(c.id()) == c {
+		l.conns.remove(c)
 		_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(c.fd), nil)
 	}
 	c.loop.count.Add(-1)
@@ -468,9 +467,9 @@ func (l *loop) shutdown() {
 	for _, a := range l.acceptors {
 		l.stopAccepting(a)
 	}
-	for _, c := range l.conns {
+	l.conns.all(func(c *connection) {
 		l.closeLater(c, transport.ErrClosed)
-	}
+	})
 	l.closeAll()
 	l.closeDescriptors()
 }

@@ -7,7 +7,7 @@ import (
 
 func TestIdleConnectionIsSmall(t *testing.T) {
 	t.Parallel()
-	if size := unsafe.Sizeof(connection{}); size > 96 {
+	if size := unsafe.Sizeof(connection{}); size > 80 {
 		t.Errorf("a connection takes %d bytes", size)
 	}
 }

@@ -19,6 +19,11 @@ const (
 )
 
 // interestIn asks epoll for events, which will carry id.
+// newID returns the id of a connection or acceptor. Ids are used again after 2^32 connections, and
+// only for the same descriptor. 0, which has a descriptor that is never a socket's, stands for the
+// eventfd of a loop.
+func newID(serial uint32, fd int32) uint64 { return uint64(serial)<<32 | uint64(uint32(fd)) }
+
 func newEvent(events uint32, id uint64) unix.EpollEvent {
 	return unix.EpollEvent{Events: events, Fd: int32(id), Pad: int32(id >> 32)}
 }

@@ -21,7 +21,7 @@ type Transport struct {
 	cfg   transport.Config
 	loops []*loop
 
-	lastID   atomic.Uint64  // of the newest connection or acceptor; 0 stands for the eventfd of a loop
+	serial   atomic.Uint32  // of the newest connection or acceptor
 	running  sync.WaitGroup // the loops
 	adopting sync.WaitGroup // calls of Adopt and Listen; grows only under mu and while closed is false
 
@@ -106,17 +106,16 @@ func (t *Transport) beginAdopt() bool {
 
 func (t *Transport) newConnection(l *loop, fd int, remote netip.AddrPort) *connection {
 	l.count.Add(1)
-	return &connection{
-		loop:   l,
-		fd:     int32(fd),
-		id:     t.lastID.Add(1),
-		remote: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()), // an IPv4 address as one
+	c := &connection{loop: l, fd: int32(fd), serial: t.serial.Add(1)}
+	if remote.IsValid() {
+		c.ip, c.port = remote.Addr().As16(), remote.Port()
 	}
+	return c
 }
 
 // leastBusy is the loop with the fewest connections, the next in turn among equals.
 func (t *Transport) leastBusy() *loop {
-	best := t.loops[t.lastID.Load()%uint64(len(t.loops))]
+	best := t.loops[int(t.serial.Load())%len(t.loops)]
 	for _, l := range t.loops {
 		if l.count.Load() < best.count.Load() {
 			best = l
