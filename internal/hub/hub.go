@@ -74,7 +74,7 @@ type Hub struct {
 	waiters waiters
 
 	mu      sync.RWMutex // guards the fields below and, in each Member, what says so; before Lane.mu
-	clients shrinkmap.Map[ID, *Member]
+	clients clients
 	users   shrinkmap.Map[string, *group]
 	rooms   shrinkmap.Map[string, *group]
 	all     *group
@@ -135,7 +135,7 @@ func (h *Hub) Admit(m *Member, a Admission) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m.admitted, m.ownRoom = true, true
-	h.clients.Put(m.id, m)
+	h.clients.put(m)
 	h.all.add(m)
 	if a.User != "" {
 		h.group(&h.users, user, a.User).add(m)
@@ -175,7 +175,7 @@ func (h *Hub) Remove(m *Member) (userID string, rooms []string, ok bool) {
 	}
 	userID, rooms = m.userLocked(), m.roomsLocked()
 	m.admitted, m.ownRoom = false, false
-	h.clients.Delete(m.id)
+	h.clients.remove(m)
 	for len(m.places) > 0 {
 		h.leaveLocked(m, len(m.places)-1)
 	}
@@ -271,7 +271,7 @@ func (h *Hub) clientLocked(text string) *Member {
 	if !ok {
 		return nil
 	}
-	return h.clients.Get(id)
+	return h.clients.get(id)
 }
 
 // Count returns how many members the target has here.

@@ -20,10 +20,10 @@ type connection struct {
 	fd       int32           // owned by the loop
 	state    state           // owned by the loop
 
-	interest    uint16            // what epoll has been asked for, as far as it ever is; owned by the loop
-	requests    atomic.Uint32     // what others want of it; any goroutine
-	notifyBelow int32             // wantsDrained: what the handler waits for Buffered to fall below; owned by the loop
-	serial      uint32            // the upper half of the id; set when it is made, then read-only
+	interest    uint16        // what epoll has been asked for, as far as it ever is; owned by the loop
+	requests    atomic.Uint32 // what others want of it; any goroutine
+	notifyBelow int32         // wantsDrained: what the handler waits for Buffered to fall below; owned by the loop
+	serial      uint32        // the upper half of the id; set when it is made, then read-only
 
 	// The peer's address: a netip.AddrPort without the zone takes half the memory. Set when it is
 	// made, then read-only.
