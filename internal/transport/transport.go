@@ -1,16 +1,18 @@
-// Package transport moves bytes between sockets and the layers above: it reads, it writes, it closes, and it knows
-// nothing of WebSocket, sessions or rooms.
+// Package transport reads from sockets, writes to them and closes them. It moves bytes, and does
+// not know WebSocket, sessions or rooms.
 //
-// Two implementations serve one contract, and pass one suite (transporttest): epoll runs event loops over plain TCP on
-// Linux, netconn serves any net.Conn with a goroutine, for TLS and other systems.
+// Two implementations have the same contract and pass the same tests (transporttest). Package epoll
+// runs event loops over plain TCP on Linux. Package netconn serves any net.Conn with goroutines,
+// for TLS and other systems.
 //
-// A transport has one or more loops. Each connection belongs to one of them for life. A loop's life is a sequence of
-// turns; in each turn it first hands over what has been read (epoll only, netconn reads on a goroutine for each
-// connection), then calls Tick once, and last writes to each connection everything that was queued for it, in one write
-// where the socket takes it. "On the loop" below means: from within Tick of the connection's own loop.
+// A transport has one or more loops. Each connection belongs to one loop for its lifetime. A loop
+// takes one turn after the other. In each turn, it first passes on the bytes that it has read (only
+// epoll; netconn reads on a goroutine per connection). Then it calls Tick once. Last, it writes all
+// queued bytes to each connection, in one write where the socket takes them. Below, "on the loop"
+// means: from within Tick of the connection's own loop.
 //
-// A turn also follows whenever a backlog shrinks (the socket took more of what waited), so that whoever paces itself by
-// Buffered can look again from Tick.
+// The loop also takes a turn whenever the socket has taken some of the queued bytes, so that code
+// that paces itself by Buffered can check again from Tick.
 package transport
 
 import (
@@ -22,114 +24,130 @@ import (
 	"github.com/hearthws/hearth/internal/clock"
 )
 
-// ErrClosed is returned by Adopt on a transport that has been closed, and is the cause given to Handler.Closed for
-// connections that were cut by Abort or Close.
+// ErrClosed is returned by Adopt after Close. Handler.Closed receives it for connections that were
+// cut by Abort or Close.
 var ErrClosed = errors.New("transport: closed")
 
-// ErrUnsupported is returned by Adopt for a connection that this transport cannot serve (epoll: TLS, for example).
-// The connection is untouched then, and may be given to another transport.
+// ErrUnsupported is returned by Adopt for a connection that this transport cannot serve, such as
+// TLS with epoll. The connection is untouched and can be given to another transport.
 var ErrUnsupported = errors.New("transport: connection type not supported")
 
 // A Conn is one connection.
 type Conn interface {
-	// Write queues p, to go out at the end of this turn. It reports false, and keeps nothing of p, when p would bring
-	// what waits in user space over the limit of Config.BackpressureLimit (an empty queue takes a p of any size), and when
-	// the connection is Closing. p must never change afterwards: it is shared between connections.
-	// On the loop only. Never blocks.
+	// Write queues p to be written at the end of this turn. It returns false and keeps nothing of p
+	// if the queue would exceed Config.BackpressureLimit (an empty queue accepts a p of any size),
+	// or if the connection is Closing. p must never change afterwards: connections share it. On the
+	// loop only. Never blocks.
 	Write(p []byte) bool
 
-	// WriteNow is Write for a p that is the only thing that the connection gets in this turn: when nothing waits it may
-	// go to the socket at once. On the loop only. Never blocks.
+	// WriteNow is like Write, but may pass p to the socket at once if the queue is empty. Use it
+	// when p is all that the connection gets in this turn. On the loop only. Never blocks.
 	WriteNow(p []byte) bool
 
-	// Recall withdraws what was queued and has not begun to go out, and returns it, in the pieces in which it was
-	// written or in larger ones. When the first n bytes of a piece are out, cut says where it may end: at n or later; what is
-	// before that stays queued. Out is what the socket has been given, whether it has taken it yet or not: netconn gives it
-	// up to 64 KiB at a time. After CloseAfterFlush nothing is taken back. On the loop only. Never blocks.
+	// Recall removes the queued pieces that the transport has not begun to write, and returns them.
+	// The pieces are those passed to Write, or several of them joined. If the first n bytes of a
+	// piece have been passed to the socket, cut returns where the piece may end, n or later; Recall
+	// leaves the bytes before that in the queue. Bytes count as passed to the socket even if it has
+	// not taken them yet: netconn passes up to 64 KiB at a time. After CloseAfterFlush, Recall
+	// returns nothing. On the loop only. Never blocks.
 	Recall(cut func(piece []byte, n int) int) [][]byte
 
-	// CloseAfterFlush queues p whatever the limit (p may be empty), refuses every later Write, and, once everything is written,
-	// shuts the writing side down and waits for the peer to close. Handler.Data goes on being called until then.
-	// A peer that has not closed Config.CloseTimeout after CloseAfterFlush is cut off, written or not. A second CloseAfterFlush does nothing.
-	// On the loop only. Never blocks.
+	// CloseAfterFlush queues p without regard to the limit (p may be empty). All later writes are
+	// rejected. When the queue is empty, it shuts down the writing side and waits for the peer to
+	// close; until then the transport still calls Handler.Data. If the peer has not closed within
+	// Config.CloseTimeout of CloseAfterFlush, the connection is cut, even if bytes are still
+	// queued. A second call does nothing. On the loop only. Never blocks.
 	CloseAfterFlush(p []byte)
 
-	// Abort closes the socket without ceremony. Handler.Closed follows. Any goroutine; never blocks.
+	// Abort closes the socket at once; queued bytes are lost. The transport then calls
+	// Handler.Closed. Any goroutine. Never blocks.
 	Abort()
 
-	// Pause stops reading: after the call that is under way Handler.Data is not called again until Resume. The peer is
-	// held back by TCP. While paused a peer that vanishes may go unnoticed until Resume, or a Write. Any goroutine; never blocks.
+	// Pause stops reading. A call of Handler.Data that has begun goes on; the next one follows only
+	// after Resume. TCP then slows down the peer. While a connection is paused, the loss of the
+	// peer may go unnoticed until Resume or a write. Any goroutine. Never blocks.
 	Pause()
 
-	// Resume undoes Pause. Any goroutine; never blocks.
+	// Resume starts reading again after Pause. Any goroutine. Never blocks.
 	Resume()
 
-	// Closing reports whether the connection takes nothing any more, whatever its size: it is closed, or CloseAfterFlush has been
-	// called. After a refused Write it tells a peer that has gone (true) from one that is too slow. On the loop only.
+	// Closing reports whether the connection rejects all writes: it is closed, or CloseAfterFlush
+	// was called. After a rejected Write, it distinguishes a connection that ends (true) from a
+	// slow peer (false). On the loop only.
 	Closing() bool
 
-	// Buffered is the number of bytes that were accepted by Write and not yet taken by the kernel. Any goroutine.
+	// Buffered returns the number of bytes that Write has accepted and the kernel has not taken
+	// yet. Any goroutine.
 	Buffered() int
 
-	// NotifyBelow reports whether Buffered is n or more; if so, Handler.Drained is called once it is not. One more NotifyBelow before that
-	// only changes n. Not before the first Data. On the loop only. Never blocks.
+	// NotifyBelow reports whether Buffered is n or more. If so, the transport calls Handler.Drained
+	// once when Buffered falls below n. Another call before that only changes n. It must not be
+	// called before the first Data. On the loop only. Never blocks.
 	NotifyBelow(n int) bool
 
-	// RemoteAddr is the peer's address, perhaps without its IPv6 zone; the zero AddrPort if it has
-	// none. Any goroutine.
+	// RemoteAddr returns the peer's address, or the zero AddrPort if it has none. It may lack the
+	// zone of an IPv6 address. Any goroutine.
 	RemoteAddr() netip.AddrPort
 
-	// Loop is the index of the connection's loop. Any goroutine.
+	// Loop returns the index of the connection's loop. Any goroutine.
 	Loop() int
 }
 
-// A Handler receives what happens to one connection. Its methods are called one at a time, never concurrently with
-// each other (but, with netconn, concurrently with Tick), must not block, and may call any method of the Conn that is
-// not "on the loop only". Drained is another matter.
+// A Handler receives the events of one connection. The transport calls its methods one at a time,
+// except Drained; with netconn, a call may run at the same time as Tick. The methods must not
+// block. They may call all methods of the Conn that are not "on the loop only".
 type Handler interface {
-	// Data hands over bytes in the order of their arrival. b belongs to the transport, is valid until Data returns and
-	// may be changed in place. now is a reading of Config.Clock, one for a turn.
+	// Data receives bytes in the order of their arrival. b belongs to the transport and is valid
+	// until Data returns; Data may change it in place. now is a reading of Config.Clock, taken once
+	// per turn.
 	Data(b []byte, now clock.Instant)
 
-	// PeerClosed says that the peer has closed its side in order: Data is not called again. There is a Tick between the last Data
-	// and this. True: CloseAfterFlush will be called, behind what is still to be written, and until that is out the connection
-	// stays, but not for longer than Config.CloseTimeout from now. False: it closes now. Not called after CloseAfterFlush.
+	// PeerClosed is called when the peer has closed its side in order. Data is not called again.
+	// There is a Tick between the last Data and this call. If it returns true, the connection stays
+	// open until CloseAfterFlush has been called and everything is written, but not longer than
+	// Config.CloseTimeout from now. If it returns false, the connection closes now. It is not
+	// called after CloseAfterFlush.
 	PeerClosed() bool
 
-	// Drained is the answer to Conn.NotifyBelow: less waits, or nothing because the connection is closed. It is called by the
-	// loop's goroutine before Tick, beside the other methods with netconn, and perhaps after Closed.
+	// Drained is called once after NotifyBelow has returned true, when Buffered has fallen below n
+	// or the connection is closed. The loop's goroutine calls it before Tick; with netconn, this
+	// may be during a call of another method, and after Closed.
 	Drained()
 
-	// Closed is the last call, made exactly once: the socket is gone. err is io.EOF when the peer closed in order,
-	// ErrClosed after Abort and Close, os.ErrDeadlineExceeded when Config.CloseTimeout ran out, the system's error
-	// otherwise. What was queued and not written by then is lost.
+	// Closed is the last call, made exactly once, when the socket is closed. err is io.EOF when the
+	// peer closed in order, ErrClosed after Abort and Close, os.ErrDeadlineExceeded when
+	// Config.CloseTimeout has passed, and the system's error otherwise. Bytes that are still queued
+	// are lost.
 	Closed(err error)
 }
 
-// Open makes the handler of a new connection. It is called once, before any other call for c, on the goroutine that
-// called Adopt.
+// An Open function returns the handler of a new connection. It is called once, before any other
+// call for c, on the goroutine that called Adopt.
 type Open func(c Conn) Handler
 
-// Config is what every transport is made with.
+// Config configures a transport.
 type Config struct {
-	// Loops is how many loops to run. Default 1.
+	// Loops is the number of loops. Default 1.
 	Loops int
 
-	// BackpressureLimit is how many bytes may wait in user space for one connection. Default 1 MiB.
+	// BackpressureLimit is the largest number of bytes that may be queued in user space for one
+	// connection. Default 1 MiB.
 	BackpressureLimit int
 
-	// CloseTimeout is how long a connection may take from CloseAfterFlush, or from the peer's end, to its own. Default 5 s.
+	// CloseTimeout is the longest time that a connection stays open after CloseAfterFlush, or after
+	// the peer has closed its side. Default 5 s.
 	CloseTimeout time.Duration
 
-	// Clock measures CloseTimeout. Default: one that does not notice standstills.
+	// Clock measures CloseTimeout. Default: a clock that does not notice standstills.
 	Clock *clock.Clock
 
-	// Tick is called by the loop's goroutine once in each turn: there, and only there, is it "on the loop".
-	// It reports whether it left work undone: the next turn then comes without waiting. Required.
+	// Tick is called by the loop's goroutine once per turn. All code "on the loop" runs within it.
+	// If it returns true, it has work left, and the next turn begins without waiting. Required.
 	Tick func(loop int) (more bool)
 }
 
-// WithDefaults returns c with its unset fields at their defaults, and an error when it has no Tick.
+// WithDefaults returns c with defaults in place of unset fields. It returns an error if c has no
+// Tick.
 func (c Config) WithDefaults() (Config, error) {
 	if c.Tick == nil {
 		return c, errors.New("transport: Config.Tick is required")
@@ -151,24 +169,27 @@ func (c Config) WithDefaults() (Config, error) {
 
 // A Transport serves connections.
 type Transport interface {
-	// Adopt takes over nc, whose peer has already sent early (which may be empty, and is handed to the handler's Data
-	// before anything that is read). On success nc belongs to the transport and must not be used any more. On error nc
-	// is untouched and stays the caller's, and open has not been called or its handler gets Closed.
-	// Any goroutine; does not wait for the peer.
+	// Adopt takes over nc. early is what the peer has already sent; it may be empty. The transport
+	// passes it to the handler's Data before the bytes that it reads. After success nc belongs to
+	// the transport, and the caller must not use it again. After an error nc is untouched and still
+	// the caller's; if open was called, its handler gets Closed. Any goroutine. Does not wait for
+	// the peer.
 	Adopt(nc net.Conn, early []byte, open Open) error
 
-	// Wake makes the loop take a turn soon. Cheap when the loop is awake. Anything done before Wake is visible to that
-	// turn's Tick. Any goroutine; never blocks.
+	// Wake makes the loop take a turn soon. It is cheap when the loop is awake. The Tick of that
+	// turn sees everything that was done before Wake. Any goroutine. Never blocks.
 	Wake(loop int)
 
-	// Loops is the number of loops.
+	// Loops returns the number of loops.
 	Loops() int
 
-	// Backlogged reports whether any connection of the loop may have Buffered bytes: so who looks for the slowest of many
-	// need not look at each of them. Any goroutine; never blocks.
+	// Backlogged reports whether any connection of the loop may have Buffered bytes. If it returns
+	// false, a search for the slowest connection can skip all connections of this loop. Any
+	// goroutine. Never blocks.
 	Backlogged(loop int) bool
 
-	// Close cuts every connection (each handler gets Closed), then ends and waits for every goroutine of the transport.
-	// Adopt fails from then on. Not to be called from a Handler or from Tick.
+	// Close cuts all connections (each handler gets Closed), then ends all goroutines of the
+	// transport and waits for them. Adopt fails from then on. It must not be called from a Handler
+	// or from Tick.
 	Close() error
 }

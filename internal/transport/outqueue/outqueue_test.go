@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestQueueIsAFIFOOfBytes compares the queue with a plain byte slice, under any order of calls.
-func TestQueueIsAFIFOOfBytes(t *testing.T) {
+// TestQueueMatchesBytes compares a queue with a byte slice, with the calls in any order.
+func TestQueueMatchesBytes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var q outqueue.Queue
@@ -85,28 +85,28 @@ func TestDeadlines(t *testing.T) {
 	start := clock.Instant(1000)
 	all := func(uint64) bool { return true }
 	if _, ok := d.Wait(start, all); ok {
-		t.Fatal("an empty queue waits")
+		t.Fatal("Wait on an empty queue: ok is true")
 	}
 	for k := range uint64(1000) {
 		d.Add(k, start.Add(time.Duration(k)*time.Second))
 	}
 	if wait, ok := d.Wait(start.Add(-time.Second), all); !ok || wait != time.Second {
-		t.Fatalf("wait %v, %v, want 1s", wait, ok)
+		t.Fatalf("Wait = %v, %v, want 1s", wait, ok)
 	}
 	for k := range uint64(500) {
 		if got, ok := d.Due(start.Add(499 * time.Second)); !ok || got != k {
-			t.Fatalf("due: %d, %v, want %d", got, ok, k)
+			t.Fatalf("Due = %d, %v, want %d", got, ok, k)
 		}
 	}
 	if got, ok := d.Due(start.Add(499 * time.Second)); ok {
-		t.Fatalf("%d is due early", got)
+		t.Fatalf("Due = %d before its deadline", got)
 	}
 	d.Add(1000, start.Add(1000*time.Second))
 	wait, ok := d.Wait(start.Add(499*time.Second), func(k uint64) bool { return k >= 900 })
 	if !ok || wait != 401*time.Second {
-		t.Fatalf("wait past the dead: %v, %v, want 401s", wait, ok)
+		t.Fatalf("Wait with the first 900 not live = %v, %v, want 401s", wait, ok)
 	}
 	if _, ok := d.Wait(start, func(uint64) bool { return false }); ok {
-		t.Fatal("the dead are waited for")
+		t.Fatal("Wait with no key live: ok is true")
 	}
 }

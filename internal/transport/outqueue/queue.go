@@ -1,36 +1,38 @@
-// Package outqueue keeps what a connection still owes: the bytes that its socket has not taken, and the moment at which
-// it is given up. Both transports build on it.
+// Package outqueue has the outgoing queue of a connection, which holds the bytes that its socket
+// has not taken yet, and a queue of deadlines. Both transports use it.
 package outqueue
 
 const (
-	// mergeAfter is how many small writes a queue keeps as references before it copies them into one piece.
+	// mergeAfter is how many small pieces a queue keeps as references before it joins them.
 	mergeAfter = 512
-	// mergeBelow is the average size under which copying costs less memory than the references (24 bytes each) do.
+	// mergeBelow is the average size below which a copy takes less memory than the references,
+	// which are 24 bytes each.
 	mergeBelow = 64
-	// keepCap is how many references an emptied queue keeps room for.
+	// keepCap is the largest capacity, in references, that an empty queue keeps.
 	keepCap = 64
 )
 
-// A Queue holds, in order, references to bytes that wait to be written. It never changes them. The zero value is an
-// empty queue. Not safe for concurrent use.
+// A Queue holds references to bytes that wait to be written, in order. It never changes the bytes.
+// The zero value is an empty queue. Not safe for concurrent use.
 //
-// Memory is bounded by the bytes that wait: a peer that provokes very many tiny writes and reads none of them (pongs of
-// two bytes, say) would otherwise cost twelve times its limit in references.
+// Its memory is bounded by the number of bytes: it joins tiny pieces. Otherwise a peer that causes
+// many tiny writes and reads none of them, such as pongs of two bytes, would take twelve times its
+// limit in references.
 type Queue struct {
 	refs     [][]byte
-	head     int // refs[:head] are gone
-	written  int // this much of refs[head] is gone
-	unmerged int // refs[loose:] were pushed since the last merge
-	size     int
+	head     int // refs[:head] are written
+	written  int // bytes of refs[head] that are written
+	unmerged int // refs[unmerged:] were pushed since the last merge
+	size     int // bytes that wait
 }
 
-// Len is the number of bytes that wait.
+// Len returns the number of bytes that wait.
 func (q *Queue) Len() int { return q.size }
 
-// Refs is the number of pieces that wait.
+// Refs returns the number of pieces that wait.
 func (q *Queue) Refs() int { return len(q.refs) - q.head }
 
-// Push adds p, which must not change any more. An empty p is ignored.
+// Push adds p, which must not change afterwards. It ignores an empty p.
 func (q *Queue) Push(p []byte) {
 	if len(p) == 0 {
 		return
@@ -45,8 +47,9 @@ func (q *Queue) Push(p []byte) {
 	q.size += len(p)
 }
 
-// Next returns bytes to write now: a single piece as it is, several copied one after the other into scratch, as many as
-// fit. It is empty when the queue is. Other calls do not change the result; Advance tells how much of it was written.
+// Next returns the next bytes to write: a single piece without a copy, or as many pieces as fit,
+// copied into scratch. The result is empty if the queue is, and other calls do not change it. Call
+// Advance with the number of bytes that were written.
 func (q *Queue) Next(scratch []byte) []byte {
 	if q.size == 0 {
 		return nil
@@ -65,7 +68,7 @@ func (q *Queue) Next(scratch []byte) []byte {
 	return scratch
 }
 
-// Vector appends the first n pieces to dst, for a gathering write.
+// Vector appends up to n pieces to dst, for a write that gathers them.
 func (q *Queue) Vector(dst [][]byte, n int) [][]byte {
 	for i, p := range q.refs[q.head:] {
 		if i == n {
@@ -79,7 +82,7 @@ func (q *Queue) Vector(dst [][]byte, n int) [][]byte {
 	return dst
 }
 
-// Advance drops the first n bytes, which have been written. n is at most Len.
+// Advance removes the first n bytes, which have been written. n is at most Len.
 func (q *Queue) Advance(n int) {
 	q.size -= n
 	if q.size == 0 {
@@ -95,17 +98,18 @@ func (q *Queue) Advance(n int) {
 	q.written = n
 }
 
-// Recall removes what waits behind the first n bytes, and returns it. When those, or what was written before, end within a
-// piece, cut says how much of the piece stays: at least as much as is gone of it.
-func (q *Queue) Recall(n int, cut func(piece []byte, gone int) int) (taken [][]byte) {
-	i, gone := q.head, q.written+n
-	for i < len(q.refs) && gone >= len(q.refs[i]) {
-		gone -= len(q.refs[i])
+// Recall removes and returns the pieces behind the first n bytes. If a piece is partly written, or
+// partly within the n bytes, cut returns how many of its bytes stay. At least the sent bytes, which
+// are those two parts together, do.
+func (q *Queue) Recall(n int, cut func(piece []byte, sent int) int) (taken [][]byte) {
+	i, sent := q.head, q.written+n
+	for i < len(q.refs) && sent >= len(q.refs[i]) {
+		sent -= len(q.refs[i])
 		i++
 	}
-	if i < len(q.refs) && gone > 0 {
+	if i < len(q.refs) && sent > 0 {
 		piece := q.refs[i]
-		keep := min(max(cut(piece, gone), gone), len(piece))
+		keep := min(max(cut(piece, sent), sent), len(piece))
 		if q.refs[i] = piece[:keep:keep]; keep < len(piece) {
 			taken = append(taken, piece[keep:])
 		}
@@ -123,7 +127,7 @@ func (q *Queue) Recall(n int, cut func(piece []byte, gone int) int) (taken [][]b
 	return taken
 }
 
-// Reset empties the queue, and keeps a little room for the next use.
+// Reset empties the queue. It keeps a small capacity for the next use.
 func (q *Queue) Reset() {
 	if cap(q.refs) > keepCap {
 		*q = Queue{}
@@ -133,7 +137,7 @@ func (q *Queue) Reset() {
 	*q = Queue{refs: q.refs[:0]}
 }
 
-// compact moves what waits to the front of the slice.
+// compact moves the waiting pieces to the front of the slice.
 func (q *Queue) compact() {
 	n := copy(q.refs, q.refs[q.head:])
 	clear(q.refs[n:])
@@ -142,8 +146,8 @@ func (q *Queue) compact() {
 	q.head = 0
 }
 
-// merge copies what was pushed since the last merge into one piece, if the pieces are small. Each byte is copied here
-// at most once.
+// merge joins the pieces pushed since the last merge into one, if they are small. It copies each
+// byte at most once.
 func (q *Queue) merge() {
 	from := max(q.unmerged, q.head)
 	if from == q.head && q.written > 0 {
