@@ -7,8 +7,9 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// TestDoorsOfManyLoops checks that every loop may accept, however many there are. The kernel limits
-// how many epolls may watch one socket if they are nested, and a loop that is rejected retries forever.
+// TestManyLoopsAccept checks that every loop may accept, however many there are. The kernel limits
+// how many epolls may watch one socket if they are nested, and a loop that is rejected retries
+// forever.
 func TestDoorsOfManyLoops(t *testing.T) {
 	t.Parallel()
 	tr, err := New(transport.Config{Loops: 128, Tick: func(int) bool { return false }})
@@ -23,21 +24,21 @@ func TestDoorsOfManyLoops(t *testing.T) {
 	if _, err := tr.Listen(ln, nil); err != nil {
 		t.Fatal(err)
 	}
-	refused := 0
+	rejected := 0
 	for _, l := range tr.loops {
 		done := make(chan struct{})
-		look := func() { // on the loop, after it has opened its door
+		look := func() { // on the loop, after it has started accepting
 			if l.resumeAt != 0 || len(l.acceptors) != 1 {
-				refused++
+				rejected++
 			}
 			close(done)
 		}
 		if !l.post(command{kind: do, c: &connection{state: registered}, f: look}) {
-			t.Fatal("a loop is over")
+			t.Fatal("post: the loop has stopped")
 		}
 		<-done
 	}
-	if refused > 0 {
-		t.Errorf("%d of %d loops do not accept", refused, len(tr.loops))
+	if rejected > 0 {
+		t.Errorf("%d of %d loops do not accept", rejected, len(tr.loops))
 	}
 }

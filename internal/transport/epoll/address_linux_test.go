@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestAddresses checks what applications see of the addresses that accept4 returns.
+// TestAddresses checks the form in which applications get the addresses that accept4 returns.
 func TestAddresses(t *testing.T) {
 	t.Parallel()
 	tr, err := New(transport.Config{Tick: func(int) bool { return false }})
@@ -30,12 +30,12 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 	if got := tr.newConnection(tr.loops[0], -1, addrPort(&unix.SockaddrUnix{})).RemoteAddr(); got.IsValid() {
-		t.Errorf("RemoteAddr() = %v of a socket that has none", got)
+		t.Errorf("RemoteAddr() = %v for a socket without an address", got)
 	}
 }
 
-// TestDualStackAddress checks that a client that connects by IPv4 to a socket of IPv6 has an IPv4
-// address, on both ways in.
+// TestDualStackAddress checks that a client that connects by IPv4 to an IPv6 socket has an IPv4
+// address, whether its connection is adopted or accepted.
 func TestDualStackAddress(t *testing.T) {
 	t.Parallel()
 	tr, err := New(transport.Config{Tick: func(int) bool { return false }})
@@ -69,7 +69,7 @@ func TestDualStackAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := (<-remote).String(), first.LocalAddr().String(); got != want {
-		t.Errorf("adopted from %s, want %s", got, want)
+		t.Errorf("adopted connection: RemoteAddr = %s, want %s", got, want)
 	}
 	if _, err := tr.Listen(ln, func(c RawConn) transport.Handler {
 		remote <- c.RemoteAddr()
@@ -80,7 +80,7 @@ func TestDualStackAddress(t *testing.T) {
 	second := dial()
 	defer second.Close()
 	if got, want := (<-remote).String(), second.LocalAddr().String(); got != want {
-		t.Errorf("accepted from %s, want %s", got, want)
+		t.Errorf("accepted connection: RemoteAddr = %s, want %s", got, want)
 	}
 }
 

@@ -11,44 +11,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connection implements RawConn. An idle server consists of these: keep it within 80 bytes. What a
-// write needs comes first, so that it is in one line of the processor's cache.
+// connection implements RawConn. Most of the transport's memory is in connections, so one must not
+// exceed 80 bytes. The fields that a write needs come first, so that they share a cache line.
 type connection struct {
-	loop     *loop           // set when it is made, then read-only
-	out      *outqueue.Queue // nil while nothing waits; owned by the loop
-	buffered atomic.Int64    // what Buffered returns; any goroutine
+	loop     *loop           // set by newConnection, then read-only
+	out      *outqueue.Queue // nil while the queue is empty; owned by the loop
+	buffered atomic.Int64    // the result of Buffered; any goroutine
 	fd       int32           // owned by the loop
 	state    state           // owned by the loop
 
-	interest    uint16        // what epoll has been asked for, as far as it ever is; owned by the loop
-	requests    atomic.Uint32 // what others want of it; any goroutine
-	notifyBelow int32         // wantsDrained: what the handler waits for Buffered to fall below; owned by the loop
-	serial      uint32        // the upper half of the id; set when it is made, then read-only
+	interest    uint16        // events that epoll was last asked for; owned by the loop
+	requests    atomic.Uint32 // a set of requestsPosted and the like; any goroutine
+	notifyBelow int32         // argument of NotifyBelow; owned by the loop
+	serial      uint32        // the upper half of the id; set by newConnection, then read-only
 
-	// The peer's address: a netip.AddrPort without the zone takes half the memory. Set when it is
-	// made, then read-only.
+	// The peer's address. A netip.AddrPort takes twice the memory, for the zone. Set by
+	// newConnection, then read-only.
 	port uint16   // 0 if the peer has no address, as on a Unix socket
 	ip   [16]byte // an IPv4 address in its IPv6 form
 
 	handler transport.Handler // owned by the loop, once registered
 }
 
-// state is a set of what has happened to a connection.
+// state is a set of the constants below.
 type state uint16
 
 const (
-	registered     state = 1 << iota // by the loop, which knows its handler now
-	dirty                            // in loop.dirty, to be written at the end of the turn
-	blocked                          // the socket takes no more: epoll will tell
+	registered     state = 1 << iota // in loop.conns; the handler is set
+	dirty                            // in loop.dirty, to be flushed at the end of the turn
+	blocked                          // the socket takes no more until epoll reports it writable
 	closeRequested                   // CloseAfterFlush was called
-	writeShut                        // and everything is written, and the writing side shut
+	writeShut                        // then everything was written, and the writing side shut down
 	peerClosed                       // the peer has closed its side
-	closing                          // in loop.closing, or gone
-	wantsDrained                     // the handler is to be told that it has drained
+	closing                          // in loop.toClose, or closed
+	wantsDrained                     // NotifyBelow was called and Drained not yet
 )
 
-// Orders, set by any goroutine and carried out by the loop. posted says that the connection is in loop.commands for it,
-// so that it is there once, however often requests change.
+// Requests, set by any goroutine and applied by the loop. requestsPosted means that loop.commands
+// has a command for them, so that there is one command however often they change.
 const (
 	requestsPosted uint32 = 1 << iota
 	pauseRequested
@@ -66,18 +66,19 @@ func (c *connection) RemoteAddr() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(c.ip).Unmap(), c.port)
 }
 
-// id returns what names the connection in events and deadlines. Unlike fd, it is never that of an
-// earlier connection.
+// id returns the key of the connection in events and deadlines. Unlike fd, no earlier connection
+// had it.
 func (c *connection) id() uint64 { return newID(c.serial, c.fd) }
 
 func (c *connection) Abort()  { c.request(abortRequested, 0) }
 func (c *connection) Pause()  { c.request(pauseRequested, 0) }
 func (c *connection) Resume() { c.request(0, pauseRequested) }
 
-func (c *connection) request(set, clear uint32) {
+// request sets and unsets requests, and makes the loop apply them.
+func (c *connection) request(set, unset uint32) {
 	for {
 		old := c.requests.Load()
-		now := old&^clear | set
+		now := old&^unset | set
 		if now == old {
 			return
 		}
@@ -90,7 +91,7 @@ func (c *connection) request(set, clear uint32) {
 	}
 }
 
-// is reports whether any of s has happened.
+// is reports whether the state has any of s.
 func (c *connection) is(s state) bool { return c.state&s != 0 }
 
 func (c *connection) Write(p []byte) bool {
@@ -103,8 +104,8 @@ func (c *connection) Write(p []byte) bool {
 
 func (c *connection) Closing() bool { return c.is(closing | closeRequested) }
 
-// fits reports whether n more bytes may wait. What came in this turn does not have to: it is written before anything
-// is refused for it.
+// fits reports whether the limit allows n more bytes. The bytes of this turn can still be written,
+// so fits first flushes if they take the space.
 func (c *connection) fits(n int) bool {
 	limit := c.loop.t.cfg.BackpressureLimit
 	if c.out != nil && c.out.Len()+n > limit && !c.is(blocked) {
@@ -127,7 +128,7 @@ func (c *connection) WriteNow(p []byte) bool {
 	}
 	if n < len(p) {
 		c.state |= blocked
-		c.push(p) // whole: Recall needs its beginning
+		c.push(p) // with the written part, because Recall passes whole pieces to cut
 		c.out.Advance(n)
 		c.setBuffered(c.out.Len())
 		c.loop.updateInterest(c)
@@ -144,7 +145,7 @@ func (c *connection) NotifyBelow(n int) bool {
 	return true
 }
 
-// owes keeps how much waits, for Buffered and whoever awaits that it falls.
+// setBuffered sets the result of Buffered. It has Drained called if NotifyBelow asked for that.
 func (c *connection) setBuffered(n int) {
 	c.buffered.Store(int64(n))
 	if c.is(wantsDrained) && n < int(c.notifyBelow) {
@@ -177,7 +178,7 @@ func (c *connection) CloseAfterFlush(p []byte) {
 	}
 }
 
-// push queues p, and sees to it that it is written.
+// push queues p and schedules a flush.
 func (c *connection) push(p []byte) {
 	if len(p) == 0 {
 		return
@@ -191,7 +192,7 @@ func (c *connection) push(p []byte) {
 	c.scheduleFlush()
 }
 
-// touch has the loop look after the connection at the end of the turn, unless epoll will say when.
+// scheduleFlush makes the loop flush c at the end of the turn, unless it waits for the socket.
 func (c *connection) scheduleFlush() {
 	if !c.is(dirty | blocked) {
 		c.state |= dirty

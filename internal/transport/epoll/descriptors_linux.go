@@ -2,13 +2,15 @@ package epoll
 
 import "golang.org/x/sys/unix"
 
-// maxReserved is for how many descriptors reserveDescriptors makes room: half a megabyte of the kernel's memory.
+// maxReserved is the number of descriptors that reserveDescriptors reserves space for. They take
+// half a megabyte of the kernel's memory.
 const maxReserved = 1 << 16
 
-// reserveDescriptors has the kernel make room in the process's table of descriptors, by a copy of fd with a high number for a moment.
-// The table else doubles whenever it is full, and each time everybody who wants a descriptor waits until all processors have
-// let go of the old one, for milliseconds: in a storm of connects that blocks as many of Go's threads as there are
-// handshakes, or an event loop that accepts. A limit that is lower, or a number that is in use, only makes the room smaller.
+// reserveDescriptors makes the kernel enlarge the process's table of descriptors: it duplicates fd
+// to a high number and closes the duplicate. Otherwise the table doubles whenever it is full, and
+// each time, every open blocks for an RCU grace period, which takes milliseconds. Under many
+// connects that blocks one of Go's threads per handshake, or an event loop that accepts. If the
+// limit is lower or the number is in use, less space is reserved.
 func reserveDescriptors(fd int) {
 	most := uint64(maxReserved)
 	var limit unix.Rlimit

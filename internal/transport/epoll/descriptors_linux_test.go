@@ -11,7 +11,7 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// TestReserve: connections do not find the table of descriptors full.
+// TestReserve checks that the table of descriptors has its size at the start.
 func TestReserve(t *testing.T) {
 	tr, err := New(transport.Config{Tick: func(int) bool { return false }})
 	if err != nil {
@@ -35,6 +35,6 @@ func TestReserve(t *testing.T) {
 		t.Fatalf("no FDSize in %q: %v", status, err)
 	}
 	if size < want {
-		t.Errorf("room for %d descriptors, want %d", size, want)
+		t.Errorf("table for %d descriptors, want %d", size, want)
 	}
 }

@@ -42,7 +42,7 @@ func BenchmarkFanOut(b *testing.B) { transporttest.BenchmarkFanOut(b, backend) }
 func BenchmarkWake(b *testing.B)   { transporttest.BenchmarkWake(b, backend) }
 func BenchmarkEcho(b *testing.B)   { transporttest.BenchmarkEcho(b, backend) }
 
-// discard is a handler that wants nothing but to know the end.
+// discard is a handler that ignores all events except Closed.
 type discard struct{ closed chan error }
 
 func (discard) Data([]byte, clock.Instant) {}
@@ -79,7 +79,8 @@ func TestOnlyTCP(t *testing.T) {
 	}
 }
 
-// TestDescriptors is not parallel: it counts all sockets, and what a loop has, of the process.
+// TestDescriptors checks that no descriptor stays open. It is not parallel, because it counts the
+// sockets, epolls and eventfds of the whole process.
 func TestDescriptors(t *testing.T) {
 	count := func() (n int) {
 		names, err := os.ReadDir("/proc/self/fd")
@@ -124,7 +125,7 @@ func TestDescriptors(t *testing.T) {
 			_ = c.Close()
 		}
 	}
-	round() // the runtime opens some of its own
+	round() // in the first round, the runtime opens some of its own
 	before := count()
 	for range 3 {
 		round()
@@ -134,7 +135,7 @@ func TestDescriptors(t *testing.T) {
 	}
 }
 
-// TestWriteInData echoes from within Data, which is on the loop.
+// TestWriteInData checks that Data may write, since epoll calls it on the loop.
 func TestWriteInData(t *testing.T) {
 	t.Parallel()
 	tr := start(t, 1)
@@ -214,7 +215,7 @@ func TestListen(t *testing.T) {
 	mu.Lock()
 	for i := range 3 {
 		if loops[i] < 35 {
-			t.Errorf("connections a loop: %v", loops)
+			t.Errorf("connections per loop: %v", loops)
 		}
 	}
 	mu.Unlock()
@@ -222,7 +223,7 @@ func TestListen(t *testing.T) {
 		t.Error(err)
 	}
 	if again, err := net.Listen("tcp", addr); err != nil {
-		t.Errorf("the port is not free: %v", err)
+		t.Errorf("listen again on the port: %v", err)
 	} else {
 		_ = again.Close()
 	}
@@ -246,7 +247,7 @@ func TestListenAfterClose(t *testing.T) {
 	}
 }
 
-// TestListenerAfterTransport closes them in the other order.
+// TestListenerAfterTransport checks that the listener can be closed after the transport.
 func TestListenerAfterTransport(t *testing.T) {
 	t.Parallel()
 	tr := start(t, 2)
@@ -260,7 +261,8 @@ func TestListenerAfterTransport(t *testing.T) {
 	}
 }
 
-// switcher is a handler that makes up its mind by the first byte.
+// switcher is a handler that looks at the first byte: on an e it makes an echo the handler,
+// otherwise it detaches the connection.
 type switcher struct {
 	c        epoll.RawConn
 	detached chan net.Conn
@@ -283,7 +285,7 @@ func (s *switcher) Data(b []byte, _ clock.Instant) {
 func (s *switcher) PeerClosed() bool { return false }
 func (s *switcher) Drained()         {}
 func (s *switcher) Closed(err error) {
-	s.t.Errorf("Closed(%v) for a handler that has been replaced", err)
+	s.t.Errorf("Closed(%v) for a replaced handler", err)
 }
 
 func TestSetHandlerAndDetach(t *testing.T) {
@@ -327,7 +329,8 @@ func TestSetHandlerAndDetach(t *testing.T) {
 	}
 }
 
-// TestQuiet has connections in states that epoll would report for ever if it was asked to, and counts turns.
+// TestQuiet checks that the loop sleeps when connections are in states that epoll could report
+// again and again. It counts turns.
 func TestQuiet(t *testing.T) {
 	t.Parallel()
 	var turns atomic.Int32

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestAcceptWithoutDescriptors takes all descriptors away while clients connect. It is not parallel: others need some.
+// TestAcceptWithoutDescriptors connects clients while the process has no descriptors left. It is
+// not parallel, because other tests need descriptors.
 func TestAcceptWithoutDescriptors(t *testing.T) {
 	var turns atomic.Int32
 	tr, err := epoll.New(transport.Config{Loops: 2, Tick: func(int) bool { turns.Add(1); return false }})
@@ -64,14 +65,14 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 	case <-time.After(350 * time.Millisecond):
 	}
 	if n := turns.Load(); n > 60 {
-		t.Errorf("%d turns while nothing could be done", n)
+		t.Errorf("%d turns during the pause", n)
 	}
 	restore()
 	for range clients {
 		select {
 		case <-accepted:
 		case <-time.After(testTimeout):
-			t.Fatal("not accepted when there were descriptors again")
+			t.Fatal("not accepted although there are descriptors again")
 		}
 	}
 }

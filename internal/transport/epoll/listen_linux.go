@@ -13,27 +13,28 @@ import (
 )
 
 const (
-	maxAccepts  = 64                     // that one turn accepts
-	acceptPause = 100 * time.Millisecond // without accepting, when the system has no descriptors or memory left
+	maxAccepts  = 64                     // per listener and turn
+	acceptPause = 100 * time.Millisecond // when the system has no descriptors or memory left
 )
 
-// A Listener is where loops accept connections from. Made by Transport.Listen.
+// A Listener accepts connections on the loops. Transport.Listen makes one.
 type Listener struct {
-	acceptors []*acceptor // of a loop each
+	acceptors []*acceptor // one per loop
 }
 
-// A acceptor is the listening socket as one loop sees it. Owned by the loop.
+// An acceptor is the listening socket in one loop, which owns it.
 type acceptor struct {
 	loop   *loop
 	id     uint64
 	fd     int32
 	open   func(RawConn) transport.Handler
-	closed chan struct{} // closed by the loop when it has closed fd
+	closed chan struct{} // closed by the loop after fd
 }
 
-// Listen has the loops accept the connections that arrive at ln, without the goroutine, buffers and parsing of
-// net/http. open is called on a loop (not always that of the connection) for each; it must not block. On success ln
-// belongs to the transport, and is closed by Listener.Close or Transport.Close. On error it is untouched.
+// Listen makes the loops accept the connections of ln, without the goroutine, buffers and parser of
+// net/http. open is called for each connection on a loop, not always that of the connection, and
+// must not block. After success ln belongs to the transport, and Listener.Close or Transport.Close
+// closes it. After an error it is untouched.
 func (t *Transport) Listen(ln *net.TCPListener, open func(RawConn) transport.Handler) (*Listener, error) {
 	if !t.beginAdopt() {
 		return nil, transport.ErrClosed
@@ -58,7 +59,8 @@ func (t *Transport) Listen(ln *net.TCPListener, open func(RawConn) transport.Han
 	return lr, nil
 }
 
-// Close stops accepting, and returns when the port is free. Connections stay. Not to be called from a Handler or Tick.
+// Close stops accepting and returns when the port is free. Connections stay open. It must not be
+// called from a Handler or from Tick.
 func (lr *Listener) Close() error {
 	for _, a := range lr.acceptors {
 		a.loop.post(command{kind: unlisten, acceptor: a})
@@ -69,8 +71,9 @@ func (lr *Listener) Close() error {
 	return nil
 }
 
-// inherit sets what package net sets for each connection once, on the listening socket: on Linux those that it accepts
-// start out with the same. An error only means a default of the system's.
+// setAcceptedOptions sets on a listening socket the options that package net sets on each
+// connection. On Linux, accepted sockets inherit them. If a call fails, the system's default
+// applies.
 func setAcceptedOptions(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
@@ -82,17 +85,17 @@ func setAcceptedOptions(fd int) {
 // startAccepting starts accepting at a.
 func (l *loop) startAccepting(a *acceptor) {
 	l.acceptors[a.id] = a
-	// A connection wakes one of the loops that sleep, not all of them.
+	// A connection wakes one of the sleeping loops, not all of them.
 	ev := newEvent(readable|unix.EPOLLEXCLUSIVE, a.id)
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(a.fd), &ev); err != nil && err != unix.EEXIST {
 		l.pauseAccepting()
 	}
 }
 
-// stopAccepting stops accepting at a, for good.
+// stopAccepting closes a.
 func (l *loop) stopAccepting(a *acceptor) {
 	if l.acceptors[a.id] != a {
-		return // before, or never opened
+		return // closed before, or never started
 	}
 	delete(l.acceptors, a.id)
 	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(a.fd), nil)
@@ -100,7 +103,8 @@ func (l *loop) stopAccepting(a *acceptor) {
 	close(a.closed)
 }
 
-// pauseAccepting leaves those who knock waiting for a while: the event would come again at once, and nothing could be done.
+// pauseAccepting stops accepting for acceptPause. Otherwise epoll would report the listening socket
+// again at once, and accepting would fail again.
 func (l *loop) pauseAccepting() {
 	for _, a := range l.acceptors {
 		_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, int(a.fd), nil)
@@ -108,7 +112,7 @@ func (l *loop) pauseAccepting() {
 	l.resumeAt = l.now.Add(acceptPause)
 }
 
-// resumeAccepting ends the pause when it is over.
+// resumeAccepting accepts again when the pause is over.
 func (l *loop) resumeAccepting() {
 	if l.resumeAt == 0 || l.now < l.resumeAt {
 		return
@@ -119,7 +123,7 @@ func (l *loop) resumeAccepting() {
 	}
 }
 
-// accept takes connections in, and gives each to the loop with the fewest.
+// accept accepts connections and gives each to the loop with the fewest. a may be nil.
 func (l *loop) accept(a *acceptor) {
 	if a == nil {
 		return
@@ -133,7 +137,7 @@ func (l *loop) accept(a *acceptor) {
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EINVAL, unix.EBADF, unix.ENOTSOCK, unix.EOPNOTSUPP:
 			l.pauseAccepting()
 			return
-		default: // of this connection, which has gone again
+		default: // the connection has failed already
 			continue
 		}
 		to := l.t.leastBusy()
@@ -142,7 +146,7 @@ func (l *loop) accept(a *acceptor) {
 		if to == l {
 			l.register(c, nil)
 		} else if !to.post(command{kind: register, c: c}) {
-			c.state |= registered // here, only to be closed
+			c.state |= registered // so that this loop closes it
 			l.closeLater(c, transport.ErrClosed)
 		}
 	}
@@ -181,7 +185,8 @@ func (c *connection) Detach() (net.Conn, error) {
 	nc, err := net.FileConn(f)
 	_ = f.Close()
 	if err != nil {
-		_ = unix.SetNonblock(int(c.fd), true) // package os may have changed it, for all that share the socket
+		// Package os may have changed the mode, which all descriptors of a socket share.
+		_ = unix.SetNonblock(int(c.fd), true)
 		return nil, fmt.Errorf("detach connection: %w", err)
 	}
 	c.state |= closing

@@ -16,13 +16,13 @@ import (
 )
 
 const (
-	bufferSize = 64 << 10 // of a read, and of what is gathered for a write
-	maxEvents  = 128      // that one turn takes from the kernel
-	minGather  = 4 << 10  // average size from which pieces are not copied together
-	maxSpare   = 4096     // how much of what a loop keeps for reuse stays
+	bufferSize = 64 << 10 // of the buffers for reads, and for small pieces in one write
+	maxEvents  = 128      // per turn
+	minGather  = 4 << 10  // average size from which a write gathers pieces instead of copying them
+	maxSpare   = 4096     // items that a loop keeps for reuse
 )
 
-// A loop owns its connections. Everything but wake and post is for the goroutine of run.
+// A loop owns its connections. All methods except wake and post are for the goroutine of run.
 type loop struct {
 	// Set by newLoop, then read-only.
 	t     *Transport
@@ -30,43 +30,43 @@ type loop struct {
 	ep    int
 
 	count      atomic.Int32  // connections
-	backlogged atomic.Int32  // those of them that have a queue; written by run
+	backlogged atomic.Int32  // connections with a queue; written by run
 	stopping   atomic.Bool   // set by Close
 	sleepState atomic.Uint32 // awake, notified or asleep: see wake
 
 	eventMu sync.Mutex // guards event
-	event   int        // an eventfd that ends a sleep; -1 when the loop is over
+	event   int        // an eventfd that ends a sleep; -1 when the loop has stopped
 
 	mu       sync.Mutex // guards commands
 	commands []command
-	stopped  bool // nobody will look at commands any more
+	stopped  bool // no commands are accepted any more
 
 	// Owned by run.
 	now           clock.Instant // read once a turn
 	conns         table
 	events        [maxEvents]unix.EpollEvent
-	buffer        []byte // what a read fills
-	scratch       []byte // what a write gathers
+	buffer        []byte // for reads
+	scratch       []byte // for writes: small pieces, joined
 	gather        gatherWriter
 	spareCommands []command
-	freeQueues    []*outqueue.Queue      // free
-	dirty         []*connection          // to be written at the end of the turn
-	peersClosed   []*connection          // whose peer has closed its side since the last Tick
-	drained       []transport.Handler    // to be told so before the next Tick
-	toClose       []closeItem            // to be closed at the very end of the turn
-	heldEarly     map[*connection][]byte // early bytes of those that were paused at once
+	freeQueues    []*outqueue.Queue      // empty, for reuse
+	dirty         []*connection          // to be flushed at the end of the turn
+	peersClosed   []*connection          // the peer has closed its side since the last Tick
+	drained       []transport.Handler    // Drained is called before the next Tick
+	toClose       []closeItem            // closed at the end of the turn, after all writes
+	heldEarly     map[*connection][]byte // early bytes of connections paused before register
 	deadlines     outqueue.Deadlines
 	acceptors     map[uint64]*acceptor // by id
-	resumeAt      clock.Instant        // the end of a pause in accepting; zero when there is none
+	resumeAt      clock.Instant        // end of a pause in accepting; zero if there is none
 }
 
-// closed is a connection that is to be closed, and the reason.
+// A closeItem is a connection that is to be closed, and the reason.
 type closeItem struct {
 	c   *connection
 	err error
 }
 
-// A command is what another goroutine wants the loop to do.
+// A command asks the loop to do something. Any goroutine can post one.
 type command struct {
 	kind     commandKind
 	c        *connection
@@ -80,9 +80,9 @@ type commandKind uint8
 const (
 	register commandKind = iota // a new connection
 	apply                       // its requests have changed
-	do                          // call f, unless it has peerClosed
-	listen                      // a new acceptor
-	unlisten                    // to be closed
+	do                          // call f, unless the connection is closed
+	listen                      // start a new acceptor
+	unlisten                    // close an acceptor
 )
 
 func newLoop(t *Transport, index int) (*loop, error) {
@@ -102,7 +102,7 @@ func newLoop(t *Transport, index int) (*loop, error) {
 		heldEarly: make(map[*connection][]byte),
 		acceptors: make(map[uint64]*acceptor),
 	}
-	// Edge-triggered: each write to it is told once, and it never has to be read.
+	// Edge-triggered: epoll reports each write once, and the eventfd never has to be read.
 	ev := newEvent(readable|unix.EPOLLET&(1<<32-1), 0)
 	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, event, &ev); err != nil {
 		l.closeDescriptors()
@@ -111,7 +111,7 @@ func newLoop(t *Transport, index int) (*loop, error) {
 	return l, nil
 }
 
-// free closes what newLoop opened.
+// closeDescriptors closes the descriptors that newLoop has opened.
 func (l *loop) closeDescriptors() {
 	l.eventMu.Lock()
 	defer l.eventMu.Unlock()
@@ -122,28 +122,30 @@ func (l *loop) closeDescriptors() {
 
 // The states of loop.sleepState.
 const (
-	awake    uint32 = iota // nobody has called since the turn began
-	notified               // somebody has
+	awake    uint32 = iota // wake was not called since the turn began
+	notified               // wake was called since
 	asleep                 // the loop waits in the kernel, or is about to
 )
 
-// wake makes the loop take a turn. No call is lost: its Swap comes either before the loop's CompareAndSwap(awake,
-// asleep), which then fails, so that the loop does not sleep; or after, and then finds asleep and writes the eventfd.
-// And what was done before the call is seen in that turn: before stopping, the commands and Tick are looked at, a Swap
-// reads what this one wrote. Of many callers one pays for the system call, and those within Data cause no further turn.
+// wake makes the loop take a turn. No call is lost. If its Swap comes before the loop's
+// CompareAndSwap(awake, asleep), that fails and the loop does not sleep. If it comes after, it
+// finds asleep and writes the eventfd. The turn sees everything that was done before the call: it
+// checks stopping and the commands, and calls Tick, after a Swap that reads the value of this one.
+// Of many callers, only one makes the system call, and calls within Data cause no further turn.
 func (l *loop) wake() {
 	if l.sleepState.Swap(notified) != asleep {
 		return
 	}
 	l.eventMu.Lock()
 	defer l.eventMu.Unlock()
-	if l.event >= 0 { // else the number may be somebody else's by now
-		// The number is added to a counter which nobody reads, and which must not run over: 1 lasts for ever.
+	if l.event >= 0 { // otherwise the number may belong to another file by now
+		// The kernel adds the value to a counter of 64 bits, which is never read. Adding 1 each
+		// time, it does not overflow.
 		_, _ = unix.Write(l.event, binary.NativeEndian.AppendUint64(nil, 1))
 	}
 }
 
-// post has the loop carry out cmd. It reports false when the loop is over.
+// post makes the loop run cmd. It returns false if the loop has stopped.
 func (l *loop) post(cmd command) bool {
 	l.mu.Lock()
 	stopped := l.stopped
@@ -158,12 +160,13 @@ func (l *loop) post(cmd command) bool {
 func (l *loop) run() {
 	for more := false; ; {
 		n := l.wait(more)
-		l.sleepState.Swap(awake) // from here on nobody has to end a sleep
+		l.sleepState.Swap(awake) // calls from here on need no system call
 		l.now = l.t.cfg.Clock.Now()
 		for i := range l.events[:n] {
 			l.handleEvent(&l.events[i])
 		}
-		l.sleepState.Swap(awake) // whoever has called so far is served now: all that they may have set is looked at below
+		// What earlier calls of wake announce is handled below, so they need no further turn.
+		l.sleepState.Swap(awake)
 		if l.stopping.Load() {
 			l.shutdown()
 			return
@@ -183,7 +186,7 @@ func (l *loop) run() {
 	}
 }
 
-// tell lets those know that have waited for a connection to drain.
+// notifyDrained calls Drained for connections that have less queued than NotifyBelow asked for.
 func (l *loop) notifyDrained() {
 	for i, h := range l.drained {
 		l.drained[i] = nil
@@ -192,13 +195,14 @@ func (l *loop) notifyDrained() {
 	l.drained = l.drained[:0]
 }
 
-// wait returns how many events there are, without sleeping when there is something to do.
+// wait fills l.events and returns their number. It sleeps only if there is nothing to do.
 func (l *loop) wait(more bool) int {
 	if n := pollEvents(l.ep, l.events[:]); n > 0 || more {
 		return n
 	}
-	// Whom this turn has set going may use this thread before it sleeps: for Go's scheduler a sleep in the kernel is work,
-	// of which it hears only after tens of microseconds (a reply from a callback took 44 µs without this, 1.4 µs with it).
+	// Let the goroutines that this turn has started use this thread before it sleeps. The scheduler
+	// takes a sleep in the kernel for work, and notices it only after tens of microseconds: a reply
+	// from a callback took 44 µs without this call, 1.4 µs with it.
 	runtime.Gosched()
 	if !l.sleepState.CompareAndSwap(awake, asleep) {
 		return 0
@@ -206,7 +210,7 @@ func (l *loop) wait(more bool) int {
 	return waitEvents(l.ep, l.events[:], l.timeout())
 }
 
-// timeout is how long to sleep; negative: until there is an event.
+// timeout returns how long to sleep. Negative means: until there is an event.
 func (l *loop) timeout() time.Duration {
 	d, ok := l.deadlines.Wait(l.now, l.alive)
 	if l.resumeAt != 0 {
@@ -222,12 +226,12 @@ func (l *loop) timeout() time.Duration {
 
 func (l *loop) alive(id uint64) bool { return l.conns.get(id) != nil }
 
-// ready serves one event.
+// handleEvent handles one event.
 func (l *loop) handleEvent(ev *unix.EpollEvent) {
 	id := eventID(ev)
 	c := l.conns.get(id)
 	if c == nil {
-		l.accept(l.acceptors[id]) // or the eventfd, or a connection that is gone
+		l.accept(l.acceptors[id]) // nil for the eventfd and for a closed connection
 		return
 	}
 	if ev.Events&writable != 0 {
@@ -238,13 +242,14 @@ func (l *loop) handleEvent(ev *unix.EpollEvent) {
 	}
 }
 
-// receive reads once, so that one connection never holds up the others for long.
+// read reads once, so that one connection never delays the others for long.
 func (l *loop) read(c *connection, events uint32) {
 	if c.is(closing) {
 		return
 	}
 	if !c.readEnabled() || c.requests.Load()&(pauseRequested|abortRequested) != 0 {
-		if events&(hungUp|broken) != 0 { // cannot be turned off, and would come again at once
+		// Epoll cannot be told to ignore these events, and would report them again at once.
+		if events&(hungUp|broken) != 0 {
 			l.fail(c, socketError(c.fd))
 		}
 		return
@@ -264,7 +269,7 @@ func (l *loop) read(c *connection, events uint32) {
 	}
 }
 
-// obey carries out the commands that have come.
+// runCommands runs the posted commands.
 func (l *loop) runCommands() {
 	l.mu.Lock()
 	commands := l.commands
@@ -292,11 +297,11 @@ func (l *loop) runCommands() {
 	}
 }
 
-// register makes c one of the loop's. It may have been written to, abortRequested or paused before.
+// register adds c to the loop. c may have been written to, aborted or paused before.
 func (l *loop) register(c *connection, early []byte) {
 	c.state |= registered
 	if c.is(closing) {
-		return // close has been waiting for this
+		return // closeAll closes it now
 	}
 	if c.requests.Load()&abortRequested != 0 || l.stopping.Load() {
 		l.closeLater(c, transport.ErrClosed)
@@ -322,7 +327,7 @@ func (l *loop) register(c *connection, early []byte) {
 	c.handler.Data(early, l.now)
 }
 
-// applyRequests does what others want of c.
+// applyRequests applies the requests of c.
 func (l *loop) applyRequests(c *connection) {
 	requests := c.requests.And(^requestsPosted)
 	if c.is(closing) || !c.is(registered) {
@@ -339,8 +344,9 @@ func (l *loop) applyRequests(c *connection) {
 	}
 }
 
-// wants is what epoll should tell of c. It always tells of the end of a connection, and that of the peer's side is
-// read like data: asking for EPOLLRDHUP would only have it come again and again while nobody reads.
+// wantedEvents returns the events that epoll should report for c. It always reports the end of the
+// connection. That the peer has closed its side is noticed by reading: epoll would report
+// EPOLLRDHUP again and again while the connection is paused.
 func (c *connection) wantedEvents() (events uint16) {
 	if c.requests.Load()&pauseRequested == 0 && !c.is(peerClosed) {
 		events |= uint16(readable)
@@ -351,10 +357,10 @@ func (c *connection) wantedEvents() (events uint16) {
 	return events
 }
 
-// reading reports whether epoll has been asked for what arrives.
+// readEnabled reports whether epoll was asked to report arriving bytes.
 func (c *connection) readEnabled() bool { return uint32(c.interest)&readable != 0 }
 
-// watch tells epoll what is wanted of c now, if that has changed.
+// updateInterest tells epoll which events of c are wanted, if they have changed.
 func (l *loop) updateInterest(c *connection) {
 	want := c.wantedEvents()
 	if want == c.interest || !c.is(registered) || c.is(closing) {
@@ -367,12 +373,12 @@ func (l *loop) updateInterest(c *connection) {
 	}
 }
 
-// expire gives c the time of CloseTimeout from now.
+// startCloseTimeout cuts c when CloseTimeout has passed from now.
 func (l *loop) startCloseTimeout(c *connection) {
 	l.deadlines.Add(c.id(), l.now.Add(l.t.cfg.CloseTimeout))
 }
 
-// drop has c closed at the end of the turn, because of err.
+// closeLater makes the loop close c at the end of the turn, with err as the reason.
 func (l *loop) closeLater(c *connection, err error) {
 	if c.is(closing) {
 		return
@@ -384,7 +390,8 @@ func (l *loop) closeLater(c *connection, err error) {
 	l.toClose = append(l.toClose, closeItem{c, err})
 }
 
-// lose drops c because its socket failed, which is no more than the end when the peer has gone in order before.
+// fail closes c because its socket failed. If the peer has closed its side before, that is the end
+// in order.
 func (l *loop) fail(c *connection, err error) {
 	if c.is(peerClosed) {
 		err = io.EOF
@@ -392,7 +399,7 @@ func (l *loop) fail(c *connection, err error) {
 	l.closeLater(c, err)
 }
 
-// part goes on with a connection whose peer has closed its side.
+// afterPeerClosed continues with a connection whose peer has closed its side.
 func (l *loop) afterPeerClosed(c *connection) {
 	switch {
 	case c.is(closing):
@@ -407,7 +414,8 @@ func (l *loop) afterPeerClosed(c *connection) {
 	}
 }
 
-// close ends the turn: it closes what is to be closed.
+// closePending ends the turn: it closes connections whose peer has closed, whose deadline has
+// passed, or that closeLater was called for.
 func (l *loop) closePending() {
 	for i, c := range l.peersClosed {
 		l.peersClosed[i] = nil
@@ -428,7 +436,8 @@ func (l *loop) closePending() {
 	}
 }
 
-// closeAll closes the sockets, and tells the handlers. A connection that is not registered yet has no handler, and stays.
+// closeAll closes the connections in l.toClose and calls their handlers. A connection that is not
+// registered yet has no handler, and stays in l.toClose.
 func (l *loop) closeAll() {
 	var early []closeItem
 	for _, d := range l.toClose {
@@ -448,7 +457,7 @@ func (l *loop) closeAll() {
 	l.toClose = append(l.toClose[:0], early...)
 }
 
-// forget takes c out of the loop, while its number is still its own.
+// unregister removes c from the loop. Call it before closing the descriptor.
 func (l *loop) unregister(c *connection) {
 	delete(l.heldEarly, c)
 	if l.conns.get(c.id()) == c {
@@ -458,7 +467,7 @@ func (l *loop) unregister(c *connection) {
 	c.loop.count.Add(-1)
 }
 
-// end closes everything.
+// shutdown closes everything.
 func (l *loop) shutdown() {
 	l.mu.Lock()
 	l.stopped = true
@@ -467,9 +476,7 @@ func (l *loop) shutdown() {
 	for _, a := range l.acceptors {
 		l.stopAccepting(a)
 	}
-	l.conns.all(func(c *connection) {
-		l.closeLater(c, transport.ErrClosed)
-	})
+	l.conns.all(func(c *connection) { l.closeLater(c, transport.ErrClosed) })
 	l.closeAll()
 	l.closeDescriptors()
 }

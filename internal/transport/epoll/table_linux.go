@@ -1,8 +1,8 @@
 package epoll
 
-// A table finds connections by id. The lower half of an id is a descriptor, which is a small number,
-// so the table is an array in pieces: 8 bytes per connection, where a Go map takes 24 to 36. Owned by
-// a loop.
+// A table finds connections by id. The lower half of an id is a descriptor, which is a small
+// number, so the table is an array in pieces: 8 bytes per connection, where a Go map takes 24 to
+// 36. Owned by a loop.
 type table struct {
 	pieces []*[tablePiece]*connection
 }

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Supported says whether New can succeed on this system.
+// Supported reports whether New can succeed on this system.
 const Supported = true
 
-// Transport serves TCP connections with event loops. Made by New.
+// Transport serves TCP connections with event loops. New makes one.
 type Transport struct {
 	// Set by New, then read-only.
 	cfg   transport.Config
@@ -23,7 +23,7 @@ type Transport struct {
 
 	serial   atomic.Uint32  // of the newest connection or acceptor
 	running  sync.WaitGroup // the loops
-	adopting sync.WaitGroup // calls of Adopt and Listen; grows only under mu and while closed is false
+	adopting sync.WaitGroup // calls of Adopt and Listen; added to with mu held, while not closed
 
 	mu     sync.Mutex // guards closed
 	closed bool
@@ -31,8 +31,8 @@ type Transport struct {
 
 var _ transport.Transport = (*Transport)(nil)
 
-// New makes a transport and starts its loops. It fails when cfg has no Tick, and when the system gives no descriptors.
-// Close ends it.
+// New makes a transport and starts its loops. It fails if cfg has no Tick, or if the system has no
+// descriptors left. Call Close to end it.
 func New(cfg transport.Config) (*Transport, error) {
 	cfg, err := cfg.WithDefaults()
 	if err != nil {
@@ -51,21 +51,21 @@ func New(cfg transport.Config) (*Transport, error) {
 	}
 	reserveDescriptors(t.loops[0].ep)
 	for _, l := range t.loops {
-		t.running.Go(l.run) // ended by Close, which waits
+		t.running.Go(l.run) // ended by Close, which waits for it
 	}
 	return t, nil
 }
 
-// Loops is the number of loops.
+// Loops returns the number of loops.
 func (t *Transport) Loops() int { return len(t.loops) }
 
-// Backlogged reports whether any connection of the loop may have bytes that wait.
+// Backlogged reports whether any connection of the loop may have Buffered bytes.
 func (t *Transport) Backlogged(loop int) bool { return t.loops[loop].backlogged.Load() > 0 }
 
 // Wake makes the loop take a turn soon.
 func (t *Transport) Wake(loop int) { t.loops[loop].wake() }
 
-// Adopt takes over nc, which must be a *net.TCPConn: anything else is ErrUnsupported.
+// Adopt takes over nc. It returns ErrUnsupported if nc is not a *net.TCPConn.
 func (t *Transport) Adopt(nc net.Conn, early []byte, open transport.Open) error {
 	tc, ok := nc.(*net.TCPConn)
 	if !ok {
@@ -79,8 +79,9 @@ func (t *Transport) Adopt(nc net.Conn, early []byte, open transport.Open) error 
 	if err != nil {
 		return fmt.Errorf("adopt connection: %w", err)
 	}
-	// The default of package net, but what is written here is whole: never wait for more. It can only fail for a socket
-	// that is gone, which the loop will find.
+	// The transport writes all that it has, so the kernel must not wait for more. It is the default
+	// of package net, which the application may have changed. This fails only if the peer has
+	// closed the connection, which the loop will notice.
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	var remote netip.AddrPort
 	if a, ok := tc.RemoteAddr().(*net.TCPAddr); ok {
@@ -89,12 +90,12 @@ func (t *Transport) Adopt(nc net.Conn, early []byte, open transport.Open) error 
 	l := t.leastBusy()
 	c := t.newConnection(l, fd, remote)
 	c.handler = open(c)
-	_ = tc.Close() // takes it out of Go's poller; the socket lives on
+	_ = tc.Close() // Go's poller forgets it; the socket stays open
 	l.post(command{kind: register, c: c, early: bytes.Clone(early)})
 	return nil
 }
 
-// begin holds Close back until adopting.Done, and reports whether there is still time.
+// beginAdopt makes Close wait for adopting.Done. It returns false if the transport is closed.
 func (t *Transport) beginAdopt() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -113,7 +114,8 @@ func (t *Transport) newConnection(l *loop, fd int, remote netip.AddrPort) *conne
 	return c
 }
 
-// leastBusy is the loop with the fewest connections, the next in turn among equals.
+// leastBusy returns the loop with the fewest connections. Among equals, each call begins with
+// another loop.
 func (t *Transport) leastBusy() *loop {
 	best := t.loops[int(t.serial.Load())%len(t.loops)]
 	for _, l := range t.loops {
@@ -124,12 +126,12 @@ func (t *Transport) leastBusy() *loop {
 	return best
 }
 
-// Close cuts every connection and waits for the loops.
+// Close cuts all connections and waits for the loops.
 func (t *Transport) Close() error {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
-	t.adopting.Wait() // all that were let in are in their loop's commands now
+	t.adopting.Wait() // from here on, all adopted connections are in the commands of their loops
 	for _, l := range t.loops {
 		l.stopping.Store(true)
 		l.wake()

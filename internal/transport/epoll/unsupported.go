@@ -8,7 +8,7 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// Supported says whether New can succeed on this system.
+// Supported reports whether New can succeed on this system.
 const Supported = false
 
 // Transport does not exist on this system.
@@ -31,10 +31,10 @@ func (*Transport) Listen(*net.TCPListener, func(RawConn) transport.Handler) (*Li
 // Wake does nothing.
 func (*Transport) Wake(int) {}
 
-// Loops is 0.
+// Loops returns 0.
 func (*Transport) Loops() int { return 0 }
 
-// Backlogged is false.
+// Backlogged returns false.
 func (*Transport) Backlogged(int) bool { return false }
 
 // Close does nothing.

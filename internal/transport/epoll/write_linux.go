@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// flush writes what waits for c until it is all written or the socket takes no more, and then goes on with CloseAfterFlush.
+// flush writes the queue of c until it is empty or the socket takes no more. Once it is empty,
+// flush shuts down the writing side if CloseAfterFlush was called.
 func (l *loop) flush(c *connection) {
 	if c.is(closing) {
 		return
@@ -37,7 +38,8 @@ func (l *loop) flush(c *connection) {
 	}
 }
 
-// send writes once. It returns how much was written, and of how much.
+// send writes once. It returns the number of bytes that were written, and of those it tried to
+// write.
 func (l *loop) send(c *connection) (n, of int, errno unix.Errno) {
 	if refs := c.out.Refs(); refs > 1 && c.out.Len() >= refs*minGather {
 		l.gather.pieces = c.out.Vector(l.gather.pieces, maxIovecs)
@@ -48,15 +50,16 @@ func (l *loop) send(c *connection) (n, of int, errno unix.Errno) {
 	return n, len(p), errno
 }
 
-// shut is the end of CloseAfterFlush: all is written.
+// shut ends a CloseAfterFlush whose bytes are all written.
 func (l *loop) shutdownWrite(c *connection) {
 	c.state |= writeShut
-	if c.is(peerClosed) || unix.Shutdown(int(c.fd), unix.SHUT_WR) != nil { // an error: the peer has gone already
+	// Shutdown fails if the peer has closed the connection.
+	if c.is(peerClosed) || unix.Shutdown(int(c.fd), unix.SHUT_WR) != nil {
 		l.closeLater(c, io.EOF)
 	}
 }
 
-// queue returns an empty queue.
+// newQueue returns an empty queue.
 func (l *loop) newQueue() *outqueue.Queue {
 	if n := len(l.freeQueues); n > 0 {
 		q := l.freeQueues[n-1]
@@ -66,7 +69,7 @@ func (l *loop) newQueue() *outqueue.Queue {
 	return new(outqueue.Queue)
 }
 
-// recycle takes the queue from c.
+// recycle takes the queue from c and keeps it for another connection.
 func (l *loop) recycle(c *connection) {
 	c.out.Reset()
 	if len(l.freeQueues) < maxSpare {
