@@ -6,32 +6,34 @@ import (
 )
 
 const (
-	// maxYields is how often others may run before it is clear that nothing is being sent by who has a processor: five to
-	// ten microseconds where nobody else wants one.
+	// maxYields is how many calls of Gosched without a new message end the first part of the wait.
+	// That takes five to ten microseconds if no other goroutine is ready to run.
 	maxYields = 100
 
-	// pauses of at least pauseLength each, in a row, that bring nothing are the end of patience. Whoever was about to
-	// send and lost its processor to another process gets the loop's meanwhile.
+	// maxPauses is how many pauses of at least pauseLength without a new message end the wait.
+	// During a pause, a sender that lost its processor to another process gets that of the loop.
 	maxPauses   = 2
 	pauseLength = 20 * time.Microsecond
 
-	// maxSkip is for how many crowds the loop does not pause after pauses that were in vain; at first for one.
+	// maxSkip bounds for how many large fan-outs the loop skips the pauses, after pauses that
+	// brought no message. It begins with one.
 	maxSkip = 64
 )
 
-// coalescer is how a loop waits for more of what it is about to carry. It first lets other goroutines run, which is all
-// that is needed where processors are free. Where they are not, a publisher in the middle of a burst may have none for
-// milliseconds while the loop goes round it with half of the burst: then only sleep helps. Sleep that has brought
-// nothing is tried more and more rarely, so that messages that come one at a time are not kept waiting.
+// A coalescer waits for more messages before a large fan-out. It first lets other goroutines run.
+// That is sufficient while processors are free. Otherwise a sender in the middle of a burst may
+// have no processor for milliseconds, and the loop would carry half of the burst; then only sleep
+// helps. Sleep that brings no message is tried more and more rarely, so that single messages are
+// not delayed.
 type coalescer struct {
-	skip     int // crowds for which there is no pause
-	nextSkip int // what skip will be after the next pause in vain
+	skip     int // large fan-outs for which there is no pause
+	lastSkip int // the last value that skip was set to
 }
 
-// wait returns when what waits in l has stopped growing, or is enough for one write.
+// wait returns when the queue of l has stopped growing, or is enough for one write.
 func (c *coalescer) wait(l *Lane) {
 	seen := c.poll(l, l.waiting.Load(), maxYields, runtime.Gosched)
-	if seen >= maxBatchBytes || l.hub.waiters.any() { // whoever waits for us sends nothing
+	if seen >= maxBatchBytes || l.hub.waiters.any() { // senders that wait for the loop send nothing
 		return
 	}
 	if c.skip > 0 {
@@ -39,14 +41,15 @@ func (c *coalescer) wait(l *Lane) {
 		return
 	}
 	if c.poll(l, seen, maxPauses, func() { pause(pauseLength) }) > seen || l.hub.waiters.any() {
-		c.nextSkip = 0
+		c.lastSkip = 0
 		return
 	}
-	c.nextSkip = min(max(2*c.nextSkip, 1), maxSkip)
-	c.skip = c.nextSkip
+	c.lastSkip = min(max(2*c.lastSkip, 1), maxSkip)
+	c.skip = c.lastSkip
 }
 
-// poll lets time pass until nothing has come for that many moments, and returns what waits then.
+// poll calls wait until that many rounds in a row have brought no message, and returns how many
+// bytes are waiting in l then. seen is how many were waiting before.
 func (c *coalescer) poll(l *Lane, seen int64, rounds int, wait func()) int64 {
 	for quiet := 0; quiet < rounds && seen < maxBatchBytes && !l.hub.waiters.any(); {
 		wait()

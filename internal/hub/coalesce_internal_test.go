@@ -54,8 +54,8 @@ func TestCoalescerSkips(t *testing.T) {
 		}
 	}
 	// After 1, 2, 4 … 64 crowds, and after each 64 from then on.
-	if want := 20; paused < want-1 || paused > want+1 || c.nextSkip != maxSkip {
-		t.Errorf("paused %d times in 1000 crowds, want %d; at last each %d", paused, want, c.nextSkip)
+	if want := 20; paused < want-1 || paused > want+1 || c.lastSkip != maxSkip {
+		t.Errorf("paused %d times in 1000 crowds, want %d; at last each %d", paused, want, c.lastSkip)
 	}
 	c.skip = 0
 	l.hub.waiters.n.Add(1)

@@ -1,6 +1,6 @@
 package hub
 
-// kind tells the three sorts of group apart.
+// kind is the kind of a group.
 type kind uint8
 
 const (
@@ -9,11 +9,12 @@ const (
 	room
 )
 
-// A group is a set of members that one message can go to: everyone, the sessions of a user, a room. A set for each
-// lane, since each lane writes to its own members. Guarded by Hub.mu.
+// A group is a set of members that one message can go to: all members, the clients of a user, a
+// room. It has a set for each lane, because each lane writes to its own members. Guarded by Hub.mu.
 //
-// A member's place knows the member's position in the set, so that joining and leaving take the same short time in a room of
-// three and in one of a million. The other way it is searched for among the places of one member, as everywhere.
+// A member's place has the position of the member in the set, so joining and leaving take the same
+// short time in a room of three members and of a million. The place itself is found by a search of
+// the member's places.
 type group struct {
 	kind kind
 	name string
@@ -27,7 +28,8 @@ type place struct {
 	group *group
 	at    int32 // index in the set of the member's lane
 
-	// In a member's first place, which is that among everyone: the bytes of the names of its rooms. It costs nothing here.
+	// In the first place of a member, which is that in the group of all members: the bytes of the
+	// names of its rooms. The field fills padding.
 	names uint32
 }
 
@@ -35,11 +37,11 @@ func newGroup(k kind, name string, lanes int) *group {
 	return &group{kind: k, name: name, sets: make([]set, lanes)}
 }
 
-// add makes m a member; it must not be one.
+// add makes m a member. m must not be one.
 func (g *group) add(m *Member) {
 	s := &g.sets[m.lane.index]
 	if m.places == nil {
-		m.places = make([]place, 0, 3) // everyone and the two default rooms; append grows it for others
+		m.places = make([]place, 0, 3) // the group of all members, and the two default rooms
 	}
 	m.places = append(m.places, place{group: g, at: int32(len(s.members))})
 	s.members = append(s.members, m)
@@ -49,7 +51,8 @@ func (g *group) add(m *Member) {
 	}
 }
 
-// remove ends the membership at m.places[i]. The last of each list takes the place that falls free.
+// remove ends the membership at m.places[i]. The last element of each list moves to the free
+// position.
 func (g *group) remove(m *Member, i int) {
 	s := &g.sets[m.lane.index]
 	at := m.places[i].at
@@ -74,7 +77,7 @@ func (g *group) remove(m *Member, i int) {
 
 func (s *set) appendTo(dst []*Member) []*Member { return append(dst, s.members...) }
 
-// shrink gives memory back when a list uses less than a quarter of what it holds.
+// shrink returns s, or a smaller copy of it if s uses less than a quarter of its memory.
 func shrink[T any](s []T) []T {
 	if cap(s) < 64 || len(s) > cap(s)/4 {
 		return s

@@ -1,11 +1,13 @@
-// Package hub knows who is connected (clients by id, by user, by room) and carries messages to them.
+// Package hub indexes the connected clients, by id, user and room, and carries messages to them.
 //
-// It has two halves. The index (Hub, Member, group) answers who is where, under one lock that is never held while
-// anything is written. The lanes (Lane) carry: one for each event loop, a queue that any goroutine fills and that only
-// the loop empties, so that what one goroutine sends to one client arrives in that order, whatever the path: to the
-// client, to its user, to a room or to everyone.
+// It has two halves. The index (Hub, Member, group) finds the members of a target, under one lock
+// that is never held during a write. The lanes (Lane) carry messages. Each event loop has one lane,
+// a queue that any goroutine fills and only the loop empties. So the messages of one goroutine to
+// one client arrive in their order on every path: to the client, its user, a room or all clients. A
+// lane has a sealer, which carries messages to encrypted members.
 //
-// Lock order: Hub.mu before Lane.mu. No lock is held while a Link is written.
+// Lock order: Hub.mu before Lane.mu, sealPool.mu before sealer.mu. No lock is held during a write
+// to a Link.
 package hub
 
 import (
@@ -20,40 +22,44 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// ErrQueueFull is returned by sends when a lane has Config.Queue bytes waiting: the publishers are faster than the loop.
-// Nothing was queued for any lane that was full; lanes with room were served.
+// ErrQueueFull is returned by sends when a lane has Config.SendQueue bytes waiting, because the
+// senders are faster than the loop. The message was not queued for lanes that were full, and was
+// queued for the others.
 var ErrQueueFull = errors.New("send queue is full")
 
-// ErrTooManyRooms is returned, perhaps wrapped, by Join when the member is in Config.MaxRooms rooms, or the names of its
-// rooms would have more than Config.RoomNames bytes.
+// ErrTooManyRooms is returned by Join, perhaps wrapped, if the member is in Config.MaxRooms rooms,
+// or if the names of its rooms would have more than Config.RoomNames bytes.
 var ErrTooManyRooms = errors.New("client is in too many rooms")
 
-// ErrNotMember is returned by Join for a member that has left the hub or never was in it.
+// ErrNotMember is returned for a member that has left the hub, or was never admitted.
 var ErrNotMember = errors.New("client is not connected")
 
-// Config is what a Hub is made with.
+// Config configures a Hub.
 type Config struct {
 	// Lanes is the number of event loops. At least 1.
 	Lanes int
-	// Wake makes a lane's loop call Tick soon. Called from any goroutine, must not block. Required.
+	// Wake makes the loop of a lane call Tick soon. It is called from any goroutine, and must not
+	// block. Required.
 	Wake func(lane int)
-	// Backlogged reports whether any of a lane's links may have Buffered bytes. Called from any goroutine, must not
-	// block. Default: each link is asked.
+	// Backlogged reports whether any of a lane's links may have Buffered bytes. It is called from
+	// any goroutine, and must not block. Default: the hub calls Buffered of each link.
 	Backlogged func(lane int) bool
-	// MaxRooms bounds the rooms of one member, its own not counted. 0: no bound.
+	// MaxRooms bounds the rooms of one member, except its own room. 0: no bound.
 	MaxRooms int
-
-	// RoomNames bounds the bytes of the names of one member's rooms, its own not counted. 0: no bound.
+	// RoomNames bounds the names of one member's rooms, except its own room, in bytes. 0: no bound.
 	RoomNames int
-	// SendQueue bounds the bytes of messages that wait in one lane. 0: 64 MiB.
+	// SendQueue bounds the messages that wait in one lane, in bytes. 0: 64 MiB.
 	SendQueue int
-	// BackpressureLimit bounds the bytes that wait for one encrypted member, what its connection holds included. 0: 1 MiB.
+	// BackpressureLimit bounds the messages that wait for one encrypted member, in bytes, including
+	// those in its connection. 0: 1 MiB.
 	BackpressureLimit int
-	// BatchLimit bounds for how many members one fan-out is encrypted at a time. 0: 10.
+	// BatchLimit bounds for how many members one fan-out is transformed at a time, and the workers
+	// that encrypt. 0: 10.
 	BatchLimit int
 }
 
-// Hub is the index of who is connected. Its methods may be called from any goroutine and do not block beyond its lock.
+// Hub is the index of the connected clients. Its methods may be called from any goroutine. They
+// block only for its lock, except those that say so.
 type Hub struct {
 	// Set by New, then read-only.
 	lanes      []*Lane
@@ -65,15 +71,15 @@ type Hub struct {
 	sealPool     sealPool
 	transformers transformers
 
-	deflating    atomic.Int64 // members that take compressed messages: publishers compress only for somebody
-	encrypted    atomic.Int64 // members
-	transforming atomic.Int64 // members: without any, a fan-out needs no semaphore
+	deflating    atomic.Int64 // members that accept compression: senders compress only for them
+	encrypted    atomic.Int64 // members that are encrypted
+	transforming atomic.Int64 // members with a Transform: without any, a fan-out needs no semaphore
 	delivered    atomic.Uint64
 	dropped      atomic.Uint64
 
 	waiters waiters
 
-	mu      sync.RWMutex // guards the fields below and, in each Member, what says so; before Lane.mu
+	mu      sync.RWMutex // guards the fields below, and some of each Member; before Lane.mu
 	clients clients
 	users   shrinkmap.Map[string, *group]
 	rooms   shrinkmap.Map[string, *group]
@@ -107,7 +113,8 @@ func New(cfg Config) *Hub {
 	return h
 }
 
-// ResumeAll resumes all that wait for a turn, once the loops have ended. Nobody is held from then on.
+// ResumeAll resumes all that wait for a turn. It is called after the loops have ended. From then
+// on, WaitTurn returns false.
 func (h *Hub) ResumeAll() {
 	for _, l := range h.lanes {
 		l.mu.Lock()
@@ -120,17 +127,18 @@ func (h *Hub) ResumeAll() {
 // Lane returns the lane of loop i.
 func (h *Hub) Lane(i int) *Lane { return h.lanes[i] }
 
-// Admission is what makes a connection a member.
+// Admission describes a new member.
 type Admission struct {
-	User    string   // empty: anonymous
-	Rooms   []string // joined besides the member's own; valid names
+	User    string   // empty for an anonymous client
+	Rooms   []string // to join besides the member's own; valid names
 	Welcome *ws.Message
-	// Encryption makes the welcome the last message in clear. Nil: none.
+	// Encryption encrypts all messages after the welcome. Nil: no encryption.
 	Encryption *Encryption
 }
 
-// Admit indexes m by id and user, joins it to its rooms and queues the welcome, in one step for everybody who looks:
-// nothing reaches m before the welcome, and everything that is sent after Admit has returned reaches it.
+// Admit indexes m by id and user, joins it to its rooms and queues the welcome, in one step for
+// other goroutines. m gets no message before the welcome, and each message that is sent after Admit
+// has returned.
 func (h *Hub) Admit(m *Member, a Admission) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -152,7 +160,7 @@ func (h *Hub) Admit(m *Member, a Admission) {
 	m.lane.push(item{kind: welcome, member: m, msg: a.Welcome})
 }
 
-// countLocked counts m in or out by the form in which it takes messages.
+// countLocked adds n to the counter of members that get messages in the same form as m.
 func (h *Hub) countLocked(m *Member, n int64) {
 	switch q := m.queue.Load(); {
 	case q != nil:
@@ -165,8 +173,9 @@ func (h *Hub) countLocked(m *Member, n int64) {
 	}
 }
 
-// Remove takes m out of the index and returns its user and the rooms that it was in, its own included; ok is false when
-// it was not in it. What was queued for m before may still be written.
+// Remove removes m from the index, and returns its user and the rooms that it was in, including its
+// own. ok is false if m was not in the index. Messages that were queued for m before may still be
+// written.
 func (h *Hub) Remove(m *Member) (userID string, rooms []string, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -181,11 +190,12 @@ func (h *Hub) Remove(m *Member) (userID string, rooms []string, ok bool) {
 	}
 	m.places = nil
 	h.countLocked(m, -1)
-	h.waiters.wake() // it may have been the slowest
+	h.waiters.wake() // m may have been the slowest member
 	return userID, rooms, true
 }
 
-// Join makes m a member of the named room; joined is false when it already was. The name must be valid.
+// Join makes m a member of the named room. joined is false if it was one already. The name must be
+// valid.
 func (h *Hub) Join(m *Member, name string) (joined bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -211,11 +221,11 @@ func (h *Hub) Join(m *Member, name string) (joined bool, err error) {
 	return true, nil
 }
 
-// Leave ends m's membership in the named room, and reports whether there was one.
+// Leave ends the membership of m in the named room, and reports whether m was a member.
 func (h *Hub) Leave(m *Member, name string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	defer h.waiters.wake() // it may have been the slowest
+	defer h.waiters.wake() // m may have been the slowest member
 	if m.ownRoom && m.hasID(name) {
 		m.ownRoom = false
 		return true
@@ -232,7 +242,7 @@ func (h *Hub) Leave(m *Member, name string) bool {
 	return true
 }
 
-// leaveLocked takes m out of the group at m.places[i]; a room or user without members ceases to exist.
+// leaveLocked removes m from the group at m.places[i], and removes a room or user without members.
 func (h *Hub) leaveLocked(m *Member, i int) {
 	g := m.places[i].group
 	g.remove(m, i)
@@ -248,7 +258,7 @@ func (h *Hub) leaveLocked(m *Member, i int) {
 	}
 }
 
-// group finds or makes the group of that name.
+// group returns the group of that name, which it makes if there is none.
 func (h *Hub) group(t *shrinkmap.Map[string, *group], k kind, name string) *group {
 	g := t.Get(name)
 	if g == nil {
@@ -265,7 +275,7 @@ func (h *Hub) Client(id string) *Member {
 	return h.clientLocked(id)
 }
 
-// clientLocked returns the member whose id has this text, or nil.
+// clientLocked returns the member with that id, or nil.
 func (h *Hub) clientLocked(text string) *Member {
 	id, ok := parseID(text)
 	if !ok {
@@ -274,7 +284,7 @@ func (h *Hub) clientLocked(text string) *Member {
 	return h.clients.get(id)
 }
 
-// Count returns how many members the target has here.
+// Count returns the number of members of the target.
 func (h *Hub) Count(t Target) int {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -289,7 +299,7 @@ func (h *Hub) Count(t Target) int {
 	return n
 }
 
-// Members appends the members of the target to dst: a copy, safe to keep.
+// Members appends the members of the target to dst. The caller may keep the result.
 func (h *Hub) Members(dst []*Member, t Target) []*Member {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -306,7 +316,7 @@ func (h *Hub) Members(dst []*Member, t Target) []*Member {
 	return dst
 }
 
-// Rooms appends the names of all rooms to dst, members' own rooms not included.
+// Rooms appends the names of all rooms to dst, except the members' own rooms.
 func (h *Hub) Rooms(dst []string) []string {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -316,23 +326,25 @@ func (h *Hub) Rooms(dst []string) []string {
 	return dst
 }
 
-// CountRooms is the number of rooms that have members, members' own rooms not included.
+// CountRooms returns the number of rooms, except the members' own rooms.
 func (h *Hub) CountRooms() int {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return h.rooms.Len()
 }
 
-// Delivered is how many messages were handed to connections, one for each.
+// Delivered returns how many messages were passed to connections. It counts a message once for each
+// connection.
 func (h *Hub) Delivered() uint64 { return h.delivered.Load() }
 
-// Dropped is how many messages were dropped because a connection had too much waiting.
+// Dropped returns how many messages were dropped because too much was waiting in a connection.
 func (h *Hub) Dropped() uint64 { return h.dropped.Load() }
 
-// Encrypted is how many members are.
+// Encrypted returns the number of encrypted members.
 func (h *Hub) Encrypted() int { return int(h.encrypted.Load()) }
 
-// Unsealed is how many messages were lost because they could not be encrypted, one for each member.
+// Unsealed returns how many messages were dropped because they could not be encrypted. It counts a
+// message once for each member.
 func (h *Hub) Unsealed() (n uint64) {
 	for _, l := range h.lanes {
 		n += l.sealer.unsealed.Load()
@@ -340,7 +352,7 @@ func (h *Hub) Unsealed() (n uint64) {
 	return n
 }
 
-// Wait blocks until nothing is being encrypted any more. No lane may be given a turn from then on.
+// Wait blocks until all goroutines that encrypt have ended. The loops must have ended before.
 func (h *Hub) Wait() {
 	h.sealPool.done.Wait()
 	h.transformers.done.Wait()

@@ -2,14 +2,14 @@ package hub
 
 import "encoding/hex"
 
-// ID is a client's id, a UUID. There are as many as there are clients, and they are mostly compared and looked up: as text,
-// which is made when somebody asks for it, each would be 64 bytes rather than 16.
+// ID is a client's id, a UUID. Each client has one, and the hub mostly compares ids and looks them
+// up. As text, an id would take 64 bytes instead of 16. String makes the text when it is needed.
 type ID [16]byte
 
-// idLength is that of an id's text.
+// idLength is the length of the text of an id.
 const idLength = 36
 
-// String is the id's text: lower case, with hyphens (RFC 9562 §4).
+// String returns the text of the id: lower case, with hyphens (RFC 9562 §4).
 func (id ID) String() string {
 	var b [idLength]byte
 	hex.Encode(b[:8], id[:4])
@@ -21,8 +21,8 @@ func (id ID) String() string {
 	return string(b[:])
 }
 
-// parseID reads what String writes, and nothing else: each id has one text. ok is false for the names of most rooms, which
-// costs them the comparison of a length.
+// parseID parses the result of String, and no other text, so each id has one text. ok is false for
+// most names of rooms, after the comparison of a length.
 func parseID(s string) (id ID, ok bool) {
 	if len(s) != idLength || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return ID{}, false
@@ -37,7 +37,8 @@ func parseID(s string) (id ID, ok bool) {
 	return id, true
 }
 
-// digit is the value of a hexadecimal digit in lower case; more than 15 for anything else.
+// digit returns the value of a hexadecimal digit in lower case, more than 15 for any other
+// character.
 func digit(c byte) byte {
 	switch {
 	case '0' <= c && c <= '9':

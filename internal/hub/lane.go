@@ -9,55 +9,58 @@ import (
 )
 
 const (
-	// maxBatchBytes bounds what consecutive messages to one group are joined to, for one write to each member.
+	// maxBatchBytes bounds the consecutive messages to one group that are joined into one write for
+	// each member.
 	maxBatchBytes = 64 << 10
-	// maxTurnBytes bounds the bytes of messages that one turn carries, so that a loop under a flood still reads.
+	// maxTurnBytes bounds the messages that one turn handles, in bytes, so that a loop under a
+	// flood still reads.
 	maxTurnBytes = 256 << 10
-	// largeFanOut is how many members make a crowd, for which a message waits for others (coalescer).
+	// largeFanOut is the number of members from which on a message to a group waits for more
+	// messages (see coalescer).
 	largeFanOut = 128
-	// busyItems is how many items a loop may have waiting before those who produce them as answers wait
-	// for its next turn.
+	// busyItems is the number of waiting items from which on WaitTurn makes the handlers of input
+	// wait.
 	busyItems = 256
-	// prefetchWidth is how many members are fetched at a time.
+	// prefetchWidth is the number of members that one call of prefetch loads.
 	prefetchWidth = 16
 )
 
-// A Lane is the way from any goroutine to the connections of one event loop.
+// A Lane is the queue from all goroutines to the connections of one event loop.
 type Lane struct {
 	// Set by New, then read-only.
 	hub   *Hub
 	index int
 	limit int
 
-	waiting  atomic.Int64 // bytes of messages pushed and not yet handed to connections
-	messages atomic.Int64 // how many they are
+	waiting  atomic.Int64 // bytes of messages that were pushed and not yet passed to connections
+	messages atomic.Int64 // their number
 
 	mu       sync.Mutex // guards the fields below; innermost
 	inbox    []item
-	pushed   uint64        // items, ever
-	carrying bool          // items were taken from the inbox and not yet carried
+	pushed   uint64        // total number of items
+	carrying bool          // the loop has taken items and not yet handled all of them
 	resumers []Resumer     // to be resumed at the end of the turn
-	ended    bool          // the loop has ended: nobody is held any more
-	changes  membershipLog // changed with Hub.mu held too, or by the loop: the loop reads it under either
+	ended    bool          // the loop has ended, so WaitTurn accepts no resumer
+	changes  membershipLog // written with Hub.mu too, or by the loop, which reads it under either
 
 	// Owned by the loop.
 	work    []item    // taken from the inbox
-	next    int       // work[next:] is still to do
-	first   uint64    // how many items were pushed before work[0]; written under mu
+	next    int       // work[next:] is still to be handled
+	first   uint64    // number of items pushed before work[0]; written under mu
 	members []*Member // scratch for a fan-out
 
 	coalescer coalescer // owned by the loop
-	sealer    sealer    // its fields have owners of their own
+	sealer    sealer    // documents the owner of each of its fields
 }
 
-// An item is one thing for the loop to do.
+// An item is one task for the loop.
 type item struct {
 	kind      itemKind
-	large     bool    // fanOut: to so many that waiting for another message pays
-	member    *Member // for all but fanOut
+	large     bool    // fanOut: to largeFanOut members or more
+	member    *Member // all kinds except fanOut
 	group     *group  // fanOut
 	msg       *ws.Message
-	raw       []byte      // control, finish: a whole frame
+	raw       []byte      // control, finish: a frame
 	exclude   []*Member   // fanOut
 	semaphore *semaphore  // fanOut, if a member may transform it
 	change    *Switchover // encrypt
@@ -68,22 +71,22 @@ type itemKind uint8
 const (
 	direct  itemKind = iota // a message to a member
 	fanOut                  // a message to a group
-	welcome                 // a message to a member that is live from then on
+	welcome                 // the first message to a member, which makes it live
 	notice                  // a message to a member, live or not
-	control                 // a frame that is no message to a member, live or not
+	control                 // a frame that carries no message, to a member, live or not
 	finish                  // the last frame to a member
-	encrypt                 // no message to a member in clear from then on
+	encrypt                 // the switch of a member to encryption
 )
 
-// push queues it and reports whether there was room. Welcomes, notices, control and last frames always have: they are
-// few, and a connection could not be closed without them.
+// push queues an item, and reports whether it fitted. Welcomes, notices, control frames and last
+// frames always fit: they are few, and connections cannot be closed without them.
 func (l *Lane) push(it item) bool {
 	size := int64(0)
 	if it.msg != nil {
 		size = int64(len(it.msg.Frame()))
 		waiting := l.waiting.Load()
-		if waiting > 0 && waiting+size > int64(l.limit) && it.kind != welcome && it.kind != notice { // an empty lane takes one of any size
-			return false
+		if waiting > 0 && waiting+size > int64(l.limit) && it.kind != welcome && it.kind != notice {
+			return false // an empty lane takes a message of any size
 		}
 		l.waiting.Add(size)
 		l.messages.Add(int64(it.msg.Count()))
@@ -93,7 +96,7 @@ func (l *Lane) push(it item) bool {
 	l.pushed++
 	first := len(l.inbox) == 1
 	l.mu.Unlock()
-	if first { // whoever pushed first has woken the loop, and it takes all
+	if first { // otherwise the first item has woken the loop, which takes all of them
 		l.wake()
 	}
 	return true
@@ -101,26 +104,26 @@ func (l *Lane) push(it item) bool {
 
 // A Resumer waits for a lane's next turn.
 type Resumer interface {
-	// Resume is called on the loop, or by Hub.ResumeAll: must not block.
+	// Resume is called on the loop, or by Hub.ResumeAll. It must not block.
 	Resume()
 }
 
-// WaitTurn has r resumed at the end of the loop's next turn, if so much waits for the loop that it is
-// better to wait with further answers: input must not be handled faster than the loop sends what comes
-// of it, or its queue would grow without bound. False: it is not, and r is not resumed. Any goroutine;
-// never blocks.
+// WaitTurn reports whether the loop of m has so many items waiting that r must not handle more
+// input now. If so, r is resumed at the end of the loop's next turn. Input must not be handled
+// faster than the loop sends the answers, or its queue would grow without bound. WaitTurn never
+// blocks, and may be called from any goroutine.
 func (m *Member) WaitTurn(r Resumer) bool {
 	l := m.lane
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended || len(l.inbox) < busyItems { // else a turn is certain to follow
+	if l.ended || len(l.inbox) < busyItems { // with items in the inbox a turn is certain to follow
 		return false
 	}
 	l.resumers = append(l.resumers, r)
 	return true
 }
 
-// resume lets those go on that were held.
+// resume resumes all resumers.
 func (l *Lane) resume() {
 	l.mu.Lock()
 	resumers := l.resumers
@@ -131,37 +134,43 @@ func (l *Lane) resume() {
 	}
 }
 
-// Notice queues a message for m, admitted or not: an error. Any goroutine; never blocks.
+// Notice queues a message for m, such as an error, whether m was admitted or not. It never blocks,
+// and may be called from any goroutine.
 func (m *Member) Notice(msg *ws.Message) {
 	m.lane.push(item{kind: notice, member: m, msg: msg})
 }
 
-// Control queues bytes that are no message for m, admitted or not: a ping, a pong, the answer to a handshake. They are
-// sent as they are to encrypted members, too. Any goroutine; never blocks.
+// Control queues bytes for m that are not a message: a ping, a pong, the answer to a handshake. m
+// may be admitted or not. The bytes are not encrypted, whatever m is. Control never blocks, and may
+// be called from any goroutine.
 func (m *Member) Control(frame []byte) {
 	m.lane.push(item{kind: control, member: m, raw: frame})
 }
 
-// CloseAfterFlush queues the last frame for m, or none, after which its connection is closed in order. Nothing that is queued for it
-// later is written. Any goroutine; never blocks.
+// CloseAfterFlush queues the last frame for m, which may be empty. After it, the connection is
+// closed in order. Nothing that is queued later is written. CloseAfterFlush never blocks, and may
+// be called from any goroutine.
 func (m *Member) CloseAfterFlush(frame []byte) {
 	m.lane.push(item{kind: finish, member: m, raw: frame})
 }
 
-// Buffered is how many bytes m's peer has not taken yet, what is to be encrypted for it included.
+// Buffered returns how many bytes wait for m's peer, including messages that are still to be
+// encrypted. It may be called from any goroutine.
 func (m *Member) Buffered() int {
 	if q := m.queue.Load(); q != nil {
 		return q.pending()
 	}
 	n := m.link.Buffered()
-	if q := m.queue.Load(); q != nil { // has become encrypted, and the link's bytes may have been taken back before they were counted
+	// If m was switched to encryption meanwhile, the link's bytes may have been recalled before
+	// they were counted here.
+	if q := m.queue.Load(); q != nil {
 		n = q.pending()
 	}
 	return n
 }
 
-// Tick hands what is queued to the connections. It is the loop's, once a turn; more says that there is work left for
-// the next turn, which should come at once.
+// Tick passes queued messages to the connections. The loop calls it once in each turn. more means
+// that work is left, and that the next turn should follow at once.
 func (l *Lane) Tick() (more bool) {
 	defer l.resume()
 	if len(l.work) == 0 {
@@ -191,13 +200,15 @@ func (l *Lane) Tick() (more bool) {
 	if l.next < len(l.work) {
 		return true
 	}
-	// What was written this turn goes to the sockets only after Tick: who waits for that is told by another turn.
+	// The sockets get the messages of this turn only after Tick, so goroutines in WaitPending need
+	// another turn.
 	return l.endWork() || more || (worked || wrote) && l.hub.waiters.any()
 }
 
-// coalesce lets a message to a crowd wait for those right behind it. Its writes will take milliseconds; a publisher that is
-// under way needs microseconds for the next message, which then goes out in the same writes. Without this the first of a
-// burst, which wakes the loop, would always travel atOnce.
+// coalesce waits for more messages if the newest one is for a large group. Its writes take
+// milliseconds. A sender in the middle of a burst needs microseconds for its next message, which
+// then shares these writes. Without the wait, the first message of a burst, which wakes the loop,
+// would always be written alone.
 func (l *Lane) coalesce() {
 	l.mu.Lock()
 	large := len(l.inbox) > 0 && l.inbox[len(l.inbox)-1].large
@@ -207,8 +218,9 @@ func (l *Lane) coalesce() {
 	}
 }
 
-// endWork empties the work list; the memory of a flood is given back. It reports whether the inbox has something: a turn
-// that carries what an earlier one left does not take it, and may have been the one that it woke.
+// endWork empties the work list, and frees the memory of a flood. It reports whether the inbox has
+// items: a turn that handles the items that an earlier one left does not take them, and may be the
+// one that they have woken.
 func (l *Lane) endWork() (waiting bool) {
 	clear(l.work)
 	l.work, l.next = l.work[:0], 0
@@ -222,8 +234,8 @@ func (l *Lane) endWork() (waiting bool) {
 	return len(l.inbox) > 0
 }
 
-// nextRun finds how many items from l.next on can be carried as one, and their size in bytes: consecutive messages to one
-// group, or a single item of any other sort.
+// nextRun returns how many items from l.next on can be handled together, and their size in bytes.
+// They are consecutive messages to one group, or one item of another kind.
 func (l *Lane) nextRun() (n, size int) {
 	first := &l.work[l.next]
 	if first.msg != nil {
@@ -247,7 +259,8 @@ func (l *Lane) nextRun() (n, size int) {
 	return n, size
 }
 
-// handle brings one run to its connections; atOnce says that it is all that this turn has.
+// handle handles one run. atOnce means that the turn has no other items, so messages can be written
+// at once instead of at its end.
 func (l *Lane) handle(run []item, size int, atOnce bool) {
 	it := &run[0]
 	m := it.member
@@ -255,13 +268,13 @@ func (l *Lane) handle(run []item, size int, atOnce bool) {
 	case fanOut:
 		l.fanOut(run, size, atOnce)
 	case direct:
-		if m.live { // else it is finished: no longer anybody's destination
+		if m.live { // otherwise its last frame was queued
 			l.deliver(run)
 		}
 	case welcome:
 		m.live = true
 		l.deliver(run)
-		m.sealed = m.queue.Load() != nil // this was the last message in clear
+		m.sealed = m.queue.Load() != nil // the welcome is the last unencrypted message
 	case notice:
 		if m.sealed {
 			l.sealer.accept(m, &fanOutBatch{run: run})
@@ -282,7 +295,7 @@ func (l *Lane) handle(run []item, size int, atOnce bool) {
 	}
 }
 
-// deliver brings one message, or a series, to one member.
+// deliver writes one message, or a series, to one member.
 func (l *Lane) deliver(run []item) {
 	m := run[0].member
 	switch {
@@ -311,11 +324,12 @@ func (l *Lane) record(m *Member, n int, written bool) {
 // wake makes the loop run a turn soon. Any goroutine.
 func (l *Lane) wake() { l.hub.wake(l.index) }
 
-// fanOut writes a run of messages to each member that the group had in this lane when they were sent.
+// fanOut writes a run of messages to each member that the group had in this lane when they were
+// sent.
 func (l *Lane) fanOut(run []item, size int, atOnce bool) {
 	g := run[0].group
 	for at := l.first + uint64(l.next); len(run) > 0; {
-		// The copy is what lets everybody else join and leave while thousands of sockets are written.
+		// With a copy, members can join and leave while thousands of sockets are written.
 		l.hub.mu.RLock()
 		l.members = g.sets[l.index].appendTo(l.members[:0])
 		changes := l.changes[g]
@@ -335,7 +349,7 @@ func (l *Lane) fanOut(run []item, size int, atOnce bool) {
 	}
 }
 
-// writeRun brings a run of messages to l.members.
+// writeRun writes a run of messages to l.members.
 func (l *Lane) writeRun(run []item, size int, atOnce bool) {
 	l.setExcluded(run[0].exclude, true)
 	var deflated []byte
@@ -376,8 +390,8 @@ func (l *Lane) writeRun(run []item, size int, atOnce bool) {
 	l.hub.delivered.Add(uint64(delivered))
 }
 
-// prefetch reads what writes to the members will need, for all of them before the first write: the
-// processor loads many lines of memory in the time that it takes to load one.
+// prefetch reads the memory that the writes to several members will need, before the first write.
+// The processor loads many lines of memory in parallel.
 func prefetch(members []*Member) {
 	for _, m := range members {
 		if m.live {
@@ -386,7 +400,7 @@ func prefetch(members []*Member) {
 	}
 }
 
-// setExcluded marks, or unmarks, those of the members that are this lane's.
+// setExcluded sets or clears the mark of those members that belong to this lane.
 func (l *Lane) setExcluded(members []*Member, excluded bool) {
 	for _, m := range members {
 		if m.lane == l {
@@ -395,8 +409,8 @@ func (l *Lane) setExcluded(members []*Member, excluded bool) {
 	}
 }
 
-// writeIndividually writes the messages of a rejected batch up to the first that does not fit: no later message
-// may overtake a dropped one. None of them is a series.
+// writeIndividually writes the messages of a rejected run up to the first that does not fit. It
+// drops the rest, because no later message may overtake a dropped one. None of them is a series.
 func (l *Lane) writeIndividually(m *Member, run []item) {
 	fit := 0
 	for len(run) > 1 && fit < len(run) && m.link.Write(m.frameOf(run[fit].msg)) {
@@ -408,7 +422,7 @@ func (l *Lane) writeIndividually(m *Member, run []item) {
 	}
 }
 
-// countMessages is how many messages a run is.
+// countMessages returns the number of messages in a run.
 func countMessages(run []item) (n int) {
 	for i := range run {
 		if run[i].msg != nil {
@@ -418,8 +432,8 @@ func countMessages(run []item) (n int) {
 	return n
 }
 
-// splitSeries are a run with each message of a series as an item of its own: for members that do not get all at once, or not
-// as it is.
+// splitSeries returns a run with each message of a series as an item of its own, for members that
+// do not get all of them, or get them in another form.
 func splitSeries(run []item) []item {
 	n := countMessages(run)
 	if n == len(run) {
@@ -438,7 +452,7 @@ func splitSeries(run []item) []item {
 	return each
 }
 
-// joinFrames makes one buffer of a run's frames; one alone is not copied.
+// joinFrames returns the frames of a run in one buffer. It does not copy a single frame.
 func joinFrames(run []item, size int, frame func(*ws.Message) []byte) []byte {
 	if len(run) == 1 {
 		return frame(run[0].msg)

@@ -7,54 +7,60 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// Link is a member's connection, as far as a lane needs it; transport.Conn is one. Its methods but Buffered are called
-// by the lane's loop only, from within Tick, and must not block.
+// Link is the connection of a member, with the methods that a lane needs; transport.Conn is one.
+// The methods except Buffered are called by the lane's loop only, from within Tick, and must not
+// block.
 type Link interface {
-	// Write queues p until the end of the turn; WriteNow writes at once if nothing waits. False: p was dropped.
+	// Write queues p until the end of the turn. WriteNow writes p at once if nothing waits. Both
+	// report whether p was accepted.
 	Write(p []byte) bool
 	WriteNow(p []byte) bool
-	// Closing reports whether nothing is accepted any more, so that a dropped p says nothing about the peer's speed.
+	// Closing reports whether the connection accepts nothing any more. A rejected p then does not
+	// mean that the peer is slow.
 	Closing() bool
-	// CloseAfterFlush queues p regardless and then closes the connection in order.
+	// CloseAfterFlush queues p, even if it does not fit, and then closes the connection in order.
 	CloseAfterFlush(p []byte)
-	// Recall withdraws what has not begun to go out; cut says where a piece may end of which n bytes are out.
+	// Recall removes the queued bytes that are not written yet from the queue, and returns them. If
+	// n bytes of a piece were written, cut returns how many bytes of it, n or more, stay in the
+	// queue.
 	Recall(cut func(piece []byte, n int) int) [][]byte
-	// NotifyBelow reports whether Buffered is n or more; if so, Member.Drained is called once it is not.
+	// NotifyBelow reports whether Buffered is n or more. If so, Member.Drained is called when it is
+	// less.
 	NotifyBelow(n int) bool
-	// Buffered is how much the peer has not taken yet, in bytes. Any goroutine.
+	// Buffered returns how many bytes wait for the peer. It may be called from any goroutine.
 	Buffered() int
 }
 
-// Owner is told what happens to a member's messages.
+// Owner gets reports about the messages of a member.
 type Owner interface {
-	// Dropped reports that n messages for the member were dropped, because too much waits for it already. What a
-	// connection that is gone does not take is lost with it, and not reported.
-	// Called on the lane's loop: must not block.
+	// Dropped reports that n messages for the member were dropped because too much was waiting for
+	// it. Messages that are lost with a closing connection are not reported. It is called on the
+	// lane's loop, and must not block.
 	Dropped(n int)
-	// Unsealed reports that a message for the member was lost because it could not be encrypted. Called on goroutines of the
-	// hub: must not block for long.
+	// Unsealed reports that a message for the member was dropped because it could not be encrypted.
+	// It is called on the loop and on goroutines of the hub, and must not block for long.
 	Unsealed(err error)
-	// CloseDelayed reports that the last frame waits for messages to be encrypted that were sent before. Called on the lane's
-	// loop: must not block.
+	// CloseDelayed reports that the last frame waits until earlier messages are encrypted. It is
+	// called on the lane's loop, and must not block.
 	CloseDelayed()
 }
 
-// Member is one connection, as the hub sees it; it is part of its owner's own struct.
+// Member is a connection in the hub. It is a field of its owner's struct.
 type Member struct {
-	// What a fan-out looks at comes first, and close together: it does so for thousands, none of which is in the
-	// processor's cache.
+	// The fields that a fan-out reads come first. It reads them for thousands of members, of which
+	// none is in the processor's cache.
 
 	link Link // set before the first use, then read-only
-	// Deflate says that this member takes compressed messages. Set before Admit, then read-only.
+	// Deflate means that the member accepts compressed messages. Set before Admit, then read-only.
 	Deflate  bool
-	live     bool // the welcome has been written, nothing final has: takes part in fan-outs; owned by the lane's loop
-	excluded bool // excluded from the fan-out that is under way; owned by the lane's loop
-	sealed   bool // no message goes out but by the outlet; owned by the lane's loop
+	live     bool // from the welcome to the last frame: gets messages; owned by the lane's loop
+	excluded bool // from the current fan-out; owned by the lane's loop
+	sealed   bool // all messages go through the seal queue; owned by the lane's loop
 
 	admitted bool // guarded by Hub.mu
-	ownRoom  bool // in the room named by its own id, which costs no group; guarded by Hub.mu
+	ownRoom  bool // in the room named by its own id, which has no group; guarded by Hub.mu
 
-	// Set once, with Hub.mu held; any goroutine. Nil: in clear.
+	// Set once, with Hub.mu held, and read by any goroutine. Nil if the member is not encrypted.
 	queue atomic.Pointer[sealQueue]
 
 	// Set before the first use, then read-only.
@@ -62,30 +68,31 @@ type Member struct {
 	lane  *Lane
 	owner Owner
 
-	places []place // everyone, its user, its rooms; guarded by Hub.mu
+	places []place // all members, its user, its rooms; guarded by Hub.mu
 }
 
-// Init readies m, whose owner is o. The lane must be that of the link's loop.
+// Init initializes m, whose owner is o. The lane must be that of the link's loop.
 func (m *Member) Init(id ID, link Link, lane *Lane, o Owner) {
 	m.id, m.link, m.lane, m.owner = id, link, lane, o
 }
 
-// ID is the client's id, as text that is made for the caller.
+// ID returns the client's id as text. Each call makes the text again.
 func (m *Member) ID() string { return m.id.String() }
 
-// hasID reports whether that is the text of m's id.
+// hasID reports whether name is the text of m's id.
 func (m *Member) hasID(name string) bool {
 	id, ok := parseID(name)
 	return ok && id == m.id
 }
 
-// Link is the link that Init was given.
+// Link returns the link that was passed to Init.
 func (m *Member) Link() Link { return m.link }
 
-// Encrypted reports whether everything that is sent to m is encrypted. Any goroutine.
+// Encrypted reports whether all messages to m are encrypted. It may be called from any goroutine.
 func (m *Member) Encrypted() bool { return m.queue.Load() != nil }
 
-// Cipher opens what m sends; nil if it is not encrypted by one. Any goroutine.
+// Cipher returns the cipher that opens messages of m, or nil if there is none. It may be called
+// from any goroutine.
 func (m *Member) Cipher() *seal.Cipher {
 	if q := m.queue.Load(); q != nil {
 		return q.Cipher
@@ -93,7 +100,7 @@ func (m *Member) Cipher() *seal.Cipher {
 	return nil
 }
 
-// frameOf is msg in the form that m takes in clear.
+// frameOf returns the unencrypted frame of msg in the form for m.
 func (m *Member) frameOf(msg *ws.Message) []byte {
 	if m.Deflate {
 		return msg.Deflated()
@@ -101,11 +108,12 @@ func (m *Member) frameOf(msg *ws.Message) []byte {
 	return msg.Frame()
 }
 
-// Owner is the owner that Init was given.
+// Owner returns the owner that was passed to Init.
 func (m *Member) Owner() Owner { return m.owner }
 
-// place finds m's place in g, or -1. A linear search: the bound on a member's rooms keeps it short, and a map for
-// each member would cost every idle client more than the search ever does.
+// place returns the index of m's place in g, or -1. The linear search is short because the rooms of
+// a member are bounded. A map for each member would cost each idle client more than the search
+// does.
 func (m *Member) place(g *group) int {
 	for i := range m.places {
 		if m.places[i].group == g {
@@ -137,23 +145,25 @@ func (m *Member) roomsLocked() []string {
 	return names
 }
 
-// countRoomsLocked does not look at each: a client that joins as many as it may would have that done for every one.
+// countRoomsLocked returns the number of rooms of m, except its own. It does not iterate over them,
+// because each join calls it.
 func (m *Member) countRoomsLocked() int {
-	n := len(m.places) - 1 // everyone, which comes first
+	n := len(m.places) - 1 // without the group of all members, which comes first
 	if n > 0 && m.places[1].group.kind == user {
-		n-- // comes second, and is not left before the end either
+		n-- // the user always comes second
 	}
 	return n
 }
 
-// User is the id of the member's user, empty for an anonymous one and after Remove. Any goroutine.
+// User returns the id of the member's user. It is empty for an anonymous client, and after Remove.
 func (h *Hub) User(m *Member) string {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return m.userLocked()
 }
 
-// MemberRooms returns the names of the rooms that m is in, its own first. Any goroutine; the copy is the caller's.
+// MemberRooms returns the names of the rooms that m is in, its own first. The caller may keep the
+// result.
 func (h *Hub) MemberRooms(m *Member) []string {
 	h.mu.RLock()
 	defer h.mu.RUnlock()

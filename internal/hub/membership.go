@@ -1,20 +1,22 @@
 package hub
 
-// A message to a group is for those who are in it when it is sent, and is carried later. Whoever has left meanwhile
-// still gets it: a client that is told something and then taken out of the room, or closed, has been told. Whoever has
-// come meanwhile does not. So a lane that has something to carry remembers how its groups change until it has.
-
-// A membershipChange is one member's joining or leaving of a group.
+// A membershipChange records that a member joined or left a group.
 type membershipChange struct {
 	member *Member
-	at     uint64 // how many items had been pushed to the lane before
+	at     uint64 // number of items that had been pushed to the lane before
 	joined bool
 }
 
-// A membershipLog holds the changes of each group since the oldest message that is still to be carried.
+// A membershipLog holds the changes of each group since the oldest item that the lane has not
+// handled.
+//
+// A message to a group is for the members at the time when it is sent, and the lane handles it
+// later. A member that has left meanwhile still gets the message: an application that sends to a
+// room, and then removes or closes a client, expects that. A member that has joined meanwhile does
+// not get it. So a lane that has items logs how its groups change.
 type membershipLog map[*group][]membershipChange
 
-// logChange notes a move, if a message may be on its way to the group. Hub.mu is held for writing.
+// logChange logs a change if a message to the group may be waiting. Hub.mu is held for writing.
 func (l *Lane) logChange(g *group, m *Member, joined bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -27,7 +29,7 @@ func (l *Lane) logChange(g *group, m *Member, joined bool) {
 	l.changes[g] = append(l.changes[g], membershipChange{m, l.pushed, joined})
 }
 
-// pruneLocked forgets the changes that came before the items which are still to be carried.
+// pruneLocked removes the changes before the oldest item that is not handled yet.
 func (l *Lane) pruneLocked() {
 	if len(l.changes) == 0 {
 		return
@@ -49,7 +51,7 @@ func (l *Lane) pruneLocked() {
 	}
 }
 
-// runUntil is how many of the n items from number at on were sent before the next of the changes.
+// runUntil returns how many of the n items from number at on were sent before the next change.
 func runUntil(changes []membershipChange, at uint64, n int) int {
 	for _, v := range changes {
 		if v.at > at {
@@ -59,12 +61,13 @@ func runUntil(changes []membershipChange, at uint64, n int) int {
 	return n
 }
 
-// membersAt makes of those who are in a group now those who were in it when item number at was sent.
+// membersAt turns the current members of a group into those at the time when item number at was
+// sent.
 func membersAt(members []*Member, changes []membershipChange, at uint64) []*Member {
 	was := make(map[*Member]bool)
 	for _, v := range changes {
 		if _, known := was[v.member]; v.at > at && !known {
-			was[v.member] = !v.joined // before its first move
+			was[v.member] = !v.joined // before its first change
 		}
 	}
 	if len(was) == 0 {

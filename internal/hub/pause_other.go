@@ -7,5 +7,6 @@ import (
 	"time"
 )
 
-// pause lets others run. What would sleep for less than a millisecond differs from system to system.
+// pause lets other goroutines run. Each system has another way to sleep for less than a
+// millisecond.
 func pause(time.Duration) { runtime.Gosched() }

@@ -9,36 +9,37 @@ const (
 	// maxSealBytes bounds the frames that are sealed for one member at a time, in bytes.
 	maxSealBytes = 32 << 10
 	// maxConnectionBytes is how many bytes may wait in a member's connection before sealing for it
-	// stops. The other messages wait as references to messages that all receivers share, while sealed
-	// bytes are for one member only.
+	// stops. The other messages wait as references to messages that all receivers share, while
+	// sealed bytes are for one member only.
 	maxConnectionBytes = 64 << 10
-	// maxSealedBytes is how many sealed bytes may wait for a loop before the pool seals nothing more
-	// for it.
+	// maxSealedBytes is how many sealed bytes may wait for a loop before the pool seals nothing
+	// more for it.
 	maxSealedBytes = 4 << 20
 
 	// maxWrites is for how many members a turn writes sealed messages, so that the loop reads in
 	// between.
 	maxWrites = 256
-	// The loop seals for inlineBudget members in a turn, if at most inlineBytes wait for the member,
-	// such as a reply or an error. Giving a short message to the pool costs the loop more time, and the
-	// client waits for two more goroutines.
+	// The loop seals for inlineBudget members in a turn, if at most inlineBytes wait for the
+	// member, such as a reply or an error. Giving a short message to the pool costs the loop more
+	// time, and the client waits for two more goroutines.
 	inlineBudget = 32
 	inlineBytes  = 1 << 10
 )
 
-// A sealer carries the messages of a lane to its encrypted members. This is their way:
+// A sealer carries the messages of a lane to its encrypted members, in these steps:
 //
-//	accept      appends them to the member's sealQueue
-//	next        gives a queue that has messages to a worker: the loop, the pool or a transformer
-//	seal        or transform, on the worker, makes frames of the oldest messages
+//	accept        appends messages to the member's sealQueue
+//	next          gives a queue with messages to a worker: the loop, the pool or a transformer
+//	seal          makes frames of the oldest messages, on the worker (or transform does)
 //	returnSealed  returns the frames from another goroutine to the loop
-//	writeSealed writes them to the connection, and calls next for the rest of the queue
+//	writeSealed   writes them to the connection, and calls next for the rest of the queue
 //
-// One worker at most has a queue, so the order of a member's messages is that of its lane.
+// At most one worker has a queue at a time, so the order of a member's messages is that of its
+// lane.
 type sealer struct {
 	// Set by New, then read-only.
 	lane         sealerLane
-	limit        int // bytes that may wait for one member, including those in its connection
+	limit        int // of the bytes that wait for one member, including those in its connection
 	pool         *sealPool
 	transformers *transformers
 
@@ -67,8 +68,8 @@ type sealerLane interface {
 	record(m *Member, n int, written bool)
 }
 
-// A fanOutBatch is a run of messages in the forms that some of its receivers need. Each form is made
-// for the first of them.
+// A fanOutBatch is a run of messages in the forms that some of its receivers need. Each form is
+// made for the first of them.
 type fanOutBatch struct {
 	run    []item
 	split  []item    // see single
@@ -126,7 +127,8 @@ func (s *sealer) accept(m *Member, f *fanOutBatch) {
 	}
 }
 
-// requeue queues messages that were accepted before, when they were shorter, even if they do not fit.
+// requeue queues messages that were accepted before, when they were shorter, even if they do not
+// fit.
 func (s *sealer) requeue(q *sealQueue, f *fanOutBatch) {
 	if len(f.run) == 0 {
 		return
@@ -223,16 +225,16 @@ func (s *sealer) take() {
 	s.writing, s.sealed, s.bytes = s.sealed, s.writing[:0], 0
 }
 
-// hasSealed reports whether there are sealed messages that no turn has taken. A turn that writes what
-// an earlier one left does not take them, and may be the one that they have woken.
+// hasSealed reports whether there are sealed messages that no turn has taken. A turn that writes
+// what an earlier one left does not take them, and may be the one that they have woken.
 func (s *sealer) hasSealed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.sealed) > 0
 }
 
-// write writes a result of the pool or of a transformer to the connection. It writes at once, so that
-// the buffer can be reused.
+// write writes a result of the pool or of a transformer to the connection. It writes at once, so
+// that the buffer can be reused.
 func (s *sealer) write(r *sealed) {
 	link := r.queue.member.link
 	written := r.messages == 0 || link.WriteNow(r.frames)
@@ -250,8 +252,8 @@ func (s *sealer) finishWork(r *sealed, written bool) {
 	s.next(r.queue)
 }
 
-// finish closes the connection of an encrypted member after a last frame, and after the messages that
-// wait in its queue.
+// finish closes the connection of an encrypted member after a last frame, and after the messages
+// that wait in its queue.
 func (s *sealer) finish(m *Member, frame []byte) {
 	q := m.queue.Load()
 	switch {

@@ -51,8 +51,8 @@ func (p *sealPool) putBuffer(frames []byte) {
 	}
 }
 
-// submit adds a job, if there are any queues, and starts workers, also for older jobs whose sealer was
-// full. It is called on the loop of the lane.
+// submit adds a job, if there are any queues, and starts workers, also for older jobs whose sealer
+// was full. It is called on the loop of the lane.
 func (p *sealPool) submit(s *sealer, queues []*sealQueue) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,8 +79,8 @@ func (p *sealPool) work() {
 			job.sealer.returnSealed(results...)
 			clear(results)
 			results, bytes = results[:0], 0
-			// Without this, a loop that returns from the kernel while all processors seal would wait ten
-			// milliseconds until the scheduler preempts a worker.
+			// Without this, a loop that returns from the kernel while all processors seal would
+			// wait ten milliseconds until the scheduler preempts a worker.
 			runtime.Gosched()
 		}
 	}

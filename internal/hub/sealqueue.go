@@ -12,14 +12,14 @@ type Encryption struct {
 	// Cipher seals each message. If it is nil, messages are sent as Transform returns them.
 	Cipher *seal.Cipher
 	// Transform returns the replacement of a message with this payload, or nil to keep the message.
-	// If it returns an error, the member does not get the message. It is called on goroutines of the
-	// hub, for one message of a member after the other, and may block.
+	// If it returns an error, the member does not get the message. It is called on goroutines of
+	// the hub, for one message of a member after the other, and may block.
 	Transform func(payload []byte) ([]byte, error)
 }
 
 // A sealQueue holds the messages of one encrypted member that wait to be sealed. It has no lock: it
-// belongs to the loop of the member's lane. While a worker seals messages of the queue, the loop only
-// appends to it.
+// belongs to the loop of the member's lane. While a worker seals messages of the queue, the loop
+// only appends to it.
 type sealQueue struct {
 	// Set when it is made, then read-only.
 	member *Member
@@ -67,7 +67,8 @@ func sealedSize(msg *ws.Message) int { return ws.FrameSize(seal.EnvelopeSize(len
 // maxSealedSize returns an upper bound for the size of n frames of that many bytes after they were
 // sealed.
 func maxSealedSize(n, bytes int) int {
-	return bytes/3*4 + n*(ws.FrameSize(seal.EnvelopeSize(0))+16) // a longer header, and the rounding of base64
+	// Each frame may have a longer header, and base64 rounds its size up.
+	return bytes/3*4 + n*(ws.FrameSize(seal.EnvelopeSize(0))+16)
 }
 
 // sealer returns the sealer of the member's lane.
@@ -170,8 +171,8 @@ type sealed struct {
 	size     int // for which they were counted in waiting
 }
 
-// seal seals the oldest messages of the queue, up to maxSealBytes and at least one. The queue must not
-// have a Transform. It is called by a worker, or by the loop.
+// seal seals the oldest messages of the queue, up to maxSealBytes and at least one. The queue must
+// not have a Transform. It is called by a worker, or by the loop.
 func (q *sealQueue) seal() sealed {
 	r := sealed{queue: q}
 	for msg := range q.messages {

@@ -9,7 +9,7 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// Kind says what a Target is.
+// Kind is the kind of a Target.
 type Kind uint8
 
 // The kinds of target (protocol §6).
@@ -18,17 +18,18 @@ const (
 	Client
 	User
 	Room
-	None // no members, ever
+	None // a target without members
 )
 
-// Target is where a message goes: everyone, one client, the sessions of one user, the members of one room.
+// Target names the receivers of a message: all clients, one client, the clients of one user, or the
+// members of one room.
 type Target struct {
 	Kind Kind
-	Name string // not for All
+	Name string // empty for All
 }
 
-// resolve finds the target's group, its single member, or both: a room that carries the id of a client has that
-// client for a member, besides whom the server has joined to it.
+// resolve returns the target's group, its single member, or both: the room that is named by the id
+// of a client has that client as a member, and those that the server has joined to it.
 func (h *Hub) resolve(t Target) (*group, *Member) {
 	switch t.Kind {
 	case All:
@@ -47,28 +48,30 @@ func (h *Hub) resolve(t Target) (*group, *Member) {
 	return nil, nil
 }
 
-// Send queues msg for the target's members, but for those whose ids are excluded (rooms and everyone only).
-// A target without members is no error. ErrQueueFull: at least one lane could not take it. Any goroutine; never blocks.
+// Send queues msg for the target's members, except those whose ids are in exclude. exclude is
+// ignored if the target is a client or a user. A target without members is no error. Send returns
+// ErrQueueFull if at least one lane was full. It never waits for a connection.
 func (h *Hub) Send(t Target, msg *ws.Message, exclude []string) error {
 	return h.SendFunc(t, func() *ws.Message { return msg }, exclude)
 }
 
-// SendFunc is Send of a message that is made only if the target has members: what other nodes send is mostly for nobody
-// here. The target is looked up once, by the call that finds them.
+// SendFunc is like Send, and calls message only if the target has members: most messages of other
+// nodes have no receiver on this node.
 func (h *Hub) SendFunc(t Target, message func() *ws.Message, exclude []string) error {
 	h.mu.RLock()
 	g, m := h.resolve(t)
-	nobody := m == nil && (g == nil || g.size == 0)
+	empty := m == nil && (g == nil || g.size == 0)
 	h.mu.RUnlock()
-	if nobody {
+	if empty {
 		return nil
 	}
-	msg := message() // without the lock: it may be large
+	msg := message() // without the lock, because the message may be large
 	if h.deflating.Load() > 0 {
-		msg.Deflated() // here, once, by the sender: not on a loop
+		msg.Deflated() // compresses the message on this goroutine, not on a loop
 	}
-	// Who has left meanwhile gets nothing. A room that has emptied and begun anew meanwhile is another group: those who are in
-	// that one have joined while this call was under way, and may or may not have been there in time.
+	// Members that have left since then get nothing. A room that has lost all members and got new
+	// ones since then is another group. Its members have joined during this call, so they need not
+	// get the message.
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	var excluded []*Member
@@ -101,7 +104,8 @@ func (h *Hub) SendFunc(t Target, message func() *ws.Message, exclude []string) e
 	return nil
 }
 
-// SendTo queues msg for m itself. ErrNotMember when m has left.
+// SendTo queues msg for m. It returns ErrNotMember if m has left, and ErrQueueFull if the lane is
+// full.
 func (h *Hub) SendTo(m *Member, msg *ws.Message) error {
 	if m.Deflate && !m.Encrypted() {
 		msg.Deflated()
@@ -117,9 +121,9 @@ func (h *Hub) SendTo(m *Member, msg *ws.Message) error {
 	return nil
 }
 
-// Pending is how many bytes the slowest member of the target has not taken yet, what waits in its lane included.
-// What a turn is handing over counts in the lane until it is over, so for a moment it may count twice: never not at all.
-// 0 for a target without members. Any goroutine.
+// Pending returns how many bytes wait for the slowest member of the target, including those in its
+// lane. The messages that a turn handles count in the lane until its end, so they may count twice
+// for a moment, and no message is missed. Pending returns 0 for a target without members.
 func (h *Hub) Pending(t Target) int {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -149,16 +153,18 @@ func (h *Hub) Pending(t Target) int {
 	return largest
 }
 
-// mayHaveBacklog reports whether something may wait for any of the lane's members behind the lane itself. What is on its way from one place to
-// the next is counted in both, and they are asked in the order in which it goes; only a change to encryption takes bytes
-// back, from a connection.
+// mayHaveBacklog reports whether bytes may wait for any of the lane's members after the lane.
+// Messages that move from one queue to the next count in both, and the queues are read in the order
+// in which messages pass them. Only a switch to encryption moves bytes back, so mayHaveBacklog
+// reads the number of switches twice.
 func (l *Lane) mayHaveBacklog() bool {
 	changes := l.sealer.switched.Load()
 	return l.sealer.waiting.Load() > 0 || l.hub.backlogged(l.index) || l.sealer.switched.Load() != changes
 }
 
-// pending is how many bytes wait in the lane, for somebody who may be encrypted: then they will be more. It is to be
-// asked before the members, as the messages go: so none is missed.
+// pending returns how many bytes wait in the lane. encrypted means that a receiver may be
+// encrypted, so they may become more. Callers read it before they read the members, in the order in
+// which messages pass them, so they miss none.
 func (l *Lane) pending(encrypted bool) int {
 	n, bytes := int(l.messages.Load()), int(l.waiting.Load())
 	if encrypted {
@@ -167,7 +173,8 @@ func (l *Lane) pending(encrypted bool) int {
 	return bytes
 }
 
-// WaitPending blocks until Pending(t) is at most limit, or ctx is done, whose error it then returns.
+// WaitPending blocks until Pending(t) is at most limit, or until ctx is done. It returns nil, or
+// the error of ctx.
 func (h *Hub) WaitPending(ctx context.Context, t Target, limit int) error {
 	if h.Pending(t) <= limit {
 		return ctx.Err()
@@ -175,7 +182,8 @@ func (h *Hub) WaitPending(ctx context.Context, t Target, limit int) error {
 	h.waiters.n.Add(1)
 	defer h.waiters.n.Add(-1)
 	changed := h.waiters.next()
-	// A turn that began before this waiter was counted may have told nobody: have another one come.
+	// A turn that began before this goroutine was counted does not wake it, so make sure that
+	// another turn follows.
 	for _, l := range h.lanes {
 		l.wake()
 	}
@@ -191,7 +199,7 @@ func (h *Hub) WaitPending(ctx context.Context, t Target, limit int) error {
 	}
 }
 
-// waiters are the goroutines that wait for a lane to have moved.
+// waiters are the goroutines in WaitPending.
 type waiters struct {
 	n       atomic.Int32
 	mu      sync.Mutex
@@ -206,7 +214,7 @@ func (w *waiters) next() <-chan struct{} {
 	return w.changed
 }
 
-// wake lets all waiters look again.
+// wake makes all waiters check again.
 func (w *waiters) wake() {
 	if !w.any() {
 		return

@@ -10,26 +10,29 @@ import (
 // ErrEncrypted is returned by SwitchToEncrypted for a member that is encrypted already.
 var ErrEncrypted = errors.New("client is already encrypted")
 
-// ErrBackpressure is returned by SwitchToEncrypted when what was to go out in plain had no room behind what the member has not taken yet.
-var ErrBackpressure = errors.New("client has not taken what was sent to it")
+// ErrBackpressure is returned by SwitchToEncrypted if the last unencrypted messages do not fit,
+// because too much waits for the client.
+var ErrBackpressure = errors.New("too many messages wait for the client")
 
-// Switchover is how a member that is in plain becomes an encrypted one.
+// Switchover describes how an unencrypted member becomes an encrypted one.
 type Switchover struct {
 	Encryption
-	// Last goes out as the last message in clear, ahead of what waits. Nil: nothing does.
+	// Last is the last unencrypted message. It is sent before the messages that wait. Nil: none.
 	Last *ws.Message
-	// KeepPlain is announced the messages that were sent before and have not begun to go out, and returns how many of the first ones
-	// go out in plain all the same: the member could not do without them. Called on the lane's loop; must not block.
+	// KeepPlain gets the messages that wait and returns how many of them, from the first on, are
+	// sent unencrypted, because the client needs them to read the others. It is called on the
+	// lane's loop, and must not block. Nil: none.
 	KeepPlain func(payloads [][]byte) int
 
 	queue *sealQueue
-	done  chan error // has room for one
+	done  chan error // with a buffer of one
 }
 
-// SwitchToEncrypted makes m an encrypted member for good. When it returns nil, nothing leaves in plain any more but the rest of
-// a frame that had begun to go out: what was queued before, in the lane and in the connection, has been taken back to be
-// sealed. It waits for a turn of the loop. With ctx's error, and with ErrNotMember because gone was closed, the change may
-// still come about.
+// SwitchToEncrypted makes m an encrypted member, permanently. When it returns nil, nothing is sent
+// unencrypted any more, except the rest of a frame of which a part was written. Messages that were
+// queued in the lane and in the connection are sealed. SwitchToEncrypted waits for a turn of the
+// loop. If it returns ctx's error, or ErrNotMember because gone was closed, the switch may still
+// happen.
 func (h *Hub) SwitchToEncrypted(ctx context.Context, gone <-chan struct{}, m *Member, c Switchover) error {
 	c.queue = &sealQueue{member: m, Encryption: c.Encryption}
 	c.done = make(chan error, 1)
@@ -52,7 +55,8 @@ func (h *Hub) SwitchToEncrypted(ctx context.Context, gone <-chan struct{}, m *Me
 	}
 }
 
-// switchOver makes the change. It comes first in a turn, so that the connection has tried to send all that came before.
+// switchOver switches m to encryption. It is the first item in a turn, so the connection has tried
+// to write all earlier messages.
 func (l *Lane) switchOver(m *Member, c *Switchover) {
 	switch {
 	case m.sealed:
@@ -62,7 +66,8 @@ func (l *Lane) switchOver(m *Member, c *Switchover) {
 		c.done <- ErrNotMember
 		return
 	}
-	// What is taken back is counted before it is, and the outlet seen: a publisher that paces itself must not miss it.
+	// Before it recalls messages, the loop counts them in the queue and makes the queue visible, so
+	// that Pending misses none.
 	buffered := m.link.Buffered()
 	c.queue.count(buffered)
 	l.sealer.switched.Add(1)
@@ -77,7 +82,7 @@ func (l *Lane) switchOver(m *Member, c *Switchover) {
 	}
 	announced := l.writeLastPlain(m, back.payloads[:plain], back.control, c.Last)
 	m.sealed = true
-	l.hub.delivered.Add(-uint64(len(back.payloads) - plain)) // they have not been
+	l.hub.delivered.Add(-uint64(len(back.payloads) - plain)) // they were counted, and are recalled
 	l.sealer.requeue(c.queue, newRun(back.payloads[plain:]))
 	c.queue.count(-buffered)
 	switch {
@@ -85,13 +90,13 @@ func (l *Lane) switchOver(m *Member, c *Switchover) {
 		c.done <- nil
 	case m.link.Closing():
 		c.done <- ErrNotMember
-	default: // and could not open what follows
+	default: // the client cannot open the messages that follow
 		l.record(m, 1, false)
 		c.done <- ErrBackpressure
 	}
 }
 
-// writeLastPlain writes what still goes out in clear, and reports whether there was room for it.
+// writeLastPlain writes the last unencrypted messages, and reports whether they fitted.
 func (l *Lane) writeLastPlain(m *Member, payloads, control [][]byte, last *ws.Message) bool {
 	announced := true
 	for _, payload := range payloads {
@@ -109,8 +114,9 @@ func (l *Lane) writeLastPlain(m *Member, payloads, control [][]byte, last *ws.Me
 	return announced
 }
 
-// setEncrypted makes m one of the encrypted members. Nothing goes through its outlet before it is sealed, but an answer to the last
-// message in plain can be opened.
+// setEncrypted makes m one of the encrypted members. Messages to m go through its queue only when
+// the loop sets m.sealed, while an encrypted answer to the last unencrypted message can already be
+// opened.
 func (l *Lane) setEncrypted(m *Member, q *sealQueue) {
 	l.hub.mu.Lock()
 	defer l.hub.mu.Unlock()
@@ -121,7 +127,7 @@ func (l *Lane) setEncrypted(m *Member, q *sealQueue) {
 	m.queue.Store(q)
 }
 
-// newRun returns messages with these payloads as a run.
+// newRun returns a run of messages with these payloads.
 func newRun(payloads [][]byte) *fanOutBatch {
 	run := make([]item, len(payloads))
 	for i, payload := range payloads {
@@ -130,16 +136,16 @@ func newRun(payloads [][]byte) *fanOutBatch {
 	return &fanOutBatch{run: run}
 }
 
-// recalled are frames that were to be sent, taken apart.
+// recalled holds frames that were taken back from a connection.
 type recalled struct {
 	payloads [][]byte // of messages
 	control  [][]byte // whole frames
 }
 
-// read takes one piece, which is of whole frames.
+// read adds the frames of a piece, which has whole frames only.
 func (t *recalled) read(piece []byte) {
 	end := ws.NewEndpoint(ws.Client, 1<<30, true)
-	_ = end.Feed(piece, t) // they were made here: there is nothing wrong with them
+	_ = end.Feed(piece, t) // never fails: the frames are the hub's own
 }
 
 func (t *recalled) Message(_ ws.Opcode, payload []byte) {
@@ -154,4 +160,4 @@ func (t *recalled) Pong(payload []byte) {
 	t.control = append(t.control, ws.AppendFrame(nil, ws.OpPong, payload))
 }
 
-func (t *recalled) Close(int, string) {} // behind CloseAfterFlush nothing is taken back
+func (t *recalled) Close(int, string) {} // nothing is recalled after CloseAfterFlush

@@ -12,8 +12,8 @@ import (
 var errExit = errors.New("transformer ended its goroutine (runtime.Goexit)")
 
 // transformers run the Transforms of members, which may block: one goroutine for each member whose
-// message is being transformed. Each fan-out may use a limited number of them. A member that waits for
-// one needs no goroutine.
+// message is being transformed. Each fan-out may use a limited number of them. A member that waits
+// for one needs no goroutine.
 type transformers struct {
 	limit int            // of one fan-out; set by New, then read-only
 	done  sync.WaitGroup // one for each goroutine
@@ -28,8 +28,8 @@ type semaphore struct {
 
 func (t *transformers) semaphore() *semaphore { return &semaphore{free: t.limit} }
 
-// start transforms the oldest message of q, now or when a member with the same message is done. It is
-// called on the lane's loop.
+// start transforms the oldest message of q, now or when a member with the same message is done. It
+// is called on the lane's loop.
 func (t *transformers) start(q *sealQueue) {
 	if !q.work[0].semaphore.acquire(q) {
 		return
