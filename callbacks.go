@@ -16,9 +16,11 @@ import (
 // this file.
 func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 	calls := session.Callbacks{
-		Authenticate: func(ctx context.Context, s *session.Session, data []byte) (session.Identity, error) {
-			r := AuthRequest[A]{ClientID: s.ID(), RemoteAddr: s.RemoteAddr(), Subprotocol: s.Subprotocol(), FromRequest: s.FromRequest(), Raw: data}
-			if err := json.Unmarshal(data, &r.Credentials); err != nil {
+		Authenticate: func(ctx context.Context, s *session.Session, req session.AuthRequest) (session.Identity, error) {
+			r := AuthRequest[A]{
+				ClientID: s.ID(), RemoteAddr: s.RemoteAddr(), Subprotocol: req.Subprotocol, FromRequest: req.FromRequest, Raw: req.Data,
+			}
+			if err := json.Unmarshal(r.Raw, &r.Credentials); err != nil {
 				return session.Identity{}, fmt.Errorf("%w: decode credentials: %w", ErrRejected, err)
 			}
 			id, err := c.Authenticate(ctx, r)

@@ -41,7 +41,7 @@ func newIdle(t interface {
 		Path: "/ws", Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler),
 		Upgrade:      Upgrade{CheckOrigin: func(*http.Request) bool { return true }},
 		DefaultRooms: protocol.DefaultRooms(), Limits: session.Limits{UnauthenticatedPayload: 1024, UnauthenticatedMessages: 16},
-		Calls: session.Callbacks{Authenticate: func(context.Context, *session.Session, []byte) (session.Identity, error) {
+		Calls: session.Callbacks{Authenticate: func(context.Context, *session.Session, session.AuthRequest) (session.Identity, error) {
 			return session.Identity{User: "u"}, nil
 		}},
 		Timeouts: session.Timeouts{Auth: time.Hour},

@@ -42,7 +42,7 @@ func newLosses(cfg Config, env *session.Env, stopping <-chan struct{}) *losses {
 	notifiers := []*lossNotifier{{pause: lossLogPause, stopping: stopping, notify: func(l broker.Loss) { logLoss(env, l) }}}
 	if call := cfg.BrokerLost; call != nil {
 		notifiers = append(notifiers, &lossNotifier{stopping: stopping, notify: func(l broker.Loss) {
-			env.Guard("broker lost", func(ctx context.Context) error {
+			env.RunCallback("broker lost", func(ctx context.Context) error {
 				call(ctx, l)
 				return nil
 			})

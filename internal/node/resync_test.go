@@ -25,7 +25,7 @@ func TestResyncRetry(t *testing.T) {
 		n, err := New(Config{
 			Transport: NetConn, Loops: 1, Log: slog.New(slog.DiscardHandler), Resync: true,
 			Limits: session.Limits{UnauthenticatedPayload: 1024, UnauthenticatedMessages: 16, SendQueue: 64 << 10},
-			Calls: session.Callbacks{Authenticate: func(context.Context, *session.Session, []byte) (session.Identity, error) {
+			Calls: session.Callbacks{Authenticate: func(context.Context, *session.Session, session.AuthRequest) (session.Identity, error) {
 				return session.Identity{User: "u"}, nil
 			}},
 			Timeouts: session.Timeouts{Auth: time.Hour},

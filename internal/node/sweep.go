@@ -6,7 +6,6 @@ import (
 	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
-	"github.com/hearthws/hearth/protocol"
 )
 
 // idleSweeps is how often each client is checked within Timeouts.Idle. More sweeps cost an idle
@@ -29,22 +28,21 @@ func (s *sweeper) run() {
 		now := s.env.Clock.Now()
 		members = s.env.Hub.Members(members[:0], hub.Target{Kind: hub.All})
 		for _, m := range members {
-			if client := session.Of(m); !client.Paused() { // it is not read from
-				check(client, now)
-			}
+			check(session.Of(m), now)
 		}
 		clear(members)
 	}
 	heartbeat, stop := newTicker(s.env.Timeouts.HeartbeatInterval)
 	defer stop()
-	idle, stop := newTicker(s.env.Timeouts.Idle / idleSweeps)
+	idleInterval := s.env.Timeouts.Idle / idleSweeps
+	idle, stop := newTicker(idleInterval)
 	defer stop()
 	for {
 		select {
 		case <-heartbeat:
-			each(s.checkHeartbeat)
+			each((*session.Session).CheckHeartbeat)
 		case <-idle:
-			each(s.checkIdle)
+			each(func(client *session.Session, now clock.Instant) { client.CheckIdle(now, idleInterval) })
 		case <-s.stop:
 			return
 		}
@@ -59,34 +57,4 @@ func newTicker(d time.Duration) (<-chan time.Time, func()) {
 	}
 	t := time.NewTicker(d)
 	return t.C, t.Stop
-}
-
-// checkHeartbeat closes a client that has sent no message for too long (protocol §8).
-func (s *sweeper) checkHeartbeat(client *session.Session, now clock.Instant) {
-	client.Backpressured() // notices when the client has caught up
-	if client.Inactive(now) > s.env.Timeouts.Heartbeat {
-		client.CloseFor(&s.env.Stats.HeartbeatTimeouts, protocol.CloseHeartbeatTimeout, protocol.ReasonHeartbeatTimeout)
-	}
-}
-
-// checkIdle pings a client that will have been silent for half the idle timeout before the next
-// sweep, and pings it again at three quarters. It cuts the connection of a client that has not
-// even answered pings: such a client is gone, and would not read a close frame.
-func (s *sweeper) checkIdle(client *session.Session, now clock.Instant) {
-	timeout := s.env.Timeouts.Idle
-	silent := client.Silent(now)
-	if silent >= timeout {
-		s.env.Stats.IdleTimeouts.Add(1)
-		client.Abort()
-		return
-	}
-	next := silent + timeout/idleSweeps
-	switch {
-	case next > timeout*3/4:
-		client.Pings(2)
-	case next > timeout/2:
-		client.Pings(1)
-	default:
-		client.Pings(0)
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hearthws/hearth/internal/callback"
@@ -15,124 +16,169 @@ import (
 
 var noData = []byte("{}")
 
-// startAuthentication lets the callback decide, beside the messages that keep coming.
-func (s *Session) startAuthentication(data []byte) {
+// An authentication is a Session on the goroutine that runs its authenticate, handshake and connected
+// callbacks.
+type authentication struct {
+	*Session
+	client   *pendingClient
+	data     []byte // of the client's `authenticate`
+	identity Identity
+	keys     *seal.Keys // nil if the client is not encrypted
+}
+
+// startAuthentication starts the authentication of the client.
+func (w worker) startAuthentication(data []byte) {
 	if len(data) == 0 || bytes.Equal(data, []byte("null")) {
 		data = noData
 	}
-	s.mu.Lock()
-	c := s.pendingClientLocked()
-	if c == nil { // ended meanwhile
-		s.mu.Unlock()
+	w.mu.Lock()
+	c := w.transient.client()
+	if c == nil { // the session has ended meanwhile
+		w.mu.Unlock()
 		return
 	}
-	s.state.Store(uint32(protocol.StateAuthenticating))
-	s.env.Running.Add(1)
-	s.mu.Unlock()
-	s.env.Lobby.beginAuthentication(c)
-	go s.authenticate(data) // ends with the callback, whose context ends with the session; Env.Running waits for it
+	w.state.Store(uint32(protocol.StateAuthenticating))
+	w.env.Running.Add(1)
+	w.mu.Unlock()
+	w.env.Lobby.beginAuthentication(c)
+	a := &authentication{Session: w.Session, client: c, data: data}
+	go a.run() // ends with the callbacks, whose context ends with the session; Env.Running waits for it
 }
 
-func (s *Session) authenticate(data []byte) {
-	defer s.env.Running.Done()
-	var id Identity
-	accepted := callback.Run(func() (err error) {
-		id, err = s.env.Calls.Authenticate((*sessionContext)(s), s, data)
-		return err
-	}, s.authFailed)
-	if !accepted || s.State() == protocol.StateDisconnected {
+func (a *authentication) run() {
+	defer a.env.Running.Done()
+	if !a.authenticate() || a.ended() || !a.agreeOnKeys() || a.ended() {
 		return
 	}
-	keys, agreed := s.agree(id, data)
-	if !agreed || s.State() == protocol.StateDisconnected {
+	channels := a.env.clientChannels(&a.member, a.identity.User, a.env.DefaultRooms)
+	a.env.hold(sessionContext{a.Session}, channels)
+	if !a.admit() {
+		a.env.release(channels)
 		return
 	}
-	channels := s.channels(id.User, s.env.DefaultRooms)
-	s.hold((*sessionContext)(s), channels)
-	if !s.admit(id, keys) {
-		s.release(channels)
+	if a.env.Calls.Connected == nil {
+		return
 	}
-}
-
-// authFailed ends a session whose authenticate callback has refused it, or failed.
-func (s *Session) authFailed(err error) {
-	switch {
-	case s.State() == protocol.StateDisconnected:
-	case errors.Is(err, ErrRejected):
-		s.env.Stats.AuthRejected.Add(1)
-		s.Debug("authentication rejected", "cause", err)
-		s.reject(protocol.ErrAuthFailed)
-	default:
-		s.env.Stats.AuthFailed.Add(1)
-		s.failed("authenticate", err)
-		s.reject(protocol.ErrAuthError)
-	}
-}
-
-// refuse answers and closes; both go the same way, so the answer arrives first.
-func (s *Session) reject(e *protocol.Error) {
-	s.reply(e)
-	s.Close(e.Code, protocol.CloseReason(e.Code))
-}
-
-// admit makes the client authenticated, and encrypted if it has keys, unless it has ended meanwhile.
-func (s *Session) admit(id Identity, keys *seal.Keys) bool {
-	a := s.admission(id, keys)
-	s.mu.Lock()
-	c := s.pendingClientLocked()
-	s.mu.Unlock()
-	if c == nil || !s.env.Lobby.beginAdmission(c) { // it has ended, or is about to be closed
-		return false
-	}
-	s.mu.Lock()
-	if s.endedLocked() {
-		s.mu.Unlock()
-		return false
-	}
-	s.admitted, s.value = true, id.Value
-	s.lastRead.Store(int64(s.env.Clock.Now())) // it gets pings from now on
-	s.state.Store(uint32(protocol.StateAuthenticated))
-	s.connecting = s.env.Calls.Connected != nil
-	s.dropPendingClientLocked()
-	s.env.Stats.Authenticated.Add(1)
-	if keys != nil {
-		s.env.Stats.KeysAgreed.Add(1)
-	}
-	s.env.Hub.Admit(&s.member, a)
-	for _, room := range a.Rooms {
-		s.changedLocked(room, true)
-	}
-	s.mu.Unlock()
-
-	s.env.Lobby.admitted(c)
-	if s.env.Calls.Connected == nil {
-		return true
-	}
-	defer s.connectedReturned() // even if the callback ends the goroutine
-	s.guard("connected", func(ctx context.Context) error {
-		s.env.Calls.Connected(ctx, s)
+	defer a.connected() // even if the callback ends the goroutine
+	a.runCallback("connected", func(ctx context.Context) error {
+		a.env.Calls.Connected(ctx, a.Session)
 		return nil
 	})
+}
+
+// authenticate calls the authenticate callback. It returns false if that has not accepted the client.
+func (a *authentication) authenticate() bool {
+	request := AuthRequest{Data: a.data, Subprotocol: a.client.protocol, FromRequest: a.client.fromRequest}
+	return callback.Run(func() (err error) {
+		a.identity, err = a.env.Calls.Authenticate(sessionContext{a.Session}, a.Session, request)
+		return err
+	}, a.authenticateFailed)
+}
+
+// authenticateFailed ends the session if the authenticate callback has rejected the client, or failed.
+func (a *authentication) authenticateFailed(err error) {
+	switch {
+	case a.ended():
+	case errors.Is(err, ErrRejected):
+		a.env.Stats.AuthRejected.Add(1)
+		a.Debug("authentication rejected", "cause", err)
+		a.reject(protocol.ErrAuthFailed)
+	default:
+		a.env.Stats.AuthFailed.Add(1)
+		a.callbackFailed(nil, "authenticate", err)
+		a.reject(protocol.ErrAuthError)
+	}
+}
+
+// agreeOnKeys runs the encryption handshake, if there is one. It returns false if that has failed.
+func (a *authentication) agreeOnKeys() bool {
+	if a.env.Calls.Handshake == nil {
+		return true
+	}
+	return callback.Run(func() (err error) {
+		a.keys, err = a.env.Calls.Handshake(sessionContext{a.Session}, a.Session, a.identity, a.data)
+		switch {
+		case err != nil:
+			return err
+		case a.keys != nil:
+			return a.env.checkCipher(a.keys.Cipher)
+		case a.env.Encryption.Required:
+			return fmt.Errorf("%w: %w", ErrRejected, errNoKey)
+		}
+		return nil
+	}, a.handshakeFailed)
+}
+
+// handshakeFailed ends the session if the encryption handshake was rejected, or failed.
+func (a *authentication) handshakeFailed(err error) {
+	switch {
+	case a.ended():
+		return
+	case errors.Is(err, ErrRejected):
+		a.env.Stats.KeysRejected.Add(1)
+		a.Debug("encryption handshake rejected", "cause", err)
+	default:
+		a.env.Stats.KeysFailed.Add(1)
+		a.callbackFailed(nil, "handshake", err)
+	}
+	a.reject(protocol.ErrHandshakeFailed)
+}
+
+// reject sends an error and closes. Both take the same way, so the error arrives first.
+func (a *authentication) reject(e *protocol.Error) {
+	a.reply(e)
+	a.Close(e.Code, protocol.CloseReason(e.Code))
+}
+
+// admit makes the client authenticated, and encrypted if it has keys. It returns false if the session
+// has ended meanwhile.
+func (a *authentication) admit() bool {
+	admission := a.admission()
+	if !a.env.Lobby.beginAdmission(a.client) {
+		return false
+	}
+	a.mu.Lock()
+	if a.ended() {
+		a.mu.Unlock()
+		return false
+	}
+	a.admitted, a.value = true, a.identity.Value
+	a.lastRead.Store(int64(a.env.Clock.Now())) // the sweep sends pings from now on
+	a.state.Store(uint32(protocol.StateAuthenticated))
+	a.inbox.connecting = a.env.Calls.Connected != nil
+	a.transient.pendingClient = nil
+	a.transient = a.transient.orNil()
+	a.env.Stats.Authenticated.Add(1)
+	if a.keys != nil {
+		a.env.Stats.KeysAgreed.Add(1)
+	}
+	a.env.Hub.Admit(&a.member, admission)
+	for _, room := range admission.Rooms {
+		a.changedLocked(room, true)
+	}
+	a.mu.Unlock()
+
+	a.env.Lobby.admitted(a.client)
 	return true
 }
 
-// admission is what makes the client a member.
-func (s *Session) admission(id Identity, keys *seal.Keys) hub.Admission {
-	a := hub.Admission{User: id.User, Rooms: s.env.DefaultRooms}
-	now := time.Now()
-	if keys == nil {
-		a.Welcome = ws.NewMessage(protocol.AppendConnected(nil, s.ID(), id.User, now))
-		return a
+// admission returns what the hub needs to make the client a member.
+func (a *authentication) admission() hub.Admission {
+	id, user, now := a.ID(), a.identity.User, time.Now()
+	adm := hub.Admission{User: user, Rooms: a.env.DefaultRooms}
+	if a.keys == nil {
+		adm.Welcome = ws.NewMessage(protocol.AppendConnected(nil, id, user, now))
+		return adm
 	}
-	a.Encryption = s.encryption(keys.Cipher)
-	a.Welcome = ws.NewMessage(protocol.AppendConnectedEncrypted(nil, s.ID(), id.User, now, keys.ServerPublicKey, keys.Salt))
-	return a
+	adm.Encryption = owner{a.Session}.encryption(a.keys.Cipher)
+	adm.Welcome = ws.NewMessage(protocol.AppendConnectedEncrypted(nil, id, user, now, a.keys.ServerPublicKey, a.keys.Salt))
+	return adm
 }
 
-// connectedReturned lets the worker go on, once the connected callback has returned.
-func (s *Session) connectedReturned() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.connecting = false
-	s.scheduleLocked()
+// connected lets the worker continue when the connected callback has returned.
+func (a *authentication) connected() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.inbox.connecting = false
+	a.scheduleLocked(false)
 }

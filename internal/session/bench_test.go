@@ -44,7 +44,7 @@ func BenchmarkEcho(b *testing.B) {
 		Lobby: session.NewLobby(session.LobbyConfig{AuthTimeout: time.Hour, Clock: clk}), Clock: clk,
 		Limits: session.Limits{MaxPayload: 1 << 16, ClientQueue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedMessages: 16},
 	}
-	env.Calls.Authenticate = func(context.Context, *session.Session, []byte) (session.Identity, error) {
+	env.Calls.Authenticate = func(context.Context, *session.Session, session.AuthRequest) (session.Identity, error) {
 		return session.Identity{}, nil
 	}
 	env.Calls.Message = func(_ context.Context, s *session.Session, e protocol.Envelope) error {

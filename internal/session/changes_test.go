@@ -89,7 +89,7 @@ func TestMessageBeforeAuthenticationIsNone(t *testing.T) {
 		var calls []string
 		decide, connect := make(chan struct{}), make(chan struct{})
 		b := newBench(session.LobbyConfig{}, session.Callbacks{
-			Authenticate: func(context.Context, *session.Session, []byte) (session.Identity, error) {
+			Authenticate: func(context.Context, *session.Session, session.AuthRequest) (session.Identity, error) {
 				<-decide
 				return session.Identity{}, nil
 			},

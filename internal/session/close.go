@@ -1,112 +1,113 @@
 package session
 
 import (
-	"context"
 	"sync/atomic"
 
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
 )
 
-// An ending is why and how a session ends.
+// A closeRequest says how to end a session.
 type closeRequest struct {
 	code    int
 	reason  string
-	counter *atomic.Uint64 // of sessions that end so; nil: none
-	drop    bool           // the messages of the client that no callback has begun with
+	counter *atomic.Uint64 // of sessions that end for this reason; nil for none
+	drop    bool           // drop the messages that are not being handled yet
 }
 
-// closeAbnormal stands for a close frame that never came (RFC 6455 §7.1.5).
+// closeAbnormal stands for a connection that ended without a close frame (RFC 6455 §7.1.5).
 const closeAbnormal = 1006
 
-// Close ends the session at once, as the application wants it: with a close frame behind what has
-// been sent to the client. Messages of the client that no callback has begun with are dropped and
-// counted. False: the session had ended already. Any goroutine; never blocks.
+// Close ends the session at once for the application: it sends a close frame after what was sent to
+// the client before. Messages of the client that are not being handled yet are dropped and counted.
+// Close returns false if the session had ended already. It never blocks.
 func (s *Session) Close(code int, reason string) bool {
 	return s.closeNow(closeRequest{code: code, reason: reason, drop: true})
 }
 
-// CloseFor ends the session at once, for what counter counts, as Close does. Messages of an
-// authenticated client that have been received are still handled. Any goroutine; never blocks.
+// CloseFor ends the session at once like Close, and adds it to counter. Messages that were received
+// from an authenticated client are still handled. CloseFor never blocks.
 func (s *Session) CloseFor(counter *atomic.Uint64, code int, reason string) bool {
 	return s.closeNow(closeRequest{code: code, reason: reason, counter: counter})
 }
 
-// Shutdown ends the session with 1001 once all messages that were received from the client have
-// been handled, and answered. Nothing more is read from it. Any goroutine; never blocks.
+// Shutdown ends the session with 1001 when all messages that were received from the client have been
+// handled and answered. Nothing more is read from the client. Shutdown never blocks.
 func (s *Session) Shutdown() {
-	s.closeAfterQueue(closeRequest{code: protocol.CloseGoingAway, reason: protocol.ReasonGoingAway})
+	s.closeAfterInbox(closeRequest{code: protocol.CloseGoingAway, reason: protocol.ReasonGoingAway})
 }
 
-// Abort ends the session without a close frame: for a peer that is there no more. Any goroutine;
-// never blocks.
+// Abort cuts the connection without a close frame, for a peer that does not respond. It never blocks.
 func (s *Session) Abort() { s.conn().Abort() }
 
-// closeAfterQueue ends the session once the messages that were received before have been handled. Of
-// several endings the first counts, unless one comes at once.
-func (s *Session) closeAfterQueue(e closeRequest) {
+// closeAfterInbox ends the session when the messages that were received before have been handled. The
+// first request takes effect, unless the session is closed at once before that.
+func (s *Session) closeAfterInbox(req closeRequest) {
 	s.mu.Lock()
-	if s.endedLocked() {
+	if s.ended() {
 		s.mu.Unlock()
 		return
 	}
-	if !s.running && !s.connecting && s.queue.empty() && !s.hasDeferredWorkLocked() {
+	box := &s.inbox
+	if !box.running && !box.connecting && box.empty() && !s.transient.hasDeferred() {
 		s.mu.Unlock()
-		s.closeNow(e)
+		s.closeNow(req)
 		return
 	}
-	if r := s.transientLocked(); r.deferredClose == nil {
-		r.deferredClose = &e
+	if t := s.transientLocked(); t.deferredClose == nil {
+		t.deferredClose = &req
 	}
 	s.pauseLocked()
-	s.scheduleLocked()
+	s.scheduleLocked(false)
 	s.mu.Unlock()
 }
 
-// end ends the session with a close frame. One that ends is counted before the close frame can be
-// seen.
-func (s *Session) closeNow(e closeRequest) bool {
-	if !s.disconnect(e) {
+// closeNow ends the session with a close frame. It returns false if the session had ended already. It
+// counts the session before the client can see the close frame.
+func (s *Session) closeNow(req closeRequest) bool {
+	if !s.disconnect(req) {
 		return false
 	}
-	if e.counter != nil {
-		e.counter.Add(1)
+	if req.counter != nil {
+		req.counter.Add(1)
 	}
-	s.member.CloseAfterFlush(ws.AppendClose(nil, e.code, e.reason))
+	s.member.CloseAfterFlush(ws.AppendClose(nil, req.code, req.reason))
 	return true
 }
 
-// finish makes the state disconnected and forgets the client everywhere, once.
-func (s *Session) disconnect(e closeRequest) bool {
+// disconnect sets the state to disconnected, and removes the client from the hub and the lobby. It
+// returns false if the session had ended already.
+func (s *Session) disconnect(req closeRequest) bool {
 	s.mu.Lock()
-	if s.endedLocked() {
+	if s.ended() {
 		s.mu.Unlock()
 		return false
 	}
-	r := s.transientLocked()
-	r.closeInfo = &closeInfo{code: e.code, reason: e.reason, pendingClient: r.pendingClient}
+	t := s.transientLocked()
+	c := t.pendingClient
+	t.closeInfo = &closeInfo{code: req.code, reason: req.reason, pendingClient: c}
+	t.pendingClient = nil
 	s.state.Store(uint32(protocol.StateDisconnected))
 	dropped := 0
-	if e.drop || !s.admitted { // the messages of others can only be answered, and there is nobody to answer
-		dropped = s.dropLocked()
+	if req.drop || !s.admitted { // messages of a client that is not authenticated only cause replies
+		dropped = s.inbox.clear()
+		t.dropUnparsed()
 	}
-	if r.done != nil {
-		close(r.done)
+	if t.done != nil {
+		close(t.done)
 	}
-	if s.paused {
-		s.paused = false
-		s.conn().Resume() // the peer's close must be seen
+	if s.inbox.paused {
+		s.inbox.paused = false
+		s.conn().Resume() // to read the peer's close
 	}
-	c := r.pendingClient
-	r.pendingClient = nil
-	// Before the disconnected callback can run: who asks there whether the user has other clients
-	// must not find this one.
+	// Before the disconnected callback can run: if it asks whether the user has other clients, it must
+	// not find this one.
 	user, rooms, member := s.env.Hub.Remove(&s.member)
-	r.closeInfo.rooms = rooms
-	if s.admitted || s.running {
-		s.scheduleLocked()
+	t.closeInfo.rooms = rooms
+	if s.admitted || s.inbox.running {
+		s.scheduleLocked(false)
 	} else {
-		r.closeInfo.finished = true // nothing has run for it, nothing will
+		t.closeInfo.finished = true
 	}
 	s.mu.Unlock()
 
@@ -114,60 +115,23 @@ func (s *Session) disconnect(e closeRequest) bool {
 		s.env.Lobby.close(c)
 	}
 	if member {
-		s.release(s.channels(user, rooms))
+		s.env.release(s.env.clientChannels(&s.member, user, rooms))
 	}
 	s.countDiscarded(dropped)
 	return true
 }
 
-// drop forgets what was received and not begun with, and returns how many messages that was.
-func (s *Session) drop() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.dropLocked()
-}
-
-func (s *Session) dropLocked() int {
-	n := s.queue.len()
-	s.queue, s.queuedBytes = queue{}, 0
-	if r := s.transient; r != nil {
-		r.unparsed, r.parsing = nil, false
-	}
-	return n
-}
-
-// discarded counts messages of the client that were received and are not handled, and logs those of
-// clients that were authenticated: others only get errors for an answer.
+// countDiscarded counts n messages that were received and are not handled. It logs them only if the
+// client was authenticated, since the messages of other clients only cause replies.
 func (s *Session) countDiscarded(n int) {
 	if n == 0 {
 		return
 	}
 	s.env.Stats.MessagesDiscarded.Add(uint64(n))
-	if s.wasAdmitted() {
-		s.env.Log.Warn("messages of a client that was closed are not handled", "client", s.ID(), "messages", n)
-	}
-}
-
-// callDisconnected is the end of what runs for the session: the disconnected callback. The left callbacks
-// have run before.
-func (s *Session) callDisconnected() {
 	s.mu.Lock()
-	e := s.transient.closeInfo
-	called := e.disconnectedCalled
-	e.disconnectedCalled = true
+	admitted := s.admitted
 	s.mu.Unlock()
-
-	if s.admitted && !called && s.env.Calls.Disconnected != nil {
-		s.guard("disconnected", func(ctx context.Context) error {
-			s.env.Calls.Disconnected(ctx, s, e.code, e.reason)
-			return nil
-		})
-	}
-	s.mu.Lock()
-	e.finished = true // running stays set: nothing is scheduled any more
-	retired := e.socketClosed
-	s.mu.Unlock()
-	if retired {
-		s.env.Running.Done()
+	if admitted {
+		s.env.Log.Warn("messages of a closed client are not handled", "client", s.ID(), "messages", n)
 	}
 }

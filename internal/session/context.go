@@ -5,37 +5,40 @@ import (
 	"time"
 )
 
-// sessionContext is a session as the context of those callbacks that make no sense without it: done when the session ends.
-// It costs a session nothing until somebody asks for Done.
-type sessionContext Session
+// A sessionContext is a Session as the context of callbacks that are useless without the client: it
+// is done when the session ends. It costs nothing until Done is called.
+type sessionContext struct{ *Session }
 
-// ended is closed from the start, for those who ask too late.
+// closedChan is what Done returns when the session has ended.
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-func (l *sessionContext) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+// Deadline implements context.Context.
+func (c sessionContext) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
 
-func (l *sessionContext) Done() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r := l.transient
-	if r == nil || r.done == nil {
-		if (*Session)(l).endedLocked() {
-			return closedChan
-		}
-		r = (*Session)(l).transientLocked()
-		r.done = make(chan struct{})
+// Done implements context.Context.
+func (c sessionContext) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.transient; t != nil && t.done != nil {
+		return t.done
 	}
-	return r.done
+	if c.ended() {
+		return closedChan
+	}
+	t := c.transientLocked()
+	t.done = make(chan struct{})
+	return t.done
 }
 
-func (l *sessionContext) Err() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if (*Session)(l).endedLocked() {
+// Err implements context.Context.
+func (c sessionContext) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended() {
 		return context.Canceled
 	}
 	return nil
 }
 
-// Value is that of the server's context.
-func (l *sessionContext) Value(key any) any { return l.env.Base.Value(key) }
+// Value returns the value that the server's context has for key.
+func (c sessionContext) Value(key any) any { return c.env.Base.Value(key) }

@@ -124,8 +124,8 @@ func TestKeyUsedUp(t *testing.T) {
 	p := b.open("10.0.0.1")
 	p.say("authenticate", nil)
 	await(t, func() bool { return p.State() == protocol.StateAuthenticated })
-	p.Unsealed(errors.New("anything else"))
-	p.Unsealed(fmt.Errorf("seal: %w", seal.ErrExhausted))
+	p.Owner().Unsealed(errors.New("anything else"))
+	p.Owner().Unsealed(fmt.Errorf("seal: %w", seal.ErrExhausted))
 	if got := <-ends; got != "1008 Encryption key used up" {
 		t.Errorf("ended with %s", got)
 	}

@@ -16,42 +16,53 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// ErrRejected is what the authenticate callback returns, wrapped or not, for credentials that are not good.
+// ErrRejected is the error, wrapped or not, with which the authenticate callback rejects credentials.
 var ErrRejected = errors.New("credentials rejected")
 
-// ErrUnhandled is what the message callback returns for an event that the application does not handle.
+// ErrUnhandled is the error of the message callback for an event that the application does not handle.
 var ErrUnhandled = errors.New("the event has no handler")
 
-// Callbacks are the application's, in the form that carries no types of its own. All may block. Authenticate is
-// required; each other may be nil.
+// Callbacks are the application's callbacks, without its types. All of them may block. Authenticate is
+// required; the others may be nil.
 type Callbacks struct {
 	// Authenticate, Handshake and ValidateRooms get a context that ends with the client.
-	Authenticate func(ctx context.Context, s *Session, data []byte) (Identity, error)
-	// Handshake agrees on keys with a client that has been accepted; nil without an error: it gets no encryption.
-	Handshake     func(ctx context.Context, s *Session, id Identity, data []byte) (*seal.Keys, error)
-	ValidateRooms func(ctx context.Context, s *Session, rooms []string, id json.RawMessage) ([]string, error) // id: of the join; nil for none
-	// The others get one that outlives it: what a client sent before it went away is still to be handled.
 
-	// Joined and Left are called for every change of the client's rooms but its own, in the order
-	// of the changes, by the worker of the session.
+	Authenticate func(ctx context.Context, s *Session, r AuthRequest) (Identity, error)
+	// Handshake agrees on keys with a client that was accepted; data is that of `authenticate`. If it
+	// returns nil without an error, the client is not encrypted.
+	Handshake func(ctx context.Context, s *Session, id Identity, data []byte) (*seal.Keys, error)
+	// ValidateRooms returns the rooms that the client may join. id is that of the join, nil for none.
+	ValidateRooms func(ctx context.Context, s *Session, rooms []string, id json.RawMessage) ([]string, error)
+
+	// The others get a context that outlives the client, since messages that a client sent before it
+	// disconnected are still handled.
+
+	// Joined and Left are called for each change of the client's rooms except its own, in the order of
+	// the changes, by the worker of the session.
 	Joined func(ctx context.Context, s *Session, room string)
 	Left   func(ctx context.Context, s *Session, room string)
-
-	// Transform returns what takes the place of a message to an encrypted client, nil for the message itself. It is called
-	// for one message of a client after the other, beside the other callbacks.
+	// Transform returns what replaces a message to an encrypted client, nil for the message itself. It
+	// is called for one message of a client at a time, concurrently with the other callbacks.
 	Transform    func(ctx context.Context, s *Session, e protocol.Envelope) ([]byte, error)
 	Connected    func(ctx context.Context, s *Session)
 	Message      func(ctx context.Context, s *Session, e protocol.Envelope) error
 	Disconnected func(ctx context.Context, s *Session, code int, reason string)
 }
 
-// Identity is what an accepted client is.
-type Identity struct {
-	User  string // empty: anonymous
-	Value any    // the application's; Session.Value from then on
+// AuthRequest is what a client authenticates with.
+type AuthRequest struct {
+	Data        []byte // of `authenticate`
+	Subprotocol string // that was agreed on in the opening handshake; empty for none
+	FromRequest any    // what the application took from the request of the opening handshake
 }
 
-// Limits are those of hearth.Limits, where they are documented, with 0 for no limit.
+// Identity is the result of an accepted authentication.
+type Identity struct {
+	User  string // empty for an anonymous client
+	Value any    // of the application; Session.Value returns it from then on
+}
+
+// Limits are those of hearth.Limits, which documents them; 0 means no limit.
 type Limits struct {
 	MaxConnections            int
 	MaxUnauthenticated        int
@@ -69,7 +80,7 @@ type Limits struct {
 	CloseOnBackpressure       bool
 }
 
-// Timeouts are those of hearth.Timeouts, where they are documented, with 0 for none.
+// Timeouts are those of hearth.Timeouts, which documents them; 0 means none.
 type Timeouts struct {
 	Auth              time.Duration
 	Heartbeat         time.Duration
@@ -78,22 +89,23 @@ type Timeouts struct {
 	Close             time.Duration
 }
 
-// Encryption says which clients are encrypted: see hearth.Encryption.
+// Encryption says which clients are encrypted; see hearth.Encryption.
 type Encryption struct {
 	Required   bool
 	Only       bool
 	BatchLimit int
 }
 
-// Env is what all sessions of a node share. Set before the first session, then read-only.
+// Env is what all sessions of a node share. It is set before the first session and then read-only,
+// except for the fields that are safe for concurrent use by themselves.
 type Env struct {
 	Base         context.Context // of the callbacks; cancelled when a shutdown has waited long enough
 	Hub          *hub.Hub
 	Pool         *workpool.Pool
 	Lobby        *Lobby
 	Calls        Callbacks
-	Interest     Interest     // nil: the broker delivers everything
-	Clock        *clock.Clock // for everything that times out
+	Interest     Interest     // nil if the broker delivers all channels
+	Clock        *clock.Clock // for timeouts
 	Log          *slog.Logger
 	Stats        *Stats
 	Limits       Limits
@@ -101,29 +113,30 @@ type Env struct {
 	Encryption   Encryption
 	DefaultRooms []string
 
-	Abandoned atomic.Bool // set when a shutdown has waited long enough: what waits is dropped
+	Abandoned atomic.Bool // set when a shutdown has waited long enough: messages in inboxes are dropped
 	inflating inflateLimiter
 
-	// Running counts the sessions that have not ended and the authentications under way: a shutdown waits for it.
+	// Running counts the sessions that have not ended and the authentications that run. A shutdown
+	// waits for it.
 	Running sync.WaitGroup
 }
 
-// Stats are counters of all sessions; each is the number of times that something has happened, but for the gauges.
+// Stats are counters of all sessions. Each counts events since the start, except for the gauges.
 type Stats struct {
 	Connections       atomic.Int64 // gauge: sockets that have a session
 	Opened            atomic.Uint64
-	Refused           atomic.Uint64 // handshakes
+	Refused           atomic.Uint64 // opening handshakes
 	Authenticated     atomic.Uint64
 	AuthRejected      atomic.Uint64
 	AuthFailed        atomic.Uint64 // the callback failed
 	AuthTimeouts      atomic.Uint64
 	KeysAgreed        atomic.Uint64 // clients that are encrypted since their handshake
-	KeysRejected      atomic.Uint64 // handshakes
+	KeysRejected      atomic.Uint64 // encryption handshakes
 	KeysFailed        atomic.Uint64 // the callback failed
-	DecryptFailed     atomic.Uint64 // clients whose message did not decrypt
-	PlaintextRejected atomic.Uint64 // encrypted clients that sent in clear what they may not
+	DecryptFailed     atomic.Uint64 // clients that sent a message that did not decrypt
+	PlaintextRejected atomic.Uint64 // encrypted clients that sent an unencrypted message and must not
 	Evicted           atomic.Uint64 // unauthenticated clients that made room for newer ones
-	PreAuthFlood      atomic.Uint64 // unauthenticated clients that sent too much
+	PreAuthFlood      atomic.Uint64 // unauthenticated clients that sent too many messages
 	HeartbeatTimeouts atomic.Uint64
 	IdleTimeouts      atomic.Uint64
 	SlowClosed        atomic.Uint64
@@ -132,12 +145,12 @@ type Stats struct {
 	ProtocolErrors    atomic.Uint64 // closed with 1002, 1007 or 1009
 	RoomsRejected     atomic.Uint64
 	CallbackErrors    atomic.Uint64 // a callback returned an error or panicked
-	DeliveriesLost    atomic.Uint64 // messages of other nodes that the send queue had no room for; BrokerLost counts them, too
+	DeliveriesLost    atomic.Uint64 // messages of other nodes that exceeded the send queue; BrokerLost includes them
 	BrokerLosses      atomic.Uint64 // times that the broker may have missed something
-	BrokerLost        atomic.Uint64 // messages that it is known to have missed
-	Resyncs           atomic.Uint64 // clients that were told so
-	MessagesUnhandled atomic.Uint64 // there is no message callback, or the event is the system's
+	BrokerLost        atomic.Uint64 // messages that the broker is known to have missed
+	Resyncs           atomic.Uint64 // clients that were sent `resync`
+	MessagesUnhandled atomic.Uint64 // there is no message callback, or the event is reserved
 
-	RateLimited       atomic.Uint64 // clients that sent more than their rates allow
+	RateLimited       atomic.Uint64 // clients that exceeded their rates
 	MessagesDiscarded atomic.Uint64 // received, and not handled because the session ended
 }

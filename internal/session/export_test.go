@@ -1,13 +1,21 @@
 package session
 
-// HasTransient reports whether the session has state that an idle session does without.
+import "github.com/hearthws/hearth/internal/hub"
+
+// Owner returns the session as the owner of its member.
+func (s *Session) Owner() hub.Owner { return owner{s} }
+
+// Paused reports whether the server does not read from the client.
+func (s *Session) Paused() bool { return s.paused() }
+
+// HasTransient reports whether the session has state that an idle session does not need.
 func (s *Session) HasTransient() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.transient != nil
 }
 
-// HoldInflating has all messages wait to be inflated until free is called.
+// HoldInflating makes all compressed messages wait until free is called.
 func (e *Env) HoldInflating() (free func()) {
 	e.inflating.acquire()
 	n := cap(e.inflating.places)

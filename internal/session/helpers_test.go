@@ -29,7 +29,7 @@ type bench struct {
 
 func newBench(lobby session.LobbyConfig, calls session.Callbacks) *bench {
 	if calls.Authenticate == nil {
-		calls.Authenticate = func(context.Context, *session.Session, []byte) (session.Identity, error) {
+		calls.Authenticate = func(context.Context, *session.Session, session.AuthRequest) (session.Identity, error) {
 			return session.Identity{User: "u"}, nil
 		}
 	}

@@ -7,61 +7,63 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// An inflateLimiter lets half of the processors inflate, at least one. Few bytes inflate to many: with
-// every processor at that, event loops would wait for one, as Go's scheduler lets a goroutine run
-// for 10 ms. Those who wait go in their order.
+// An inflateLimiter lets half of the processors inflate messages, at least one. A few bytes inflate to
+// many. If every processor did that, event loops would wait for one, as Go's scheduler lets a
+// goroutine run for 10 ms. Goroutines get their place in the order of their calls.
 type inflateLimiter struct {
 	once   sync.Once
 	places chan struct{}
 }
 
-func (t *inflateLimiter) acquire() {
-	t.once.Do(func() { t.places = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)) })
-	t.places <- struct{}{}
+func (l *inflateLimiter) acquire() {
+	l.once.Do(func() { l.places = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)) })
+	l.places <- struct{}{}
 }
 
-func (t *inflateLimiter) release() { <-t.places }
+func (l *inflateLimiter) release() { <-l.places }
 
-// yield lets those who wait go first.
-func (t *inflateLimiter) yield() {
-	t.release()
-	t.acquire()
+// yield lets goroutines that wait go first.
+func (l *inflateLimiter) yield() {
+	l.release()
+	l.acquire()
 }
 
-// inflate is ws.InflateMessage for a message of a session. It blocks while all places are taken.
-func (t *inflateLimiter) inflate(m message, limit int) ([]byte, error) {
-	t.acquire()
-	defer t.release()
-	return ws.InflateMessage(m.deflate, m.payload, limit, t.yield)
+// inflate inflates m to at most limit bytes. It blocks while all places are taken.
+func (l *inflateLimiter) inflate(m message, limit int) ([]byte, error) {
+	l.acquire()
+	defer l.release()
+	return ws.InflateMessage(m.deflate, m.payload, limit, l.yield)
 }
 
-// inflate returns a message as it is without compression. False: it is dropped. A message against
-// the rules ends the session as it would have on arrival: what came behind it is not handled.
-func (s *Session) inflate(t task) (payload []byte, ok bool) {
-	limit := s.env.Limits.UnauthenticatedPayload
-	if t.admitted {
-		limit = s.env.Limits.MaxPayload
+// inflate returns the inflated message of j. A message that violates the protocol or exceeds the rates
+// ends the session at once, as it would have on arrival: the messages after it are dropped. inflate
+// returns false if the message is dropped.
+func (w worker) inflate(j job) (payload []byte, ok bool) {
+	limit := w.env.Limits.UnauthenticatedPayload
+	if j.admitted {
+		limit = w.env.Limits.MaxPayload
 	}
-	payload, err := s.env.inflating.inflate(t.message, limit)
-	if err == nil {
-		s.mu.Lock()
-		ok = s.withinRatesLocked(s.env.Clock.Now(), 0, len(payload))
-		s.mu.Unlock()
-		if e := s.rateExceeded(); !ok {
-			e.drop = true
-			if s.closeNow(e) {
-				s.countDiscarded(1)
-				return nil, false
+	payload, err := w.env.inflating.inflate(j.message, limit)
+	if err != nil {
+		if req := w.env.violation(err); req != nil {
+			req.drop = true
+			if !w.closeNow(*req) { // the session has ended before
+				w.env.Stats.BadMessages.Add(1)
+				w.discardInput()
 			}
 		}
-		return payload, true
+		return nil, false
 	}
-	if e := s.violation(err); e != nil {
-		e.drop = true
-		if !s.closeNow(*e) { // the peer has closed meanwhile
-			s.env.Stats.BadMessages.Add(1)
-			s.countDiscarded(s.drop())
+	w.mu.Lock()
+	ok = w.withinRatesLocked(w.env.Clock.Now(), 0, len(payload))
+	w.mu.Unlock()
+	if !ok {
+		req := w.env.rateExceeded()
+		req.drop = true
+		if w.closeNow(req) {
+			w.countDiscarded(1)
+			return nil, false
 		}
 	}
-	return nil, false
+	return payload, true
 }

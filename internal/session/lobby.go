@@ -11,74 +11,80 @@ import (
 
 // LobbyConfig bounds the clients that have not authenticated.
 type LobbyConfig struct {
-	AuthTimeout               time.Duration // from connecting to `authenticate`; three times as long from there on (protocol §4)
-	MaxUnauthenticated        int           // clients, in all
-	MaxUnauthenticatedPerAddr int           // clients of one address; IPv6 addresses count by their /64
-	Clock                     *clock.Clock  // measures AuthTimeout
+	// AuthTimeout is the time from connecting to `authenticate`. From there on a client has three times
+	// as long (protocol §4).
+	AuthTimeout               time.Duration
+	MaxUnauthenticated        int          // clients, in all
+	MaxUnauthenticatedPerAddr int          // clients of one address; IPv6 addresses count by their /64
+	Clock                     *clock.Clock // measures AuthTimeout
 }
 
-// The Lobby holds the clients that have not authenticated yet, in the order of their deadlines. It closes those whose
-// time is up, and those that have waited longest when there are too many. One timer serves all.
+// The Lobby has the clients that have not authenticated, in the order of their deadlines. It closes
+// clients whose deadline has passed, and, if there are too many, those that have waited longest. One
+// timer serves all.
 //
-// It also holds those of them that were closed, until their sockets are: a peer that does not answer the close frame has
-// its socket for Env.CloseTimeout, unless there are too many such peers. Then the oldest is cut off.
+// The Lobby also keeps a client that was closed, until its socket is closed. A peer that does not
+// answer the close frame keeps its socket for Timeouts.Close. If there are too many such peers, the
+// Lobby cuts the connection of the oldest.
 type Lobby struct {
 	cfg LobbyConfig
 
-	mu      sync.Mutex // guards the fields below and all guests; taken with no other lock held
+	// mu guards the fields below and the entries of all clients. It is taken with no other lock held.
+	mu      sync.Mutex
 	stages  [left]clientList
-	byAddr  map[netip.Prefix]*address // only if addresses are bounded
-	cut     int                       // guests that were cut off, and whose sockets are not gone yet
+	byAddr  map[netip.Prefix]*address // only if MaxUnauthenticatedPerAddr is set
+	cut     int                       // clients whose connection was cut, and whose socket is not closed yet
 	timer   *time.Timer
-	timerAt clock.Instant // when timer does; 0: it is not set
+	timerAt clock.Instant // when the timer fires; 0 if it is not set
 	closed  bool
 }
 
-// A stage is how far a guest has come.
+// A stage is the progress of a client in the lobby.
 type stage uint8
 
 const (
 	waiting        stage = iota // has not sent `authenticate`
-	authenticating              // the callbacks are running
+	authenticating              // the callbacks run
 	closing                     // closed, but the socket is still open
-	admitting                   // being admitted: no longer counted, but listed by Sessions until the hub lists it
+	admitting                   // not counted any more, but listed by Sessions until the hub lists the client
 	left                        // not in the lobby
 )
 
-// A guest is one unauthenticated session, with the state that a session needs only until it is authenticated.
+// A pendingClient is the lobby's entry of a session, with the state that the session needs only until
+// the client is authenticated.
 type pendingClient struct {
 	session     *Session
-	protocol    string // that Session.Subprotocol returns
-	fromRequest any    // that Session.FromRequest returns
-	messages    int    // guarded by session.mu
+	protocol    string // AuthRequest.Subprotocol
+	fromRequest any    // AuthRequest.FromRequest
+	messages    int    // received; guarded by session.mu
 	network     netip.Prefix
 	deadline    clock.Instant
 	stage       stage
 	cut         bool    // counted in Lobby.cut
-	links       [2]link // in the lists of the lobby, and of the address
+	links       [2]link // in the lists of the lobby and of the address
 }
 
 type link struct{ prev, next *pendingClient }
 
-// guests is a list of guests, oldest first.
+// A clientList lists clients, oldest first.
 type clientList struct {
 	first, last *pendingClient
 	count       int
-	list        int // which of a guest's links are used
+	link        int // index in pendingClient.links
 }
 
-// An address holds the guests of one network.
+// An address has the clients of one network.
 type address struct{ stages [admitting]clientList }
 
-// active is how many guests count for the limit.
+// active returns how many clients count for the limit.
 func (a *address) active() int { return a.stages[waiting].count + a.stages[authenticating].count }
 
 func (a *address) empty() bool { return a.active()+a.stages[closing].count == 0 }
 
 func (l *clientList) push(c *pendingClient) {
-	c.links[l.list] = link{prev: l.last}
+	c.links[l.link] = link{prev: l.last}
 	if l.last != nil {
-		l.last.links[l.list].next = c
+		l.last.links[l.link].next = c
 	} else {
 		l.first = c
 	}
@@ -87,14 +93,14 @@ func (l *clientList) push(c *pendingClient) {
 }
 
 func (l *clientList) remove(c *pendingClient) {
-	at := &c.links[l.list]
+	at := &c.links[l.link]
 	if at.prev != nil {
-		at.prev.links[l.list].next = at.next
+		at.prev.links[l.link].next = at.next
 	} else {
 		l.first = at.next
 	}
 	if at.next != nil {
-		at.next.links[l.list].prev = at.prev
+		at.next.links[l.link].prev = at.prev
 	} else {
 		l.last = at.prev
 	}
@@ -107,11 +113,12 @@ func NewLobby(cfg LobbyConfig) *Lobby {
 	return &Lobby{cfg: cfg, byAddr: make(map[netip.Prefix]*address)}
 }
 
-// closingLimit is how many guests may be closing where so many may wait.
+// closingLimit returns how many clients may be closing where limit clients may wait.
 func closingLimit(limit int) int { return limit/4 + 16 }
 
-// enter adds g, and closes a client to make room, if there are too many: the oldest of the same address if that has too
-// many, otherwise the oldest of all. Those that have not sent `authenticate` go first.
+// add adds c. If there are too many clients then, it closes one: the oldest of the same address if
+// there are too many of that address, otherwise the oldest of all. Clients that have not sent
+// `authenticate` are closed first.
 func (l *Lobby) add(c *pendingClient, addr netip.Addr) {
 	c.network = Network(addr)
 	c.deadline = l.cfg.Clock.Now().Add(l.cfg.AuthTimeout)
@@ -132,12 +139,12 @@ func (l *Lobby) add(c *pendingClient, addr netip.Addr) {
 	}
 	l.mu.Unlock()
 	if oldest != nil {
-		oldest.session.evict()
+		evict(oldest.session)
 	}
 	abortAll(cut)
 }
 
-// toEvict is the guest to close for newest.
+// toEvict returns the client to close when newest has been added.
 func toEvict(stages []clientList, newest *pendingClient) *pendingClient {
 	if c := stages[waiting].first; c != newest {
 		return c
@@ -148,8 +155,8 @@ func toEvict(stages []clientList, newest *pendingClient) *pendingClient {
 	return newest
 }
 
-// evict closes a client to make room for another.
-func (s *Session) evict() {
+// evict closes a client to make room for another one.
+func evict(s *Session) {
 	s.CloseFor(&s.env.Stats.Evicted, protocol.CloseAuthTimeout, protocol.ReasonAuthTimeout)
 }
 
@@ -159,12 +166,12 @@ func abortAll(sessions []*Session) {
 	}
 }
 
-// MakeRoom closes clients so that one more connection may be opened, where excess connections more than allowed would
-// then be open. It cuts off those that are closing, and closes those that have waited longest without `authenticate`. It
-// reports false if there are too few of both.
+// MakeRoom makes room for one more connection, with which there would be excess connections more than
+// allowed. It cuts the connections of clients that are closing, and then closes clients that have not
+// sent `authenticate`, oldest first. It returns false if there are too few of both.
 func (l *Lobby) MakeRoom(excess int) bool {
 	l.mu.Lock()
-	excess -= l.cut // their sockets are about to be closed
+	excess -= l.cut // their sockets will be closed soon
 	var cut []*Session
 	for excess > 0 && l.stages[closing].first != nil {
 		cut = append(cut, l.cutLocked(l.stages[closing].first))
@@ -179,13 +186,14 @@ func (l *Lobby) MakeRoom(excess int) bool {
 	}
 	l.mu.Unlock()
 	for _, s := range evicted {
-		s.evict()
+		evict(s)
 	}
 	abortAll(cut)
 	return excess <= 0
 }
 
-// Network is what counts as one address: of IPv6 the /64. The zero Prefix stands for no address, as a Unix socket has.
+// Network returns what the limits count as one address: for IPv6 the /64. The zero Prefix stands for
+// no address, as a Unix socket has.
 func Network(a netip.Addr) netip.Prefix {
 	bits := a.BitLen()
 	if a.Is6() && !a.Is4In6() {
@@ -198,7 +206,7 @@ func Network(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// decide gives g the time that the callbacks may take.
+// beginAuthentication gives c the time that the callbacks may take.
 func (l *Lobby) beginAuthentication(c *pendingClient) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -210,8 +218,8 @@ func (l *Lobby) beginAuthentication(c *pendingClient) {
 	l.armLocked()
 }
 
-// pass ends the time of g as one that counts, has a deadline and may be closed to make room: it is about to be told that it is
-// connected. False: it is about to be closed, or was.
+// beginAdmission takes c off the limits and deadlines, because it is about to be authenticated. It
+// returns false if c was closed, or is about to be.
 func (l *Lobby) beginAdmission(c *pendingClient) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -222,14 +230,15 @@ func (l *Lobby) beginAdmission(c *pendingClient) bool {
 	return true
 }
 
-// leave takes g out: it is authenticated.
+// admitted removes c, which is authenticated.
 func (l *Lobby) admitted(c *pendingClient) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.moveLocked(c, left)
 }
 
-// close is told that g's session has ended. Its socket may still be open.
+// close moves c, whose session has ended, to the clients that are closing. Its socket may still be
+// open.
 func (l *Lobby) close(c *pendingClient) {
 	l.mu.Lock()
 	var cut []*Session
@@ -240,7 +249,7 @@ func (l *Lobby) close(c *pendingClient) {
 	abortAll(cut)
 }
 
-// gone is told that the socket of g is closed.
+// socketClosed removes c, whose socket is closed.
 func (l *Lobby) socketClosed(c *pendingClient) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -251,7 +260,8 @@ func (l *Lobby) socketClosed(c *pendingClient) {
 	}
 }
 
-// closeLocked makes g one of those that are closing. It returns the sessions to cut off, if there are too many of those.
+// closeLocked moves c to the clients that are closing. It returns the sessions to cut if there are too
+// many of those.
 func (l *Lobby) closeLocked(c *pendingClient) (cut []*Session) {
 	l.moveLocked(c, closing)
 	if a := l.byAddr[c.network]; a != nil && a.stages[closing].count > closingLimit(l.cfg.MaxUnauthenticatedPerAddr) {
@@ -263,7 +273,7 @@ func (l *Lobby) closeLocked(c *pendingClient) (cut []*Session) {
 	return cut
 }
 
-// cutLocked takes g out. The caller cuts off its session, once the lobby is unlocked.
+// cutLocked removes c. The caller cuts the connection of its session after unlocking.
 func (l *Lobby) cutLocked(c *pendingClient) *Session {
 	l.moveLocked(c, left)
 	c.cut = true
@@ -271,7 +281,7 @@ func (l *Lobby) cutLocked(c *pendingClient) *Session {
 	return c.session
 }
 
-// moveLocked moves g to another stage.
+// moveLocked moves c to a stage.
 func (l *Lobby) moveLocked(c *pendingClient, to stage) {
 	a := l.byAddr[c.network]
 	if c.stage != left {
@@ -289,7 +299,7 @@ func (l *Lobby) moveLocked(c *pendingClient, to stage) {
 		if a == nil {
 			a = &address{}
 			for i := range a.stages {
-				a.stages[i].list = 1
+				a.stages[i].link = 1
 			}
 			l.byAddr[c.network] = a
 		}
@@ -299,17 +309,18 @@ func (l *Lobby) moveLocked(c *pendingClient, to stage) {
 	}
 }
 
-// countLocked is the number of clients that count for the limit.
+// countLocked returns how many clients count for the limit.
 func (l *Lobby) countLocked() int { return l.stages[waiting].count + l.stages[authenticating].count }
 
-// Count is the number of unauthenticated clients, without those that were closed.
+// Count returns the number of unauthenticated clients, without those that were closed.
 func (l *Lobby) Count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.countLocked()
 }
 
-// Sessions are the unauthenticated clients, those without `authenticate` first, and those that are being admitted last.
+// Sessions returns the unauthenticated clients: first those that have not sent `authenticate`, and last
+// those that are being admitted.
 func (l *Lobby) Sessions() []*Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -322,7 +333,8 @@ func (l *Lobby) Sessions() []*Session {
 	return all
 }
 
-// armLocked sets the timer to the next deadline, unless it fires before that anyway: then it finds nothing, and is set anew.
+// armLocked sets the timer to the next deadline, unless it fires earlier anyway: then it finds no late
+// client, and is set again.
 func (l *Lobby) armLocked() {
 	var next clock.Instant
 	for _, c := range []*pendingClient{l.stages[waiting].first, l.stages[authenticating].first} {
@@ -342,7 +354,7 @@ func (l *Lobby) armLocked() {
 	}
 }
 
-// expire closes the sessions whose time is up.
+// expire closes the clients whose deadline has passed.
 func (l *Lobby) expire() {
 	now := l.cfg.Clock.Now()
 	var late, cut []*Session

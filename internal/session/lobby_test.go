@@ -64,7 +64,7 @@ type guest struct {
 func playLobby(script []step) error {
 	decisions := make(map[string]chan error)
 	b := newBench(session.LobbyConfig{AuthTimeout: lobbyTimeout, MaxUnauthenticated: lobbyMax, MaxUnauthenticatedPerAddr: lobbyPerAddr}, session.Callbacks{
-		Authenticate: func(ctx context.Context, s *session.Session, _ []byte) (session.Identity, error) {
+		Authenticate: func(ctx context.Context, s *session.Session, _ session.AuthRequest) (session.Identity, error) {
 			select {
 			case err := <-decisions[s.ID()]:
 				return session.Identity{}, err
@@ -242,7 +242,7 @@ func TestMakeRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(session.LobbyConfig{MaxUnauthenticated: 100}, session.Callbacks{
-			Authenticate: func(ctx context.Context, _ *session.Session, _ []byte) (session.Identity, error) {
+			Authenticate: func(ctx context.Context, _ *session.Session, _ session.AuthRequest) (session.Identity, error) {
 				<-ctx.Done()
 				return session.Identity{}, ctx.Err()
 			},

@@ -58,32 +58,41 @@ func (b *bucket) take(tokens, size time.Duration) bool {
 	return true
 }
 
-// advanceRatesLocked updates the client's buckets. Call it before s.paused changes.
-func (s *Session) advanceRatesLocked(now clock.Instant) {
-	if r := s.transient; r != nil && r.rates != nil {
-		r.rates.messages.advance(now, s.paused)
-		r.rates.bytes.advance(now, s.paused)
+// advanceRates refills the client's buckets. Call it before inbox.paused changes.
+func (t *transient) advanceRates(now clock.Instant, paused bool) {
+	if t != nil && t.rates != nil {
+		t.rates.advance(now, paused)
 	}
 }
 
-// withinRatesLocked counts input of the client against its rates. It returns false if that exceeds
-// them.
+func (r *rates) advance(now clock.Instant, paused bool) {
+	r.messages.advance(now, paused)
+	r.bytes.advance(now, paused)
+}
+
+// take takes the tokens for input of the client. It returns false if there are not enough.
+func (r *rates) take(l *Limits, messages, bytes int) bool {
+	if l.MessageRate > 0 && !r.messages.take(perSecond(messages, l.MessageRate), rateWindow) {
+		return false
+	}
+	size := max(rateWindow, perSecond(l.MaxPayload, l.ByteRate)) // the largest message must fit
+	return l.ByteRate <= 0 || r.bytes.take(perSecond(bytes, l.ByteRate), size)
+}
+
+// withinRatesLocked counts input of the client against its rates. It returns false if the input
+// exceeds them.
 func (s *Session) withinRatesLocked(now clock.Instant, messages, bytes int) bool {
 	l := &s.env.Limits
 	if l.MessageRate <= 0 && l.ByteRate <= 0 {
 		return true
 	}
-	r := s.transientLocked()
-	if r.rates == nil {
+	t := s.transientLocked()
+	if t.rates == nil {
 		full := bucket{at: now}
-		r.rates = &rates{messages: full, bytes: full}
+		t.rates = &rates{messages: full, bytes: full}
 	}
-	s.advanceRatesLocked(now)
-	if l.MessageRate > 0 && !r.rates.messages.take(perSecond(messages, l.MessageRate), rateWindow) {
-		return false
-	}
-	size := max(rateWindow, perSecond(l.MaxPayload, l.ByteRate)) // the largest message must fit
-	return l.ByteRate <= 0 || r.rates.bytes.take(perSecond(bytes, l.ByteRate), size)
+	t.rates.advance(now, s.inbox.paused)
+	return t.rates.take(l, messages, bytes)
 }
 
 // perSecond returns the time in which a client may send n messages or bytes at a rate.
@@ -91,7 +100,7 @@ func perSecond(n, rate int) time.Duration {
 	return time.Duration(n) * time.Second / time.Duration(max(1, rate))
 }
 
-// rateExceeded returns the ending of a client that exceeded its rates.
-func (s *Session) rateExceeded() closeRequest {
-	return closeRequest{code: protocol.ClosePolicyViolation, reason: reasonRate, counter: &s.env.Stats.RateLimited}
+// rateExceeded returns how to close a client that exceeded its rates.
+func (e *Env) rateExceeded() closeRequest {
+	return closeRequest{code: protocol.ClosePolicyViolation, reason: reasonRate, counter: &e.Stats.RateLimited}
 }

@@ -80,7 +80,7 @@ func TestCountedBeforeSeen(t *testing.T) {
 		}},
 		"too slow": {func(s *session.Stats) uint64 { return s.SlowClosed.Load() }, func(p *peer) {
 			p.authenticated()
-			p.Dropped(1)
+			p.Owner().Dropped(1)
 		}},
 		"in clear": {func(s *session.Stats) uint64 { return s.PlaintextRejected.Load() }, func(p *peer) {
 			p.authenticated()

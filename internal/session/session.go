@@ -1,87 +1,85 @@
-// Package session is the state machine of one client: it authenticates, joins and leaves rooms,
-// sends messages to the application, and ends. No sockets: bytes come through Data, frames go out
-// through the hub.
+// Package session is the state machine of one client on the server: it connects, authenticates, joins
+// rooms, sends messages to the application, and ends. It has no sockets: bytes arrive through Data,
+// and frames leave through the hub.
 //
-// What the socket brings is cut into messages on the goroutine that reads (an event loop: it must
-// not wait), and queued. Everything else happens in the order of arrival on a goroutine of the
-// Pool, at most one a session at a time. The authenticate callback runs beside that, since a client
-// is answered while it is being decided upon (protocol §4).
+// Its types follow the goroutines. A reader cuts the bytes of the socket into messages and puts them
+// in the inbox; it runs on an event loop, which must not wait. A worker handles the messages in their
+// order, on at most one goroutine of the pool at a time. An authentication runs beside them, since the
+// client's other messages are answered meanwhile (protocol §4). The methods of Session itself may be
+// called from any goroutine, except where they say otherwise.
 package session
 
 import (
 	"net/netip"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
 )
 
-// Session is one client, from its connection to its end. It is the connection's transport.Handler
-// and the hub's member. A server holds as many as it has clients, most of them idle: keep it within
-// 208 bytes.
+// Session is one client, from its connection to its end. It is the transport.Handler of the
+// connection, and has the client's member of the hub. A server has a Session for each client, and
+// most clients are idle: keep it within 208 bytes.
 type Session struct {
 	// Set by Open, then read-only.
 	env       *Env
-	addr      *netip.AddrPort // nil: the connection's own
+	addr      *netip.AddrPort // nil if it is the address of the connection
 	connected time.Duration   // the Age of env.Clock
 
 	member hub.Member // its fields have owners of their own
 
-	// Owned by the goroutine that calls Data; of the worker that parses the rest of a read while
-	// Data is not called.
+	// Owned by the goroutine that calls Data. While a worker parses what a paused client sent, Data is
+	// not called, and the worker owns it.
 	in ws.Endpoint
 
-	lastRead   atomic.Int64 // a clock.Instant: any byte
-	lastActive atomic.Int64 // a clock.Instant: a message
+	lastRead   atomic.Int64 // a clock.Instant: when bytes arrived
+	lastActive atomic.Int64 // a clock.Instant: when a message arrived
 
 	// A protocol.State. Written with mu held; value and admitted do not change between
-	// authenticated and the end.
-	state       atomic.Uint32
-	queuedBytes uint32 // what queue costs, in bytes; guarded by mu, and here because there is room
+	// authenticated and disconnected.
+	state atomic.Uint32
 
-	mu         sync.Mutex // guards the fields below; before the locks of Hub and Pool, never with that of Lobby
-	admitted   bool       // was authenticated: the callbacks hear of its end
-	onLoop     bool       // Data is called by an event loop, which lends itself to the Pool; set by Open
-	running    bool       // a worker of the pool has it, or will
-	connecting bool       // messages and changes wait until the connected callback has returned
-	paused     bool       // not read from, until the queue is shorter
-	slow       bool       // has had messages dropped, and has not caught up since
-	pongs      uint8      // queued by this call of Data; owned by the owner of in, and here because there is room
-	pinged     uint8      // pings since it fell silent; owned by the sweep, and here because there is room
-	queue      queue
-	value      any        // what the authenticate callback made of it
-	transient  *transient // nil while there is none of it
+	// mu guards the fields below, unless they name another owner. It is taken before the locks of Hub
+	// and Pool, and never together with that of Lobby.
+	mu        sync.Mutex
+	admitted  bool  // the client has been authenticated, so the callbacks are called at its end
+	slow      bool  // messages were dropped, and the client has not caught up since
+	pongs     uint8 // queued by this call of Data; owned by the owner of in
+	pings     uint8 // queued since the client fell silent; owned by the sweep
+	inbox     inbox
+	value     any        // Identity.Value
+	transient *transient // nil if it would be empty
 }
 
-// Opening is what Open makes a session of.
+// Opening describes a new connection.
 type Opening struct {
 	Conn        transport.Conn
 	Lane        *hub.Lane // of the connection's loop
 	Looped      bool      // an event loop calls Data, and Pool.RunDeferred later in the same turn
-	ID          hub.ID    // fresh
+	ID          hub.ID    // a new one
 	Remote      netip.AddrPort
-	Deflate     bool
-	Protocol    string // the subprotocol that was agreed on; empty: none
+	Deflate     bool   // the client accepts compressed messages
+	Protocol    string // the subprotocol that was agreed on; empty for none
 	FromRequest any    // what the application took from the request
-	Answer      []byte // to the handshake: what the client gets first; nil: nothing
+	Answer      []byte // the answer to the handshake, which is sent first; nil for none
 }
 
-// Open makes the session of a new connection, which Stats.Connections has counted already: its
-// place was reserved.
+// Open makes the session of a new connection. Stats.Connections includes the connection already,
+// since its place was reserved.
 func Open(env *Env, o Opening) *Session {
 	now := int64(env.Clock.Now())
-	s := &Session{env: env, connected: env.Clock.Age(), onLoop: o.Looped}
+	s := &Session{env: env, connected: env.Clock.Age(), inbox: inbox{onLoop: o.Looped}}
 	if o.Remote != o.Conn.RemoteAddr() {
-		addr := o.Remote // a copy of its own: o would be one of all of it, and for every client
+		addr := o.Remote // a copy: &o.Remote would keep all of o
 		s.addr = &addr
 	}
 	s.in = ws.NewEndpoint(ws.Server, env.Limits.UnauthenticatedPayload, o.Deflate)
-	s.member.Init(o.ID, o.Conn, o.Lane, s)
+	s.member.Init(o.ID, o.Conn, o.Lane, owner{s})
 	s.member.Deflate = o.Deflate
 	s.lastRead.Store(now)
 	s.lastActive.Store(now)
@@ -90,166 +88,77 @@ func Open(env *Env, o Opening) *Session {
 	env.Running.Add(1)
 	env.Stats.Opened.Add(1)
 	if o.Answer != nil {
-		s.member.Control(o.Answer) // in the lobby, anyone may close it
+		s.member.Control(o.Answer) // before the lobby has the client, and may close it
 	}
 	env.Lobby.add(c, o.Remote.Addr())
 	return s
 }
 
-// conn is the session's connection.
+// conn returns the connection.
 func (s *Session) conn() transport.Conn { return s.member.Link().(transport.Conn) }
 
-// PeerClosed is told that the client has closed its side: what it was sent before still goes out. It is
-// transport.Handler's.
+// ended reports whether the session has ended. The result can change from false to true unless mu is
+// held.
+func (s *Session) ended() bool { return s.State() == protocol.StateDisconnected }
+
+// Data handles bytes from the socket. It implements transport.Handler.
+func (s *Session) Data(b []byte, now clock.Instant) {
+	s.lastRead.Store(int64(now))
+	if s.ended() {
+		return // the peer has not closed yet
+	}
+	s.pongs = 0
+	r := reader{s}
+	for len(b) > 0 {
+		if b = r.parse(b); len(b) > 0 && r.keep(b) {
+			return
+		}
+	}
+}
+
+// PeerClosed ends the session when the client has closed its side. Messages that were sent to it
+// before are still written. It implements transport.Handler.
 func (s *Session) PeerClosed() bool {
 	if s.disconnect(closeRequest{code: closeAbnormal}) {
 		s.member.CloseAfterFlush(nil)
 	}
-	return true // whoever was first to finish it has queued the end, or is about to
+	return true // otherwise another goroutine has queued the close, or is about to
 }
 
-// Drained is told that the client has taken enough to be given more. It is transport.Handler's.
+// Drained passes on that the client has read enough to be sent more. It implements
+// transport.Handler.
 func (s *Session) Drained() { s.member.Drained() }
 
-// Closed is told that the socket is gone. It is transport.Handler's.
+// Closed ends the session when the socket is closed. It implements transport.Handler.
 func (s *Session) Closed(error) {
 	s.disconnect(closeRequest{code: closeAbnormal})
 	s.mu.Lock()
-	s.transient.closeInfo.socketClosed = true
-	retired := s.transient.closeInfo.finished
-	c := s.transient.closeInfo.pendingClient
+	info := s.transient.closeInfo
+	info.socketClosed = true
+	finished := info.finished
+	c := info.pendingClient
 	s.mu.Unlock()
 	if c != nil {
-		s.env.Lobby.socketClosed(c) // before its place is free: MakeRoom counts on those that it has cut off
+		// Before its place is free, since Lobby.MakeRoom counts the connections that it has cut.
+		s.env.Lobby.socketClosed(c)
 	}
 	s.env.Stats.Connections.Add(-1)
-	if retired {
+	if finished {
 		s.env.Running.Done()
 	}
 }
 
-// Dropped is told that messages were dropped for this client. It is hub.Owner's.
-func (s *Session) Dropped(n int) {
-	if s.State() == protocol.StateDisconnected {
-		return // not slow, but gone
-	}
-	s.mu.Lock()
-	first := !s.slow
-	s.slow = true
-	s.mu.Unlock()
-	if s.env.Limits.CloseOnBackpressure {
-		s.CloseFor(&s.env.Stats.SlowClosed, protocol.CloseSlowConsumer, protocol.ReasonSlowConsumer)
+// scheduleLocked gives the session to the pool if there is work for it and no worker has it. With
+// deferred the worker starts at the end of the event loop's turn.
+func (s *Session) scheduleLocked(deferred bool) {
+	box, t := &s.inbox, s.transient
+	if box.running || box.connecting || box.empty() && !s.ended() && !t.hasWork() {
 		return
 	}
-	if first {
-		s.env.Log.Warn("client is too slow, messages for it are dropped", "client", s.ID(), "waiting", s.member.Buffered())
+	box.running = true
+	if deferred {
+		s.env.Pool.SubmitDeferred(worker{s})
+	} else {
+		s.env.Pool.Submit(worker{s})
 	}
-}
-
-func (s *Session) endedLocked() bool { return s.State() == protocol.StateDisconnected }
-
-// scheduleLocked gives the session to the pool, if there is something to do and nobody is at it.
-func (s *Session) scheduleLocked() {
-	if s.idleLocked() {
-		s.running = true
-		s.env.Pool.Submit(s)
-	}
-}
-
-// idleLocked reports whether there is something to do that no worker does.
-func (s *Session) idleLocked() bool {
-	return !s.running && !s.connecting && (!s.queue.empty() || s.endedLocked() || s.changesLocked() || s.hasDeferredWorkLocked())
-}
-
-// hasDeferredWorkLocked reports whether something is to be done once the queue is empty.
-func (s *Session) hasDeferredWorkLocked() bool {
-	return s.transient != nil && (s.transient.unparsed != nil || s.transient.deferredClose != nil)
-}
-
-const (
-	// share is how many messages a session may have handled before others get their turn,
-	// runBytes how many bytes, inflated; a single message may be larger.
-	runMessages = 64
-	runBytes    = 256 << 10
-)
-
-// Run handles what is queued. It is workpool.Task's, never runs twice at the same time, and may
-// block in callbacks.
-func (s *Session) Run() {
-	for n, bytes := 0, 0; n < runMessages && bytes < runBytes; n++ {
-		t, ok := s.next()
-		switch {
-		case !ok:
-			return
-		case t.roomChange.room != "":
-			s.report(t.roomChange)
-		default:
-			bytes += s.handle(t)
-		}
-	}
-	if !s.member.WaitTurn(s) {
-		s.Resume()
-	}
-	runtime.Gosched() // Go would let a worker run for 10 ms, and event loops wait for as long
-}
-
-// Resume goes on with what Run has left. It is hub.Resumer's.
-func (s *Session) Resume() { s.env.Pool.Submit(s) }
-
-// A task is what a worker does next: it reports a change, or handles a message.
-type task struct {
-	roomChange // room "": there is none
-	message
-	admitted bool // the client was authenticated when the task was taken
-}
-
-// next takes the oldest change of rooms, or else the oldest message: the callbacks hear of a change
-// before the next message is handled. False: there is nothing to do, and nothing runs for the
-// session.
-func (s *Session) next() (t task, ok bool) {
-	s.mu.Lock()
-	for !s.connecting {
-		if s.env.Abandoned.Load() {
-			s.mu.Unlock()
-			s.countDiscarded(s.drop())
-			s.mu.Lock()
-		}
-		switch {
-		case s.changesLocked():
-			t.roomChange = s.popChangeLocked()
-			s.mu.Unlock()
-			return t, true
-		case !s.queue.empty():
-			t.message, t.admitted = s.queue.pop(), s.admitted
-			s.queuedBytes -= uint32(len(t.payload) + overhead)
-			behind := (s.paused || s.hasDeferredWorkLocked()) && int(s.queuedBytes) <= s.env.Limits.ClientQueue/2
-			s.mu.Unlock()
-			if behind {
-				s.parseUnparsed()
-			}
-			return t, true
-		case s.transient != nil && s.transient.unparsed != nil:
-			s.mu.Unlock()
-			s.parseUnparsed()
-			s.mu.Lock()
-		case s.endedLocked() && !s.transient.closeInfo.leavesQueued:
-			s.leaveAllLocked()
-		case s.endedLocked():
-			s.mu.Unlock()
-			s.callDisconnected()
-			return t, false
-		case s.hasDeferredWorkLocked():
-			e := *s.transient.deferredClose
-			s.mu.Unlock()
-			s.closeNow(e)
-			s.mu.Lock()
-		default:
-			s.running = false
-			s.mu.Unlock()
-			return t, false
-		}
-	}
-	s.running = false
-	s.mu.Unlock()
-	return t, false
 }

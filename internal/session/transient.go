@@ -1,56 +1,70 @@
 package session
 
-// rare is the state that a session needs at its beginning, at its end, when its end is awaited,
-// while callbacks have not heard of a change of its rooms, and while the client sends faster than
-// its messages are handled. An idle authenticated session has none.
+// transient is the state that a session needs before the client is authenticated, at its end, and
+// while something waits: a context that is in use, unparsed bytes, unreported changes of rooms, or a
+// close behind queued messages. It is nil otherwise, as it is for an idle client without rates.
+// Session.mu guards it.
 type transient struct {
-	pendingClient *pendingClient // until authenticated
-	done          chan struct{}  // closed at the end; made when somebody asks
-	closeInfo     *closeInfo     // once it has ended
-	unparsed      []byte         // read, and not parsed because the client was paused; at most one read
-	parsing       bool           // a worker parses what was rest
-	rates         *rates         // where rates are limited
-	changes       []roomChange   // of the client's rooms, not reported yet, in their order: see changedLocked
-	deferredClose *closeRequest  // how the session ends once all that has been received is handled
+	pendingClient *pendingClient // until the client is authenticated or the session ends
+	done          chan struct{}  // closed at the end; made by the first call of sessionContext.Done
+	closeInfo     *closeInfo     // once the session has ended
+	unparsed      []byte         // part of one read that was not parsed because the client was paused
+	parsing       bool           // a worker parses what was in unparsed
+	rates         *rates         // if rates are limited
+	changes       roomChanges    // not reported yet
+	deferredClose *closeRequest  // to do when all messages that were received are handled
 }
 
-// An end is how a session did. The flags are guarded by Session.mu; the rest does not change once
-// that has been given up.
+// closeInfo says how a session ended. Session.mu guards the flags. The rest does not change after
+// Session.disconnect.
 type closeInfo struct {
-	code               int
-	reason             string
-	rooms              []string       // that it was in
-	pendingClient      *pendingClient // of a client that was never authenticated: in the lobby until the socket is closed
-	socketClosed       bool           // the socket is
-	leavesQueued       bool           // rooms were queued for the left callback
-	disconnectedCalled bool           // the disconnected callback has begun
-	finished           bool           // nothing will run for it any more
+	code          int
+	reason        string
+	rooms         []string       // that the client was in
+	pendingClient *pendingClient // of a client that was never authenticated, until the socket is closed
+
+	socketClosed       bool
+	leavesQueued       bool // the rooms were queued for the left callback
+	disconnectedCalled bool // the disconnected callback has been called
+	finished           bool // no worker will run for the session
 }
 
+// client returns the session's entry in the lobby, or nil.
+func (t *transient) client() *pendingClient {
+	if t == nil {
+		return nil
+	}
+	return t.pendingClient
+}
+
+// hasWork reports whether there is work for a worker besides messages.
+func (t *transient) hasWork() bool { return t != nil && (len(t.changes) > 0 || t.hasDeferred()) }
+
+// hasDeferred reports whether there is work for when the inbox is short or empty.
+func (t *transient) hasDeferred() bool {
+	return t != nil && (t.unparsed != nil || t.deferredClose != nil)
+}
+
+// orNil returns t, or nil if the session can do without t.
+func (t *transient) orNil() *transient {
+	if t != nil && t.pendingClient == nil && t.done == nil && t.closeInfo == nil && t.unparsed == nil && !t.parsing &&
+		t.rates == nil && len(t.changes) == 0 && t.deferredClose == nil {
+		return nil
+	}
+	return t
+}
+
+// dropUnparsed discards the bytes that were not parsed.
+func (t *transient) dropUnparsed() {
+	if t != nil {
+		t.unparsed, t.parsing = nil, false
+	}
+}
+
+// transientLocked returns the transient state, and makes it first if there is none.
 func (s *Session) transientLocked() *transient {
 	if s.transient == nil {
 		s.transient = new(transient)
 	}
 	return s.transient
-}
-
-// pendingClientLocked is the session as the lobby has it, nil when it has it no more.
-func (s *Session) pendingClientLocked() *pendingClient {
-	if s.transient == nil {
-		return nil
-	}
-	return s.transient.pendingClient
-}
-
-// dropPendingClientLocked makes the session no guest any more.
-func (s *Session) dropPendingClientLocked() {
-	s.transient.pendingClient = nil
-	s.freeTransientLocked()
-}
-
-// freeTransientLocked gives rare back if there is nothing in it.
-func (s *Session) freeTransientLocked() {
-	if r := s.transient; r != nil && r.pendingClient == nil && r.done == nil && r.closeInfo == nil && r.unparsed == nil && !r.parsing && len(r.changes) == 0 && r.deferredClose == nil && r.rates == nil {
-		s.transient = nil
-	}
 }
