@@ -17,26 +17,26 @@ type connection struct {
 	id      uint64
 	loop    *loop
 	nc      net.Conn
-	raw     net.Conn // what is under nc: its Close does not block
+	raw     net.Conn // the connection under nc (TLS), whose Close does not block
 	remote  netip.AddrPort
-	handler transport.Handler // called by read only
+	handler transport.Handler // called by read; Drained by the loop
 
-	buffered atomic.Int64 // queue.Len, for Buffered
+	buffered atomic.Int64 // queue.Len, for Buffered without a lock
 	dirty    bool         // in loop.dirty; owned by the loop
 
 	mu             sync.Mutex // guards the fields below
-	changed        sync.Cond  // something below is no longer what read may be waiting for
+	changed        sync.Cond  // a field below has changed that read may wait for
 	queue          outqueue.Queue
-	ready          int   // the bytes of queue from earlier turns: those of this turn are not yet for write
-	inFlight       int   // of those, what write has given to the socket, which has not taken all of it yet
-	writing        bool  // write runs
+	ready          int   // bytes of queue that write may take: not those of the current turn
+	inFlight       int   // bytes of those that write has passed to a Write that has not returned
+	writing        bool  // write is running
 	closeRequested bool  // CloseAfterFlush was called
-	writeShut      bool  // the writing side is closed, or about to be
+	writeShut      bool  // the writing side is closed, or write is closing it
 	paused         bool  // between Pause and Resume
-	notifyBelow    int   // what the handler waits for queue.Len to fall below; 0: it does not
-	peerClosed     bool  // the peer has closed
-	turnTaken      bool  // the loop took a turn after ended
-	err            error // why the connection is closed; nil while it is open
+	notifyBelow    int   // argument of NotifyBelow; 0 after Drained
+	peerClosed     bool  // the peer has closed its side
+	turnTaken      bool  // the loop has taken a turn since
+	err            error // the reason of the end; nil while the connection is open
 }
 
 func (c *connection) Buffered() int              { return int(c.buffered.Load()) }
@@ -62,7 +62,8 @@ func (c *connection) Closing() bool {
 	return c.err != nil || c.closeRequested
 }
 
-// WriteNow is Write: a socket of any kind can be written without blocking only by another goroutine.
+// WriteNow is the same as Write: only another goroutine can write to any kind of socket without
+// blocking the loop.
 func (c *connection) WriteNow(p []byte) bool { return c.Write(p) }
 
 func (c *connection) Recall(cut func(piece []byte, n int) int) [][]byte {
@@ -78,7 +79,7 @@ func (c *connection) Recall(cut func(piece []byte, n int) int) [][]byte {
 }
 
 func (c *connection) NotifyBelow(n int) bool {
-	if c.Buffered() < n { // mostly, and it costs no lock
+	if c.Buffered() < n { // the usual case, without the lock
 		return false
 	}
 	c.mu.Lock()
@@ -101,7 +102,7 @@ func (c *connection) CloseAfterFlush(p []byte) {
 	c.loop.deadlines.Add(c.id, c.loop.t.cfg.Clock.Now().Add(c.loop.t.cfg.CloseTimeout))
 }
 
-// pushLocked queues p, and has the loop start a writer at the end of the turn.
+// pushLocked queues p, and makes the loop start a writer at the end of the turn.
 func (c *connection) pushLocked(p []byte) {
 	c.queue.Push(p)
 	c.updateBufferedLocked()
@@ -111,7 +112,8 @@ func (c *connection) pushLocked(p []byte) {
 	}
 }
 
-// updateBufferedLocked tells others how much waits now.
+// updateBufferedLocked updates what depends on the length of the queue. It has Drained called if
+// NotifyBelow asked for that.
 func (c *connection) updateBufferedLocked() {
 	now := int64(c.queue.Len())
 	if now > 0 && c.buffered.Load() == 0 {
@@ -126,23 +128,25 @@ func (c *connection) updateBufferedLocked() {
 	}
 }
 
-// flush, at the end of a turn, starts a writer if there is something to do for one. On the loop.
+// flush starts a writer if there is work for one. The loop calls it at the end of a turn.
 func (c *connection) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ready = c.queue.Len()
 	if c.err == nil && !c.writing && !c.flushedLocked() {
 		c.writing = true
-		c.loop.t.wg.Go(c.write) // ends when nothing waits, or by fail; Close waits
+		c.loop.t.wg.Go(c.write) // ends when nothing is ready, or by fail; Close waits for it
 	}
 }
 
-// flushedLocked reports whether everything is written and, after CloseAfterFlush, the writing side shut.
+// flushedLocked reports whether everything is written and, after CloseAfterFlush, the writing side
+// is closed.
 func (c *connection) flushedLocked() bool {
 	return c.queue.Len() == 0 && !c.writing && (c.writeShut || !c.closeRequested)
 }
 
-// write writes until nothing is ready.
+// write writes until no more bytes are ready. After CloseAfterFlush, it then closes the writing
+// side.
 func (c *connection) write() {
 	scratch := c.loop.t.buffers.writes.Get().(*[]byte)
 	defer c.loop.t.buffers.writes.Put(scratch)
@@ -162,7 +166,7 @@ func (c *connection) write() {
 			c.queue.Advance(len(p))
 			c.ready -= len(p)
 			c.updateBufferedLocked()
-			c.loop.signal() // for whoever paces itself by Buffered
+			c.loop.signal() // code that paces itself by Buffered can continue
 		}
 	}
 	if c.err == nil && c.closeRequested && !c.writeShut && c.queue.Len() == 0 {
@@ -175,7 +179,7 @@ func (c *connection) write() {
 	c.changed.Broadcast()
 }
 
-// unlocked calls f, which may block, without the lock, and fails the connection with its error.
+// unlocked calls f, which may block, without the lock. If f fails, the connection fails.
 func (c *connection) unlocked(f func() error) {
 	c.mu.Unlock()
 	err := f()
@@ -184,7 +188,7 @@ func (c *connection) unlocked(f func() error) {
 		return
 	}
 	if c.peerClosed {
-		err = io.EOF // the peer is gone, and it was polite
+		err = io.EOF // the peer has closed in order before
 	}
 	c.failLocked(err)
 	_ = c.raw.Close()
@@ -205,7 +209,7 @@ func (c *connection) Resume() {
 	c.changed.Broadcast()
 }
 
-// setTurnTaken lets read know that the loop has taken its turn after the peer's end. On the loop.
+// setTurnTaken tells read that the loop has taken a turn since the peer closed. On the loop.
 func (c *connection) setTurnTaken() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -213,15 +217,16 @@ func (c *connection) setTurnTaken() {
 	c.changed.Broadcast()
 }
 
-// fail cuts the connection: whatever blocks on it returns, and read calls Closed. Any goroutine; never blocks.
+// fail cuts the connection with err as the reason. Blocked reads and writes return, and read calls
+// Closed. Any goroutine. Never blocks.
 func (c *connection) fail(err error) {
 	c.mu.Lock()
 	c.failLocked(err)
 	c.mu.Unlock()
-	_ = c.raw.Close() // its error is of no interest: what was not written is lost anyway
+	_ = c.raw.Close() // an error does not matter: the rest is lost anyway
 }
 
-// failLocked makes err the reason of the end, unless there was one before.
+// failLocked makes err the reason of the end, unless there is one already.
 func (c *connection) failLocked(err error) {
 	if c.err != nil {
 		return
@@ -233,7 +238,7 @@ func (c *connection) failLocked(err error) {
 	c.changed.Broadcast()
 }
 
-// read is the life of the connection.
+// read serves the connection until its end. It runs on a goroutine of its own.
 func (c *connection) read(early []byte) {
 	err := c.readAll(early)
 	if err == io.EOF {
@@ -243,12 +248,12 @@ func (c *connection) read(early []byte) {
 	c.failLocked(err)
 	err = c.err
 	c.mu.Unlock()
-	_ = c.nc.Close() // for TLS this may wait for the peer; fail cuts that short
+	_ = c.nc.Close() // with TLS this may wait for the peer, until fail is called
 	c.loop.t.remove(c)
 	c.handler.Closed(err)
 }
 
-// readAll hands over what arrives, until an error.
+// readAll passes all bytes to the handler until an error, which it returns.
 func (c *connection) readAll(early []byte) error {
 	if len(early) > 0 {
 		if !c.awaitResume() {
@@ -287,7 +292,7 @@ func (c *connection) readAll(early []byte) error {
 	return transport.ErrClosed
 }
 
-// awaitResume waits while reading is paused. It reports whether the connection is open.
+// awaitResume waits while the connection is paused. It reports whether the connection is open.
 func (c *connection) awaitResume() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -297,7 +302,9 @@ func (c *connection) awaitResume() bool {
 	return c.err == nil
 }
 
-// awaitFlush, after the peer's end, waits for a turn of the loop, and then until CloseAfterFlush is done, if there is to be one.
+// awaitFlush is called after the peer has closed its side. It waits for a turn of the loop. Then,
+// unless CloseAfterFlush was called or the handler is going to call it, it returns. Otherwise it
+// waits until everything is written.
 func (c *connection) awaitFlush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -314,7 +321,7 @@ func (c *connection) awaitFlush() {
 	}
 }
 
-// askHandlerLocked asks the handler, without the lock, whether it wants to have something written yet.
+// askHandlerLocked calls the handler's PeerClosed, without the lock.
 func (c *connection) askHandlerLocked() bool {
 	c.mu.Unlock()
 	defer c.mu.Lock()

@@ -9,36 +9,38 @@ import (
 	"github.com/hearthws/hearth/internal/transport/outqueue"
 )
 
-// A loop calls Tick, starts writers for what was queued there, and cuts off those whose time has come.
+// A loop calls Tick, starts a writer for each connection that has queued bytes, and cuts
+// connections whose deadline has passed.
 type loop struct {
 	// Set by New, then read-only.
 	t     *Transport
 	index int
-	wake  chan struct{} // holds a token, or run has just taken it, while signalled is true
+	wake  chan struct{} // has a token, or run has just taken it, while signalled is true
 
 	signalled  atomic.Bool
 	count      atomic.Int32 // connections
-	backlogged atomic.Int32 // those of them whose queue is not empty; written with the connection's mu held
+	backlogged atomic.Int32 // connections with queued bytes; changed with their mu held
 
-	mu          sync.Mutex    // guards the fields below; innermost
-	peersClosed []*connection // whose peer has closed: they need one more turn
-	drained     []*connection // whose handlers are to be told so before the next Tick
+	mu          sync.Mutex    // guards the fields below; locked after all others
+	peersClosed []*connection // the peer has closed; they need one more turn
+	drained     []*connection // Drained is called before the next Tick
 
 	// Owned by run.
-	turnDone  []*connection // taken from ending, not yet told
+	turnDone  []*connection // taken from peersClosed; had their turn
 	notifying []*connection // taken from drained
 	dirty     []*connection // written to in this turn
 	deadlines outqueue.Deadlines
 }
 
-// signal makes run take a turn. The swap, read by that of turn, makes what came before visible to it.
+// signal makes run take a turn. Run's Swap of signalled reads the value of this one, so the turn
+// sees everything that was done before.
 func (l *loop) signal() {
 	if !l.signalled.Swap(true) {
 		l.wake <- struct{}{}
 	}
 }
 
-// addPeerClosed asks for a turn, after which c.turnTaken is set.
+// addPeerClosed makes the loop take a turn and then set c.turnTaken.
 func (l *loop) addPeerClosed(c *connection) {
 	l.mu.Lock()
 	l.peersClosed = append(l.peersClosed, c)
@@ -46,7 +48,7 @@ func (l *loop) addPeerClosed(c *connection) {
 	l.signal()
 }
 
-// addDrained has the connection's handler told that it has drained.
+// addDrained makes the loop call Drained of the handler of c.
 func (l *loop) addDrained(c *connection) {
 	l.mu.Lock()
 	l.drained = append(l.drained, c)

@@ -51,7 +51,7 @@ func TestPipe(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	cfg := selfSigned(t)
-	// The default key exchange takes the race detector long.
+	// The default key exchange is slow with the race detector.
 	clientConfig := &tls.Config{InsecureSkipVerify: true, CurvePreferences: []tls.CurveID{tls.X25519}}
 	transporttest.Run(t, transporttest.Backend{
 		New: open,
@@ -59,7 +59,8 @@ func TestTLS(t *testing.T) {
 			s, c := transporttest.TCP(t)
 			ts, tc := tls.Server(s, cfg), tls.Client(c, clientConfig)
 			done := make(chan error)
-			go func() { done <- ts.Handshake() }() // ended by that of the client, or its end
+			// Ended by the handshake of the client, or its failure.
+			go func() { done <- ts.Handshake() }()
 			if err := errors.Join(tc.Handshake(), <-done); err != nil {
 				t.Error(err)
 			}

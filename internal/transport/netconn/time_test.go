@@ -15,18 +15,18 @@ import (
 	"github.com/hearthws/hearth/internal/transport/netconn"
 )
 
-// recorder is a handler, and the transport it is on, for tests in fake time.
+// recorder is a handler, with its transport, for tests in fake time.
 type recorder struct {
 	tr   *netconn.Transport
 	clk  *clock.Clock
-	todo chan func() // drained by Tick
+	todo chan func() // run by Tick
 	conn transport.Conn
 
 	mu     sync.Mutex // guards record
 	record record
 }
 
-// record is what has happened so far.
+// record is what the handler has seen.
 type record struct {
 	got    string
 	at     clock.Instant // of the last Data
@@ -50,7 +50,7 @@ func (s *recorder) Closed(err error) {
 	s.record.closed, s.record.end = err, time.Now()
 }
 
-// settled waits until nothing moves, and returns what has happened.
+// settled waits until all goroutines block, and returns the record.
 func (s *recorder) settled() record {
 	synctest.Wait()
 	s.mu.Lock()
@@ -58,13 +58,13 @@ func (s *recorder) settled() record {
 	return s.record
 }
 
-// on calls f on the loop; it has happened after synctest.Wait.
+// on calls f on the loop. f has returned after synctest.Wait.
 func (s *recorder) on(f func()) {
 	s.todo <- f
 	s.tr.Wake(0)
 }
 
-// withConnection runs test with a connection over net.Pipe, inside a bubble.
+// withConnection runs test in a bubble, with a connection over net.Pipe.
 func withConnection(t *testing.T, timeout time.Duration, test func(t *testing.T, s *recorder, client net.Conn)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -94,7 +94,8 @@ func withConnection(t *testing.T, timeout time.Duration, test func(t *testing.T,
 	})
 }
 
-// TestCloseTimeoutIsExact has three reasons for a connection not to end by itself.
+// TestCloseTimeoutIsExact checks the timeout for three kinds of connections that do not end by
+// themselves.
 func TestCloseTimeoutIsExact(t *testing.T) {
 	t.Parallel()
 	const timeout = 90 * time.Second
@@ -122,7 +123,7 @@ func TestCloseTimeoutIsExact(t *testing.T) {
 	}
 }
 
-// TestDeadlineLeftBehind adopts a connection on which somebody has set one.
+// TestDeadlineLeftBehind adopts a connection that has a deadline.
 func TestDeadlineLeftBehind(t *testing.T) {
 	t.Parallel()
 	withConnection(t, time.Second, func(t *testing.T, s *recorder, _ net.Conn) {
@@ -145,7 +146,7 @@ func TestDeadlineLeftBehind(t *testing.T) {
 	})
 }
 
-// TestPausedForHours resumes where it was.
+// TestPausedForHours checks that a connection can be resumed after a long time.
 func TestPausedForHours(t *testing.T) {
 	t.Parallel()
 	withConnection(t, time.Second, func(t *testing.T, s *recorder, client net.Conn) {

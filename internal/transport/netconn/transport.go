@@ -1,9 +1,9 @@
 // Package netconn is the portable transport: it serves any net.Conn, TLS included, with goroutines.
 //
-// What a connection costs: one goroutine that reads, with a buffer of 2 KiB (32 KiB from a pool, for as long as reads
-// fill it), and one that writes, with up to 16 KiB from a pool, only while something waits. Each loop has a goroutine of
-// its own, which calls Tick and then hands what was queued to the writers. An idle connection of plain TCP takes about
-// 6 KiB; where that is too much there is the epoll transport.
+// A connection has a goroutine that reads, with a buffer of 2 KiB, or of 32 KiB from a pool while
+// reads fill it. While bytes are queued it has a second goroutine that writes, with 16 KiB from a
+// pool. Each loop has a goroutine of its own, which calls Tick and then starts the writers. An idle
+// connection of plain TCP takes about 6 KiB. The epoll transport takes less.
 package netconn
 
 import (
@@ -16,18 +16,18 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// Transport serves any net.Conn. Made by New.
+// Transport serves any net.Conn. New makes one.
 type Transport struct {
 	// Set by New, then read-only.
 	cfg     transport.Config
 	loops   []*loop
 	buffers buffers
 
-	done     chan struct{}  // closed by Close, when no Adopt is under way any more
-	wg       sync.WaitGroup // every goroutine of the transport
-	adopting sync.WaitGroup // calls of Adopt; grows only under mu and while closed is false
+	done     chan struct{}  // closed by Close, after the last Adopt has returned
+	wg       sync.WaitGroup // all goroutines of the transport
+	adopting sync.WaitGroup // calls of Adopt; added to with mu held, while not closed
 
-	mu     sync.Mutex // guards the fields below; taken before a connection's, never after
+	mu     sync.Mutex // guards the fields below; locked before that of a connection
 	closed bool
 	lastID uint64
 	conns  map[uint64]*connection
@@ -35,7 +35,7 @@ type Transport struct {
 
 var _ transport.Transport = (*Transport)(nil)
 
-// New makes a transport and starts its loops. It fails when cfg has no Tick. Close ends it.
+// New makes a transport and starts its loops. It fails if cfg has no Tick. Call Close to end it.
 func New(cfg transport.Config) (*Transport, error) {
 	cfg, err := cfg.WithDefaults()
 	if err != nil {
@@ -51,36 +51,36 @@ func New(cfg transport.Config) (*Transport, error) {
 		t.loops = append(t.loops, &loop{t: t, index: i, wake: make(chan struct{}, 1)})
 	}
 	for _, l := range t.loops {
-		t.wg.Go(l.run) // ended by done; Close waits
+		t.wg.Go(l.run) // ended by done; Close waits for it
 	}
 	return t, nil
 }
 
-// Loops is the number of loops.
+// Loops returns the number of loops.
 func (t *Transport) Loops() int { return len(t.loops) }
 
-// Backlogged reports whether any connection of the loop may have bytes that wait.
+// Backlogged reports whether any connection of the loop may have Buffered bytes.
 func (t *Transport) Backlogged(loop int) bool { return t.loops[loop].backlogged.Load() > 0 }
 
 // Wake makes the loop take a turn soon.
 func (t *Transport) Wake(loop int) { t.loops[loop].signal() }
 
-// Adopt takes over nc. It never returns ErrUnsupported. A TLS connection is closed for writing by CloseAfterFlush with a
-// close_notify; one that cannot be closed for writing alone (net.Pipe) just waits for the peer.
+// Adopt takes over nc. It never returns ErrUnsupported. CloseAfterFlush sends close_notify on a TLS
+// connection. If the writing side cannot be closed alone (net.Pipe), it only waits for the peer.
 func (t *Transport) Adopt(nc net.Conn, early []byte, open transport.Open) error {
 	c, err := t.add(nc)
 	if err != nil {
 		return err
 	}
 	defer t.adopting.Done()
-	_ = nc.SetDeadline(time.Time{}) // one that was left behind would cut it off
+	_ = nc.SetDeadline(time.Time{}) // an old deadline would cut the connection
 	c.handler = open(c)
 	early = bytes.Clone(early)
-	t.wg.Go(func() { c.read(early) }) // ended by the end of the connection, at the latest by Close, which waits
+	t.wg.Go(func() { c.read(early) }) // ends with the connection; Close cuts it and waits
 	return nil
 }
 
-// add makes the connection, and holds Close back until adopting.Done is called.
+// add makes a connection, and makes Close wait for adopting.Done.
 func (t *Transport) add(nc net.Conn) (*connection, error) {
 	c := &connection{nc: nc, raw: nc, remote: addrPort(nc.RemoteAddr())}
 	if w, ok := nc.(interface{ NetConn() net.Conn }); ok {
@@ -101,7 +101,8 @@ func (t *Transport) add(nc net.Conn) (*connection, error) {
 	return c, nil
 }
 
-// leastBusy is the loop with the fewest connections, the next in turn among equals.
+// leastBusy returns the loop with the fewest connections. Among equals, each call begins with
+// another loop.
 func (t *Transport) leastBusy() *loop {
 	best := t.loops[t.lastID%uint64(len(t.loops))]
 	for _, l := range t.loops {
@@ -125,7 +126,7 @@ func (t *Transport) lookup(id uint64) *connection {
 	return t.conns[id]
 }
 
-// Close cuts every connection and waits for every goroutine.
+// Close cuts all connections and waits for all goroutines.
 func (t *Transport) Close() error {
 	t.mu.Lock()
 	first := !t.closed
@@ -144,7 +145,8 @@ func (t *Transport) Close() error {
 	return nil
 }
 
-// addrPort is the address in a, an IPv4 one as such, or the zero AddrPort.
+// addrPort returns the address in a, or the zero AddrPort. An IPv4 address is not in the form of
+// IPv6.
 func addrPort(a net.Addr) netip.AddrPort {
 	var ap netip.AddrPort
 	switch a := a.(type) {
@@ -160,11 +162,11 @@ func addrPort(a net.Addr) netip.AddrPort {
 const (
 	smallRead  = 2 << 10
 	largeRead  = 32 << 10
-	gatherSize = 16 << 10 // what one write gathers from small pieces: a TLS record
-	maxWrite   = 64 << 10 // what one write takes of a large piece, so that Buffered moves
+	gatherSize = 16 << 10 // of small pieces joined for one write: a TLS record
+	maxWrite   = 64 << 10 // of a large piece in one write, so that Buffered falls step by step
 )
 
-// buffers are shared by all connections of a transport.
+// buffers has the buffers that all connections of a transport share.
 type buffers struct{ reads, writes *sync.Pool }
 
 func newBuffers() buffers {
