@@ -20,9 +20,10 @@ const (
 	drainCount = "TRANSPORTTEST_DRAIN_CLIENTS"
 )
 
-// Drain makes the process a client that reads and drops everything, if BenchmarkFanOut started it for that, and returns
-// true when it is no longer needed. TestMain calls it first. A process of its own keeps the readers' work out of what
-// is measured.
+// Drain returns false, unless BenchmarkFanOut has started this process for its clients. Then Drain
+// runs clients that read and discard everything, and returns true at the end of the benchmark.
+// TestMain calls it first. The clients have a process of their own so that their work is not
+// measured.
 func Drain() bool {
 	addr := os.Getenv(drainAddr)
 	if addr == "" {
@@ -54,8 +55,8 @@ func Drain() bool {
 	return true
 }
 
-// BenchmarkFanOut writes one shared buffer to 1,000 connections in each turn: the metric is what one of these costs.
-// It waits for everything to be written before it goes on, so that it does not measure the reader.
+// BenchmarkFanOut writes one shared buffer to 1,000 connections in each turn, and reports the time
+// per connection. Each turn begins when everything is written, so it does not measure the reader.
 func BenchmarkFanOut(b *testing.B, be Backend) {
 	for _, size := range []int{100, 8 << 10} {
 		for _, how := range []string{"WriteNow", "Write", "Write4"} {
@@ -85,7 +86,7 @@ func fanOut(b *testing.B, be Backend, size int, how string) {
 					m.conn.WriteNow(p)
 				case "Write":
 					m.conn.Write(p)
-				case "Write4": // in as many pieces
+				case "Write4": // in four pieces
 					for i := range 4 {
 						m.conn.Write(p[i*size/4 : (i+1)*size/4])
 					}
@@ -138,7 +139,7 @@ func (r *rig) connectDrained(n int) []*member {
 	return members
 }
 
-// BenchmarkWake measures the way from Wake of a sleeping loop to its Tick and back.
+// BenchmarkWake measures the time from Wake of a sleeping loop to its Tick and back.
 func BenchmarkWake(b *testing.B, be Backend) {
 	r := be.start(b, transport.Config{})
 	done := make(chan struct{})
@@ -150,7 +151,7 @@ func BenchmarkWake(b *testing.B, be Backend) {
 	}
 }
 
-// BenchmarkEcho measures a round trip of 100 bytes, the client's part included.
+// BenchmarkEcho measures a round trip of 100 bytes, including the client.
 func BenchmarkEcho(b *testing.B, be Backend) {
 	r := be.start(b, transport.Config{})
 	m := r.connect(be, nil, echo)

@@ -37,14 +37,14 @@ func testEcho(t *testing.T, b Backend) {
 			if _, err := io.ReadFull(m.nc, got); err != nil {
 				t.Errorf("client %d: %v", i, err)
 			} else if !bytes.Equal(got, want) {
-				t.Errorf("client %d got other bytes than it sent", i)
+				t.Errorf("client %d did not get the bytes that it sent", i)
 			}
 		})
 	}
 	wg.Wait()
 }
 
-// testCoalesce sees one read for what was written in one turn.
+// testCoalesce checks that one read returns everything that was written in one turn.
 func testCoalesce(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
@@ -58,7 +58,7 @@ func testCoalesce(t *testing.T, b Backend) {
 		m.on(func() {
 			for i := 0; i < len(want); i += 10 {
 				if !m.conn.Write(want[i : i+10 : i+10]) {
-					t.Error("Write refused")
+					t.Error("Write = false")
 				}
 			}
 		})
@@ -69,7 +69,7 @@ func testCoalesce(t *testing.T, b Backend) {
 	}
 }
 
-// testOrder mixes every way to write, in pieces of every size.
+// testOrder checks the order of bytes that are written in both ways, in pieces of many sizes.
 func testOrder(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{BackpressureLimit: 64 << 20})
 	m := r.connect(b, nil, nil)
@@ -86,7 +86,7 @@ func testOrder(t *testing.T, b Backend) {
 			want = append(want, p...)
 		}
 	}
-	go func() { // ended by the last turn; the read below waits for all of its effects
+	go func() { // ends after the last post; the read below waits for all bytes
 		for i, pieces := range plan {
 			r.post(0, func() {
 				for j, p := range pieces {
@@ -95,7 +95,7 @@ func testOrder(t *testing.T, b Backend) {
 						write = m.conn.WriteNow
 					}
 					if !write(p) {
-						t.Error("write refused")
+						t.Error("a write was rejected")
 					}
 				}
 			})
@@ -110,7 +110,7 @@ func testOrder(t *testing.T, b Backend) {
 	}
 }
 
-// testFanOut shares buffers between connections, some of which do not read for a while.
+// testFanOut writes shared buffers to connections whose clients do not read yet.
 func testFanOut(t *testing.T, b Backend) {
 	const clients, turns = 30, 20
 	r := b.start(t, transport.Config{Loops: 2, BackpressureLimit: 64 << 20})
@@ -127,7 +127,7 @@ func testFanOut(t *testing.T, b Backend) {
 			r.post(l, func() {
 				for _, m := range members[l] {
 					if !m.conn.Write(shared[:100]) || !m.conn.Write(shared[100:]) {
-						t.Error("Write refused")
+						t.Error("Write = false")
 					}
 				}
 			})
@@ -143,7 +143,7 @@ func testFanOut(t *testing.T, b Backend) {
 				got := make([]byte, len(before))
 				for range turns {
 					if _, err := io.ReadFull(m.nc, got); err != nil || !bytes.Equal(got, before) {
-						t.Errorf("got other bytes (%v)", err)
+						t.Errorf("got wrong bytes (%v)", err)
 						return
 					}
 				}
@@ -167,12 +167,13 @@ func testEarly(t *testing.T, b Backend) {
 		}
 		want := append(pattern(i, 3000), rest...)
 		if got := m.awaitData(len(want)); !bytes.Equal(got, want) {
-			t.Error("early bytes are not first, or not whole")
+			t.Error("the early bytes are not first, or not complete")
 		}
 	}
 }
 
-// testEarlyThenEnd adopts what a client that has already left has said, as an upgrade may.
+// testEarlyThenEnd adopts a connection with early bytes whose client closes its side meanwhile, as
+// an upgrade may.
 func testEarlyThenEnd(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	server, client := b.Dial(t)
@@ -201,7 +202,7 @@ func testEarlyThenEnd(t *testing.T, b Backend) {
 	_ = client.Close()
 }
 
-// testWriteBeforeAdopted uses the connection as soon as open knows it.
+// testWriteBeforeAdopted writes to the connection within open.
 func testWriteBeforeAdopted(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	server, client := b.Dial(t)
@@ -235,7 +236,7 @@ func testAddresses(t *testing.T, b Backend) {
 	}
 }
 
-// testLoops spreads connections over loops, and goes on doing so when some have left.
+// testLoops checks that connections are spread evenly over the loops, also after some were closed.
 func testLoops(t *testing.T, b Backend) {
 	const loops, each = 4, 5
 	r := b.start(t, transport.Config{Loops: loops})
@@ -255,7 +256,7 @@ func testLoops(t *testing.T, b Backend) {
 	}
 	want := fmt.Sprint([loops]int{each, each, each, each})
 	if got := fill(loops * each); got != want {
-		t.Errorf("connections a loop: %v, want %v", got, want)
+		t.Errorf("connections per loop: %v, want %v", got, want)
 	}
 	stay := members[:0]
 	for _, m := range members {
@@ -268,6 +269,6 @@ func testLoops(t *testing.T, b Backend) {
 	}
 	members = stay
 	if got := fill(each); got != want {
-		t.Errorf("connections a loop after some left: %v, want %v", got, want)
+		t.Errorf("connections per loop after some were closed: %v, want %v", got, want)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// testHalfClosedReply answers clients that say one thing and close their side.
+// testHalfClosedReply answers clients that send one message and close their side.
 func testHalfClosedReply(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{Loops: 2})
 	for range 50 {
@@ -31,7 +31,8 @@ func testHalfClosedReply(t *testing.T, b Backend) {
 	}
 }
 
-// testHalfClosedClose is what a WebSocket client does that sends its Close frame and a FIN together.
+// testHalfClosedClose checks what happens when a WebSocket client sends its Close frame and a FIN
+// together.
 func testHalfClosedClose(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	for range 50 {
@@ -53,7 +54,8 @@ func testHalfClosedClose(t *testing.T, b Backend) {
 	}
 }
 
-// testHalfClosedBacklog finishes a connection whose peer has closed its side but still reads, slowly.
+// testHalfClosedBacklog calls CloseAfterFlush on a connection whose peer has closed its side and
+// reads slowly.
 func testHalfClosedBacklog(t *testing.T, b Backend) {
 	const size = 4 << 20
 	r := b.start(t, transport.Config{BackpressureLimit: 2 * size, CloseTimeout: testTimeout})
@@ -73,8 +75,8 @@ func testHalfClosedBacklog(t *testing.T, b Backend) {
 	}
 }
 
-// testHalfClosedUnread: what was written before the peer closed its side goes out, and what is written after that and before
-// CloseAfterFlush.
+// testHalfClosedUnread checks that bytes are sent that were written before the peer closed its
+// side, and between that and CloseAfterFlush.
 func testHalfClosedUnread(t *testing.T, b Backend) {
 	const size = 4 << 20
 	r := b.start(t, transport.Config{BackpressureLimit: 2 * size, CloseTimeout: testTimeout})
@@ -99,7 +101,8 @@ func testHalfClosedUnread(t *testing.T, b Backend) {
 	}
 }
 
-// testHalfClosedUnwanted: a handler that has nothing more to say to a peer that has closed its side ends the connection.
+// testHalfClosedUnwanted checks that the connection closes when the peer has closed its side and
+// PeerClosed returns false.
 func testHalfClosedUnwanted(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{CloseTimeout: time.Hour})
 	m := r.connect(b, nil, nil)
@@ -114,10 +117,10 @@ func testHalfClosedUnwanted(t *testing.T, b Backend) {
 	}
 }
 
-// testHalfClosedTimeout: whoever has closed its side and does not take what is still to come is cut off, and so is who is not
-// given it.
+// testHalfClosedTimeout checks that a connection is cut after the timeout if the peer has closed
+// its side, and either does not read the rest or CloseAfterFlush is not called.
 func testHalfClosedTimeout(t *testing.T, b Backend) {
-	const timeout, size = 60 * time.Millisecond, 16 << 20 // more than any kernel takes
+	const timeout, size = 60 * time.Millisecond, 16 << 20 // more than the kernel buffers
 	for name, end := range map[string]func(m *member){
 		"unread":     func(m *member) { m.conn.CloseAfterFlush([]byte("bye")) },
 		"unfinished": func(*member) {},
@@ -169,7 +172,7 @@ func testReset(t *testing.T, b Backend) {
 	}
 }
 
-// testResetNoticedByWrite has nobody read, so that only writing can find out.
+// testResetNoticedByWrite checks that writing notices a reset while nothing is read.
 func testResetNoticedByWrite(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, []byte{1}, nil)
@@ -204,7 +207,7 @@ func testCloseAfterFlush(t *testing.T, b Backend) {
 		t.Fatal(err)
 	}
 	if got := m.awaitData(7); string(got) != "you too" {
-		t.Errorf("after CloseAfterFlush %q arrived", got)
+		t.Errorf("Data after CloseAfterFlush = %q, want the client's bytes", got)
 	}
 	_ = m.nc.Close()
 	if err := m.awaitClosed(); err != io.EOF {
@@ -229,7 +232,8 @@ func testCloseBacklogged(t *testing.T, b Backend) {
 	}
 }
 
-// expectCloseTimeout finishes m after prepare, and expects the end after the timeout.
+// expectCloseTimeout calls prepare and CloseAfterFlush, and checks that the connection is cut after
+// the timeout.
 func expectCloseTimeout(t *testing.T, b Backend, prepare func(m *member)) {
 	t.Helper()
 	const timeout = 60 * time.Millisecond
@@ -265,7 +269,7 @@ func testCloseTimeoutFlood(t *testing.T, b Backend) {
 			p := pattern(1, 10<<10)
 			for {
 				if _, err := m.nc.Write(p); err != nil {
-					return // cut off
+					return // the connection was cut
 				}
 			}
 		})
@@ -344,6 +348,6 @@ func testAfterClosed(t *testing.T, b Backend) {
 		})
 	}
 	if n := m.conn.Buffered(); n != 0 {
-		t.Errorf("%d bytes wait after Closed", n)
+		t.Errorf("%d bytes are queued after Closed", n)
 	}
 }

@@ -4,5 +4,5 @@ package transporttest
 
 import "time"
 
-// cpuTime is not known.
+// cpuTime returns 0: it is not known on this system.
 func cpuTime() time.Duration { return 0 }

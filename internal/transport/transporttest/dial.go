@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TCP is a Backend.Dial: a connection over the loopback interface, with small buffers in the kernel, so that they fill
-// soon.
+// TCP is a Backend.Dial. It connects over the loopback interface, with small buffers in the kernel,
+// which fill soon.
 func TCP(t testing.TB) (server, client net.Conn) {
 	t.Helper()
 	s, c := dial(t)
@@ -21,7 +21,7 @@ func TCP(t testing.TB) (server, client net.Conn) {
 	return s, c
 }
 
-// Reset is a Backend.Reset for what TCP makes.
+// Reset is a Backend.Reset for connections made by TCP.
 func Reset(client net.Conn) {
 	_ = client.(*net.TCPConn).SetLinger(0)
 	_ = client.Close()

@@ -13,8 +13,8 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// fillQueue writes pieces to m, whose client does not read, until the connection has refused some in many turns in a row.
-// It holds every answer against the limit, and returns what was accepted.
+// fillQueue writes pieces to m, whose client does not read, until the connection rejects them in
+// many turns in a row. It checks each result against the limit, and returns the accepted bytes.
 func fillQueue(t *testing.T, m *member, limit, piece int) []byte {
 	t.Helper()
 	var accepted []byte
@@ -25,13 +25,13 @@ func fillQueue(t *testing.T, m *member, limit, piece int) []byte {
 				before := m.conn.Buffered()
 				if !m.conn.Write(p) {
 					if before+piece <= limit {
-						t.Errorf("refused %d bytes with %d waiting and a limit of %d", piece, before, limit)
+						t.Errorf("rejected %d bytes with %d queued and a limit of %d", piece, before, limit)
 					}
 					return
 				}
 				stuck = 0
 				if after := m.conn.Buffered(); after > limit {
-					t.Errorf("%d bytes wait, with a limit of %d", after, limit)
+					t.Errorf("%d bytes are queued, with a limit of %d", after, limit)
 				}
 				accepted = append(accepted, p...)
 				seed++
@@ -42,12 +42,12 @@ func fillQueue(t *testing.T, m *member, limit, piece int) []byte {
 	return accepted
 }
 
-// awaitFlushed waits until nothing waits any more.
+// awaitFlushed waits until no bytes are queued.
 func (m *member) awaitFlushed() {
 	m.r.t.Helper()
 	for end := time.Now().Add(testTimeout); m.conn.Buffered() > 0; runtime.Gosched() {
 		if time.Now().After(end) {
-			m.r.t.Fatalf("%d bytes still wait", m.conn.Buffered())
+			m.r.t.Fatalf("%d bytes are still queued", m.conn.Buffered())
 		}
 	}
 }
@@ -57,22 +57,23 @@ func (m *member) awaitNoBacklog() {
 	m.r.t.Helper()
 	for end := time.Now().Add(testTimeout); m.r.tr.Backlogged(m.conn.Loop()); runtime.Gosched() {
 		if time.Now().After(end) {
-			m.r.t.Fatal("the loop is backlogged, and nothing waits")
+			m.r.t.Fatal("Backlogged = true, and no bytes are queued")
 		}
 	}
 }
 
-// testBacklogged: a loop is backlogged while a connection of its is, and no longer, whatever becomes of that one.
+// testBacklogged checks that Backlogged is true while a connection has queued bytes, and false
+// after that, in whatever way the connection goes on.
 func testBacklogged(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{BackpressureLimit: 100 << 10})
-	for range 2 { // what is counted wrong once is wrong for ever
+	for range 2 { // a wrong count in the first round shows in the second
 		reads, goes, cut := r.connect(b, nil, nil), r.connect(b, nil, nil), r.connect(b, nil, nil)
 		for _, m := range []*member{reads, goes, cut} {
 			m.setDeadline(testTimeout)
 			m.awaitNoBacklog()
 			want := fillQueue(t, m, 100<<10, 1000)
 			if m.conn.Buffered() == 0 || !r.tr.Backlogged(m.conn.Loop()) {
-				t.Fatalf("%d bytes wait, backlogged: %v", m.conn.Buffered(), r.tr.Backlogged(m.conn.Loop()))
+				t.Fatalf("%d bytes are queued, Backlogged = %v", m.conn.Buffered(), r.tr.Backlogged(m.conn.Loop()))
 			}
 			switch m {
 			case reads:
@@ -91,7 +92,8 @@ func testBacklogged(t *testing.T, b Backend) {
 	}
 }
 
-// testNotifyBelow: whoever waits for a connection to have less to write is told once, whatever the reason.
+// testNotifyBelow checks that Drained is called once, whatever the reason why fewer bytes are
+// queued.
 func testNotifyBelow(t *testing.T, b Backend) {
 	const limit = 300 << 10
 	for name, end := range map[string]func(m *member){
@@ -106,26 +108,26 @@ func testNotifyBelow(t *testing.T, b Backend) {
 		m.awaitData(5)
 		m.on(func() {
 			if m.conn.NotifyBelow(1) {
-				t.Error("something is to drain from a connection that has nothing to write")
+				t.Error("NotifyBelow(1) with an empty queue = true")
 			}
 		})
 		fillQueue(t, m, limit, 1000)
 		var half int
 		waits := false
-		m.on(func() { // the kernel may take more meanwhile, if it has been slow
+		m.on(func() { // the kernel may take more meanwhile
 			n := m.conn.Buffered()
 			half = n / 2
 			if m.conn.NotifyBelow(n + 1) {
-				t.Errorf("%s: %d bytes wait, and more were awaited", name, n)
+				t.Errorf("%s: NotifyBelow of more than the %d queued bytes = true", name, n)
 			}
 			waits = m.conn.NotifyBelow(half-1) && m.conn.NotifyBelow(half)
 			if left := m.conn.Buffered(); !waits && left >= half {
-				t.Errorf("%s: %d bytes wait, and that %d do was not awaited", name, left, half)
+				t.Errorf("%s: %d bytes are queued, and NotifyBelow(%d) = false", name, left, half)
 			}
 		})
 		m.on(func() {
 			if left := m.conn.Buffered(); len(m.drains) > 0 && left >= half {
-				t.Errorf("%s: drained, and %d bytes wait", name, left)
+				t.Errorf("%s: Drained was called, and %d bytes are queued", name, left)
 			}
 		})
 		if !waits {
@@ -135,16 +137,16 @@ func testNotifyBelow(t *testing.T, b Backend) {
 		select {
 		case <-m.drains:
 		case <-time.After(testTimeout):
-			t.Fatalf("%s: not told, and %d bytes wait", name, m.conn.Buffered())
+			t.Fatalf("%s: Drained was not called, and %d bytes are queued", name, m.conn.Buffered())
 		}
 		m.on(func() {})
 		if n := len(m.drains); n > 0 {
-			t.Errorf("%s: told %d times more", name, n)
+			t.Errorf("%s: Drained was called %d times too often", name, n)
 		}
 	}
 }
 
-// readAll has the client read for as long as there is a connection.
+// readAll makes the client read until the connection ends.
 func (m *member) readAll() {
 	var reading sync.WaitGroup
 	reading.Go(func() { // ends with the connection
@@ -164,12 +166,13 @@ func testBackpressure(t *testing.T, b Backend) {
 	m.setDeadline(testTimeout)
 	for range 2 {
 		want := fillQueue(t, m, limit, 1000)
-		if w := m.conn.Buffered(); w > limit { // no less than fillQueue has seen refused, unless the kernel has taken some since
-			t.Errorf("%d bytes wait, with a limit of %d", w, limit)
+		// There is no lower bound: the kernel may have taken some bytes since.
+		if w := m.conn.Buffered(); w > limit {
+			t.Errorf("%d bytes are queued, with a limit of %d", w, limit)
 		}
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(m.nc, got); err != nil || !bytes.Equal(got, want) {
-			t.Fatalf("what was accepted did not arrive (%v)", err)
+			t.Fatalf("the accepted bytes did not arrive (%v)", err)
 		}
 		m.awaitFlushed()
 	}
@@ -183,17 +186,17 @@ func testBackpressureLargeWrite(t *testing.T, b Backend) {
 	large := pattern(1, size)
 	m.on(func() {
 		if !m.conn.Write(large) {
-			t.Error("an empty queue refused a large write")
+			t.Error("an empty queue rejected a large write")
 		}
 		if m.conn.Write([]byte{1}) {
-			t.Error("a byte was accepted on top")
+			t.Error("another byte was accepted")
 		}
 		if !m.conn.Write(nil) {
-			t.Log("an empty write was refused")
+			t.Log("an empty write was rejected")
 		}
 	})
 	if w := m.conn.Buffered(); w <= limit || w > size {
-		t.Errorf("%d bytes wait", w)
+		t.Errorf("%d bytes are queued, want more than %d and at most %d", w, limit, size)
 	}
 	got := make([]byte, size)
 	if _, err := io.ReadFull(m.nc, got); err != nil || !bytes.Equal(got, large) {
@@ -202,12 +205,12 @@ func testBackpressureLargeWrite(t *testing.T, b Backend) {
 	m.awaitFlushed()
 	m.on(func() {
 		if !m.conn.Write([]byte{1}) {
-			t.Error("Write refused after everything was taken")
+			t.Error("Write = false after everything was written")
 		}
 	})
 }
 
-// testSlowReaderAlone has one client that reads nothing, and another that notices nothing of it.
+// testSlowReaderAlone checks that a client that reads nothing does not affect another one.
 func testSlowReaderAlone(t *testing.T, b Backend) {
 	const limit = 64 << 10
 	r := b.start(t, transport.Config{BackpressureLimit: limit})
@@ -228,15 +231,16 @@ func testSlowReaderAlone(t *testing.T, b Backend) {
 	slow.setDeadline(testTimeout)
 	got = make([]byte, len(want))
 	if _, err := io.ReadFull(slow.nc, got); err != nil || !bytes.Equal(got, want) {
-		t.Fatalf("the slow one did not get what was accepted (%v)", err)
+		t.Fatalf("the slow client did not get the accepted bytes (%v)", err)
 	}
 }
 
-// stream has the client send size bytes. sent tells how many were taken so far, the channel closes at the end.
+// stream makes the client send size bytes. sent is the number of bytes sent so far. done is closed
+// at the end.
 func (m *member) stream(size int) (want []byte, sent *atomic.Int64, done <-chan struct{}) {
 	want, sent = pattern(5, size), new(atomic.Int64)
 	ended := make(chan struct{})
-	go func() { // ended by the last byte, or the deadline of the client's side; callers wait for it
+	go func() { // ended by the last byte or the client's deadline; callers wait for done
 		defer close(ended)
 		for p := want; len(p) > 0; {
 			n, err := m.nc.Write(p[:min(len(p), 8<<10)])
@@ -251,7 +255,7 @@ func (m *member) stream(size int) (want []byte, sent *atomic.Int64, done <-chan 
 	return want, sent, ended
 }
 
-// awaitStall waits until n has stood still for a while.
+// awaitStall waits until n has not changed for 100 ms.
 func awaitStall(n *atomic.Int64) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -260,7 +264,7 @@ func awaitStall(n *atomic.Int64) {
 	}
 }
 
-// testPause sees the client held back, and nothing lost by it.
+// testPause checks that Pause stops the client from sending, and loses no bytes.
 func testPause(t *testing.T, b Backend) {
 	const size = 8 << 20
 	r := b.start(t, transport.Config{})
@@ -271,10 +275,10 @@ func testPause(t *testing.T, b Backend) {
 	want, sent, done := m.stream(size)
 	awaitStall(sent)
 	if n := sent.Load(); n == size {
-		t.Errorf("the client sent everything to a paused connection")
+		t.Errorf("the client could send everything to a paused connection")
 	}
 	if n := m.received() - 1; n > 0 {
-		t.Errorf("%d bytes were handed over while paused", n)
+		t.Errorf("Data got %d bytes while paused", n)
 	}
 	m.conn.Resume()
 	if got := m.awaitData(1 + size)[1:]; !bytes.Equal(got, want) {
@@ -283,7 +287,7 @@ func testPause(t *testing.T, b Backend) {
 	r.await(done, "the client")
 }
 
-// testPauseInData pauses in every call, and is never called before it has resumed.
+// testPauseInData pauses in each Data, and checks that the next one follows only after Resume.
 func testPauseInData(t *testing.T, b Backend) {
 	const size = 1 << 20
 	r := b.start(t, transport.Config{})

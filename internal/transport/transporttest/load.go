@@ -12,7 +12,7 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// testStorm connects very many clients and lets all go at once, each in its own way.
+// testStorm connects many clients and closes all of them at once, in different ways.
 func testStorm(t *testing.T, b Backend) {
 	clients := b.Clients
 	r := b.start(t, transport.Config{Loops: 2})
@@ -52,8 +52,8 @@ func testStorm(t *testing.T, b Backend) {
 	}
 }
 
-// testReuse has connections come and go, so that their descriptors are used again at once, and looks for bytes that
-// reach the wrong one.
+// testReuse opens and closes connections, so that their descriptors are used again at once. It
+// checks that no bytes reach the wrong connection.
 func testReuse(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{Loops: 2})
 	var wg sync.WaitGroup
@@ -102,7 +102,7 @@ func testAdoptAfterClose(t *testing.T, b Backend) {
 	go func() { _, _ = client.Write([]byte("alive")) }() // ended by the read below
 	got := make([]byte, 5)
 	if _, err := io.ReadFull(server, got); err != nil {
-		t.Errorf("the connection was touched: %v", err)
+		t.Errorf("the connection was not left open: %v", err)
 	}
 	r.tr.Wake(0)
 	if err := r.tr.Close(); err != nil {
@@ -110,7 +110,8 @@ func testAdoptAfterClose(t *testing.T, b Backend) {
 	}
 }
 
-// testCloseUnderLoad closes while clients talk and listen, others arrive, and everybody wakes the loops.
+// testCloseUnderLoad closes the transport while clients send and receive, others connect, and
+// goroutines call Wake.
 func testCloseUnderLoad(t *testing.T, b Backend) {
 	clients, strangers := min(b.Clients/10, 30), min(b.Clients/10, 60)
 	r := b.start(t, transport.Config{Loops: 2})
@@ -178,12 +179,12 @@ func testCloseUnderLoad(t *testing.T, b Backend) {
 	wg.Wait()
 	for _, m := range late {
 		if n := m.closedCalls.Load(); m.conn != nil && n != 1 {
-			t.Errorf("Closed was called %d times for one that came late", n)
+			t.Errorf("Closed was called %d times for a late connection", n)
 		}
 	}
 }
 
-// testCloseSoon closes while a loop is in the middle of a turn, after which it would go to sleep.
+// testCloseSoon closes the transport during a turn after which the loop would sleep.
 func testCloseSoon(t *testing.T, b Backend) {
 	for range b.Clients / 10 {
 		r := b.start(t, transport.Config{})
@@ -206,13 +207,13 @@ func testCloseSoon(t *testing.T, b Backend) {
 				t.Errorf("Close: %v", err)
 			}
 		}()
-		r.await(done, "Close: a wake-up was lost")
+		r.await(done, "Close: a call of Wake was lost")
 		_ = m.nc.Close()
 	}
 }
 
-// testWakeStorm has goroutines wait for turns again and again while the loop goes to sleep in between: a wake-up that
-// is lost hangs it.
+// testWakeStorm makes goroutines wait for many turns, while the loop sleeps in between. If a call
+// of Wake is lost, the test hangs.
 func testWakeStorm(t *testing.T, b Backend) {
 	const each = 3000
 	r := b.start(t, transport.Config{Loops: 2})
@@ -232,7 +233,7 @@ func testWakeStorm(t *testing.T, b Backend) {
 	}
 	all := make(chan struct{})
 	go func() { wg.Wait(); close(all) }() // ended by the goroutines above
-	r.await(all, "all turns: a wake-up was lost")
+	r.await(all, "all turns: a call of Wake was lost")
 }
 
 func testTickMore(t *testing.T, b Backend) {
@@ -250,11 +251,11 @@ func testTickMore(t *testing.T, b Backend) {
 	}})
 	left.Store(turns)
 	r.tr.Wake(0)
-	r.await(done, "turns without a wake-up")
+	r.await(done, "turns without Wake")
 	server, client := b.Dial(t)
 	m := r.member(nil)
 	m.peerClosed = func(*member) bool { return false }
-	if err := r.tr.Adopt(server, nil, m.open); err != nil { // still alive
+	if err := r.tr.Adopt(server, nil, m.open); err != nil { // the loop still runs
 		t.Fatalf("Adopt: %v", err)
 	}
 	_ = client.Close()

@@ -8,13 +8,14 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// testRecall withdraws what waits for a client that does not read, writes something else in its place, and wants the client
-// to get what was out, up to the end of a unit, and then that: nothing twice, nothing lost.
+// testRecall recalls the bytes that are queued for a client that does not read, and writes others
+// in their place. The client must get the bytes that were sent, up to the end of a unit, and then
+// the others. No byte may be lost or arrive twice.
 func testRecall(t *testing.T, b Backend) {
 	const unit, limit = 100, 300 << 10
 	up := func(piece []byte, n int) int {
 		if n <= 0 || n >= len(piece) {
-			t.Errorf("asked where a piece of %d bytes may end of which %d are out", len(piece), n)
+			t.Errorf("cut was called for a piece of %d bytes with %d bytes sent", len(piece), n)
 		}
 		return (n + unit - 1) / unit * unit
 	}
@@ -24,10 +25,10 @@ func testRecall(t *testing.T, b Backend) {
 		m.setDeadline(testTimeout)
 		m.on(func() {
 			if taken := m.conn.Recall(up); taken != nil {
-				t.Errorf("%d pieces were taken back from a connection that had none", len(taken))
+				t.Errorf("Recall of an empty queue returned %d pieces", len(taken))
 			}
 			if m.conn.Write(make([]byte, unit)); len(m.conn.Recall(up)) != 1 || m.conn.Buffered() != 0 {
-				t.Errorf("of all that was written %d bytes were not taken back", m.conn.Buffered())
+				t.Errorf("Recall of one piece: %d bytes are still queued", m.conn.Buffered())
 			}
 		})
 		m.awaitNoBacklog()
@@ -39,30 +40,31 @@ func testRecall(t *testing.T, b Backend) {
 			for _, p := range m.conn.Recall(up) {
 				taken = append(taken, p...)
 			}
-			if after := m.conn.Buffered(); before-after < len(taken) { // more, if the socket has taken something meanwhile
-				t.Errorf("%d bytes waited, %d were taken back, and %d wait", before, len(taken), after)
+			// The socket may take some bytes meanwhile.
+			if after := m.conn.Buffered(); before-after < len(taken) {
+				t.Errorf("%d bytes were queued, %d were recalled, and %d are queued", before, len(taken), after)
 			}
 			m.conn.Write(now)
 			if back := m.conn.Recall(up); len(back) != 1 || !bytes.Equal(back[0], now) {
-				t.Errorf("what has just been written was not taken back, but %d pieces", len(back))
+				t.Errorf("Recall of the last write returned %d pieces, not that write", len(back))
 			}
 			if !m.conn.Write(mark) {
-				t.Error("what takes their place was refused")
+				t.Error("the write after Recall was rejected")
 			}
 		})
 		if len(taken) == 0 || len(taken)%unit != 0 || !bytes.HasSuffix(written, taken) {
-			t.Fatalf("pieces of %d: %d bytes were taken back, which are not the last of those written", piece, len(taken))
+			t.Fatalf("pieces of %d: the %d recalled bytes are not the last ones written", piece, len(taken))
 		}
 		want := append(written[:len(written)-len(taken)], mark...)
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(m.nc, got); err != nil || !bytes.Equal(got, want) {
-			t.Fatalf("pieces of %d: the client did not get what was out and the mark (%v)", piece, err)
+			t.Fatalf("pieces of %d: the client did not get the sent bytes and the mark (%v)", piece, err)
 		}
 		m.awaitFlushed()
 	}
 }
 
-// testRecallAfterClose: what is to go out before a connection ends does.
+// testRecallAfterClose checks that Recall returns nothing after CloseAfterFlush.
 func testRecallAfterClose(t *testing.T, b Backend) {
 	r := b.start(t, transport.Config{})
 	m := r.connect(b, nil, nil)
@@ -71,7 +73,7 @@ func testRecallAfterClose(t *testing.T, b Backend) {
 		m.conn.Write([]byte("all"))
 		m.conn.CloseAfterFlush([]byte(" of it"))
 		if taken := m.conn.Recall(func(_ []byte, n int) int { return n }); taken != nil {
-			t.Errorf("taken back after CloseAfterFlush: %q", taken)
+			t.Errorf("Recall after CloseAfterFlush = %q", taken)
 		}
 	})
 	got, err := io.ReadAll(m.nc)

@@ -12,16 +12,15 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 )
 
-// testTimeout is after how long something that must happen is taken to have failed. Nothing waits for it to pass.
+// testTimeout is how long a test waits for an event that must happen. No test waits for it to pass.
 const testTimeout = time.Minute
 
-// A rig is a transport with, for each loop, an inbox that Tick drains: a hub in miniature.
+// A rig is a transport with a queue of functions per loop, which Tick calls.
 type rig struct {
 	t  testing.TB
 	tr transport.Transport
 
 	inboxes []inbox
-	more    func(loop int) bool // asked by each Tick when set
 }
 
 type inbox struct {
@@ -30,7 +29,7 @@ type inbox struct {
 	spare []func() // owned by Tick
 }
 
-// start makes a transport, which is closed when the test ends.
+// start makes a transport, and closes it when the test ends.
 func (b Backend) start(t testing.TB, cfg transport.Config) *rig {
 	t.Helper()
 	r := &rig{t: t, inboxes: make([]inbox, max(cfg.Loops, 1))}
@@ -62,10 +61,10 @@ func (r *rig) tick(loop int) bool {
 	}
 	clear(todo)
 	in.spare = todo
-	return r.more != nil && r.more(loop)
+	return false
 }
 
-// post has f called on the loop.
+// post makes the loop call f.
 func (r *rig) post(loop int, f func()) {
 	in := &r.inboxes[loop]
 	in.mu.Lock()
@@ -74,7 +73,7 @@ func (r *rig) post(loop int, f func()) {
 	r.tr.Wake(loop)
 }
 
-// on calls f on the loop, and waits for it.
+// on makes the loop call f, and waits for that.
 func (r *rig) on(loop int, f func()) {
 	r.t.Helper()
 	done := make(chan struct{})
@@ -93,26 +92,27 @@ func (r *rig) await(done <-chan struct{}, what string) {
 	}
 }
 
-// A member is the handler of one connection. It keeps what arrives, and checks the promises made to a handler.
+// A member is the handler of one connection. It keeps the bytes that arrive, and checks the rules
+// for calls of a handler.
 type member struct {
 	r          *rig
 	conn       transport.Conn
 	nc         net.Conn                  // the client's side
-	data       func(m *member, b []byte) // instead of keeping b; set before Adopt
-	peerClosed func(m *member) bool      // instead of finishing; set before Adopt, or by onPeerClosed
+	data       func(m *member, b []byte) // called instead of keeping b; set before Adopt
+	peerClosed func(m *member) bool      // replaces CloseAfterFlush; set before Adopt or by onPeerClosed
 	closed     chan struct{}             // closed by Closed
 
-	drains chan struct{} // filled by Drained; has room for what is awaited
-	signal chan struct{} // for data to tell the test something
+	drains chan struct{} // one element per Drained
+	signal chan struct{} // data may close it
 
-	busy          atomic.Int32 // calls of the handler under way
+	busy          atomic.Int32 // calls of the handler that have not returned
 	sawPeerClosed atomic.Bool  // PeerClosed was called
-	closedCalls   atomic.Int32 // of Closed
+	closedCalls   atomic.Int32 // calls of Closed
 
 	mu      sync.Mutex // guards the fields below
 	got     bytes.Buffer
 	err     error
-	arrived sync.Cond // something has arrived
+	arrived sync.Cond // bytes have arrived, or the connection is closed
 }
 
 func (r *rig) member(data func(m *member, b []byte)) *member {
@@ -123,7 +123,7 @@ func (r *rig) member(data func(m *member, b []byte)) *member {
 
 func (m *member) enter(what string) {
 	if m.busy.Add(1) != 1 {
-		m.r.t.Errorf("%s while another call is under way", what)
+		m.r.t.Errorf("%s during another call", what)
 	}
 	if m.sawPeerClosed.Load() && what != "Closed" {
 		m.r.t.Errorf("%s after PeerClosed", what)
@@ -137,10 +137,10 @@ func (m *member) Data(b []byte, now clock.Instant) {
 	m.enter("Data")
 	defer m.busy.Add(-1)
 	if len(b) == 0 {
-		m.r.t.Error("Data with nothing")
+		m.r.t.Error("Data with no bytes")
 	}
 	if now <= 0 {
-		m.r.t.Error("Data without a time")
+		m.r.t.Error("Data without a clock reading")
 	}
 	if m.data != nil {
 		m.data(m, b)
@@ -170,7 +170,7 @@ func (m *member) Closed(err error) {
 	m.enter("Closed")
 	defer m.busy.Add(-1)
 	if err == nil {
-		m.r.t.Error("Closed without an error")
+		m.r.t.Error("Closed with a nil error")
 	}
 	m.mu.Lock()
 	m.err = err
@@ -190,7 +190,7 @@ func (m *member) awaitClosed() error {
 	return m.err
 }
 
-// awaitData waits for n bytes, and returns what has arrived.
+// awaitData waits for n bytes, and returns all bytes that have arrived.
 func (m *member) awaitData(n int) []byte {
 	m.r.t.Helper()
 	late := false
@@ -223,13 +223,13 @@ func (m *member) on(f func()) {
 	m.r.on(m.conn.Loop(), f)
 }
 
-// onPeerClosed has PeerClosed call f. Before the client's side is closed.
+// onPeerClosed makes PeerClosed call f. Call it before the client closes its side.
 func (m *member) onPeerClosed(f func(m *member) bool) {
 	m.r.t.Helper()
 	m.on(func() { m.peerClosed = f })
 }
 
-// reply writes a copy of b on the loop.
+// reply makes the loop write a copy of b.
 func (m *member) reply(b []byte) {
 	b = bytes.Clone(b)
 	m.r.post(m.conn.Loop(), func() { m.conn.Write(b) })
@@ -256,7 +256,7 @@ func (m *member) open(c transport.Conn) transport.Handler {
 	return m
 }
 
-// setDeadline sets a deadline on the client's side, so that a test fails rather than hangs.
+// setDeadline sets a deadline on the client's side, so that a test fails instead of hanging.
 func (m *member) setDeadline(d time.Duration) {
 	if err := m.nc.SetDeadline(time.Now().Add(d)); err != nil {
 		m.r.t.Errorf("set deadline: %v", err)
@@ -271,7 +271,7 @@ func (m *member) closeWrite() {
 	}
 }
 
-// pattern is n bytes that depend on seed and tell their place.
+// pattern returns n bytes that depend on seed and on their position.
 func pattern(seed, n int) []byte {
 	p := make([]byte, n)
 	x := uint32(seed)*2654435761 + 1

@@ -1,4 +1,4 @@
-// Package transporttest is the suite that every transport passes.
+// Package transporttest is the test suite for all transports.
 package transporttest
 
 import (
@@ -10,19 +10,22 @@ import (
 
 // A Backend is one kind of transport over one kind of connection.
 type Backend struct {
-	// New makes the transport.
+	// New makes a transport.
 	New func(transport.Config) (transport.Transport, error)
 
-	// Dial makes a connected pair. The server's side is given to Adopt, the client's is closed by the suite.
+	// Dial makes a connected pair. The suite passes the server's side to Adopt, and closes the
+	// client's.
 	Dial func(t testing.TB) (server, client net.Conn)
 
-	// HalfClose says that each side can close its writing alone.
+	// HalfClose means that each side can close its writing side alone.
 	HalfClose bool
 
-	// Reset cuts the client's side so that the server's sees an error, not an end. nil where there is no such thing.
+	// Reset cuts the client's side so that the server's side gets an error, not io.EOF. It is nil
+	// if the connection has no reset.
 	Reset func(client net.Conn)
 
-	// Clients is how many connections a storm takes. Default 1000; less where Dial is expensive.
+	// Clients is the number of connections in tests with many. Default 1000; set less if Dial is
+	// slow.
 	Clients int
 }
 
@@ -91,7 +94,7 @@ func Run(t *testing.T, b Backend) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			if tc.skip {
-				t.Skip("not with this kind of connection")
+				t.Skip("does not apply to this kind of connection")
 			}
 			tc.run(t, b)
 		})
