@@ -40,9 +40,6 @@ func newGroup(k kind, name string, lanes int) *group {
 // add makes m a member. m must not be one.
 func (g *group) add(m *Member) {
 	s := &g.sets[m.lane.index]
-	if m.places == nil {
-		m.places = make([]place, 0, 3) // the group of all members, and the two default rooms
-	}
 	m.places = append(m.places, place{group: g, at: int32(len(s.members))})
 	s.members = append(s.members, m)
 	g.size++

@@ -144,6 +144,11 @@ func (h *Hub) Admit(m *Member, a Admission) {
 	defer h.mu.Unlock()
 	m.admitted, m.ownRoom = true, true
 	h.clients.put(m)
+	places := 1 + len(a.Rooms) // everyone and the rooms
+	if a.User != "" {
+		places++
+	}
+	m.places = make([]place, 0, places) // few clients join more rooms later
 	h.all.add(m)
 	if a.User != "" {
 		h.group(&h.users, user, a.User).add(m)
