@@ -28,13 +28,7 @@ import (
 // event that is empty, reserved by the protocol or has a handler already is a mistake in the
 // program: it is logged, and Start returns it as an error.
 func Handle[A, M, T any](s *Server[A, M], event string, f func(ctx context.Context, c *Client[M], data T) error) {
-	s.handlers.set(event, func(ctx context.Context, c *Client[M], m Message) error {
-		data, err := decoded[T](m)
-		if err != nil {
-			return err
-		}
-		return answerFailure(c, m, func() error { return f(ctx, c, data) })
-	})
+	setHandler(s, event, func(ctx context.Context, c *Client[M], _ Message, data T) error { return f(ctx, c, data) })
 }
 
 // HandleRequest is Handle for an event that is a request: the value that f returns is sent as the
@@ -42,18 +36,23 @@ func Handle[A, M, T any](s *Server[A, M], event string, f func(ctx context.Conte
 // value that cannot be encoded counts as an error of f. A message without an id gets no reply, but
 // f is called.
 func HandleRequest[A, M, T, R any](s *Server[A, M], event string, f func(ctx context.Context, c *Client[M], data T) (R, error)) {
+	setHandler(s, event, func(ctx context.Context, c *Client[M], m Message, data T) error {
+		reply, err := f(ctx, c, data)
+		if err != nil || m.ID == nil {
+			return err
+		}
+		return c.Reply(m, reply)
+	})
+}
+
+// setHandler makes f the handler of an event. f gets the message and its decoded data.
+func setHandler[A, M, T any](s *Server[A, M], event string, f func(ctx context.Context, c *Client[M], m Message, data T) error) {
 	s.handlers.set(event, func(ctx context.Context, c *Client[M], m Message) error {
 		data, err := decoded[T](m)
 		if err != nil {
 			return err
 		}
-		return answerFailure(c, m, func() error {
-			reply, err := f(ctx, c, data)
-			if err != nil || m.ID == nil {
-				return err
-			}
-			return c.Reply(m, reply)
-		})
+		return answerFailure(c, m, func() error { return f(ctx, c, m, data) })
 	})
 }
 
