@@ -26,7 +26,7 @@ func (s *sink) Dropped(int)                           {}
 func (s *sink) Unsealed(error)                        {}
 func (s *sink) CloseDelayed()                         {}
 
-func crowd(b *testing.B, n int) (*hub.Hub, []*sink) {
+func newMembers(b *testing.B, n int) (*hub.Hub, []*sink) {
 	b.Helper()
 	h := newHub(1, hub.Config{})
 	all := make([]*sink, n)
@@ -55,7 +55,7 @@ func make100() []byte {
 func BenchmarkFanOut(b *testing.B) {
 	for _, batch := range []int{1, 16} {
 		b.Run(fmt.Sprint(batch), func(b *testing.B) {
-			h, _ := crowd(b, 1000)
+			h, _ := newMembers(b, 1000)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				_ = h.Send(toRoom("ws-default"), encode(), nil)
@@ -69,7 +69,7 @@ func BenchmarkFanOut(b *testing.B) {
 }
 
 func BenchmarkFanOutExcluding(b *testing.B) {
-	h, all := crowd(b, 1000)
+	h, all := newMembers(b, 1000)
 	exclude := []string{all[7].ID()}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -79,7 +79,7 @@ func BenchmarkFanOutExcluding(b *testing.B) {
 }
 
 func BenchmarkJoinLeave(b *testing.B) {
-	h, all := crowd(b, 1000)
+	h, all := newMembers(b, 1000)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		m := &all[i%len(all)].Member
@@ -89,7 +89,7 @@ func BenchmarkJoinLeave(b *testing.B) {
 }
 
 func BenchmarkAdmitRemove(b *testing.B) {
-	h, all := crowd(b, 1000)
+	h, all := newMembers(b, 1000)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		m := &all[i%len(all)].Member
@@ -100,7 +100,7 @@ func BenchmarkAdmitRemove(b *testing.B) {
 }
 
 func BenchmarkSendTo(b *testing.B) {
-	h, all := crowd(b, 1000)
+	h, all := newMembers(b, 1000)
 	msg := encode()
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
@@ -125,7 +125,7 @@ func encode() *ws.Message {
 
 // BenchmarkClient finds one of 10,000 by its id, and none by the name of a room.
 func BenchmarkClient(b *testing.B) {
-	h, all := crowd(b, 10_000)
+	h, all := newMembers(b, 10_000)
 	names := make([]string, len(all))
 	for i, s := range all {
 		names[i] = s.ID()
@@ -146,7 +146,7 @@ func BenchmarkClient(b *testing.B) {
 
 // BenchmarkJoinLeaveOfMany is JoinLeave by 100 members who are in the same 1,000 rooms.
 func BenchmarkJoinLeaveOfMany(b *testing.B) {
-	h, all := crowd(b, 100)
+	h, all := newMembers(b, 100)
 	names := make([]string, 1000)
 	for i := range names {
 		names[i] = fmt.Sprint("room", i)

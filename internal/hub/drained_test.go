@@ -10,10 +10,10 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// patient is a client whose connection, as a real one does, keeps what is written in a turn until it is over.
-type patient struct{ client }
+// bufferingClient is a client whose connection, as a real one does, keeps what is written in a turn until it is over.
+type bufferingClient struct{ client }
 
-func (p *patient) Write(b []byte) bool {
+func (p *bufferingClient) Write(b []byte) bool {
 	p.buffered.Add(int64(len(b)))
 	return p.client.Write(b)
 }
@@ -29,7 +29,7 @@ func TestSealedMessagesDoNotWaitForAnEmptyConnection(t *testing.T) {
 		}
 	}})
 	admit(h, "other", 0, "")
-	p := &patient{client{room: -1}}
+	p := &bufferingClient{client{room: -1}}
 	p.Init(idOf("p"), p, h.Lane(0), p)
 	h.Admit(&p.Member, hub.Admission{Welcome: message("connected"), Encryption: &hub.Encryption{Cipher: cipher(t)}})
 	settle(h, 1)

@@ -217,12 +217,12 @@ func TestPending(t *testing.T) {
 	}
 }
 
-// TestPendingOfWhatIsHandedOver: it counts in the lane until the turn is over, and may count in the link as well.
-func TestPendingOfWhatIsHandedOver(t *testing.T) {
+// TestPendingDuringATurn: it counts in the lane until the turn is over, and may count in the link as well.
+func TestPendingDuringATurn(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
 	size := len(message("waiting").Frame())
-	w := &watched{client: client{room: -1}}
+	w := &watchedClient{client: client{room: -1}}
 	w.Init(idOf("a"), w, h.Lane(0), w)
 	h.Admit(&w.Member, hub.Admission{Rooms: []string{"r"}, Welcome: message("connected")})
 	settle(h, 1)
@@ -240,15 +240,15 @@ func TestPendingOfWhatIsHandedOver(t *testing.T) {
 	}
 }
 
-// watched calls writing before and after a link takes something, with how much it has taken.
-type watched struct {
+// watchedClient calls writing before and after a link takes something, with how much it has taken.
+type watchedClient struct {
 	client
 	writing func(taken int)
 }
 
-func (w *watched) WriteNow(p []byte) bool { return w.Write(p) }
+func (w *watchedClient) WriteNow(p []byte) bool { return w.Write(p) }
 
-func (w *watched) Write(p []byte) bool {
+func (w *watchedClient) Write(p []byte) bool {
 	if w.writing != nil {
 		w.writing(0)
 		w.buffered.Add(int64(len(p)))
@@ -403,8 +403,8 @@ func TestConcurrency(t *testing.T) {
 	}
 }
 
-// TestMemoryReturns: 100,000 rooms that came and went leave nothing behind, whether a loop looks or not.
-func TestMemoryReturns(t *testing.T) {
+// TestMemoryIsFreed: 100,000 rooms that came and went leave nothing behind, whether a loop looks or not.
+func TestMemoryIsFreed(t *testing.T) {
 	const members, rooms = 100, 1000
 	h := newHub(1, hub.Config{})
 	for i := range members {

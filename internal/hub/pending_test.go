@@ -13,8 +13,8 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// metered is a member whose connection keeps what is written, as real ones do, until the peer takes it.
-type metered struct {
+// queueingClient is a member whose connection keeps what is written, as real ones do, until the peer takes it.
+type queueingClient struct {
 	client
 	back    func() // called when all is taken back, on the loop; set before the change
 	waiting atomic.Int64
@@ -26,7 +26,7 @@ type metered struct {
 	drained bool // Drained is due
 }
 
-func (m *metered) Write(p []byte) bool {
+func (m *queueingClient) Write(p []byte) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.pieces = append(m.pieces, p)
@@ -34,17 +34,17 @@ func (m *metered) Write(p []byte) bool {
 	return true
 }
 
-func (m *metered) WriteNow(p []byte) bool { return m.Write(p) }
-func (m *metered) Buffered() int          { return int(m.waiting.Load()) }
+func (m *queueingClient) WriteNow(p []byte) bool { return m.Write(p) }
+func (m *queueingClient) Buffered() int          { return int(m.waiting.Load()) }
 
-func (m *metered) NotifyBelow(n int) bool {
+func (m *queueingClient) NotifyBelow(n int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.low = int64(n)
 	return m.waiting.Load() >= m.low
 }
 
-func (m *metered) Recall(func([]byte, int) int) [][]byte {
+func (m *queueingClient) Recall(func([]byte, int) int) [][]byte {
 	m.mu.Lock()
 	back := m.pieces
 	m.pieces = nil
@@ -55,7 +55,7 @@ func (m *metered) Recall(func([]byte, int) int) [][]byte {
 }
 
 // take is the peer's: it takes what was written first.
-func (m *metered) take() {
+func (m *queueingClient) take() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.pieces) == 0 {
@@ -73,7 +73,7 @@ func (m *metered) take() {
 }
 
 // due reports once that the connection has drained.
-func (m *metered) due() bool {
+func (m *queueingClient) due() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	due := m.drained
@@ -81,18 +81,18 @@ func (m *metered) due() bool {
 	return due
 }
 
-// TestPendingMissesNothing: wherever messages are on their way to a client, and while it becomes an encrypted one and they are
+// TestPendingMissesNoMessage: wherever messages are on their way to a client, and while it becomes an encrypted one and they are
 // taken back, a publisher that asks hears of all of them.
-func TestPendingMissesNothing(t *testing.T) {
+func TestPendingMissesNoMessage(t *testing.T) {
 	t.Parallel()
 	for range 5 {
-		pendingMissesNothing(t)
+		pendingMissesNoMessage(t)
 	}
 }
 
-func pendingMissesNothing(t *testing.T) {
+func pendingMissesNoMessage(t *testing.T) {
 	const before, after = 100, 100
-	m := &metered{}
+	m := &queueingClient{}
 	h := newHub(1, hub.Config{BackpressureLimit: 1 << 30, Backlogged: func(int) bool { return m.waiting.Load() > 0 }})
 	m.Init(idOf("m"), m, h.Lane(0), m)
 	h.Admit(&m.Member, hub.Admission{User: "u", Rooms: []string{"r"}, Welcome: message("connected")})

@@ -9,8 +9,8 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// encryptedCrowd is crowd with encryption for everybody.
-func encryptedCrowd(b *testing.B, n int) (*hub.Hub, []*sink) {
+// newEncryptedMembers is like newMembers, and the members are encrypted.
+func newEncryptedMembers(b *testing.B, n int) (*hub.Hub, []*sink) {
 	b.Helper()
 	h := newHub(1, hub.Config{BackpressureLimit: 1 << 24})
 	all := make([]*sink, n)
@@ -56,7 +56,7 @@ func deliver(h *hub.Hub, n uint64) {
 func BenchmarkSealedFanOut(b *testing.B) {
 	for _, batch := range []uint64{1, 16} {
 		b.Run(fmt.Sprint(batch), func(b *testing.B) {
-			h, _ := encryptedCrowd(b, 1000)
+			h, _ := newEncryptedMembers(b, 1000)
 			b.ReportAllocs()
 			for i := uint64(1); b.Loop(); i++ {
 				_ = h.Send(toRoom("ws-default"), encode(), nil)
@@ -71,7 +71,7 @@ func BenchmarkSealedFanOut(b *testing.B) {
 
 // BenchmarkSealedSendTo is one message to one of them.
 func BenchmarkSealedSendTo(b *testing.B) {
-	h, all := encryptedCrowd(b, 1000)
+	h, all := newEncryptedMembers(b, 1000)
 	msg := encode()
 	b.ReportAllocs()
 	for i := 1; b.Loop(); i++ {
@@ -80,20 +80,20 @@ func BenchmarkSealedSendTo(b *testing.B) {
 	}
 }
 
-// full is a member whose connection takes nothing any more.
-type full struct{ sink }
+// fullSink is a member whose connection takes nothing any more.
+type fullSink struct{ sink }
 
-func (f *full) Buffered() int        { return 100 << 10 }
-func (f *full) NotifyBelow(int) bool { return true }
+func (f *fullSink) Buffered() int        { return 100 << 10 }
+func (f *fullSink) NotifyBelow(int) bool { return true }
 
 // BenchmarkTurnWithHeld is a turn with a message to one member, beside so many encrypted ones whose connections are full.
 func BenchmarkTurnWithHeld(b *testing.B) {
 	for _, held := range []int{0, 10_000} {
 		b.Run(fmt.Sprint(held), func(b *testing.B) {
-			h, all := crowd(b, 1)
+			h, all := newMembers(b, 1)
 			key := cipher(b) // one will do for all: nobody opens anything
 			for i := range held {
-				f := new(full)
+				f := new(fullSink)
 				f.Init(idOf(fmt.Sprint("full", i)), f, h.Lane(0), f)
 				h.Admit(&f.Member, hub.Admission{Rooms: []string{"full"}, Welcome: message("connected"), Encryption: &hub.Encryption{Cipher: key}})
 			}

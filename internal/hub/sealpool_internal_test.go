@@ -9,22 +9,22 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// taker is a member whose connection takes everything.
-type taker struct{ Member }
+// nullMember is a member whose connection takes everything.
+type nullMember struct{ Member }
 
-func (*taker) Write([]byte) bool                     { return true }
-func (*taker) WriteNow([]byte) bool                  { return true }
-func (*taker) CloseAfterFlush([]byte)                {}
-func (*taker) Recall(func([]byte, int) int) [][]byte { return nil }
-func (*taker) NotifyBelow(int) bool                  { return false }
-func (*taker) Buffered() int                         { return 0 }
-func (*taker) Closing() bool                         { return false }
-func (*taker) Dropped(int)                           {}
-func (*taker) Unsealed(error)                        {}
-func (*taker) CloseDelayed()                         {}
+func (*nullMember) Write([]byte) bool                     { return true }
+func (*nullMember) WriteNow([]byte) bool                  { return true }
+func (*nullMember) CloseAfterFlush([]byte)                {}
+func (*nullMember) Recall(func([]byte, int) int) [][]byte { return nil }
+func (*nullMember) NotifyBelow(int) bool                  { return false }
+func (*nullMember) Buffered() int                         { return 0 }
+func (*nullMember) Closing() bool                         { return false }
+func (*nullMember) Dropped(int)                           {}
+func (*nullMember) Unsealed(error)                        {}
+func (*nullMember) CloseDelayed()                         {}
 
 // For a loop that takes no turn not all is sealed; when it takes them again, it needs nobody else to wake it.
-func TestRipeIsBounded(t *testing.T) {
+func TestSealedBytesAreBounded(t *testing.T) {
 	t.Parallel()
 	const members = 600
 	wake := make(chan struct{}, 1)
@@ -43,7 +43,7 @@ func TestRipeIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range members {
-		m := new(taker)
+		m := new(nullMember)
 		m.Init(ID{byte(i >> 8), byte(i)}, m, h.Lane(0), m)
 		h.Admit(&m.Member, Admission{Welcome: ws.NewMessage([]byte(`{}`)), Encryption: &Encryption{Cipher: cipher}})
 	}

@@ -24,8 +24,8 @@ func encryptedClient(t testing.TB, h *hub.Hub, name, user string, rooms ...strin
 	return c, key
 }
 
-// calm gives the lane turns until nothing is being sealed for c.
-func calm(t testing.TB, h *hub.Hub, c *client) {
+// settleSealed gives the lane turns until nothing is being sealed for c.
+func settleSealed(t testing.TB, h *hub.Hub, c *client) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); ; runtime.Gosched() {
 		if !h.Lane(0).Tick() && c.Member.Buffered() == int(c.buffered.Load()) {
@@ -37,8 +37,8 @@ func calm(t testing.TB, h *hub.Hub, c *client) {
 	}
 }
 
-// opened are c's events: those that key opens in <>.
-func opened(t testing.TB, c *client, key *seal.Cipher) (events []string) {
+// openEvents are c's events: those that key opens in <>.
+func openEvents(t testing.TB, c *client, key *seal.Cipher) (events []string) {
 	t.Helper()
 	var in opener
 	end := ws.NewEndpoint(ws.Client, 1<<20, true)
@@ -77,7 +77,7 @@ func (o *opener) Ping([]byte)                         { o.texts = append(o.texts
 func (o *opener) Pong([]byte)                         { o.texts = append(o.texts, "pong") }
 func (o *opener) Close(code int, _ string)            { o.texts = append(o.texts, fmt.Sprint("close ", code)) }
 
-func wants(t testing.TB, got []string, want ...string) {
+func expectEvents(t testing.TB, got []string, want ...string) {
 	t.Helper()
 	if strings.Join(got, " ") != strings.Join(want, " ") {
 		t.Errorf("got  %v\nwant %v", got, want)
@@ -111,8 +111,8 @@ func TestSealedPaths(t *testing.T) {
 	if c.finished || c.closeDelayed != 1 {
 		t.Errorf("finished %v before all was sealed; closeDelayed %d", c.finished, c.closeDelayed)
 	}
-	calm(t, h, c)
-	wants(t, opened(t, c, key), append(want, "<large>", "close 1001")...)
+	settleSealed(t, h, c)
+	expectEvents(t, openEvents(t, c, key), append(want, "<large>", "close 1001")...)
 	if n := h.Encrypted(); n != 0 {
 		t.Errorf("%d encrypted members are left", n)
 	}
@@ -145,15 +145,15 @@ func TestSealedWindow(t *testing.T) {
 		t.Errorf("%d bytes were sealed for a connection that has enough", len(c.got)-before)
 	}
 	c.drain(0)
-	calm(t, h, c)
-	got := opened(t, c, key)
+	settleSealed(t, h, c)
+	got := openEvents(t, c, key)
 	if len(got) != sent || got[1] != "<m0>" || got[sent-1] != fmt.Sprintf("<m%d>", sent-2) || c.dropped != 1 {
 		t.Errorf("%d events for %d messages, %d refused", len(got), sent, c.dropped)
 	}
 }
 
-// TestSealedForNobody: a connection that has gone costs nothing more.
-func TestSealedForNobody(t *testing.T) {
+// TestSealedForClosedConnection: a connection that has gone costs nothing more.
+func TestSealedForClosedConnection(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
 	c, _ := encryptedClient(t, h, "c", "u", "r")
@@ -162,7 +162,7 @@ func TestSealedForNobody(t *testing.T) {
 	for i := range 5000 {
 		send(t, h, toRoom("r"), fmt.Sprint("m", i))
 	}
-	calm(t, h, c)
+	settleSealed(t, h, c)
 	if c.dropped != 0 || h.Dropped() != 0 || h.Pending(toAll()) != 0 {
 		t.Errorf("%d messages were counted as too many, %d bytes are pending", c.dropped, h.Pending(toAll()))
 	}
@@ -198,8 +198,8 @@ func TestSwitchRecalls(t *testing.T) {
 			t.Fatal(err)
 		}
 		send(t, h, toAll(), "after")
-		calm(t, h, c)
-		wants(t, opened(t, c, key), "connected", "m0", "m1", "ping", "keys", "<m2>", "<m3>", "<after>")
+		settleSealed(t, h, c)
+		expectEvents(t, openEvents(t, c, key), "connected", "m0", "m1", "ping", "keys", "<m2>", "<m3>", "<after>")
 		if n := h.Delivered(); n != 7 {
 			t.Errorf("%d delivered", n)
 		}
@@ -241,8 +241,8 @@ func TestSwitchKeepsMessagesThatGrow(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		calm(t, h, c)
-		if wants(t, opened(t, c, key), want...); c.dropped > 0 {
+		settleSealed(t, h, c)
+		if expectEvents(t, openEvents(t, c, key), want...); c.dropped > 0 {
 			t.Errorf("%s: %d were lost", name, c.dropped)
 		}
 		h.Wait()
@@ -268,6 +268,6 @@ func TestSwitchWithBackpressure(t *testing.T) {
 		t.Errorf("%v, and %d were refused", err, c.dropped)
 	}
 	send(t, h, toAll(), "after")
-	calm(t, h, c)
-	wants(t, c.events(), "connected")
+	settleSealed(t, h, c)
+	expectEvents(t, c.events(), "connected")
 }

@@ -46,14 +46,14 @@ func TestSeries(t *testing.T) {
 		t.Errorf("%d bytes are pending, of frames of %d", got, frames)
 	}
 	for _, c := range []*client{sealed, changed} {
-		calm(t, h, c)
+		settleSealed(t, h, c)
 	}
 	expect(t, plain, append([]string{"connected"}, want...)...)
 	expect(t, deflated, append([]string{"connected"}, want...)...)
 	expect(t, slow, append([]string{"connected"}, want[:3]...)...)
 	expect(t, full, "connected")
-	wants(t, opened(t, sealed, key), strings.Split("connected <m0> <m1> <m2> <m3> <m4> <m5>", " ")...)
-	wants(t, changed.events(), "connected", "changed m0", "changed m1", "changed m2", "changed m4", "changed m5")
+	expectEvents(t, openEvents(t, sealed, key), strings.Split("connected <m0> <m1> <m2> <m3> <m4> <m5>", " ")...)
+	expectEvents(t, changed.events(), "connected", "changed m0", "changed m1", "changed m2", "changed m4", "changed m5")
 	if slow.dropped != 3 || full.dropped != 6 || h.Dropped() != 9 || changed.unsealed.Load() != 1 {
 		t.Errorf("dropped: slow %d, full %d, all %d; not changed %d", slow.dropped, full.dropped, h.Dropped(), changed.unsealed.Load())
 	}
@@ -83,9 +83,9 @@ func TestSeriesToOne(t *testing.T) {
 		}
 		settle(h, 1)
 	}
-	calm(t, h, sealed)
+	settleSealed(t, h, sealed)
 	expect(t, c, "connected", "m0", "m4", "m5")
-	wants(t, opened(t, sealed, key), strings.Split("connected <m0> <m1> <m2> <m3> <m4> <m5>", " ")...)
+	expectEvents(t, openEvents(t, sealed, key), strings.Split("connected <m0> <m1> <m2> <m3> <m4> <m5>", " ")...)
 	if c.dropped != 3 || h.Delivered() != 2+3+6 {
 		t.Errorf("dropped %d, delivered %d; want 3 and 11", c.dropped, h.Delivered())
 	}
