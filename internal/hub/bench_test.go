@@ -9,7 +9,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// sink is a member that costs nothing to write to.
+// sink is a member whose connection discards what is written.
 type sink struct {
 	hub.Member
 	n int
@@ -51,7 +51,8 @@ func make100() []byte {
 	return b
 }
 
-// BenchmarkFanOut is one message to 1,000 members, encoding included; 16 in a turn share their writes.
+// BenchmarkFanOut sends one message to 1,000 members, and includes the encoding. 16 messages in a
+// turn share their writes.
 func BenchmarkFanOut(b *testing.B) {
 	for _, batch := range []int{1, 16} {
 		b.Run(fmt.Sprint(batch), func(b *testing.B) {
@@ -123,7 +124,7 @@ func encode() *ws.Message {
 	return msg
 }
 
-// BenchmarkClient finds one of 10,000 by its id, and none by the name of a room.
+// BenchmarkClient finds one of 10,000 members by its id, and no member by the name of a room.
 func BenchmarkClient(b *testing.B) {
 	h, all := newMembers(b, 10_000)
 	names := make([]string, len(all))
@@ -144,7 +145,7 @@ func BenchmarkClient(b *testing.B) {
 	})
 }
 
-// BenchmarkJoinLeaveOfMany is JoinLeave by 100 members who are in the same 1,000 rooms.
+// BenchmarkJoinLeaveOfMany is like BenchmarkJoinLeave, with 100 members in the same 1,000 rooms.
 func BenchmarkJoinLeaveOfMany(b *testing.B) {
 	h, all := newMembers(b, 100)
 	names := make([]string, 1000)

@@ -2,13 +2,14 @@ package hub
 
 import "testing"
 
-// TestCoalescerPolls: who waits goes on while something comes, until it is enough, or until a publisher waits in its turn.
+// TestCoalescerPolls checks that poll waits while messages arrive, until they are enough for one
+// write, or until a sender waits for the loop.
 func TestCoalescerPolls(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		comes  []int64 // bytes, in each moment
+		comes  []int64 // bytes that arrive in each round
 		want   int64
-		passed int // moments
+		passed int // rounds
 	}{
 		"nothing":          {nil, 100, 3},
 		"at once":          {[]int64{5}, 105, 4},
@@ -29,18 +30,18 @@ func TestCoalescerPolls(t *testing.T) {
 				passed++
 			})
 			if got != tt.want || passed != tt.passed {
-				t.Errorf("%d bytes after %d moments, want %d after %d", got, passed, tt.want, tt.passed)
+				t.Errorf("%d bytes after %d rounds, want %d after %d", got, passed, tt.want, tt.passed)
 			}
 		})
 	}
 	h := New(Config{Wake: func(int) {}})
 	h.waiters.n.Add(1)
-	if got := h.Lane(0).coalescer.poll(h.Lane(0), 0, 3, func() { t.Error("waited for a publisher who waits for us") }); got != 0 {
+	if got := h.Lane(0).coalescer.poll(h.Lane(0), 0, 3, func() { t.Error("waited while a sender waits for the loop") }); got != 0 {
 		t.Errorf("%d bytes", got)
 	}
 }
 
-// TestCoalescerSkips: pauses in vain become rare, but never cease.
+// TestCoalescerSkips checks that pauses without a message become rare, and never stop.
 func TestCoalescerSkips(t *testing.T) {
 	t.Parallel()
 	l := New(Config{Wake: func(int) {}}).Lane(0)
@@ -53,13 +54,13 @@ func TestCoalescerSkips(t *testing.T) {
 			paused++
 		}
 	}
-	// After 1, 2, 4 … 64 crowds, and after each 64 from then on.
+	// A pause after 1, 2, 4 … 64 large fan-outs, and after each 64 from then on.
 	if want := 20; paused < want-1 || paused > want+1 || c.lastSkip != maxSkip {
-		t.Errorf("paused %d times in 1000 crowds, want %d; at last each %d", paused, want, c.lastSkip)
+		t.Errorf("paused %d times in 1000 large fan-outs, want %d; lastSkip is %d", paused, want, c.lastSkip)
 	}
 	c.skip = 0
 	l.hub.waiters.n.Add(1)
 	if c.wait(l); c.skip != 0 {
-		t.Error("a publisher who waits has made the loop skip")
+		t.Error("a waiting sender made the loop skip pauses")
 	}
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// bufferingClient is a client whose connection, as a real one does, keeps what is written in a turn until it is over.
+// bufferingClient is a client whose connection keeps what is written until the end of the turn,
+// like a real one.
 type bufferingClient struct{ client }
 
 func (p *bufferingClient) Write(b []byte) bool {
@@ -18,7 +19,8 @@ func (p *bufferingClient) Write(b []byte) bool {
 	return p.client.Write(b)
 }
 
-// A connection that is full only until the turn is over has nobody wake the loop for it.
+// TestSealedMessagesDoNotWaitForAnEmptyConnection checks a connection that is full only until the
+// end of the turn. Nothing wakes the loop for it later.
 func TestSealedMessagesDoNotWaitForAnEmptyConnection(t *testing.T) {
 	t.Parallel()
 	wake := make(chan struct{}, 1)
@@ -47,16 +49,16 @@ func TestSealedMessagesDoNotWaitForAnEmptyConnection(t *testing.T) {
 		case <-timeout:
 			t.Fatalf("%d messages delivered of %d, and the loop sleeps", h.Delivered(), 2+3+beside)
 		}
-		send(t, h, toClient("other"), "beside") // so that what was sealed is not written at once
+		send(t, h, toClient("other"), "beside") // so that sealed messages are not written at once
 		beside++
 		select {
-		case <-wake: // the turn that follows is the answer
+		case <-wake: // the next turn follows
 		default:
 		}
 		for more := true; more; {
 			more = h.Lane(0).Tick()
 			if p.awaited > 0 {
-				more = true // as a loop does that has written
+				more = true // a real loop has written, and takes another turn
 			}
 			p.drain(0)
 		}

@@ -17,19 +17,20 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// client is a member with a link that remembers what was written. Its fields belong to whoever calls Tick.
+// client is a member with a link that records what was written. Its fields belong to the goroutine
+// that calls Tick.
 type client struct {
 	hub.Member
-	name string // that tests call it by
+	name string // in the tests
 
-	got      []byte // frames, one behind the other
-	kept     int    // how much of got has gone out, for Recall
-	room     int    // bytes that the link still takes; negative: any
+	got      []byte // frames, one after the other
+	kept     int    // how many bytes of got were written to the socket, for Recall
+	room     int    // how many bytes the link still accepts; negative for any number
 	finished bool
-	gone     bool // the link refuses everything, as one does that is closed
+	gone     bool // the link rejects everything, like a closed one
 
 	buffered     atomic.Int64
-	awaited      int // what buffered is to fall below
+	awaited      int // buffered must fall below this
 	dropped      int
 	closeDelayed int
 	unsealed     atomic.Int64 // any goroutine
@@ -70,7 +71,7 @@ func (c *client) Dropped(n int)  { c.dropped += n }
 func (c *client) CloseDelayed()  { c.closeDelayed++ }
 func (c *client) Unsealed(error) { c.unsealed.Add(1) }
 
-// drain has the link's peer take all but so many bytes.
+// drain simulates that the peer takes all bytes except that many.
 func (c *client) drain(left int) {
 	c.buffered.Store(int64(left))
 	if left < c.awaited {
@@ -79,7 +80,8 @@ func (c *client) drain(left int) {
 	}
 }
 
-// events are the names of the events that the client got, in order; other frames are named by their opcode.
+// events returns the names of the events that the client got, in order. Other frames are named by
+// their opcode.
 func (c *client) events() []string {
 	var in inbox
 	end := ws.NewEndpoint(ws.Client, 1<<20, c.Deflate)
@@ -106,14 +108,14 @@ func message(event string) *ws.Message {
 	return ws.NewMessage(protocol.AppendEvent(nil, event, []byte(`"`+strings.Repeat("x", 20)+`"`)))
 }
 
-// series are messages that go out together.
+// series returns messages with these events as one series.
 func series(events ...string) *ws.Message {
 	return ws.BuildSeries(len(events), 0, func(dst []byte, i int) []byte {
 		return append(dst, message(events[i]).Payload()...)
 	})
 }
 
-// newHub makes a hub whose lanes nobody drives but the test.
+// newHub makes a hub whose lanes take turns only in the test.
 func newHub(lanes int, cfg hub.Config) *hub.Hub {
 	cfg.Lanes = lanes
 	if cfg.Wake == nil {
@@ -122,7 +124,7 @@ func newHub(lanes int, cfg hub.Config) *hub.Hub {
 	return hub.New(cfg)
 }
 
-// idOf is the id of the client that a test calls so. It is as random as real ones are.
+// idOf returns the id of the client with that name in the tests. It is as random as real ids.
 func idOf(name string) hub.ID { return hub.ID(uuid.NewSHA1(uuid.Nil, []byte(name))) }
 
 // connect makes a client that is not admitted yet.
@@ -139,7 +141,7 @@ func admit(h *hub.Hub, name string, lane int, user string, rooms ...string) *cli
 	return c
 }
 
-// settle ticks all lanes until nothing is left to do.
+// settle gives all lanes turns until no work is left.
 func settle(h *hub.Hub, lanes int) {
 	for i := range lanes {
 		for h.Lane(i).Tick() {

@@ -74,7 +74,8 @@ func TestClientsOwnRoom(t *testing.T) {
 	expect(t, guest, "connected", "both", "guest only")
 }
 
-// TestDropped: who takes too little loses the newest, keeps the order, and costs others nothing.
+// TestDropped checks that a slow client loses the newest messages, keeps the order, and does not
+// affect other clients.
 func TestDropped(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
@@ -103,7 +104,7 @@ func TestDropped(t *testing.T) {
 	expect(t, slow, "connected", "m0", "m1", "m2", "again")
 }
 
-// TestLargeBatches carries more than one write's and one turn's worth.
+// TestLargeBatches sends more than fits into one write, and into one turn.
 func TestLargeBatches(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
@@ -124,7 +125,7 @@ func TestLargeBatches(t *testing.T) {
 		turns++
 	}
 	if turns < 50*40_000/(512<<10) {
-		t.Errorf("carried in %d turns: a loop would not read meanwhile", turns)
+		t.Errorf("sent in %d turns: a loop would not read in between", turns)
 	}
 	expect(t, a, want...)
 	expect(t, b, want...)
@@ -158,7 +159,7 @@ func TestCompressedAndPlain(t *testing.T) {
 	}
 }
 
-// TestQueueFull: a lane that is behind refuses messages, but not what ends or begins a client.
+// TestQueueFull checks that a full lane rejects messages, and accepts welcomes and last frames.
 func TestQueueFull(t *testing.T) {
 	t.Parallel()
 	h := newHub(2, hub.Config{SendQueue: 1000})
@@ -209,15 +210,16 @@ func TestPending(t *testing.T) {
 	}
 	send(t, h, toClient("a"), "waiting")
 	if got, want := h.Pending(toClient("a")), 100+len(message("waiting").Frame()); got != want {
-		t.Errorf("with a message in the lane: %d, want %d", got, want)
+		t.Errorf("Pending with a message in the lane = %d, want %d", got, want)
 	}
 	settle(h, 2)
 	if got := h.Pending(toClient("a")); got != 100 {
-		t.Errorf("after the turn: %d", got)
+		t.Errorf("Pending after the turn = %d, want 100", got)
 	}
 }
 
-// TestPendingDuringATurn: it counts in the lane until the turn is over, and may count in the link as well.
+// TestPendingDuringATurn checks that a message counts in the lane until the end of the turn, when
+// it may count in the link, too.
 func TestPendingDuringATurn(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
@@ -236,11 +238,11 @@ func TestPendingDuringATurn(t *testing.T) {
 	send(t, h, toRoom("r"), "waiting")
 	settle(h, 1)
 	if got := h.Pending(toRoom("r")); got != size || asked != 2 {
-		t.Errorf("Pending = %d after the turn, want %d; asked %d times within it", got, size, asked)
+		t.Errorf("Pending = %d after the turn, want %d; called %d times within it, want 2", got, size, asked)
 	}
 }
 
-// watchedClient calls writing before and after a link takes something, with how much it has taken.
+// watchedClient calls writing before and after its link accepts bytes, with their number.
 type watchedClient struct {
 	client
 	writing func(taken int)
@@ -257,7 +259,7 @@ func (w *watchedClient) Write(p []byte) bool {
 	return w.client.Write(p)
 }
 
-// TestPendingOfALaneWithoutBacklog: its members are not asked one by one.
+// TestPendingOfALaneWithoutBacklog checks that Pending does not read the members of such a lane.
 func TestPendingOfALaneWithoutBacklog(t *testing.T) {
 	t.Parallel()
 	backlogged := []bool{false, true}
@@ -271,7 +273,7 @@ func TestPendingOfALaneWithoutBacklog(t *testing.T) {
 	}
 	send(t, h, toRoom("r"), "waiting")
 	if got, want := h.Pending(toRoom("r")), 100+len(message("waiting").Frame()); got != want {
-		t.Errorf("with a message in the lanes: %d, want %d", got, want)
+		t.Errorf("Pending with a message in the lanes = %d, want %d", got, want)
 	}
 }
 
@@ -290,14 +292,14 @@ func TestWaitPending(t *testing.T) {
 		}
 		synctest.Wait()
 		if woken.Load() < 2 {
-			t.Error("no turn was asked for: the loop may have passed the change already")
+			t.Error("WaitPending did not wake the loop, which may have ended its turn already")
 		}
 		c.buffered.Store(700)
 		settle(h, 1)
 		synctest.Wait()
 		select {
 		case err := <-done:
-			t.Fatalf("returned at 700 bytes: %v", err)
+			t.Fatalf("WaitPending(500) returned at 700 bytes: %v", err)
 		default:
 		}
 		c.buffered.Store(500)
@@ -315,7 +317,7 @@ func TestWaitPending(t *testing.T) {
 			t.Errorf("cancelled: %v", err)
 		}
 		if err := h.WaitPending(t.Context(), toRoom("nobody"), 0); err != nil {
-			t.Errorf("nobody there: %v", err)
+			t.Errorf("WaitPending for an empty room: %v", err)
 		}
 		for _, end := range []func(){func() { h.Leave(&c.Member, "r") }, func() { h.Remove(&c.Member) }} {
 			if _, err := h.Join(&c.Member, "r"); err != nil {
@@ -331,14 +333,14 @@ func TestWaitPending(t *testing.T) {
 					t.Error(err)
 				}
 			default:
-				t.Fatal("still waiting when the slowest has left")
+				t.Fatal("still waiting after the slowest client has left")
 			}
 		}
 	})
 }
 
-// TestConcurrency lets everything happen at once; it is for the race detector. What one goroutine sends to a client
-// that stays arrives in order.
+// TestConcurrency calls all methods concurrently, for the race detector. It checks that the
+// messages of one goroutine to a client that stays arrive in order.
 func TestConcurrency(t *testing.T) {
 	t.Parallel()
 	const lanes, messages = 2, 300
@@ -395,7 +397,7 @@ func TestConcurrency(t *testing.T) {
 			}
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("messages of goroutine %d are not all there in order: %d of %d", g, len(got), len(want))
+			t.Errorf("goroutine %d: messages are missing or out of order: got %d of %d", g, len(got), len(want))
 		}
 	}
 	if n := h.Count(toAll()); n != 1 {
@@ -403,7 +405,8 @@ func TestConcurrency(t *testing.T) {
 	}
 }
 
-// TestMemoryIsFreed: 100,000 rooms that came and went leave nothing behind, whether a loop looks or not.
+// TestMemoryIsFreed checks that 100,000 rooms without members use no memory, whether a lane takes
+// turns or not.
 func TestMemoryIsFreed(t *testing.T) {
 	const members, rooms = 100, 1000
 	h := newHub(1, hub.Config{})
@@ -433,17 +436,17 @@ func TestMemoryIsFreed(t *testing.T) {
 	}
 	settle(h, 1)
 	if grown := int64(heap()) - int64(before); grown > 1<<20 {
-		t.Errorf("%d bytes stay after everybody has left", grown)
+		t.Errorf("%d bytes are in use after all clients have left", grown)
 	}
 	if n := h.CountRooms(); n != 1 {
-		t.Errorf("%d rooms stay", n)
+		t.Errorf("%d rooms are left, want 1", n)
 	}
 	runtime.KeepAlive(h)
 }
 
 func heap() uint64 {
 	runtime.GC()
-	runtime.GC() // what pools held
+	runtime.GC() // frees the content of pools
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc

@@ -7,34 +7,34 @@ import (
 	"github.com/google/uuid"
 )
 
-// TestIDIsAUUID: ids are written as others write UUIDs, and only that is read.
+// TestIDIsAUUID checks that ids have the text of UUIDs, and that parseID accepts no other text.
 func TestIDIsAUUID(t *testing.T) {
 	t.Parallel()
 	for range 100 {
 		u := uuid.New()
 		if got := ID(u).String(); got != u.String() {
-			t.Errorf("the text of %v is %s", u, got)
+			t.Errorf("text of %v is %s", u, got)
 		}
 		if id, ok := parseID(u.String()); !ok || id != ID(u) {
-			t.Errorf("%v is read as %v, %v", u, id, ok)
+			t.Errorf("parseID(%v) = %v, %v", u, id, ok)
 		}
 	}
 	text := "0a1b2c3d-4e5f-4a6b-8c7d-9e8f00ff10ef"
 	if id, ok := parseID(text); !ok || id.String() != text {
-		t.Fatalf("%s is not read", text)
+		t.Fatalf("parseID rejects %s", text)
 	}
 	for i := range text {
 		for _, c := range []string{"-", "A", "g", "/", ":", "`", "\x00", "\xff", "ä"} {
 			if wrong := text[:i] + c + text[i+1:]; wrong != text {
 				if id, ok := parseID(wrong); ok {
-					t.Errorf("%q is read as %v", wrong, id)
+					t.Errorf("parseID(%q) = %v, want an error", wrong, id)
 				}
 			}
 		}
 	}
 	for _, wrong := range []string{"", "ws-default", text[1:], text + "0", strings.ToUpper(text), "{" + text + "}", strings.ReplaceAll(text, "-", "")} {
 		if id, ok := parseID(wrong); ok {
-			t.Errorf("%q is read as %v", wrong, id)
+			t.Errorf("parseID(%q) = %v, want an error", wrong, id)
 		}
 	}
 }

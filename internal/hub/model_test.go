@@ -15,31 +15,32 @@ import (
 
 const (
 	modelLanes = 3
-	modelRooms = 4 // what one member may be in
+	modelRooms = 4 // limit of one member
 )
 
-// model is the hub as one would explain it: who is in what, and who got what, in lists that are searched.
+// model is a simple hub: the members of each room and the messages of each client, in lists.
 type model struct {
 	hub  *hub.Hub
-	all  []*peer // ever
+	all  []*modelClient // including removed ones
 	sent int
 }
 
-// peer is one client in the hub and in the model.
-type peer struct {
+// modelClient is one client in the hub and in the model.
+type modelClient struct {
 	real  *client
 	id    string
 	name  string
 	user  string
 	here  bool
 	ended bool
-	rooms []string // its own included
+	rooms []string // including its own
 	want  []string // events, in order
 }
 
-// TestModel sends, joins, leaves, admits and removes at random, with the lanes some way behind, and compares the hub
-// with the model: the same members, and for each the same messages in the same order. Who gets a message is decided
-// when it is sent, however late the lane carries it.
+// TestModel sends, joins, leaves, admits and removes at random, while the lanes are behind. It
+// compares the hub with the model: the same members, and for each the same messages in the same
+// order. The receivers of a message are the members at the time when it is sent, however late the
+// lane handles it.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -64,14 +65,14 @@ func TestModel(t *testing.T) {
 	})
 }
 
-func (m *model) pick(t *rapid.T) *peer {
+func (m *model) pick(t *rapid.T) *modelClient {
 	if len(m.all) == 0 {
-		t.Skip("nobody there")
+		t.Skip("no clients yet")
 	}
 	return rapid.SampledFrom(m.all).Draw(t, "client")
 }
 
-// room is a common name, or the id of a client.
+// room returns a common name, or the id of a client.
 func (m *model) room(t *rapid.T) string {
 	names := []string{"a", "b", "c", "d", "e", "f"}
 	for _, p := range m.all {
@@ -82,7 +83,7 @@ func (m *model) room(t *rapid.T) string {
 
 func (m *model) admit(t *rapid.T) {
 	name := fmt.Sprint("client", len(m.all))
-	p := &peer{id: idOf(name).String(), name: name, here: true, want: []string{"connected"}}
+	p := &modelClient{id: idOf(name).String(), name: name, here: true, want: []string{"connected"}}
 	p.user = rapid.SampledFrom([]string{"", "u", "v"}).Draw(t, "user")
 	rooms := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c"}), 0, 3, rapid.ID[string]).Draw(t, "rooms")
 	p.rooms = append([]string{p.id}, rooms...)
@@ -141,7 +142,7 @@ func (m *model) leave(t *rapid.T) {
 	}
 }
 
-func (m *model) members(target hub.Target) (to []*peer) {
+func (m *model) members(target hub.Target) (to []*modelClient) {
 	for _, p := range m.all {
 		in := false
 		switch target.Kind {
@@ -179,7 +180,7 @@ func (m *model) send(t *rapid.T) {
 	var exclude []string
 	for _, p := range m.all {
 		if rapid.IntRange(0, 5).Draw(t, "exclude") == 0 {
-			exclude = append(exclude, p.id, p.id) // twice is once
+			exclude = append(exclude, p.id, p.id) // the same id twice has no further effect
 		}
 	}
 	exclude = append(exclude, "nobody")
@@ -218,7 +219,7 @@ func (m *model) direct(t *rapid.T) {
 	}
 }
 
-// finish closes a client that is still in the index: what comes later is not for it.
+// finish closes a client that is still in the index. It gets no later messages.
 func (m *model) finish(t *rapid.T) {
 	p := m.pick(t)
 	if p.ended {
@@ -228,7 +229,7 @@ func (m *model) finish(t *rapid.T) {
 	p.ended, p.want = true, append(p.want, "close 1000")
 }
 
-// check compares what can be asked.
+// check compares the results of all queries.
 func (m *model) check(t *rapid.T) {
 	rooms := make(map[string]bool)
 	for _, p := range m.all {
@@ -252,7 +253,7 @@ func (m *model) check(t *rapid.T) {
 		}
 		for _, p := range want {
 			if !slices.Contains(got, &p.real.Member) {
-				t.Fatalf("%v has not got %s", target, p.id)
+				t.Fatalf("%v has no member %s", target, p.id)
 			}
 		}
 	}

@@ -13,17 +13,18 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// queueingClient is a member whose connection keeps what is written, as real ones do, until the peer takes it.
+// queueingClient is a member whose connection queues what is written until the peer takes it, like
+// a real one.
 type queueingClient struct {
 	client
-	back    func() // called when all is taken back, on the loop; set before the change
+	back    func() // called on the loop after a recall; set before the switch
 	waiting atomic.Int64
-	taken   atomic.Int64 // messages, and counted before they wait no more
+	taken   atomic.Int64 // messages; counted before waiting is reduced
 
 	mu      sync.Mutex // guards the fields below
 	pieces  [][]byte
 	low     int64
-	drained bool // Drained is due
+	drained bool // Drained must be called
 }
 
 func (m *queueingClient) Write(p []byte) bool {
@@ -54,7 +55,7 @@ func (m *queueingClient) Recall(func([]byte, int) int) [][]byte {
 	return back
 }
 
-// take is the peer's: it takes what was written first.
+// take simulates that the peer takes the oldest piece.
 func (m *queueingClient) take() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -81,8 +82,8 @@ func (m *queueingClient) due() bool {
 	return due
 }
 
-// TestPendingMissesNoMessage: wherever messages are on their way to a client, and while it becomes an encrypted one and they are
-// taken back, a publisher that asks hears of all of them.
+// TestPendingMissesNoMessage checks that Pending counts all messages, wherever they wait for a
+// client, and also while the client is switched to encryption and they are recalled.
 func TestPendingMissesNoMessage(t *testing.T) {
 	t.Parallel()
 	for range 5 {
@@ -101,7 +102,7 @@ func pendingMissesNoMessage(t *testing.T) {
 	defer all.Wait()
 	defer close(stop)
 	var reading atomic.Bool
-	all.Go(func() { // the loop, and the peer; ends with stop
+	all.Go(func() { // the loop and the peer; ends with stop
 		for {
 			select {
 			case <-stop:
@@ -122,8 +123,9 @@ func pendingMissesNoMessage(t *testing.T) {
 	check := func() {
 		for _, to := range []hub.Target{toRoom("r"), toUser("u"), toClient("m")} {
 			pending := h.Pending(to)
-			if least := (sent - 1 - m.taken.Load()) * int64(len(msg.Frame())); int64(pending) < least { // but for the welcome
-				t.Errorf("%d bytes pending, and at least %d are", pending, least)
+			least := (sent - 1 - m.taken.Load()) * int64(len(msg.Frame())) // without the welcome
+			if int64(pending) < least {
+				t.Errorf("Pending = %d, want at least %d", pending, least)
 			}
 		}
 	}
@@ -139,7 +141,7 @@ func pendingMissesNoMessage(t *testing.T) {
 	}
 	m.back = check
 	changed := make(chan error, 1)
-	all.Go(func() { // ends with the change
+	all.Go(func() { // ends with the switch
 		changed <- h.SwitchToEncrypted(context.Background(), stop, &m.Member, hub.Switchover{Encryption: hub.Encryption{Cipher: cipher(t)}})
 	})
 	for !m.Encrypted() {
@@ -157,13 +159,13 @@ func pendingMissesNoMessage(t *testing.T) {
 	}
 	for end := time.Now().Add(20 * time.Second); m.taken.Load() < sent; check() {
 		if time.Now().After(end) {
-			t.Fatalf("%d of %d messages were taken", m.taken.Load(), sent)
+			t.Fatalf("the peer took %d of %d messages", m.taken.Load(), sent)
 		}
 	}
-	// What was sealed is counted until the loop has looked at it once more.
+	// Sealed messages count until the next turn.
 	for end := time.Now().Add(20 * time.Second); h.Pending(toAll()) > 0; {
 		if time.Now().After(end) {
-			t.Fatalf("%d bytes are pending, and all is taken", h.Pending(toAll()))
+			t.Fatalf("Pending = %d after the peer has taken all messages", h.Pending(toAll()))
 		}
 	}
 	h.Wait()

@@ -8,7 +8,8 @@ import (
 	"github.com/hearthws/hearth/internal/hub"
 )
 
-// TestMaxRoomsWhileTheyChange: the bound holds for members with and without a user, whatever they joined and left before.
+// TestMaxRoomsWhileTheyChange checks the bound for members with and without a user, after they
+// joined and left other rooms.
 func TestMaxRoomsWhileTheyChange(t *testing.T) {
 	t.Parallel()
 	for _, user := range []string{"", "u"} {
@@ -37,11 +38,11 @@ func TestMaxRoomsWhileTheyChange(t *testing.T) {
 	}
 }
 
-// TestRoomNamesWhileTheyChange checks that the bound on the bytes of names counts those of the rooms that a member is in, whatever
-// it joined and left before, and in whichever order.
+// TestRoomNamesWhileTheyChange checks that the bound on the names counts only the rooms that a
+// member is in, after it joined and left other rooms in any order.
 func TestRoomNamesWhileTheyChange(t *testing.T) {
 	t.Parallel()
-	for _, user := range []string{"", "a user of a long name"} {
+	for _, user := range []string{"", "a user with a long name"} {
 		h := hub.New(hub.Config{Lanes: 1, Wake: func(int) {}, RoomNames: 10})
 		m := &hub.Member{}
 		m.Init(idOf("m"), nil, h.Lane(0), nil)

@@ -43,7 +43,7 @@ func cipher(t testing.TB) *seal.Cipher {
 	return c
 }
 
-// deliver gives the lane turns until so many messages have been handed over.
+// deliver gives the lane turns until that many messages have been delivered.
 func deliver(h *hub.Hub, n uint64) {
 	for h.Delivered() < n {
 		if !h.Lane(0).Tick() {
@@ -52,7 +52,8 @@ func deliver(h *hub.Hub, n uint64) {
 	}
 }
 
-// BenchmarkSealedFanOut is one message to 1,000 encrypted members, everything but the system calls.
+// BenchmarkSealedFanOut sends one message to 1,000 encrypted members, with everything except the
+// system calls.
 func BenchmarkSealedFanOut(b *testing.B) {
 	for _, batch := range []uint64{1, 16} {
 		b.Run(fmt.Sprint(batch), func(b *testing.B) {
@@ -69,7 +70,7 @@ func BenchmarkSealedFanOut(b *testing.B) {
 	}
 }
 
-// BenchmarkSealedSendTo is one message to one of them.
+// BenchmarkSealedSendTo sends one message to each of 1,000 encrypted members in turn.
 func BenchmarkSealedSendTo(b *testing.B) {
 	h, all := newEncryptedMembers(b, 1000)
 	msg := encode()
@@ -80,18 +81,19 @@ func BenchmarkSealedSendTo(b *testing.B) {
 	}
 }
 
-// fullSink is a member whose connection takes nothing any more.
+// fullSink is a member whose connection is full.
 type fullSink struct{ sink }
 
 func (f *fullSink) Buffered() int        { return 100 << 10 }
 func (f *fullSink) NotifyBelow(int) bool { return true }
 
-// BenchmarkTurnWithHeld is a turn with a message to one member, beside so many encrypted ones whose connections are full.
+// BenchmarkTurnWithHeld takes a turn with a message to one member, beside that many encrypted
+// members whose connections are full.
 func BenchmarkTurnWithHeld(b *testing.B) {
 	for _, held := range []int{0, 10_000} {
 		b.Run(fmt.Sprint(held), func(b *testing.B) {
 			h, all := newMembers(b, 1)
-			key := cipher(b) // one will do for all: nobody opens anything
+			key := cipher(b) // one key for all members is sufficient: the test opens no message
 			for i := range held {
 				f := new(fullSink)
 				f.Init(idOf(fmt.Sprint("full", i)), f, h.Lane(0), f)
@@ -110,8 +112,8 @@ func BenchmarkTurnWithHeld(b *testing.B) {
 	}
 }
 
-// BenchmarkPending asks for the slowest of 10,000 members in clear, to whom nothing is under way: with nobody else, and with
-// one who is encrypted.
+// BenchmarkPending measures Pending of 10,000 unencrypted members without messages, alone and with
+// one encrypted member.
 func BenchmarkPending(b *testing.B) {
 	for _, encrypted := range []int{0, 1} {
 		b.Run(fmt.Sprint(encrypted), func(b *testing.B) {

@@ -9,8 +9,9 @@ import (
 	"github.com/hearthws/hearth/internal/hub"
 )
 
-// A loop that sleeps unless it is woken, as a real one does, still writes everything: what was sealed while it wrote
-// members by the hundred has used up its wake.
+// TestSealedMessagesDoNotWaitForAnotherWake checks that a loop that sleeps until it is woken, like
+// a real one, writes all messages. Messages that were sealed while it wrote others have used up
+// their wake.
 func TestSealedMessagesDoNotWaitForAnotherWake(t *testing.T) {
 	t.Parallel()
 	const members, rounds = 2000, 40
@@ -21,7 +22,7 @@ func TestSealedMessagesDoNotWaitForAnotherWake(t *testing.T) {
 		default:
 		}
 	}})
-	key := cipher(t) // one will do for all: nobody opens anything
+	key := cipher(t) // one key for all members is sufficient: the test opens no message
 	for i := range members {
 		c := connect(h, fmt.Sprint("client", i), 0)
 		h.Admit(&c.Member, hub.Admission{
@@ -42,10 +43,10 @@ func TestSealedMessagesDoNotWaitForAnotherWake(t *testing.T) {
 			}
 			for more := true; more; more = h.Lane(0).Tick() {
 				for range 100 {
-					runtime.Gosched() // the loop is not alone: meanwhile some are sealed
+					runtime.Gosched() // lets the workers seal messages meanwhile
 				}
 				select {
-				case <-wake: // the turn that follows is the answer to all wakes before it
+				case <-wake: // the next turn serves all earlier wakes
 				default:
 				}
 			}

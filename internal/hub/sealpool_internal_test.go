@@ -9,7 +9,7 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// nullMember is a member whose connection takes everything.
+// nullMember is a member whose connection accepts everything.
 type nullMember struct{ Member }
 
 func (*nullMember) Write([]byte) bool                     { return true }
@@ -23,7 +23,8 @@ func (*nullMember) Dropped(int)                           {}
 func (*nullMember) Unsealed(error)                        {}
 func (*nullMember) CloseDelayed()                         {}
 
-// For a loop that takes no turn not all is sealed; when it takes them again, it needs nobody else to wake it.
+// TestSealedBytesAreBounded checks that the pool does not seal all messages for a loop that takes
+// no turns, and that it continues when the loop takes turns again.
 func TestSealedBytesAreBounded(t *testing.T) {
 	t.Parallel()
 	const members = 600
@@ -58,7 +59,7 @@ func TestSealedBytesAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Tick()
-	h.sealPool.done.Wait() // nobody seals any more
+	h.sealPool.done.Wait() // all workers have ended
 	l.sealer.mu.Lock()
 	bytes := l.sealer.bytes
 	l.sealer.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// encryptedClient is a client that is encrypted from its welcome on.
+// encryptedClient admits a client that is encrypted from its welcome on.
 func encryptedClient(t testing.TB, h *hub.Hub, name, user string, rooms ...string) (*client, *seal.Cipher) {
 	t.Helper()
 	c, key := connect(h, name, 0), cipher(t)
@@ -24,7 +24,7 @@ func encryptedClient(t testing.TB, h *hub.Hub, name, user string, rooms ...strin
 	return c, key
 }
 
-// settleSealed gives the lane turns until nothing is being sealed for c.
+// settleSealed gives the lane turns until all messages of c are sealed and written.
 func settleSealed(t testing.TB, h *hub.Hub, c *client) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); ; runtime.Gosched() {
@@ -32,12 +32,12 @@ func settleSealed(t testing.TB, h *hub.Hub, c *client) {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%d bytes still wait", c.Member.Buffered())
+			t.Fatalf("%d bytes are still pending", c.Member.Buffered())
 		}
 	}
 }
 
-// openEvents are c's events: those that key opens in <>.
+// openEvents returns the events of c. The encrypted ones, which key opens, are in <>.
 func openEvents(t testing.TB, c *client, key *seal.Cipher) (events []string) {
 	t.Helper()
 	var in opener
@@ -84,7 +84,8 @@ func expectEvents(t testing.TB, got []string, want ...string) {
 	}
 }
 
-// TestSealedPaths: every path, in order, and the close frame behind all of it.
+// TestSealedPaths sends messages on all paths. They arrive in order, and the close frame after
+// them.
 func TestSealedPaths(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
@@ -109,20 +110,21 @@ func TestSealedPaths(t *testing.T) {
 	c.Member.Notice(message("too late"))
 	h.Lane(0).Tick()
 	if c.finished || c.closeDelayed != 1 {
-		t.Errorf("finished %v before all was sealed; closeDelayed %d", c.finished, c.closeDelayed)
+		t.Errorf("finished is %v before all messages were sealed, want false; closeDelayed is %d, want 1", c.finished, c.closeDelayed)
 	}
 	settleSealed(t, h, c)
 	expectEvents(t, openEvents(t, c, key), append(want, "<large>", "close 1001")...)
 	if n := h.Encrypted(); n != 0 {
-		t.Errorf("%d encrypted members are left", n)
+		t.Errorf("Encrypted() = %d after the last one has left", n)
 	}
 	if got := plain.events(); len(got) != 1+40+1 {
-		t.Errorf("in clear: %d events", len(got))
+		t.Errorf("the unencrypted client got %d events", len(got))
 	}
 	h.Wait()
 }
 
-// TestSealedWindow: for a connection that takes nothing little is sealed, and what waits counts.
+// TestSealedWindow checks that nothing is sealed for a full connection, and that the waiting
+// messages count.
 func TestSealedWindow(t *testing.T) {
 	t.Parallel()
 	const limit = 256 << 10
@@ -139,20 +141,21 @@ func TestSealedWindow(t *testing.T) {
 		h.Lane(0).Tick()
 	}
 	if n := h.Pending(toClient("c")); n <= limit-1000 || n > limit {
-		t.Errorf("%d bytes are pending, the limit is %d", n, limit)
+		t.Errorf("Pending = %d, limit is %d", n, limit)
 	}
 	if len(c.got) != before {
-		t.Errorf("%d bytes were sealed for a connection that has enough", len(c.got)-before)
+		t.Errorf("%d bytes were sealed for a full connection", len(c.got)-before)
 	}
 	c.drain(0)
 	settleSealed(t, h, c)
 	got := openEvents(t, c, key)
 	if len(got) != sent || got[1] != "<m0>" || got[sent-1] != fmt.Sprintf("<m%d>", sent-2) || c.dropped != 1 {
-		t.Errorf("%d events for %d messages, %d refused", len(got), sent, c.dropped)
+		t.Errorf("%d events for %d messages, %d dropped", len(got), sent, c.dropped)
 	}
 }
 
-// TestSealedForClosedConnection: a connection that has gone costs nothing more.
+// TestSealedForClosedConnection checks that messages for a closed connection are neither counted as
+// dropped nor kept.
 func TestSealedForClosedConnection(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
@@ -164,11 +167,12 @@ func TestSealedForClosedConnection(t *testing.T) {
 	}
 	settleSealed(t, h, c)
 	if c.dropped != 0 || h.Dropped() != 0 || h.Pending(toAll()) != 0 {
-		t.Errorf("%d messages were counted as too many, %d bytes are pending", c.dropped, h.Pending(toAll()))
+		t.Errorf("%d messages were counted as dropped, %d bytes are pending", c.dropped, h.Pending(toAll()))
 	}
 }
 
-// TestSwitchRecalls: of what waits in the connection only the frame that had begun goes out in clear.
+// TestSwitchRecalls checks that, of the frames in the connection, only the one of which a part was
+// written is sent unencrypted.
 func TestSwitchRecalls(t *testing.T) {
 	t.Parallel()
 	for _, deflate := range []bool{false, true} {
@@ -182,12 +186,12 @@ func TestSwitchRecalls(t *testing.T) {
 				t.Fatal(err)
 			}
 			if settle(h, 1); i == 0 {
-				c.kept = len(c.got) + 1 // the next frame has begun
+				c.kept = len(c.got) + 1 // a part of the next frame was written
 			}
 		}
 		c.Member.Control(ws.AppendFrame(nil, ws.OpPing, nil))
 		key, done := cipher(t), make(chan error, 1)
-		go func() { // ends with the change
+		go func() { // ends with the switch
 			done <- h.SwitchToEncrypted(context.Background(), nil, &c.Member, hub.Switchover{Encryption: hub.Encryption{Cipher: key}, Last: message("keys")})
 		}()
 		for !c.Member.Encrypted() {
@@ -201,18 +205,19 @@ func TestSwitchRecalls(t *testing.T) {
 		settleSealed(t, h, c)
 		expectEvents(t, openEvents(t, c, key), "connected", "m0", "m1", "ping", "keys", "<m2>", "<m3>", "<after>")
 		if n := h.Delivered(); n != 7 {
-			t.Errorf("%d delivered", n)
+			t.Errorf("Delivered() = %d, want 7", n)
 		}
 		gone := make(chan struct{})
 		close(gone)
 		h.Remove(&c.Member)
 		if err := h.SwitchToEncrypted(context.Background(), gone, &c.Member, hub.Switchover{}); !errors.Is(err, hub.ErrNotMember) {
-			t.Errorf("of a client that has gone: %v", err)
+			t.Errorf("SwitchToEncrypted of a removed client: %v", err)
 		}
 	}
 }
 
-// TestSwitchKeepsMessagesThatGrow: what was accepted is not lost by that it is longer now, and counts.
+// TestSwitchKeepsMessagesThatGrow checks that accepted messages are not dropped because their
+// sealed form is longer.
 func TestSwitchKeepsMessagesThatGrow(t *testing.T) {
 	t.Parallel()
 	const limit, messages = 4000, 10
@@ -231,7 +236,7 @@ func TestSwitchKeepsMessagesThatGrow(t *testing.T) {
 		}
 		settle(h, 1)
 		key, done := cipher(t), make(chan error, 1)
-		go func() { // ends with the change
+		go func() { // ends with the switch
 			done <- h.SwitchToEncrypted(context.Background(), nil, &c.Member, hub.Switchover{Encryption: hub.Encryption{Cipher: key, Transform: transform}})
 		}()
 		for !c.Member.Encrypted() {
@@ -243,13 +248,14 @@ func TestSwitchKeepsMessagesThatGrow(t *testing.T) {
 		}
 		settleSealed(t, h, c)
 		if expectEvents(t, openEvents(t, c, key), want...); c.dropped > 0 {
-			t.Errorf("%s: %d were lost", name, c.dropped)
+			t.Errorf("%s: %d messages were dropped", name, c.dropped)
 		}
 		h.Wait()
 	}
 }
 
-// TestSwitchWithBackpressure: who can't be told of the change is not left with messages that it can't open, unknown to the application.
+// TestSwitchWithBackpressure checks that the application gets an error if the client cannot get the
+// last unencrypted message, and so cannot open the following ones.
 func TestSwitchWithBackpressure(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
@@ -257,7 +263,7 @@ func TestSwitchWithBackpressure(t *testing.T) {
 	settle(h, 1)
 	c.kept, c.room = len(c.got), 10
 	done := make(chan error, 1)
-	go func() { // ends with the change
+	go func() { // ends with the switch
 		done <- h.SwitchToEncrypted(context.Background(), nil, &c.Member, hub.Switchover{Encryption: hub.Encryption{Cipher: cipher(t)}, Last: message("keys")})
 	}()
 	for !c.Member.Encrypted() {
@@ -265,7 +271,7 @@ func TestSwitchWithBackpressure(t *testing.T) {
 		runtime.Gosched()
 	}
 	if err := <-done; !errors.Is(err, hub.ErrBackpressure) || c.dropped != 1 {
-		t.Errorf("%v, and %d were refused", err, c.dropped)
+		t.Errorf("SwitchToEncrypted: %v; %d messages were dropped, want 1", err, c.dropped)
 	}
 	send(t, h, toAll(), "after")
 	settleSealed(t, h, c)

@@ -11,8 +11,8 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// TestSeries: whoever takes messages one by one, because they are compressed, encrypted, changed or too many, takes a
-// series like that, too.
+// TestSeries checks that members that get messages one by one, because they are compressed,
+// encrypted, transformed or too many, get the messages of a series like that, too.
 func TestSeries(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
@@ -43,7 +43,7 @@ func TestSeries(t *testing.T) {
 		}
 	}
 	if got, frames := h.Pending(toRoom("r")), 6*len(message("m0").Frame()); got < frames {
-		t.Errorf("%d bytes are pending, of frames of %d", got, frames)
+		t.Errorf("Pending = %d, want at least %d", got, frames)
 	}
 	for _, c := range []*client{sealed, changed} {
 		settleSealed(t, h, c)
@@ -55,18 +55,18 @@ func TestSeries(t *testing.T) {
 	expectEvents(t, openEvents(t, sealed, key), strings.Split("connected <m0> <m1> <m2> <m3> <m4> <m5>", " ")...)
 	expectEvents(t, changed.events(), "connected", "changed m0", "changed m1", "changed m2", "changed m4", "changed m5")
 	if slow.dropped != 3 || full.dropped != 6 || h.Dropped() != 9 || changed.unsealed.Load() != 1 {
-		t.Errorf("dropped: slow %d, full %d, all %d; not changed %d", slow.dropped, full.dropped, h.Dropped(), changed.unsealed.Load())
+		t.Errorf("dropped: slow %d, full %d, all %d; not transformed %d", slow.dropped, full.dropped, h.Dropped(), changed.unsealed.Load())
 	}
 	if got, want := h.Delivered()-before, uint64(6+6+3+6+5); got != want {
 		t.Errorf("delivered %d, want %d", got, want)
 	}
 	if got := h.Pending(toAll()); got != 0 {
-		t.Errorf("%d bytes are pending when all is done", got)
+		t.Errorf("Pending = %d at the end, want 0", got)
 	}
 	h.Wait()
 }
 
-// TestSeriesToOne: a series to a client alone, which takes some of it, then none, then all.
+// TestSeriesToOne sends series to one client, which accepts a part of the first, none, and all.
 func TestSeriesToOne(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
@@ -91,7 +91,7 @@ func TestSeriesToOne(t *testing.T) {
 	}
 }
 
-// TestSeriesCompressed: what each message of a series can be compressed by is.
+// TestSeriesCompressed checks that each message of a series is compressed.
 func TestSeriesCompressed(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})
