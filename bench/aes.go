@@ -10,9 +10,8 @@ import (
 // plainSize is the length of a message before it is encrypted.
 const plainSize = len(`{"event":"m","data":{"p":""}}`) + messageSize
 
-// measureAES times AES-256-GCM of one message and nothing else: one key, one IV, no base64, no
-// JSON. It returns microseconds: the best of several tries, as nothing but a disturbance makes one
-// slower than another.
+// measureAES times AES-256-GCM of one message: one key, one IV, no base64, no JSON. It returns the
+// best of several tries in microseconds, because a disturbance can only make a try slower.
 func measureAES() (float64, error) {
 	const tries, each = 5, 100_000
 	block, err := aes.NewCipher(make([]byte, 32))

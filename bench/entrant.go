@@ -14,37 +14,39 @@ import (
 )
 
 // An entrant is a server in one round of one measure: its processes, the load generator that drives
-// them, and what comes of it.
+// them, and the result.
 type entrant struct {
 	env     *environment
 	measure measure
 	load    load
-	source  int // of the loopback addresses that its clients come from: other ones than those of others at the same time
-	check   bool
+	// loopback addresses of its clients: different from those of others at the same time
+	source int
+	check  bool
 
 	nodes      []*process.Process
 	generator  *generator // nil until it is started
-	transcript string     // the file of the messages to encrypted clients; empty if it is not needed
-	connected  reading    // of the connecting, where turns are taken
+	transcript string     // the file of the messages to encrypted clients; empty if not needed
+	connected  reading    // the reading of the connects, if servers take turns
 	turns      []reading
 	result     result
 }
 
-// newEntrants enters servers in a measure, after so many that took part in others.
+// newEntrants returns an entrant for each server of a measure. before is the number of entrants of
+// other measures.
 func newEntrants(env *environment, m measure, servers []string, before int, check bool) []*entrant {
 	var entrants []*entrant
 	for i, server := range servers {
 		entrants = append(entrants, &entrant{
 			env: env, measure: m, load: m.size(check).of(server), check: check,
-			source: 2 + (before+i)*7%200, // a load generator has six
+			source: 2 + (before+i)*7%200, // a load generator uses six addresses
 			result: result{Kind: "result", Measure: m.name, Server: server},
 		})
 	}
 	return entrants
 }
 
-// attempt does something with an entrant that has not failed. If that fails the entrant is stopped
-// at once, and the others go on without it.
+// attempt calls f for an entrant that has not failed. If f fails, the entrant is stopped at once,
+// and the others continue without it.
 func (e *entrant) attempt(what func() error) {
 	if e.result.Error != "" {
 		return
@@ -53,7 +55,7 @@ func (e *entrant) attempt(what func() error) {
 	if err == nil {
 		return
 	}
-	const grace = time.Second // for a server that is just ending: what it said last tells most
+	const grace = time.Second // for a server that is just ending: its last output says most
 	for _, p := range e.nodes {
 		if p.EndsWithin(grace) {
 			err = fmt.Errorf("%w\nthe server has ended: %v\n%s", err, p.Err(), p.Stderr)
@@ -62,8 +64,8 @@ func (e *entrant) attempt(what func() error) {
 	e.result.Error = errors.Join(err, e.stop()).Error()
 }
 
-// start starts the server, as many nodes of it as the measure wants, and the load generator. Where
-// turns are taken it returns when all clients are there.
+// start starts the server, with as many nodes as the measure needs, and the load generator. If
+// servers take turns, it returns once all clients are connected.
 func (e *entrant) start(ctx context.Context) error {
 	for range max(1, e.measure.nodes) {
 		p, err := process.Start(ctx, process.Command{
@@ -75,7 +77,7 @@ func (e *entrant) start(ctx context.Context) error {
 		e.nodes = append(e.nodes, p)
 	}
 	if !e.check {
-		pause(ctx, 600*time.Millisecond) // its start is not what we measure
+		pause(ctx, 600*time.Millisecond) // the start of the server is not measured
 	}
 	err := e.makeTranscript()
 	if err != nil {
@@ -99,13 +101,13 @@ func (e *entrant) makeTranscript() error {
 	}
 	file, err := os.CreateTemp("", "hearth-bench-transcript-")
 	if err != nil {
-		return fmt.Errorf("make a file for what encrypted clients get: %w", err)
+		return fmt.Errorf("create the file for the messages to encrypted clients: %w", err)
 	}
 	e.transcript = file.Name()
 	return file.Close()
 }
 
-// command is the load generator's command line.
+// command returns the command line of the load generator.
 func (e *entrant) command() ([]string, error) {
 	command := []string{e.env.load, "-source", strconv.Itoa(e.source)}
 	for i, p := range e.nodes {
@@ -129,7 +131,7 @@ func (e *entrant) command() ([]string, error) {
 	return append(command, e.load.args(e.measure.mode, e.check)...), nil
 }
 
-// takeTurn has the load generator drive the server once, and looks at what it saw.
+// takeTurn lets the load generator drive the server for one turn, and checks the reading.
 func (e *entrant) takeTurn() error {
 	if e.load.turns == 0 {
 		return e.readTurn()
@@ -151,7 +153,7 @@ func (e *entrant) readTurn() error {
 	return seen.problem()
 }
 
-// finish ends what is left of the entrant and says what became of it.
+// finish stops the remaining processes of the entrant and completes its result.
 func (e *entrant) finish() result {
 	if e.generator != nil {
 		e.attempt(e.generator.end)
@@ -163,7 +165,7 @@ func (e *entrant) finish() result {
 	return e.result
 }
 
-// sumUp makes one reading of the turns that count: all but the first, or the only one.
+// sumUp makes one reading of the turns that count: all except the first, or the only one.
 func (e *entrant) sumUp() {
 	counting := e.turns
 	if e.load.turns > 0 {
@@ -182,17 +184,17 @@ func (e *entrant) sumUp() {
 	e.result.Bound = e.result.Shares.bound(len(e.nodes), runtime.NumCPU())
 }
 
-// openTranscript decrypts what the kept clients got and checks that it is what was sent.
+// openTranscript decrypts the messages that the kept clients received and checks them.
 func (e *entrant) openTranscript() error {
 	if e.transcript == "" {
 		return nil
 	}
 	data, err := os.ReadFile(e.transcript)
 	if err != nil {
-		return fmt.Errorf("read what encrypted clients got: %w", err)
+		return fmt.Errorf("read the messages to encrypted clients: %w", err)
 	}
 	first := 0
-	if e.measure.mode == "mixed" { // those before it were for the clients in clear alone
+	if e.measure.mode == "mixed" { // the earlier ones were for the unencrypted clients only
 		first = e.load.messages
 	}
 	seen := e.result.Reading
@@ -201,15 +203,16 @@ func (e *entrant) openTranscript() error {
 		seen.Opened, seen.Reordered, err = t.open(e.env.key, e.load.kept, first, e.load.messages)
 	}
 	if err != nil {
-		return fmt.Errorf("what encrypted clients got: %w", err)
+		return fmt.Errorf("messages to encrypted clients: %w", err)
 	}
-	if e.result.Server != serverRef && seen.Reordered > 0 { // the reference is known for it, and says so
+	// the reference is known to reorder, and gets a remark
+	if e.result.Server != serverRef && seen.Reordered > 0 {
 		return fmt.Errorf("%d messages out of order", seen.Reordered)
 	}
 	return nil
 }
 
-// figure fills in the figures.
+// figure computes the figures.
 func (e *entrant) figure() error {
 	if e.measure.sealed && e.result.Server == serverLimit {
 		var err error
@@ -224,14 +227,14 @@ func (e *entrant) figure() error {
 	return nil
 }
 
-// stop ends the load generator, if it is still there, and the server.
+// stop ends the load generator, if it is running, and the server.
 func (e *entrant) stop() error {
 	if e.transcript != "" {
 		defer os.Remove(e.transcript)
 	}
 	if e.generator != nil {
 		e.generator.kill()
-		_ = e.generator.wait() // how it ended is known, or does not matter any more
+		_ = e.generator.wait() // its error is known already or does not matter
 	}
 	var errs []error
 	for _, p := range e.nodes {

@@ -12,17 +12,17 @@ import (
 	"github.com/hearthws/hearth/bench/internal/process"
 )
 
-// A generator is a load generator at work on one server. Not safe for use by several goroutines.
+// A generator is a running load generator for one server. It is not safe for concurrent use.
 type generator struct {
 	kill   context.CancelFunc
-	orders io.WriteCloser // a line asks for a turn
+	orders io.WriteCloser // each line starts a turn
 	lines  *bufio.Reader
 	stderr process.Tail
-	wait   func() error // until it has ended; again and again, if need be
+	wait   func() error // waits until it has ended; may be called again
 }
 
 // startGenerator starts a load generator. It ends with ctx, with end, with kill and wait, or with
-// us.
+// this process.
 func startGenerator(ctx context.Context, command []string) (*generator, error) {
 	ctx, kill := context.WithCancel(ctx)
 	g := &generator{kill: kill}
@@ -45,11 +45,11 @@ func startGenerator(ctx context.Context, command []string) (*generator, error) {
 	return g, nil
 }
 
-// turn asks for a turn. What stands in its way shows when its reading is read.
+// turn starts a turn. Errors are found when its reading is read.
 func (g *generator) turn() { _, _ = io.WriteString(g.orders, "\n") }
 
-// read takes the next line that it says. Everything in the load generator has an end of its own;
-// limit is for when that fails.
+// read returns the next line of its output. Everything in the load generator has a time limit of
+// its own; limit is a second one, in case those fail.
 func (g *generator) read(limit time.Duration) (reading, error) {
 	timer := time.AfterFunc(limit, g.kill)
 	line, err := g.lines.ReadBytes('\n')
@@ -61,12 +61,12 @@ func (g *generator) read(limit time.Duration) (reading, error) {
 		err = ended
 	}
 	if !inTime {
-		err = fmt.Errorf("nothing said in %v: %w", limit, err)
+		err = fmt.Errorf("no output in %v: %w", limit, err)
 	}
 	return reading{}, g.gaveUp(err)
 }
 
-// end tells it that there are no more turns, and waits until it has ended.
+// end ends the turns, and waits until the load generator has ended.
 func (g *generator) end() error {
 	_ = g.orders.Close() // it may have ended already
 	timer := time.AfterFunc(process.StopTimeout, g.kill)

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// What goes wrong in a later turn, or between two, is noticed as in the first.
+// TestLoadNoticesFaultsInTurns checks that faults in a later turn, or between two turns, are
+// noticed as in the first one.
 func TestLoadNoticesFaultsInTurns(t *testing.T) {
 	t.Parallel()
 	loader := compileC(t, "load.c")
@@ -21,9 +22,9 @@ func TestLoadNoticesFaultsInTurns(t *testing.T) {
 		"none":                {fault{}, nil, ""},
 		"wants heartbeats":    {fault{strict: true}, nil, ""},
 		"lost":                {fault{order: 2, skip: true}, nil, "1 of 30 messages lost"},
-		"twice":               {fault{order: 2, twice: true}, nil, "messages too many"},
+		"twice":               {fault{order: 2, twice: true}, nil, "extra messages"},
 		"hangs up":            {fault{order: 2, hangUp: true}, nil, "1 connections closed"},
-		"unasked in between":  {fault{}, (*faulty).sayUnasked, "since the last turn: 3 messages that nobody asked for"},
+		"unasked in between":  {fault{}, (*faulty).sayUnasked, "since the last turn: 3 unexpected messages"},
 		"hangs up in between": {fault{}, (*faulty).hangUp, "3 connections closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -76,7 +77,7 @@ func TestGeneratorThatSaysNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := g.read(time.Millisecond); err == nil || !strings.Contains(err.Error(), "nothing said in 1ms: signal: killed") {
+	if _, err := g.read(time.Millisecond); err == nil || !strings.Contains(err.Error(), "no output in 1ms: signal: killed") {
 		t.Errorf("error %v", err)
 	}
 	if err := g.end(); err == nil || !strings.Contains(err.Error(), "gave up: signal: killed") {

@@ -15,7 +15,7 @@ import (
 	"github.com/hearthws/hearth/bench/internal/redis"
 )
 
-// startRedisOrSkip starts the Redis of a test.
+// startRedisOrSkip starts a Redis for a test.
 func startRedisOrSkip(t *testing.T) *redis.Server {
 	t.Helper()
 	if _, err := exec.LookPath(redisTool.name); err != nil {
@@ -29,7 +29,8 @@ func startRedisOrSkip(t *testing.T) *redis.Server {
 	return r
 }
 
-// The load generator notices what a server does wrong with messages from Redis.
+// TestLoadNoticesFaultsBehindRedis checks that the load generator notices faults of a server with
+// messages from Redis.
 func TestLoadNoticesFaultsBehindRedis(t *testing.T) {
 	t.Parallel()
 	loader := compileC(t, "load.c")
@@ -39,26 +40,26 @@ func TestLoadNoticesFaultsBehindRedis(t *testing.T) {
 	rooms := []string{"-mode", "rooms", "-clients", "2", "-rooms", "120"}
 	for name, tc := range map[string]struct {
 		args  []string
-		relay func(number int) int // how often a message is passed on
+		relay func(number int) int // the number of times that a message is delivered
 		fault fault
 		want  string // as in TestLoadNoticesFaults
 	}{
 		"held":              {held, once, fault{}, ""},
 		"held, lost":        {held, exceptFor(0, 5), fault{}, "messages lost"},
-		"held, twice":       {held, exceptFor(2, 5), fault{}, "messages wrong"},
+		"held, twice":       {held, exceptFor(2, 5), fault{}, "wrong messages"},
 		"elsewhere":         {elsewhere, once, fault{}, ""},
 		"elsewhere, lost":   {elsewhere, exceptFor(0, 1), fault{}, "1 of 3 messages lost"},
-		"elsewhere, twice":  {elsewhere, exceptFor(2, 2), fault{}, "messages too many"},
+		"elsewhere, twice":  {elsewhere, exceptFor(2, 2), fault{}, "extra messages"},
 		"rate":              {rate, once, fault{}, ""},
-		"rate, twice":       {rate, exceptFor(2, 5), fault{}, "messages wrong"},
+		"rate, twice":       {rate, exceptFor(2, 5), fault{}, "wrong messages"},
 		"rate, none at all": {rate, func(int) int { return 0 }, fault{}, "latency was not bounded at any rate"},
 		"rooms":             {rooms, once, fault{}, ""},
-		"rooms, not left":   {rooms, once, fault{stays: true}, "120 messages wrong"},
+		"rooms, not left":   {rooms, once, fault{stays: true}, "120 wrong messages"},
 		"rooms, lost":       {rooms, exceptFor(0, 7), fault{}, "1 of 120 messages lost"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := startRedisOrSkip(t) // of its own: everything on it is relayed
+			server := startRedisOrSkip(t) // its own Redis, since everything on it is relayed
 			s := startFaulty(t, tc.fault)
 			s.relayFrom(t, server, tc.relay)
 			port := strconv.Itoa(s.port())
@@ -91,7 +92,8 @@ func exceptFor(times, number int) func(int) int {
 	}
 }
 
-// relayFrom passes on what is published in Redis, as often as relay says for each number.
+// relayFrom delivers the messages that are published in Redis, as often as relay returns for each
+// number.
 func (s *faulty) relayFrom(t *testing.T, server *redis.Server, relay func(number int) int) {
 	t.Helper()
 	nc, err := net.Dial("tcp", server.Addr())
@@ -102,7 +104,7 @@ func (s *faulty) relayFrom(t *testing.T, server *redis.Server, relay func(number
 		t.Fatal(err)
 	}
 	r := bufio.NewReader(nc)
-	if _, err := readReply(r); err != nil { // subscribed
+	if _, err := readReply(r); err != nil { // the answer to SUBSCRIBE
 		t.Fatal(err)
 	}
 	s.wait.Go(func() { // ends when the cleanup closes the connection
@@ -114,7 +116,7 @@ func (s *faulty) relayFrom(t *testing.T, server *redis.Server, relay func(number
 			s.relay(reply[3], relay)
 		}
 	})
-	t.Cleanup(func() { _ = nc.Close() }) // before startFaulty's, which waits
+	t.Cleanup(func() { _ = nc.Close() }) // before the cleanup of startFaulty, which waits
 }
 
 // readReply reads an array of strings and numbers.

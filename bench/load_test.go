@@ -19,7 +19,7 @@ import (
 	"github.com/hearthws/hearth/bench/internal/process"
 )
 
-// compileC builds one of the C programs, or skips the test where there is no compiler.
+// compileC builds one of the C programs. It skips the test if there is no compiler.
 func compileC(t *testing.T, source string) string {
 	t.Helper()
 	if err := missing(compiler); err != nil {
@@ -46,7 +46,7 @@ func drive(t *testing.T, loader string, port, pid int, args ...string) (reading,
 	return parseReading(out)
 }
 
-// The limit server and the load generator agree in every mode.
+// TestLoadAgainstLimit runs the load generator against the limit server in every mode.
 func TestLoadAgainstLimit(t *testing.T) {
 	t.Parallel()
 	loader, limit := compileC(t, "load.c"), compileC(t, "limit.c")
@@ -98,26 +98,26 @@ func TestLoadAgainstLimit(t *testing.T) {
 	}
 }
 
-// A load generator that does not notice a broken server proves nothing.
+// TestLoadNoticesFaults checks that the load generator reports a broken server.
 func TestLoadNoticesFaults(t *testing.T) {
 	t.Parallel()
 	loader := compileC(t, "load.c")
 	for name, tc := range map[string]struct {
 		fault fault
-		want  string // in the problem, or in what the load generator gives up with; empty: nothing is wrong
+		want  string // in the problem, or in the error of the load generator; empty: none
 	}{
 		"none":                 {fault{}, ""},
 		"in small pieces":      {fault{pieces: true}, ""},
 		"ping":                 {fault{before: []byte{0x89, 2, 'h', 'i'}}, ""},
 		"lost":                 {fault{skip: true}, "1 of 30 messages lost"},
-		"twice":                {fault{twice: true}, "messages too many"},
-		"too short":            {fault{payload: func(p string) string { return p[:len(p)-1] }}, "1 messages wrong"},
-		"other text":           {fault{payload: func(p string) string { return strings.Replace(p, "x", "y", 1) }}, "1 messages wrong"},
-		"binary":               {fault{first: 0x82}, "1 messages wrong"},
-		"a fragment":           {fault{first: 0x01}, "1 messages wrong"},
+		"twice":                {fault{twice: true}, "extra messages"},
+		"too short":            {fault{payload: func(p string) string { return p[:len(p)-1] }}, "1 wrong messages"},
+		"other text":           {fault{payload: func(p string) string { return strings.Replace(p, "x", "y", 1) }}, "1 wrong messages"},
+		"binary":               {fault{first: 0x82}, "1 wrong messages"},
+		"a fragment":           {fault{first: 0x01}, "1 wrong messages"},
 		"close frame":          {fault{before: []byte{0x88, 2, 0x03, 0xe9}}, "1 connections closed"},
 		"hangs up":             {fault{hangUp: true}, "1 connections closed"},
-		"upgrade refused":      {fault{status: "HTTP/1.1 503 Service Unavailable"}, "the upgrade was refused: HTTP/1.1 503"},
+		"upgrade rejected":     {fault{status: "HTTP/1.1 503 Service Unavailable"}, "the upgrade was rejected: HTTP/1.1 503"},
 		"gone on authenticate": {fault{noAuthenticate: true}, "hung up on client"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -137,7 +137,8 @@ func TestLoadNoticesFaults(t *testing.T) {
 	}
 }
 
-// What encrypted clients get in clear is wrong, whatever it says.
+// TestLoadNoticesClearText checks that any unencrypted message to an encrypted client counts as
+// wrong.
 func TestLoadNoticesClearText(t *testing.T) {
 	t.Parallel()
 	loader := compileC(t, "load.c")
@@ -152,30 +153,29 @@ func TestLoadNoticesClearText(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := r.problem(); err == nil || !strings.Contains(err.Error(), "10 messages wrong") {
-				t.Errorf("got %v, want 10 messages wrong", err)
+			if err := r.problem(); err == nil || !strings.Contains(err.Error(), "10 wrong messages") {
+				t.Errorf("got %v, want 10 wrong messages", err)
 			}
 		})
 	}
 }
 
-// A fault is what a server does wrong, once, with the fifth message to the client that asked it to
-// publish.
+// A fault is one error of a server, in the fifth message to the client that ordered the messages.
 type fault struct {
-	order               int // the number of the order that it happens to, from 1 on; 0: to each
+	order               int // the number of the order that it affects, from 1 on; 0: all
 	skip, twice, hangUp bool
 	payload             func(string) string
-	first               byte   // of the frame, instead of 0x81
+	first               byte   // of the frame, in place of 0x81
 	before              []byte // sent before the frame
-	pieces              bool   // every byte in a write of its own
-	status              string // of the upgrade, for everyone
+	pieces              bool   // each byte is written separately
+	status              string // of the upgrade, for all clients
 	noAuthenticate      bool
-	always              bool // not just once
-	stays               bool // in rooms that clients leave
-	strict              bool // closes clients that give an order without a heartbeat since the last one
+	always              bool // in every message
+	stays               bool // clients stay in rooms that they leave
+	strict              bool // closes clients without a heartbeat between two orders
 }
 
-// faulty is a slow and simple server of the benchmark's messages.
+// faulty is a slow and simple server for the messages of the benchmark.
 type faulty struct {
 	listener net.Listener
 	fault    fault
@@ -185,7 +185,7 @@ type faulty struct {
 	orders  int
 	alive   map[net.Conn]bool // clients with a heartbeat since their last order
 	clients []net.Conn
-	rooms   map[string][]net.Conn // by room, and by client's id
+	rooms   map[string][]net.Conn // by room, and by client id
 }
 
 func startFaulty(t *testing.T, f fault) *faulty {
@@ -235,7 +235,7 @@ func (s *faulty) serve(nc net.Conn) {
 	}
 }
 
-// answer handles a message, and reports whether to go on.
+// answer handles a message, and reports whether to continue.
 func (s *faulty) answer(nc net.Conn, text string) bool {
 	switch {
 	case strings.Contains(text, `"authenticate"`):
@@ -307,7 +307,7 @@ func (s *faulty) publish(publisher net.Conn, n int, payload string) bool {
 	return true
 }
 
-// sayUnasked sends all clients an unexpected message.
+// sayUnasked sends an unexpected message to all clients.
 func (s *faulty) sayUnasked() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -343,7 +343,7 @@ func (s *faulty) sendFaulty(c net.Conn, payload string) {
 	}
 }
 
-// write ignores errors: the load generator hangs up when it has seen enough.
+// write ignores errors: the load generator closes the connection when it has found a fault.
 func (s *faulty) write(c net.Conn, b []byte) {
 	if !s.fault.pieces {
 		_, _ = c.Write(b)

@@ -1,7 +1,6 @@
-// Command bench measures Hearth beside the reference implementation on Bun and beside a bare C
-// server that does nothing but the fan-out, in one run on one machine, and prints what each
-// operation costs and how that compares. Run it in its own folder with `go run .`;
-// docs/benchmarks.md says what the figures mean.
+// Command bench measures Hearth, the reference implementation on Bun, and a bare C server that only
+// does the fan-out, in one run on one machine. It prints the cost of each operation and the ratios.
+// Run it in its own folder with `go run .`; docs/benchmarks.md explains the figures.
 package main
 
 import (
@@ -11,28 +10,23 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/hearthws/hearth/bench/internal/process"
 )
 
 const (
 	exitOK    = 0
-	exitFail  = 1 // something could not be run, or a server lost a message
+	exitFail  = 1 // a server could not be run, or lost a message
 	exitUsage = 2
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { os.Exit(process.Main(run)) }
 
-// options is what the command line asks for.
+// options are the options of the command line.
 type options struct {
 	rounds   int
 	measures []measure
@@ -59,7 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// measureAll is the whole of a run: tools, programs, rounds, table.
+// measureAll performs a run: tools, programs, rounds, table.
 func measureAll(ctx context.Context, opts options, args []string, stdout, stderr io.Writer) error {
 	env, err := prepare(ctx, &opts, stderr)
 	if err != nil {
@@ -68,7 +62,7 @@ func measureAll(ctx context.Context, opts options, args []string, stdout, stderr
 	defer env.close()
 
 	if err := os.MkdirAll(filepath.Dir(opts.out), 0o755); err != nil {
-		return fmt.Errorf("make the folder of the results: %w", err)
+		return fmt.Errorf("create the folder of the results: %w", err)
 	}
 	file, err := os.Create(opts.out)
 	if err != nil {
@@ -104,16 +98,17 @@ func measureAll(ctx context.Context, opts options, args []string, stdout, stderr
 
 const usage = `usage: go run . [options]
 
-A round starts each server of a measure, measures it and stops it; ratios are made within rounds. In steady, single, burst,
-free and echo the servers of a round take turns: all are started and get their clients, then each is driven for about a
-second, again and again, in an order that changes. So a machine whose speed drifts slows all of them alike. Each server's
-first turn of a round warms it up and does not count.
+A round starts each server of a measure, measures it and stops it. Ratios are computed within
+rounds. In steady, single, burst, free and echo the servers of a round take turns: all are started
+and get their clients. Then each gets load for about a second, eleven times, in a changing order, so
+a machine whose speed drifts slows all of them alike. The first turn of each server in a round warms
+it up and does not count.
 
 docs/benchmarks.md explains the figures.
 
 `
 
-// parseOptions reads the command line. What it does not accept it explains.
+// parseOptions parses the command line. It explains the errors.
 func parseOptions(args []string, stderr io.Writer) (options, error) {
 	var opts options
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
@@ -141,7 +136,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	return opts.withDefaults(isSet(set, "rounds"))
 }
 
-// choose fills in the lists of measures and servers.
+// choose sets the lists of measures and servers.
 func (o *options) choose(measureList, serverList string) error {
 	names, err := pick("measure", measureList, measureNames())
 	if err != nil {
@@ -157,7 +152,7 @@ func (o *options) choose(measureList, serverList string) error {
 	}
 	for _, m := range o.measures {
 		if len(m.serversOf(o.servers)) == 0 {
-			return fmt.Errorf("measure %s has no server: it is of %s", m.name, strings.Join(m.serversOf(serverNames()), ", "))
+			return fmt.Errorf("measure %s has no server to run: it needs one of %s", m.name, strings.Join(m.serversOf(serverNames()), ", "))
 		}
 	}
 	return nil
@@ -181,7 +176,7 @@ func (o options) withDefaults(roundsSet bool) (options, error) {
 	if o.cache == "" {
 		dir, err := os.UserCacheDir()
 		if err != nil {
-			return options{}, fmt.Errorf("find a cache folder (or say -cache): %w", err)
+			return options{}, fmt.Errorf("find a cache folder (or use -cache): %w", err)
 		}
 		o.cache = filepath.Join(dir, "hearth-bench")
 	}
@@ -197,13 +192,13 @@ func isSet(set *flag.FlagSet, name string) bool {
 	return found
 }
 
-// pick splits a comma-separated list and refuses names that are not known. The order is that of
-// known.
+// pick splits a comma-separated list and rejects unknown names. It returns the names in the order
+// of known.
 func pick(what, list string, known []string) ([]string, error) {
 	wanted := strings.Split(list, ",")
 	for _, name := range wanted {
 		if !slices.Contains(known, name) {
-			return nil, fmt.Errorf("unknown %s %q: there are %s", what, name, strings.Join(known, ", "))
+			return nil, fmt.Errorf("unknown %s %q: valid names are %s", what, name, strings.Join(known, ", "))
 		}
 	}
 	var chosen []string

@@ -9,7 +9,7 @@ import (
 	"github.com/hearthws/hearth/bench/internal/process"
 )
 
-func TestOptionsThatAreRefused(t *testing.T) {
+func TestOptionsThatAreRejected(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		args []string
@@ -17,10 +17,10 @@ func TestOptionsThatAreRefused(t *testing.T) {
 	}{
 		"unknown flag":         {[]string{"-fast"}, "flag provided but not defined: -fast"},
 		"argument":             {[]string{"steady"}, `unexpected argument "steady"`},
-		"unknown measure":      {[]string{"-measures", "steady,quick"}, `unknown measure "quick": there are steady, single, burst`},
+		"unknown measure":      {[]string{"-measures", "steady,quick"}, `unknown measure "quick": valid names are steady, single, burst`},
 		"empty measure":        {[]string{"-measures", ""}, `unknown measure ""`},
-		"unknown server":       {[]string{"-servers", "hearth,nginx"}, `unknown server "nginx": there are hearth, hearth-raw, ref, limit`},
-		"no server left":       {[]string{"-servers", "hearth-raw", "-measures", "echo"}, "measure echo has no server: it is of hearth, ref, limit"},
+		"unknown server":       {[]string{"-servers", "hearth,nginx"}, `unknown server "nginx": valid names are hearth, hearth-raw, ref, limit`},
+		"no server left":       {[]string{"-servers", "hearth-raw", "-measures", "echo"}, "measure echo has no server to run: it needs one of hearth, ref, limit"},
 		"no rounds":            {[]string{"-rounds", "0"}, "-rounds 0: at least 1"},
 		"rounds not a number":  {[]string{"-rounds", "many"}, `invalid value "many" for flag -rounds`},
 		"no loops":             {[]string{"-loops", "0"}, "-loops 0: at least 1"},
@@ -130,7 +130,7 @@ func TestMeasuresOfTheReferenceAloneGoWithIt(t *testing.T) {
 	if len(opts.measures) != 1 || opts.measures[0].name != "echo" || len(opts.servers) != 1 {
 		t.Errorf("left are %d measures of %q, want echo of limit", len(opts.measures), opts.servers)
 	}
-	want := "SKIPPED ref: did not get ready\nSKIPPED redis-held: no server is left\nSKIPPED rooms: no server is left\n"
+	want := "SKIPPED ref: did not become ready\nSKIPPED redis-held: no server is left\nSKIPPED rooms: no server is left\n"
 	if said.String() != want {
 		t.Errorf("said %q, want %q", said.String(), want)
 	}

@@ -10,7 +10,7 @@ import (
 // The servers, in the order of the table.
 const (
 	serverHearth    = "hearth"     // through net/http
-	serverHearthRaw = "hearth-raw" // through Server.Serve, its own listener
+	serverHearthRaw = "hearth-raw" // through Server.Serve, on its own listener
 	serverRef       = "ref"        // the reference on Bun
 	serverLimit     = "limit"      // the bare C server
 )
@@ -19,42 +19,45 @@ func serverNames() []string {
 	return []string{serverHearth, serverHearthRaw, serverRef, serverLimit}
 }
 
-// A measure is one way to drive a server, and the figures that come of it.
+// A measure is one way to drive a server, and the figures that result.
 type measure struct {
-	name    string
-	mode    string // of the load generator
-	full    load
-	check   load     // of -check: the same, but small
-	servers []string // that take part; nil: all but hearth-raw, which differs in how clients connect and in nothing else
-	redis   bool     // whether servers are connected to Redis
-	sealed  bool     // whether servers offer encryption
-	nodes   int      // servers of a kind, on one Redis; 0: one
+	name  string
+	mode  string // of the load generator
+	full  load
+	check load // the smaller load of -check
+	// the servers that take part; nil: all except hearth-raw, which differs only in how clients
+	// connect
+	servers []string
+	redis   bool // the servers are connected to Redis
+	sealed  bool // the servers offer encryption
+	nodes   int  // servers of each kind, on one Redis; 0: one
 	figures []figure
 }
 
-// load is what the load generator is told, besides the mode: for each turn, where there are
-// several.
+// load holds the parameters of the load generator, apart from the mode. They are per turn if there
+// are several.
 type load struct {
 	clients  int
 	messages int
-	refs     int     // messages where the reference would take too long for them; 0: as many
-	rate     int     // messages a second; 0: as fast as clients take them
-	batch    int     // messages in one flush, when rate is 0; 0: as the server likes; held: messages on their way at once
-	rooms    int     // that are joined and left
-	sealed   int     // clients, the last ones, that are encrypted
-	kept     int     // of those, clients whose messages are all decrypted afterwards
-	turns    int     // that count; 0: servers do not take turns, each is measured in one go
-	seconds  float64 // how long echo and a step of rate run; the most that fan may take
-	settle   float64 // seconds of quiet before the phase; idle: before memory is read
+	refs     int // messages for the reference, if it is too slow for all; 0: the same
+	rate     int // messages per second; 0: as fast as clients read
+	// messages per flush, if rate is 0; 0: the server decides; held: messages on their way at once
+	batch   int
+	rooms   int     // rooms to join and leave
+	sealed  int     // encrypted clients: the last ones
+	kept    int     // encrypted clients whose messages are all decrypted afterwards
+	turns   int     // turns that count; 0: each server is measured in one piece
+	seconds float64 // length of echo, and of a step of rate; the longest time for fan
+	settle  float64 // seconds of silence before the phase; idle: before memory is read
 }
 
-// of is the load for one server.
+// of returns the load for one server.
 func (l load) of(server string) load {
 	if server == serverRef && l.refs > 0 {
 		l.messages = l.refs
 	}
 	if server == serverLimit {
-		l.kept = 0 // it encrypts nothing
+		l.kept = 0 // it does not encrypt
 	}
 	return l
 }
@@ -87,28 +90,27 @@ func (l load) args(mode string, verify bool) []string {
 	return args
 }
 
-// limit is when a load generator that says nothing is given up.
+// limit returns the time after which a silent load generator is stopped.
 func (l load) limit() time.Duration {
 	return time.Duration((l.seconds+2*l.settle)*float64(time.Second)) + 90*time.Second
 }
 
-// latencyBudget is what 99 of 100 messages may take at most, for a rate to count as one that a
-// server keeps up with.
+// latencyBudget is the p99 up to which a server keeps up with a rate.
 const latencyBudget = 50 * time.Millisecond
 
-// messageSize is the filling of a published message, in bytes.
+// messageSize is the length of the padding of a published message, in bytes.
 const messageSize = 100
 
-// A figure is a number out of a reading.
+// A figure is a number computed from a reading.
 type figure struct {
 	key     string // in the results
 	name    string // in the table, with its unit
 	of      func(reading) float64
-	alone   bool // says something by itself: a ratio would not
+	alone   bool // has a meaning only without a ratio
 	targets []target
 }
 
-// A target is what a server's figure should be, as a multiple of another server's in the same
+// A target is the wanted value of a server's figure, as a multiple of another server's in the same
 // round.
 type target struct {
 	server, against string

@@ -1,7 +1,7 @@
 package main
 
-// sealedMeasures are those with encrypted clients. The limit server sends as many bytes and
-// encrypts nothing; what bare AES-GCM costs is added to its CPU.
+// sealedMeasures are the measures with encrypted clients. The limit server sends as many bytes and
+// does not encrypt; the cost of AES-GCM is added to its CPU.
 var sealedMeasures = []measure{
 	{
 		name: "sealed", mode: "fan", sealed: true,

@@ -19,25 +19,25 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// An environment is what a run needs, built and started.
+// An environment holds everything that a run needs, built and started.
 type environment struct {
-	source string // this module's folder
+	source string // the folder of this module
 	cache  string
 	load   string           // the load generator
-	redis  *redis.Server    // nil where nothing needs it
+	redis  *redis.Server    // nil if no measure needs it
 	key    *seal.PrivateKey // of all encrypted clients
 	argv   map[string][]string
-	dir    map[string]string // where to run a server, if not here
+	dir    map[string]string // the folder to run a server in, if not the current one
 }
 
-// close ends what prepare started.
+// close stops what prepare started.
 func (e *environment) close() {
 	if e.redis != nil {
 		e.redis.Stop()
 	}
 }
 
-// command is how to start a server for a measure.
+// command returns the command line that starts a server for a measure.
 func (e *environment) command(server string, m measure) []string {
 	argv := slices.Clone(e.argv[server])
 	switch server {
@@ -49,7 +49,7 @@ func (e *environment) command(server string, m measure) []string {
 			argv = append(argv, "-encryption")
 		}
 	case serverRef:
-		argv = append(argv, strconv.Itoa(e.redis.Port)) // it does not start without one
+		argv = append(argv, strconv.Itoa(e.redis.Port)) // it needs one to start
 		if m.sealed {
 			argv = append(argv, "sealed")
 		}
@@ -61,9 +61,9 @@ func (e *environment) command(server string, m measure) []string {
 	return argv
 }
 
-// prepare checks the tools, builds the programs into the cache folder and starts Redis where
-// something needs it. A check goes on without the reference, or the measures with Redis, when they
-// cannot be had, and says so.
+// prepare checks the tools, builds the programs into the cache folder, and starts Redis if a
+// measure needs it. With -check, it continues without the reference or the measures with Redis if
+// their tools are missing, and prints that.
 func prepare(ctx context.Context, opts *options, stderr io.Writer) (*environment, error) {
 	if runtime.GOOS != "linux" {
 		return nil, fmt.Errorf("the benchmarks need Linux (epoll, /proc), this is %s", runtime.GOOS)
@@ -83,7 +83,7 @@ func prepare(ctx context.Context, opts *options, stderr io.Writer) (*environment
 	}
 	env := &environment{source: source, cache: opts.cache, argv: map[string][]string{}, dir: map[string]string{}}
 	if err := os.MkdirAll(env.cache, 0o755); err != nil {
-		return nil, fmt.Errorf("make the cache folder: %w", err)
+		return nil, fmt.Errorf("create the cache folder: %w", err)
 	}
 	fmt.Fprintf(stderr, "building into %s\n", env.cache)
 	if err := env.build(ctx, opts); err != nil {
@@ -111,14 +111,14 @@ func prepare(ctx context.Context, opts *options, stderr io.Writer) (*environment
 	return env, nil
 }
 
-// needRedis says whether anything that is asked for does.
+// needRedis reports whether any chosen measure or server needs Redis.
 func (o *options) needRedis() bool {
 	return slices.Contains(o.servers, serverRef) || slices.ContainsFunc(o.measures, func(m measure) bool { return m.redis })
 }
 
 var errNoServer = errors.New("no server is left to measure")
 
-// skipRedis goes on without the measures that need Redis, aloud.
+// skipRedis removes the measures that need Redis, and prints that.
 func skipRedis(opts *options, stderr io.Writer, why error) {
 	opts.measures = slices.DeleteFunc(opts.measures, func(m measure) bool {
 		if m.redis {
@@ -128,8 +128,7 @@ func skipRedis(opts *options, stderr io.Writer, why error) {
 	})
 }
 
-// skipReference goes on without the reference, and without measures that would be of it alone,
-// aloud.
+// skipReference removes the reference, and the measures of the reference only, and prints that.
 func skipReference(opts *options, stderr io.Writer, why error) {
 	fmt.Fprintf(stderr, "SKIPPED %s: %v\n", serverRef, why)
 	opts.servers = slices.DeleteFunc(opts.servers, func(s string) bool { return s == serverRef })
@@ -142,7 +141,7 @@ func skipReference(opts *options, stderr io.Writer, why error) {
 	})
 }
 
-// A tool is a program that has to be there already.
+// A tool is a program that must be installed.
 type tool struct{ name, install string }
 
 var (
@@ -175,7 +174,7 @@ func checkTools(opts *options, stderr io.Writer) error {
 	return nil
 }
 
-// missing says which of tools are not installed, and how to install them.
+// missing returns an error that names the missing tools and how to install them.
 func missing(tools ...tool) error {
 	var errs []error
 	for _, t := range tools {
@@ -186,8 +185,8 @@ func missing(tools ...tool) error {
 	return errors.Join(errs...)
 }
 
-// raiseFileLimit asks for as many open files as the hard limit allows, for the programs to inherit,
-// and checks that they are enough: each side holds one for every client.
+// raiseFileLimit raises the limit on open files to the hard limit, which child processes inherit.
+// It returns an error if that is too low: each side holds one file per client.
 func raiseFileLimit(opts options) error {
 	const spare = 100
 	limit, err := process.RaiseFileLimit()
@@ -203,7 +202,7 @@ func raiseFileLimit(opts options) error {
 	return nil
 }
 
-// moduleDir finds the sources of this module.
+// moduleDir returns the folder of this module.
 func moduleDir(ctx context.Context) (string, error) {
 	out, err := process.Output(ctx, "", "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}")
 	path, dir, found := strings.Cut(strings.TrimSpace(out), " ")
@@ -216,7 +215,7 @@ func moduleDir(ctx context.Context) (string, error) {
 	return dir, nil
 }
 
-// build compiles the load generator and the servers other than the reference.
+// build compiles the load generator and the servers except the reference.
 func (e *environment) build(ctx context.Context, opts *options) error {
 	e.load = filepath.Join(e.cache, "load")
 	if err := e.compile(ctx, "load.c", e.load); err != nil {
@@ -241,7 +240,7 @@ func (e *environment) build(ctx context.Context, opts *options) error {
 	return nil
 }
 
-// cFlags turn optimization on; the warnings are kept at none.
+// cFlags enable optimization. The C programs compile without warnings.
 var cFlags = []string{"-O2", "-Wall", "-Wextra", "-Wno-sign-compare"}
 
 func (e *environment) compile(ctx context.Context, source, binary string) error {
@@ -252,14 +251,14 @@ func (e *environment) compile(ctx context.Context, source, binary string) error 
 	return nil
 }
 
-// addReference installs the reference, once for each version of its lock file.
+// addReference installs the reference, once per version of its lock file.
 func (e *environment) addReference(ctx context.Context) error {
 	dir := filepath.Join(e.cache, "reference")
 	if err := e.installReference(ctx, dir); err != nil {
 		return fmt.Errorf("prepare the reference: %w", err)
 	}
 	e.argv[serverRef] = []string{filepath.Join(dir, "node_modules", ".bin", "bun"), "server.mjs"}
-	e.dir[serverRef] = dir // it writes log files where it runs
+	e.dir[serverRef] = dir // it writes log files to the current folder
 	return nil
 }
 
@@ -283,5 +282,6 @@ func (e *environment) installReference(ctx context.Context, dir string) error {
 	return installed.Link(dir)
 }
 
-// serverReady picks out the address that every server of the benchmark says when it listens.
+// serverReady returns the address in the line that every server of the benchmark prints once it
+// listens.
 func serverReady(line string) (string, bool) { return strings.CutPrefix(line, "READY ") }

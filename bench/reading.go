@@ -6,15 +6,15 @@ import (
 	"fmt"
 )
 
-// A reading is what the load generator saw in one turn, or in all that count together. Fields that
-// a mode does not have are zero.
+// A reading is what the load generator measured in one turn, or in all turns that count. Fields
+// that a mode does not use are zero.
 type reading struct {
 	Mode    string `json:"mode"`
 	Clients int    `json:"clients"`
 
-	// The measured interval: its length, and the CPU that it cost the servers together, the load
+	// The measured interval: its length, and the CPU time of the servers together, the load
 	// generator, Redis, and the whole machine (from /proc/stat, in ticks), in seconds. StealS is
-	// what a hypervisor kept for others.
+	// the time that the hypervisor gave to other machines.
 	Seconds    float64 `json:"seconds"`
 	ServerCPUS float64 `json:"server_cpu_s"`
 	LoadCPUS   float64 `json:"load_cpu_s"`
@@ -22,20 +22,21 @@ type reading struct {
 	BusyS      float64 `json:"busy_s"`
 	StealS     float64 `json:"steal_s"`
 
-	// Connecting and authenticating all clients; the measured interval itself in mode connect.
+	// The connects and authentications of all clients; in mode connect, the measured interval
+	// itself.
 	ConnectSeconds float64 `json:"connect_seconds"`
 	ConnectCPUS    float64 `json:"connect_cpu_s"`
 
-	// Messages (fan: deliveries; echo: answers). Wrong ones were not asked for or are not what was
-	// asked for, extra ones came after all. Closed counts connections and close frames.
+	// Messages (fan: deliveries; echo: answers). Wrong ones were not expected or had wrong content;
+	// extra ones came after the last expected one. Closed counts lost connections and close frames.
 	Want   int64 `json:"want,omitempty"`
 	Got    int64 `json:"got,omitempty"`
 	Extra  int64 `json:"extra,omitempty"`
 	Wrong  int64 `json:"wrong"`
 	Closed int64 `json:"closed"`
 
-	// fan: what the clients with the fewest and the most messages got, payload bytes, reads that
-	// returned them, and, when paced, how long a message took from its first client to its last.
+	// fan: the fewest and most messages of a client, payload bytes, the reads that returned them,
+	// and, if paced, the time that a message took from its first client to its last.
 	Least       int64   `json:"least,omitempty"`
 	Most        int64   `json:"most,omitempty"`
 	Bytes       int64   `json:"bytes,omitempty"`
@@ -48,8 +49,8 @@ type reading struct {
 	P99US  float64 `json:"p99_us,omitempty"`
 	P999US float64 `json:"p999_us,omitempty"`
 
-	// idle: the server's memory before the clients connected, settled, and after a garbage
-	// collection; and the kernel's slab, which holds both ends of every socket.
+	// idle: the server's memory before the clients connected, after they were quiet, and after a
+	// garbage collection; and the kernel's slab memory, which includes both ends of every socket.
 	RSSBeforeKB     int64 `json:"rss_before_kb,omitempty"`
 	RSSKB           int64 `json:"rss_kb,omitempty"`
 	RSSCollectedKB  int64 `json:"rss_collected_kb,omitempty"`
@@ -63,18 +64,18 @@ type reading struct {
 	sealedReading
 }
 
-// What only the measures with Redis have.
+// For the measures with Redis only.
 type redisReading struct {
-	// held, elsewhere: messages given to Redis, how many connections got them, and what the server
-	// uses when nothing happens, in cores.
+	// held, elsewhere: messages given to Redis, the connections that received them, and the CPU of
+	// the idle server, in cores.
 	Published    int64   `json:"published,omitempty"`
 	Receivers    int64   `json:"receivers,omitempty"`
 	IdleCPUShare float64 `json:"idle_cpu_share,omitempty"`
 
-	// rate: the highest rate at which latency stayed bounded and the lowest at which it did not,
-	// messages a second; messages lost past it; and the CPU of the node that has the clients and of
-	// the one that has not, beyond idling, for Want messages at an ordinary rate. The measured
-	// interval is that of the rate that broke.
+	// rate: the highest rate with bounded latency and the lowest without, in messages per second;
+	// the messages lost above it; and the CPU, above that of idling, of the node that has the
+	// clients and of the node that has none, for Want messages at an ordinary rate. The measured
+	// interval is that of the rate that was too high.
 	BestRate       float64 `json:"best_rate,omitempty"`
 	BestP50US      float64 `json:"best_p50_us,omitempty"`
 	BestP99US      float64 `json:"best_p99_us,omitempty"`
@@ -84,9 +85,9 @@ type redisReading struct {
 	HeldCPUS       float64 `json:"held_cpu_s,omitempty"`
 	ElsewhereCPUS  float64 `json:"elsewhere_cpu_s,omitempty"`
 
-	// rooms: how many; the time and the server's CPU until the last was joined, and left; channels
-	// with subscribers in Redis before, with all rooms joined, and in the end, and the time until
-	// it was those.
+	// rooms: their number; the time and the server's CPU until the last was joined, and left; the
+	// channels with subscribers in Redis before, with all rooms joined, and at the end, and the
+	// time until the end.
 	Rooms              int64   `json:"rooms,omitempty"`
 	JoinSeconds        float64 `json:"join_seconds,omitempty"`
 	JoinCPUS           float64 `json:"join_cpu_s,omitempty"`
@@ -98,25 +99,25 @@ type redisReading struct {
 	UnsubscribeSeconds float64 `json:"unsubscribe_seconds,omitempty"`
 }
 
-// What only the measures with encryption have.
+// For the measures with encryption only.
 type sealedReading struct {
-	// AESUS is what the encryption of one message costs by itself, in microseconds. It is measured
-	// by us, beside the limit server, which does not encrypt.
+	// AESUS is the cost of the encryption of one message alone, in microseconds. This process
+	// measures it, together with the limit server, which does not encrypt.
 	AESUS float64 `json:"aes_us,omitempty"`
 
-	// mixed: the latency of the clients in clear before encrypted ones came.
+	// mixed: the latency of the unencrypted clients before encrypted ones connected.
 	AloneP50US float64 `json:"alone_p50_us,omitempty"`
 	AloneP99US float64 `json:"alone_p99_us,omitempty"`
 
-	// Opened messages of how many clients were decrypted and right; Reordered of them came before
-	// one that was sent earlier.
+	// Opened is the number of clients whose messages were decrypted and correct. Reordered messages
+	// arrived before one that was sent earlier.
 	Opened    int64 `json:"opened,omitempty"`
 	Reordered int64 `json:"reordered,omitempty"`
 }
 
 var errNoReading = errors.New("no reading")
 
-// parseReading reads a line of JSON that the load generator says.
+// parseReading parses a line of JSON from the load generator.
 func parseReading(line []byte) (reading, error) {
 	var r reading
 	if err := json.Unmarshal(line, &r); err != nil {
@@ -128,10 +129,10 @@ func parseReading(line []byte) (reading, error) {
 	return r, nil
 }
 
-// sumOf makes one reading of several turns: counts, times and CPU are added up. Of latencies and
-// spreads, of which each turn has its percentiles only, it takes the median of the turns': what
-// disturbs the machine for one turn would otherwise be the p99 of all. The rest is the first
-// turn's: modes that have more than these do not take turns.
+// sumOf makes one reading of several turns. It adds up counts, times and CPU. For latencies and
+// spreads it takes the median of the turns' percentiles, so that a disturbance of one turn does not
+// become the p99 of all. Other fields are those of the first turn: modes that use them do not take
+// turns.
 func sumOf(turns []reading) reading {
 	sum := turns[0]
 	for _, t := range turns[1:] {
@@ -167,21 +168,21 @@ func sumOf(turns []reading) reading {
 	return sum
 }
 
-// problem says what the server did that makes the reading worthless: nil when everything asked for
-// came, once.
+// problem returns the error that makes the reading worthless, or nil if every expected message
+// arrived once.
 func (r reading) problem() error {
 	var found []error
 	if lost := r.Want - r.Got; lost > 0 {
 		found = append(found, fmt.Errorf("%d of %d messages lost", lost, r.Want))
 	}
 	if r.Extra > 0 || r.Got > r.Want {
-		found = append(found, fmt.Errorf("%d messages too many", max(r.Extra, r.Got-r.Want)))
+		found = append(found, fmt.Errorf("%d extra messages", max(r.Extra, r.Got-r.Want)))
 	}
 	if r.Most > 0 && r.Least != r.Most {
-		found = append(found, fmt.Errorf("clients got between %d and %d messages each", r.Least, r.Most))
+		found = append(found, fmt.Errorf("clients received between %d and %d messages each", r.Least, r.Most))
 	}
 	if r.Wrong > 0 {
-		found = append(found, fmt.Errorf("%d messages wrong", r.Wrong))
+		found = append(found, fmt.Errorf("%d wrong messages", r.Wrong))
 	}
 	if r.Closed > 0 {
 		found = append(found, fmt.Errorf("%d connections closed", r.Closed))
@@ -202,18 +203,18 @@ func (r reading) cpuPerMessage() float64     { return r.ServerCPUS * 1e6 / float
 func (r reading) messagesPerSecond() float64 { return float64(r.Got) / r.Seconds }
 func (r reading) perClient(kb int64) float64 { return float64(kb) * 1024 / float64(r.Clients) }
 
-// cpuBeyondIdle is the CPU of a published message without what the server uses anyway, in
-// microseconds; 0 when that is all that there was.
+// cpuBeyondIdle returns the CPU per published message above that of the idle server, in
+// microseconds, and at least 0.
 func (r reading) cpuBeyondIdle() float64 {
 	return max(0, r.ServerCPUS-r.IdleCPUShare*r.Seconds) * 1e6 / float64(r.Published)
 }
 
-// shares holds the CPU use by process during the measured interval, in cores.
+// shares holds the CPU use per process during the measured interval, in cores.
 type shares struct {
 	Server float64 `json:"server"` // all nodes together
 	Load   float64 `json:"load"`
 	Redis  float64 `json:"redis,omitempty"`
-	Others float64 `json:"others"` // every other process of the machine, and kernel time of no process
+	Others float64 `json:"others"` // all other processes, and kernel time of no process
 	Steal  float64 `json:"steal"`
 }
 
@@ -227,18 +228,19 @@ func (r reading) shares() shares {
 	}
 }
 
-// What kept a run from being faster.
+// The limits of a run's speed.
 const (
-	boundServer  = "server"  // used its core up: its speed is what was measured
-	boundLoad    = "load"    // the load generator used its core up: rates are its own, CPU per operation still the server's
+	boundServer = "server" // used its core up: its speed was measured
+	// the load generator used its core up: rates are its own, CPU per operation is the server's
+	boundLoad    = "load"
 	boundRedis   = "redis"   // Redis used its core up: the same
-	boundMachine = "machine" // no process did, but all of them together used up the machine
-	boundPace    = "pace"    // neither: the measure sets the pace
+	boundMachine = "machine" // the processes together used the machine up
+	boundPace    = "pace"    // none: the measure sets the pace
 )
 
-// bound tells whose speed a rate is, with so many nodes on so many cores.
+// bound returns what limited the speed, for a number of nodes and cores.
 func (s shares) bound(nodes, cores int) string {
-	const usedUp = 0.9 // of a core: busy processes share caches and a kernel, and none reaches 1
+	const usedUp = 0.9 // of a core: busy processes share caches and a kernel, so none reaches 1
 	switch {
 	case s.Server >= usedUp*float64(nodes):
 		return boundServer

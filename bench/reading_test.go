@@ -28,7 +28,7 @@ func TestParseReading(t *testing.T) {
 	}
 }
 
-func TestParseReadingRefuses(t *testing.T) {
+func TestParseReadingRejects(t *testing.T) {
 	t.Parallel()
 	for name, line := range map[string]string{
 		"nothing":     ``,
@@ -74,11 +74,11 @@ func TestProblem(t *testing.T) {
 		want   string
 	}{
 		"none":       {func(*reading) {}, ""},
-		"lost":       {func(r *reading) { r.Got, r.Least = 7, 2 }, "3 of 10 messages lost\nclients got between 2 and 5 messages each"},
-		"too many":   {func(r *reading) { r.Extra = 2 }, "2 messages too many"},
-		"got past":   {func(r *reading) { r.Got = 14 }, "4 messages too many"},
-		"swapped":    {func(r *reading) { r.Least, r.Most = 4, 6 }, "clients got between 4 and 6 messages each"},
-		"wrong":      {func(r *reading) { r.Wrong = 1 }, "1 messages wrong"},
+		"lost":       {func(r *reading) { r.Got, r.Least = 7, 2 }, "3 of 10 messages lost\nclients received between 2 and 5 messages each"},
+		"too many":   {func(r *reading) { r.Extra = 2 }, "2 extra messages"},
+		"got past":   {func(r *reading) { r.Got = 14 }, "4 extra messages"},
+		"swapped":    {func(r *reading) { r.Least, r.Most = 4, 6 }, "clients received between 4 and 6 messages each"},
+		"wrong":      {func(r *reading) { r.Wrong = 1 }, "1 wrong messages"},
 		"closed":     {func(r *reading) { r.Closed = 3 }, "3 connections closed"},
 		"silence":    {func(r *reading) { *r = reading{Mode: "echo"} }, "no messages at all"},
 		"quiet idle": {func(r *reading) { *r = reading{Mode: "idle"} }, ""},

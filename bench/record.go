@@ -14,8 +14,8 @@ import (
 	"github.com/hearthws/hearth/bench/internal/machine"
 )
 
-// A recorder writes one JSON object a line: first an about, then the results, last a line for each
-// row of the table.
+// A recorder writes one JSON object per line: an about, the results, and a line for each row of the
+// table.
 type recorder struct{ w io.Writer }
 
 func newRecorder(w io.Writer) *recorder { return &recorder{w: w} }
@@ -31,14 +31,14 @@ func (r *recorder) write(v any) error {
 	return nil
 }
 
-// An about says what was run, where and when: a figure without it is a rumour.
+// An about describes the run: date, command, commit, machine. A figure is meaningless without it.
 type about struct {
 	Kind     string            `json:"kind"` // "about"
 	Date     time.Time         `json:"date"`
 	Command  []string          `json:"command"`
 	Check    bool              `json:"check"`
 	Rounds   int               `json:"rounds"`
-	Turns    map[string]int    `json:"turns,omitempty"` // of a server in a round, by measure, where it takes several
+	Turns    map[string]int    `json:"turns,omitempty"` // of a server in a round, by measure
 	Loops    int               `json:"loops"`
 	Commit   string            `json:"commit"`
 	Modified bool              `json:"modified"` // the work tree differs from the commit
@@ -75,7 +75,8 @@ func turnsOf(opts options) map[string]int {
 	return turns
 }
 
-// turnsLine says which measures let their servers take turns; nothing where none does.
+// turnsLine names the measures whose servers take turns. It returns an empty text if there are
+// none.
 func (a about) turnsLine() string {
 	var parts []string
 	for _, name := range measureNames() {
@@ -89,7 +90,7 @@ func (a about) turnsLine() string {
 	return "turns of each server in a round: " + strings.Join(parts, ", ") + "\n"
 }
 
-// packageVersion reads the version of an installed npm package.
+// packageVersion returns the version of an installed npm package.
 func packageVersion(dir string) string {
 	var manifest struct {
 		Version string `json:"version"`

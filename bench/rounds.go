@@ -8,24 +8,25 @@ import (
 	"strings"
 )
 
-// A result is what became of one server in one round of one measure.
+// A result is the outcome of one server in one round of one measure.
 type result struct {
-	Kind    string             `json:"kind"` // "result"
-	Measure string             `json:"measure"`
-	Server  string             `json:"server"`
-	Round   int                `json:"round"`
-	Error   string             `json:"error,omitempty"` // lost, wrong, closed, or not run at all: Figures do not count
+	Kind    string `json:"kind"` // "result"
+	Measure string `json:"measure"`
+	Server  string `json:"server"`
+	Round   int    `json:"round"`
+	// lost, wrong, closed or not run: the figures do not count
+	Error   string             `json:"error,omitempty"`
 	Bound   string             `json:"bound,omitempty"`
 	Shares  shares             `json:"shares"`
 	Figures map[string]float64 `json:"figures,omitempty"`
 	Command []string           `json:"command"`           // the load generator's
-	Reading *reading           `json:"reading,omitempty"` // of all turns that count together
-	Turns   []reading          `json:"turns,omitempty"`   // each of them, where turns are taken; the first does not count
+	Reading *reading           `json:"reading,omitempty"` // of all turns that count
+	Turns   []reading          `json:"turns,omitempty"`   // each turn; the first does not count
 }
 
-// runRounds measures the servers, measure by measure within each round: side by side where they
-// take turns, otherwise one after the other. A result that is an error does not end the run: only
-// ctx and a recorder that cannot write do.
+// runRounds runs all measures in each round: side by side if servers take turns, otherwise one
+// after the other. A failed result does not end the run. It returns an error if ctx is done or the
+// recorder cannot write.
 func runRounds(ctx context.Context, env *environment, opts options, rec *recorder, progress io.Writer) ([]result, error) {
 	var results []result
 	for round := range opts.rounds {
@@ -49,16 +50,16 @@ func runRounds(ctx context.Context, env *environment, opts options, rec *recorde
 	return results, nil
 }
 
-// rotate begins each round with another one, so that none always follows the same one.
+// rotate starts each round with another server, so that no server always follows the same one.
 func rotate[T any](all []T, round int) []T {
 	first := round % len(all)
 	return append(slices.Clone(all[first:]), all[:first]...)
 }
 
-// late says whether messages of a paced fan-out came so late that they arrived together: some
-// server then wrote them together, and looks better than it is.
+// late reports whether messages of a paced fan-out were so late that a server wrote some of them
+// together. The server then looks better than it is.
 func (r result) late() bool {
-	const together = 1.02 // messages a read
+	const together = 1.02 // messages per read
 	return r.Reading != nil && r.Reading.SpreadP50US > 0 && float64(r.Reading.Got) > together*float64(r.Reading.Reads)
 }
 

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// A spread is a sample's middle and ends.
+// A spread has the median, minimum and maximum of a sample.
 type spread struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
@@ -13,7 +13,7 @@ type spread struct {
 	Count  int     `json:"count"`
 }
 
-// spreadOf summarizes values, in any order. The zero spread has Count 0.
+// spreadOf returns the spread of values, in any order. The zero spread has Count 0.
 func spreadOf(values []float64) spread {
 	if len(values) == 0 {
 		return spread{}
@@ -23,8 +23,8 @@ func spreadOf(values []float64) spread {
 	return spread{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1], Count: n}
 }
 
-// ratioOf divides round by round, so that what slowed both servers of a round cancels out. Rounds
-// that one of the two does not have, or where b is zero, are left out.
+// ratioOf divides the values of each round, so that a slow phase that affects both servers of a
+// round cancels out. It leaves out rounds without one of the two, and those in which b is zero.
 func ratioOf(a, b map[int]float64) spread {
 	var ratios []float64
 	for round, value := range a {

@@ -9,11 +9,11 @@ import (
 	"text/tabwriter"
 )
 
-// What became of a target.
+// The results of comparing a figure with its target.
 const (
 	verdictMet     = "met"
 	verdictMissed  = "MISSED"
-	verdictUnclear = "unclear" // the median meets or misses it, but not every round agrees
+	verdictUnclear = "unclear" // the median meets or misses it, but the rounds disagree
 )
 
 // A line is a row of the table: one figure of one server.
@@ -27,7 +27,7 @@ type line struct {
 	Ratios  []comparison `json:"ratios,omitempty"`
 }
 
-// A comparison is a server's figure in terms of another's, round by round.
+// A comparison is a server's figure as a multiple of another's, by round.
 type comparison struct {
 	Against string `json:"against"`
 	Ratio   spread `json:"ratio"`
@@ -35,8 +35,8 @@ type comparison struct {
 	Verdict string `json:"verdict,omitempty"`
 }
 
-// summarize makes the rows, in the order of measures, figures and servers. Results that are errors
-// do not count.
+// summarize makes the rows, in the order of measures, figures and servers. It leaves out failed
+// results.
 func summarize(measures []measure, servers []string, results []result) []line {
 	var lines []line
 	for _, m := range measures {
@@ -57,7 +57,7 @@ func summarize(measures []measure, servers []string, results []result) []line {
 	return lines
 }
 
-// valuesOf collects a figure: server, round, value.
+// valuesOf returns the values of a figure by server and round.
 func valuesOf(measure, key string, results []result) map[string]map[int]float64 {
 	values := map[string]map[int]float64{}
 	for _, r := range results {
@@ -73,7 +73,8 @@ func valuesOf(measure, key string, results []result) map[string]map[int]float64 
 }
 
 func compare(f figure, server, against string, values map[string]map[int]float64) (comparison, bool) {
-	if f.alone || server == against || server == serverLimit { // everything is measured in terms of the limit, not the other way
+	// other servers are compared with the limit, not the reverse
+	if f.alone || server == against || server == serverLimit {
 		return comparison{}, false
 	}
 	c := comparison{Against: against, Ratio: ratioOf(values[server], values[against])}
@@ -99,7 +100,7 @@ func verdictOf(t target, ratio spread) string {
 	}
 }
 
-// printReport prints what was run, the table, and what to keep in mind when reading it.
+// printReport prints the description of the run, the table, and the remarks.
 func printReport(w io.Writer, a about, lines []line, results []result, check bool) {
 	modified := ""
 	if a.Modified {
@@ -133,7 +134,7 @@ func printTable(w io.Writer, lines []line) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", measure, figure, l.Server, l.Spread, l.ratio(serverRef), l.ratio(serverLimit))
 		previous = l
 	}
-	_ = t.Flush() // ignored, as for all writes to w: the reader notices
+	_ = t.Flush() // errors of w are ignored here, as in all writes to it
 }
 
 func (l line) ratio(against string) string {
@@ -152,7 +153,7 @@ func (s spread) String() string {
 	return fmt.Sprintf("%s [%s–%s]", number(s.Median), number(s.Min), number(s.Max))
 }
 
-// number prints three significant digits, and big numbers whole.
+// number formats a number with three significant digits, and a large one as an integer.
 func number(v float64) string {
 	if math.Abs(v) >= 100 {
 		return fmt.Sprintf("%.0f", v)
@@ -160,10 +161,10 @@ func number(v float64) string {
 	return fmt.Sprintf("%.3g", v)
 }
 
-// A remark is a note on the rounds of one server in one measure that it applies to.
+// A remark is a note that applies to some rounds of one server in one measure.
 type remark struct {
 	applies func(result) bool
-	text    string // after "measure, server: ", with a place for the number of rounds
+	text    string // follows "measure, server: ", with a verb for the number of rounds
 }
 
 var remarks = []remark{
@@ -179,7 +180,7 @@ var remarks = []remark{
 		"in %d rounds encrypted clients got messages out of order."},
 }
 
-// notesOn says which results were not the server's doing alone.
+// notesOn returns remarks on results that other things than the server influenced.
 func notesOn(results []result) []string {
 	var notes []string
 	for _, remark := range remarks {
@@ -210,7 +211,7 @@ func notesOn(results []result) []string {
 	return notes
 }
 
-// on makes the remark for each measure and server that it applies to, in the order of results.
+// on returns the remark for each measure and server that it applies to, in the order of results.
 func (m remark) on(results []result) []string {
 	type key struct{ measure, server string }
 	var found []key

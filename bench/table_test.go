@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// resultOf makes a result of the measure steady, or of whatever change makes of it.
+// resultOf returns a result of the measure steady, changed by change.
 func resultOf(server string, round int, cpu float64, change ...func(*result)) result {
 	r := result{Kind: "result", Measure: "steady", Server: server, Round: round, Bound: boundPace,
 		Figures: map[string]float64{"cpu_us": cpu}, Command: []string{"load"}}

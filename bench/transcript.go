@@ -11,14 +11,14 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// A transcript is all that some encrypted clients got, `connected` included, client by client in
-// the order of arrival.
+// A transcript has all messages that some encrypted clients received, including `connected`, by
+// client in the order of arrival.
 type transcript map[uint32][][]byte
 
 var errTranscript = errors.New("transcript cut short")
 
-// parseTranscript reads what the load generator wrote: pieces of messages, each with the client's
-// number and its length, whose upper bit says that the message ends here.
+// parseTranscript parses the file of the load generator: parts of messages, each with the client's
+// number and its length, whose upper bit marks the last part of a message.
 func parseTranscript(data []byte) (transcript, error) {
 	const header, last = 8, 1 << 31
 	t := transcript{}
@@ -45,9 +45,9 @@ func parseTranscript(data []byte) (transcript, error) {
 	return t, nil
 }
 
-// open decrypts everything with the clients' key. Each of so many clients must have got `connected`
-// in clear, then the messages numbered from first on, count of them, each once, and nothing else.
-// It returns how many it opened, and how many of them came before one that was sent earlier.
+// open decrypts all messages with the clients' key. Each client must have received `connected`
+// unencrypted, and then count messages, numbered from first on, each once. It returns the number of
+// opened messages, and of those that arrived before one that was sent earlier.
 func (t transcript) open(key *seal.PrivateKey, clients, first, count int) (opened, reordered int64, err error) {
 	if len(t) != clients {
 		return 0, 0, fmt.Errorf("%d clients in the transcript, want %d", len(t), clients)
@@ -80,10 +80,10 @@ func openClient(messages [][]byte, key *seal.PrivateKey, first, count int) (reor
 		}
 		at := number - first
 		if at < 0 || at >= count || seen[at] {
-			return 0, fmt.Errorf("message %d: number %d is not one of %d from %d on, or was there before", i, number, count, first)
+			return 0, fmt.Errorf("message %d: number %d is not one of %d from %d on, or is a duplicate", i, number, count, first)
 		}
 		seen[at] = true
-		if at > next { // something that was sent earlier is still to come
+		if at > next { // an earlier message has not arrived yet
 			reordered++
 		}
 		for next < count && seen[next] {
@@ -129,7 +129,7 @@ func openMessage(cipher *seal.Cipher, message []byte) (int, error) {
 		return 0, err
 	}
 	if outer.Event != "encrypted" {
-		return 0, fmt.Errorf("in clear: the event is %q", outer.Event)
+		return 0, fmt.Errorf("unencrypted: the event is %q", outer.Event)
 	}
 	plain, err := cipher.OpenData(nil, outer.Data)
 	if err != nil {
@@ -138,7 +138,7 @@ func openMessage(cipher *seal.Cipher, message []byte) (int, error) {
 	digits, ok := bytes.CutPrefix(plain, []byte(`{"event":"m","data":{"p":"`))
 	digits, closed := bytes.CutSuffix(digits, []byte(`"}}`))
 	if !ok || !closed || len(digits) != messageSize {
-		return 0, fmt.Errorf("it says %.200q", plain)
+		return 0, fmt.Errorf("the content is %.200q", plain)
 	}
 	return strconv.Atoi(string(digits))
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// sealedClient makes what one encrypted client gets: `connected`, and the messages with these
+// sealedClient makes the messages of one encrypted client: `connected`, and messages with these
 // numbers.
 func sealedClient(t *testing.T, key *seal.PrivateKey, numbers ...int) [][]byte {
 	t.Helper()
@@ -74,7 +74,7 @@ func TestTranscriptFaults(t *testing.T) {
 		"one too many":     {append(good(), good()[1]), "5 messages"},
 		"twice":            {sealedClient(t, key, 0, 1, 1), "number 1 is not one of 3"},
 		"another number":   {sealedClient(t, key, 0, 1, 3), "number 3 is not one of 3"},
-		"in clear":         {replaced(2, `{"event":"m","data":{"p":"x"}}`), `in clear: the event is "m"`},
+		"in clear":         {replaced(2, `{"event":"m","data":{"p":"x"}}`), `unencrypted: the event is "m"`},
 		"another's":        {append([][]byte(nil), mine[0], mine[1], mine[2], good()[3]), "message cannot be decrypted with this key"},
 		"no connected":     {replaced(0, `{"event":"m"}`), `the event is "m"`},
 		"without salt":     {replaced(0, `{"event":"connected","data":{"serverPublicKey":"`+key.PublicKey().String()+`"}}`), "invalid salt"},
@@ -95,7 +95,7 @@ func TestTranscriptFaults(t *testing.T) {
 	}
 }
 
-// A message with other content than a number, well encrypted.
+// TestTranscriptWithOtherContent checks a well-encrypted message whose content is not a number.
 func TestTranscriptWithOtherContent(t *testing.T) {
 	t.Parallel()
 	key, server, salt := newKey(t), newKey(t), seal.NewSalt()

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// measureGroup measures servers side by side. All are started and have their clients before the
-// first of them is measured. Then they take turns of about a second each: a machine whose speed
-// drifts over seconds, as shared ones do, slows all of them alike, where those that are measured
-// one after the other may find it fast or slow. The first turn of each server warms it up and does
-// not count. A server that is measured in one go is a group by itself, and has one turn.
+// measureGroup measures servers side by side. It starts all of them and connects their clients.
+// Then they take turns of about a second each, so a machine whose speed drifts over seconds, as
+// shared ones do, slows all of them alike. Servers measured one after the other could find it fast
+// or slow. The first turn of each server warms it up and does not count. A server that is measured
+// in one piece is a group by itself and has one turn.
 func measureGroup(ctx context.Context, entrants []*entrant) []result {
 	for _, e := range entrants {
 		e.attempt(func() error { return e.start(ctx) })
@@ -30,8 +30,8 @@ func measureGroup(ctx context.Context, entrants []*entrant) []result {
 	return results
 }
 
-// inOrder returns the order of the entrants in a turn. A different one comes first each time, forth
-// and then back, so that a machine that slows down steadily favours none of them.
+// inOrder returns the order of the entrants in a turn. Each turn begins with another one, and every
+// second turn is reversed, so a machine that slows down steadily favours none of them.
 func inOrder[T any](all []T, turn int) []T {
 	order := rotate(all, (turn+1)/2)
 	if turn%2 == 0 {
@@ -40,7 +40,7 @@ func inOrder[T any](all []T, turn int) []T {
 	return order
 }
 
-// pause waits, unless ctx ends first.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -14,8 +14,8 @@ func TestOrderOfTurns(t *testing.T) {
 	for turn := range 7 {
 		got = append(got, strings.Join(inOrder([]string{"a", "b", "c"}, turn), ""))
 	}
-	// The first warms up. Each pair after it goes forth and back; three pairs are all the orders
-	// that there are.
+	// The first turn warms up. Each later pair is one order and its reverse; three pairs are all
+	// orders.
 	if want := "cba bca acb cab bac abc cba"; strings.Join(got, " ") != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -24,7 +24,8 @@ func TestOrderOfTurns(t *testing.T) {
 	}
 }
 
-// What takes turns in a full run does so in a check, and has nothing but what sumOf adds up.
+// TestMeasuresThatTakeTurns checks that a measure takes turns in a full run and in a check alike,
+// and that it uses only fields that sumOf adds up.
 func TestMeasuresThatTakeTurns(t *testing.T) {
 	t.Parallel()
 	var names []string
@@ -56,7 +57,8 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// An entrant that fails does so alone, and says why.
+// TestMeasureGroupGoesOnWithoutThoseThatFail checks that the failure of one entrant does not affect
+// the others.
 func TestMeasureGroupGoesOnWithoutThoseThatFail(t *testing.T) {
 	t.Parallel()
 	shell, err := exec.LookPath("sh")
@@ -67,7 +69,8 @@ func TestMeasureGroupGoesOnWithoutThoseThatFail(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fates := []struct{ server, want string }{ // in the order of the sources, which tell the script what to do
+	// in the order of the sources, by which the script chooses
+	fates := []struct{ server, want string }{
 		{"a good one", ""},
 		{"loses one while it warms up", "in turn 0 of 3: 1 of 20 messages lost"},
 		{"loses one", "in turn 2 of 3: 1 of 20 messages lost"},
@@ -75,7 +78,7 @@ func TestMeasureGroupGoesOnWithoutThoseThatFail(t *testing.T) {
 		{"lets nobody in", "the load generator gave up: exit status 3: nobody there"},
 		{"ends", "in turn 3 of 3: 13 of 20 messages lost\nthe server has ended: signal: terminated"},
 		{"leaves its load generator unhappy", "the load generator gave up: exit status 5: "},
-		{"does not start", "did not get ready"},
+		{"does not start", "did not become ready"},
 		{"another good one", ""},
 	}
 	env := &environment{load: generator, argv: map[string][]string{}}
@@ -106,7 +109,7 @@ func TestMeasureGroupGoesOnWithoutThoseThatFail(t *testing.T) {
 	}
 }
 
-// checkSum checks what becomes of the script's turns: their server CPU is 0, 1, 2, 3 seconds.
+// checkSum checks the sum of the script's turns: their server CPU is 0, 1, 2, 3 seconds.
 func checkSum(t *testing.T, r result) {
 	t.Helper()
 	if len(r.Turns) != 4 || r.Reading == nil {
@@ -123,7 +126,8 @@ func checkSum(t *testing.T, r result) {
 	}
 }
 
-// The real load generator and limit server, side by side with another, in turns and in one go.
+// TestMeasureGroup runs the real load generator and limit server together with another server, in
+// turns and in one piece.
 func TestMeasureGroup(t *testing.T) {
 	t.Parallel()
 	loader, limit := compileC(t, "load.c"), compileC(t, "limit.c")
@@ -131,7 +135,7 @@ func TestMeasureGroup(t *testing.T) {
 	for name, tc := range map[string]struct {
 		mode string
 		load load
-		want int64 // messages; -1: as many as there were
+		want int64 // messages; -1: any number
 	}{
 		"paced":     {"fan", load{clients: 7, turns: 3, messages: 10, rate: 200, seconds: 20, settle: 0.05}, 210},
 		"saturated": {"fan", load{clients: 20, turns: 2, messages: 500, batch: 64, seconds: 20, settle: 0.05}, 20000},

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestOptionsThatAreRefused(t *testing.T) {
+func TestOptionsThatAreRejected(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		args []string
@@ -223,7 +223,8 @@ func TestStreamAccount(t *testing.T) {
 		{Since: begun.Add(2900 * time.Millisecond), Until: begun.Add(4 * time.Second), Rooms: rooms},
 		{Since: begun, Until: begun.Add(time.Minute), Rooms: []string{"another room"}},
 	}
-	f, err := s.account(listeners) // 3 and 4 are told of; of 8 and 9 one was reported by the emitter
+	// 3 and 4 are in a resync; one of 8 and 9 was reported by the emitter
+	f, err := s.account(listeners)
 	if err != nil || f.value != 1 {
 		t.Errorf("unreported %v (%s), %v; want 1", f.value, f.note, err)
 	}

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// A server keeps up to 16,384 channels for a while after the last client has left them; clients
-	// are in some, too.
+	// A server keeps up to 16,384 channels for a while after the last client has left them, and has
+	// those of its clients.
 	mostChannels = 20_000
 
 	mostSlowdown = 10 // times
@@ -22,7 +22,7 @@ const (
 
 var errEnded = errors.New("the server closed the connection")
 
-// churn measures what rooms that come and go cost the others, by way of Redis.
+// churn measures how rooms that are joined and left, with Redis, affect other clients.
 func churn(ctx context.Context, l *lab) ([]figure, error) {
 	const (
 		attackers = 20
@@ -51,8 +51,8 @@ func churn(ctx context.Context, l *lab) ([]figure, error) {
 			if err != nil {
 				return err
 			}
-			// Attackers that fill the buffers of the sockets would compete with the client that is
-			// measured for the processors.
+			// If attackers filled the buffers of their sockets, they would compete with the
+			// measured client for the processors.
 			under := make(chan struct{}, ahead)
 			ended := make(chan struct{})
 			go func() { // ends with the connection
@@ -114,7 +114,7 @@ func churn(ctx context.Context, l *lab) ([]figure, error) {
 	}, nil
 }
 
-// arrivals measures how long clients take to connect and authenticate, one after the other.
+// arrivals measures how long clients take to connect and authenticate, one at a time.
 func arrivals(ctx context.Context, s *server, length time.Duration) (samples, error) {
 	var took samples
 	for end := time.Now().Add(length); time.Now().Before(end); {
@@ -132,7 +132,7 @@ func arrivals(ctx context.Context, s *server, length time.Duration) (samples, er
 	return took, nil
 }
 
-// subscribed is how many channels have a subscriber.
+// subscribed returns the number of channels that have a subscriber.
 func subscribed(ctx context.Context, addr string) (int, error) {
 	m, err := command(ctx, addr, "INFO", "stats")
 	if err != nil {
@@ -144,13 +144,13 @@ func subscribed(ctx context.Context, addr string) (int, error) {
 	}
 	_, rest, found := strings.Cut(text, "pubsub_channels:")
 	if !found {
-		return 0, fmt.Errorf("redis does not say how many channels it has")
+		return 0, fmt.Errorf("redis does not report the number of its channels")
 	}
 	count, _, _ := strings.Cut(rest, "\r")
 	return strconv.Atoi(count)
 }
 
-// flood measures what others notice of clients that send invalid messages as fast as they can.
+// flood measures how clients that send invalid messages as fast as they can affect other clients.
 func flood(ctx context.Context, l *lab) ([]figure, error) {
 	const (
 		attackers = 10

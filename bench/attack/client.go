@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Addresses from which clients connect. All of 127.0.0.0/8 is this machine.
+// The addresses of the clients. All of 127.0.0.0/8 is this machine.
 const (
 	honest   = "127.0.0.1"
 	attacker = "127.0.0.2"
@@ -25,7 +25,7 @@ const (
 
 const patience = 10 * time.Second // for one answer of the server
 
-// First bytes of frames.
+// The first bytes of frames.
 const (
 	opText     = 0x1
 	opClose    = 0x8
@@ -35,17 +35,17 @@ const (
 	compressed = 0x40
 )
 
-var errRefused = errors.New("the server refused the connection")
+var errRejected = errors.New("the server rejected the handshake")
 
-// A client is one WebSocket connection that does exactly what an attack wants, good or bad. One
-// goroutine may read and another one write at the same time.
+// A client is one WebSocket connection that sends exactly what an attack needs, valid or not. One
+// goroutine may read while another one writes.
 type client struct {
 	id   string // set by authenticate
 	conn *net.TCPConn
 	in   *bufio.Reader
 }
 
-// dialTCP connects from one of our addresses. The connection is closed when ctx is done.
+// dialTCP connects from the given address. The connection is closed when ctx is done.
 func dialTCP(ctx context.Context, from, to string) (*net.TCPConn, error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience, KeepAlive: -1}
 	conn, err := d.DialContext(ctx, "tcp", to)
@@ -54,10 +54,10 @@ func dialTCP(ctx context.Context, from, to string) (*net.TCPConn, error) {
 	}
 	context.AfterFunc(ctx, func() { _ = conn.Close() })
 	tcp := conn.(*net.TCPConn)
-	return tcp, tcp.SetLinger(0) // thousands of connections in TIME_WAIT would use the ports up
+	return tcp, tcp.SetLinger(0) // thousands of connections in TIME_WAIT would use all ports
 }
 
-// handshake is a request for a WebSocket, with more header lines if there are any.
+// handshake returns the request for a WebSocket, with further header lines.
 func handshake(to string, headers ...string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
@@ -70,7 +70,7 @@ func handshake(to string, headers ...string) string {
 
 const deflateHeader = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover"
 
-// dial opens a WebSocket. An answer other than 101 is errRefused.
+// dial opens a WebSocket. It returns errRejected for an answer other than 101.
 func dial(ctx context.Context, from, to string, headers ...string) (*client, error) {
 	conn, err := dialTCP(ctx, from, to)
 	if err != nil {
@@ -96,7 +96,7 @@ func (c *client) open(request string) error {
 		return fmt.Errorf("read the answer to the handshake: %w", err)
 	}
 	if !strings.HasPrefix(status, "HTTP/1.1 101 ") {
-		return fmt.Errorf("%w: %s", errRefused, strings.TrimSpace(status))
+		return fmt.Errorf("%w: %s", errRejected, strings.TrimSpace(status))
 	}
 	for {
 		line, err := c.in.ReadString('\n')
@@ -140,7 +140,7 @@ func (c *client) authenticate() error {
 
 func (c *client) close() { _ = c.conn.Close() }
 
-// write writes bytes, frames or not.
+// write writes bytes, which need not be frames.
 func (c *client) write(b []byte) error {
 	_, err := c.conn.Write(b)
 	return err
@@ -155,7 +155,7 @@ type envelope struct {
 	Data  json.RawMessage
 }
 
-// await reads until an event comes, for as long as patience lasts.
+// await reads until an event arrives, for at most patience.
 func (c *client) await(event string) (envelope, error) {
 	if err := c.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return envelope{}, err
@@ -169,7 +169,7 @@ func (c *client) await(event string) (envelope, error) {
 	}
 }
 
-// next reads the next message of the server, and answers its pings.
+// next returns the next message of the server. It answers pings.
 func (c *client) next() (envelope, error) {
 	for {
 		op, payload, err := c.readFrame()
@@ -203,11 +203,11 @@ func (c *client) collect(each func(envelope)) {
 	}
 }
 
-// ignore reads and drops everything, so that the server is never held back by us. It ends with the
+// ignore reads and drops everything, so that the client never delays the server. It ends with the
 // connection.
 func (c *client) ignore() { _, _ = io.Copy(io.Discard, c.in) }
 
-// A closedError is the server's close frame.
+// A closedError is a close frame of the server.
 type closedError []byte
 
 func (e closedError) Error() string {
@@ -238,7 +238,7 @@ func (c *client) readFrame() (op byte, payload []byte, err error) {
 	return head[0] & 0x0F, payload, err
 }
 
-// frame makes a client's frame: masked, always with the same key.
+// frame returns a client's frame, always masked with the same key.
 func frame(first byte, payload []byte) []byte {
 	key := [4]byte{0x5A, 0xA5, 0x3C, 0xC3}
 	b := []byte{first}
@@ -257,7 +257,7 @@ func frame(first byte, payload []byte) []byte {
 	return b
 }
 
-// inflating makes a compressed frame whose message has so many bytes.
+// inflating returns a compressed frame whose message has size bytes.
 func inflating(size int) ([]byte, error) {
 	const head, foot = `{"event":"x","data":"`, `"}`
 	text := head + strings.Repeat("a", size-len(head)-len(foot)) + foot
@@ -272,11 +272,12 @@ func inflating(size int) ([]byte, error) {
 	if err := w.Flush(); err != nil {
 		return nil, err
 	}
-	return frame(final|compressed|opText, bytes.TrimSuffix(b.Bytes(), []byte{0, 0, 0xFF, 0xFF})), nil // RFC 7692 §7.2.1
+	// RFC 7692 §7.2.1
+	return frame(final|compressed|opText, bytes.TrimSuffix(b.Bytes(), []byte{0, 0, 0xFF, 0xFF})), nil
 }
 
-// echo measures one message through the server's message callback, which answers every event that
-// it does not know.
+// echo measures one message through the server's message callback, which answers every unknown
+// event.
 func (c *client) echo(number int) (time.Duration, error) {
 	id := strconv.Itoa(number)
 	begun := time.Now()
@@ -318,11 +319,11 @@ func (c *client) ping() (time.Duration, error) {
 	}
 }
 
-// An observer is another client, which does nothing wrong: what it notices of an attack is
-// measured. It has two connections, so that pings and messages do not wait for each other.
+// An observer is a well-behaved client, whose latency shows the effect of an attack. It has two
+// connections, so that pings and messages do not wait for each other.
 type observer struct{ pinging, echoing *client }
 
-// latencies are what an observer has noticed.
+// latencies are the results of an observer.
 type latencies struct{ ping, echo samples }
 
 func newObserver(ctx context.Context, s *server) (*observer, error) {
@@ -334,8 +335,8 @@ func newObserver(ctx context.Context, s *server) (*observer, error) {
 	return &observer{pinging, echoing}, err
 }
 
-// observe sends pings and messages, each a few milliseconds after the last answer. No answer within
-// patience counts as so much.
+// observe sends pings and messages, each a few milliseconds after the last answer. A missing answer
+// counts as patience.
 func (o *observer) observe(ctx context.Context, length time.Duration) (latencies, error) {
 	var seen latencies
 	var errs [2]error
@@ -357,7 +358,7 @@ func repeat(ctx context.Context, end time.Time, measure func(number int) (time.D
 	for n := 0; time.Now().Before(end); n++ {
 		d, err := measure(n)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return append(took, patience), nil // an answer may be half read: it ends here
+			return append(took, patience), nil // end here: half an answer may have been read
 		}
 		if err != nil {
 			return took, err
@@ -370,7 +371,7 @@ func repeat(ctx context.Context, end time.Time, measure func(number int) (time.D
 	return took, nil
 }
 
-// sleep waits, unless ctx is done first.
+// sleep waits for d, or until ctx is done.
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

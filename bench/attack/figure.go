@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// samples are durations of the same thing.
+// samples are durations of the same operation.
 type samples []time.Duration
 
-// percentile returns the duration that p percent of the samples do not exceed, in milliseconds; 0
-// without samples.
+// percentile returns the duration in milliseconds that p percent of the samples do not exceed, and
+// 0 without samples.
 func (s samples) percentile(p int) float64 {
 	if len(s) == 0 {
 		return 0
@@ -25,8 +25,8 @@ func (s samples) percentile(p int) float64 {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// A figure is one result of one attack. If there are several rounds it is the median of theirs if
-// typical, else the worst.
+// A figure is one result of one attack. With several rounds the median counts if typical is set,
+// otherwise the worst.
 type figure struct {
 	name    string
 	value   float64
@@ -36,7 +36,7 @@ type figure struct {
 	note    string // what the value alone does not say
 }
 
-// A target is what a figure has to be. The zero target is none.
+// A target is the wanted value of a figure. The zero target means none.
 type target struct {
 	kind  string // "≤" or "≥"
 	bound float64
@@ -45,7 +45,7 @@ type target struct {
 func atMost(bound float64) target  { return target{"≤", bound} }
 func atLeast(bound float64) target { return target{"≥", bound} }
 
-// met reports whether a value is on the right side.
+// met reports whether a value meets the target.
 func (t target) met(v float64) bool {
 	switch t.kind {
 	case "≤":
@@ -64,7 +64,7 @@ func (t target) worse(a, b float64) bool {
 	return a > b
 }
 
-// A row is one line of the table: a figure of all rounds.
+// A row is one line of the table: a figure over all rounds.
 type row struct {
 	Kind    string    `json:"kind"` // "figure"
 	Attack  string    `json:"attack"`
@@ -75,13 +75,12 @@ type row struct {
 	Target  string    `json:"target,omitempty"`
 	Met     bool      `json:"met"`
 	Note    string    `json:"note,omitempty"` // of the last round
-	Typical bool      `json:"median"`         // Value is the median of Values, else the worst
+	Typical bool      `json:"median"`         // Value is the median of Values, otherwise the worst
 
 	target target
 }
 
-// rowsOf joins the figures of an attack's rounds by name, in the order in which they were first
-// seen.
+// rowsOf joins the figures of an attack's rounds by name, in the order of their first appearance.
 func rowsOf(attack string, rounds [][]figure) []row {
 	var rows []row
 	for _, figures := range rounds {
@@ -140,7 +139,7 @@ func (r row) print(w io.Writer) {
 
 func withUnit(v float64, unit string) string { return strings.TrimSpace(number(v) + " " + unit) }
 
-// number writes three digits, and all those in front of the decimal point.
+// number formats a number with three digits, or with all digits before the decimal point.
 func number(v float64) string {
 	switch {
 	case v == float64(int64(v)) || v >= 100:

@@ -9,23 +9,23 @@ import (
 	"time"
 )
 
-// A letterbox is the room that bears a client's id: what is sent there is for that client alone.
+// An ownRoom is the room that is named by a client's id, whose messages are for that client only.
 // The attacker, a client of another node, tries to join it.
-type letterbox struct {
+type ownRoom struct {
 	lab              *lab
 	url              string
-	nodes            []*server // the attacker's, the victim's
+	nodes            []*server // the attacker's and the victim's
 	victim, attacker *client
 	got, stolen      atomic.Int64
 	stop             func()
 }
 
-func newLetterbox(ctx context.Context, l *lab, url string, options ...string) (*letterbox, error) {
+func newOwnRoom(ctx context.Context, l *lab, url string, options ...string) (*ownRoom, error) {
 	nodes, err := l.nodes(ctx, 2, url, options...)
 	if err != nil {
 		return nil, err
 	}
-	b := &letterbox{lab: l, url: url, nodes: nodes}
+	b := &ownRoom{lab: l, url: url, nodes: nodes}
 	if b.attacker, err = connect(ctx, attacker, nodes[0].addr); err != nil {
 		return nil, err
 	}
@@ -47,12 +47,12 @@ func newLetterbox(ctx context.Context, l *lab, url string, options ...string) (*
 	return b, nil
 }
 
-func (b *letterbox) join() error {
+func (b *ownRoom) join() error {
 	return b.attacker.send(`{"event":"join","data":{"rooms":["` + b.victim.id + `"]}}`)
 }
 
-// keepJoining tries to join again and again while something lasts.
-func (b *letterbox) keepJoining(ctx context.Context, what func() error) error {
+// keepJoining repeats the join while f runs.
+func (b *ownRoom) keepJoining(ctx context.Context, what func() error) error {
 	sw := start(ctx, 1, func(ctx context.Context, _ int) {
 		for b.join() == nil && sleep(ctx, 500*time.Millisecond) == nil {
 		}
@@ -62,11 +62,11 @@ func (b *letterbox) keepJoining(ctx context.Context, what func() error) error {
 }
 
 // result waits until messages reach the victim again, sends it a few more, and counts those that
-// the attacker got.
-func (b *letterbox) result(ctx context.Context) (figure, error) {
+// the attacker received.
+func (b *ownRoom) result(ctx context.Context) (figure, error) {
 	const (
-		longest = 20 * time.Second        // until the first
-		recover = 1500 * time.Millisecond // from then on
+		longest = 20 * time.Second        // until the first message
+		recover = 1500 * time.Millisecond // after it
 		more    = 3
 	)
 	sent := 0
@@ -98,14 +98,14 @@ func (b *letterbox) result(ctx context.Context) (figure, error) {
 		note: fmt.Sprintf("sent %d, the last %d at least %v after the recovery", sent, more, recover)}, nil
 }
 
-// frozenNode measures whether a client can read another one's messages because that client's node
-// does not answer.
+// frozenNode measures whether a client can read the messages of another client whose node does not
+// answer.
 func frozenNode(ctx context.Context, l *lab) ([]figure, error) {
 	r, err := l.redis(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	b, err := newLetterbox(ctx, l, r.URL())
+	b, err := newOwnRoom(ctx, l, r.URL())
 	if err != nil {
 		return nil, err
 	}
@@ -117,13 +117,14 @@ func frozenNode(ctx context.Context, l *lab) ([]figure, error) {
 	return []figure{f}, err
 }
 
-// frozenRedis does it while Redis does not answer, and counts the messages that are lost meanwhile.
+// frozenRedis does the same while Redis does not answer, and counts the messages that are lost
+// meanwhile.
 func frozenRedis(ctx context.Context, l *lab) ([]figure, error) {
 	r, err := l.redis(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	b, err := newLetterbox(ctx, l, r.URL(), "--resync")
+	b, err := newOwnRoom(ctx, l, r.URL(), "--resync")
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func frozenRedis(ctx context.Context, l *lab) ([]figure, error) {
 	return []figure{f, lost}, err
 }
 
-// uuid makes a random name of the form of a UUID.
+// uuid returns a random name of the form of a UUID.
 func uuid() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -145,8 +146,8 @@ func uuid() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// crash measures how much longer the join of a room takes when its name is a UUID, after another
-// node was killed.
+// crash measures how much longer a join takes after another node was killed, if the room is named
+// by a UUID.
 func crash(ctx context.Context, l *lab) ([]figure, error) {
 	const (
 		times   = 4
@@ -169,7 +170,7 @@ func crash(ctx context.Context, l *lab) ([]figure, error) {
 		if err := c.send(`{"event":"join","data":{"rooms":["` + room + `"]}}`); err != nil {
 			return 0, err
 		}
-		_, err := c.echo(number) // is answered behind the join
+		_, err := c.echo(number) // answered after the join
 		return time.Since(begun), err
 	}
 	extra := func(number int) (time.Duration, error) {

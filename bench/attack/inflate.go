@@ -8,23 +8,22 @@ import (
 )
 
 const (
-	// What a client sends in one write: as much as a server may take with one read.
+	// The bytes of one write of a client: as many as a server may accept with one read.
 	writeSize = 64 << 10
 
-	refusedPause = 5 * time.Millisecond // before an attacker tries again
+	rejectedPause = 5 * time.Millisecond // before an attacker tries again
 
 	mostPing   = 10  // ms
 	mostMemory = 250 // MiB
 )
 
-// inflateAuthenticated measures what others notice of clients whose messages are 128 KiB when they
-// are inflated.
+// inflateAuthenticated measures the effect on other clients of messages that inflate to 128 KiB.
 func inflateAuthenticated(ctx context.Context, l *lab) ([]figure, error) {
 	return inflate(ctx, l, 131_021, true)
 }
 
-// inflateEarly does it with clients that have not authenticated and that come again as soon as they
-// are closed.
+// inflateEarly does the same with clients that do not authenticate and that connect again as soon
+// as they are closed.
 func inflateEarly(ctx context.Context, l *lab) ([]figure, error) {
 	return inflate(ctx, l, 16_000, false)
 }
@@ -32,7 +31,7 @@ func inflateEarly(ctx context.Context, l *lab) ([]figure, error) {
 func inflate(ctx context.Context, l *lab, size int, authenticated bool) ([]figure, error) {
 	const (
 		attackers = 8
-		pause     = 256 * time.Millisecond // between two writes of one of them: 2 MB/s in total
+		pause     = 256 * time.Millisecond // between two writes of one client: 2 MB/s in total
 		length    = 4 * time.Second
 	)
 	s, err := l.serve(ctx, "--compression")
@@ -52,7 +51,7 @@ func inflate(ctx context.Context, l *lab, size int, authenticated bool) ([]figur
 		return nil, err
 	}
 	burst := bytes.Repeat(big, writeSize/len(big))
-	once := func(ctx context.Context) error { // one that is refused comes again at once
+	once := func(ctx context.Context) error { // a rejected client tries again at once
 		c, err := dial(ctx, attacker, s.addr, deflateHeader)
 		if err == nil {
 			err = c.write(burst)
@@ -97,7 +96,7 @@ func inflate(ctx context.Context, l *lab, size int, authenticated bool) ([]figur
 }
 
 // inflateQueue measures the memory of messages that wait for callbacks. A callback that asks all
-// nodes waits for one that stands still.
+// nodes waits for a stopped one.
 func inflateQueue(ctx context.Context, l *lab) ([]figure, error) {
 	const (
 		attackers = 40

@@ -25,15 +25,15 @@ import (
 	"github.com/hearthws/hearth/bench/internal/redis"
 )
 
-// A lab starts what one round of an attack needs, and ends all of it. It is for one goroutine.
+// A lab starts what one round of an attack needs, and stops it. It is for one goroutine.
 type lab struct {
 	binary  string
-	options []string // further ones of hearth serve
+	options []string // further options of hearth serve
 
 	stops []func()
 }
 
-// close ends what was started, the last first.
+// close stops what was started, in reverse order.
 func (l *lab) close() {
 	for len(l.stops) > 0 {
 		last := len(l.stops) - 1
@@ -42,11 +42,10 @@ func (l *lab) close() {
 	}
 }
 
-// memoryBound is how much memory a server may take before it is killed: an attack must not use up
-// the machine.
+// memoryBound is the memory at which a server is killed: an attack must not use up the machine.
 const memoryBound = 3 << 30
 
-// A server is one running `hearth serve`.
+// A server is a running `hearth serve`.
 type server struct {
 	*process.Process
 	addr string
@@ -71,7 +70,7 @@ func (l *lab) serve(ctx context.Context, options ...string) (*server, error) {
 	return s, nil
 }
 
-// withoutHearth leaves out the variables that configure servers.
+// withoutHearth removes the variables that configure servers.
 func withoutHearth(environ []string) []string {
 	kept := []string{}
 	for _, kv := range environ {
@@ -82,7 +81,7 @@ func withoutHearth(environ []string) []string {
 	return kept
 }
 
-// serving picks the address out of the line with which hearth serve says that it listens.
+// serving finds the address in the line that hearth serve prints when it listens.
 func serving(line string) (string, bool) {
 	var entry struct{ URL string }
 	if json.Unmarshal([]byte(line), &entry) != nil || entry.URL == "" {
@@ -95,7 +94,7 @@ func serving(line string) (string, bool) {
 	return net.JoinHostPort("127.0.0.1", u.Port()), true
 }
 
-// guard kills the server if it takes too much memory.
+// guard kills the server if it uses too much memory.
 func (s *server) guard(ended chan<- struct{}) {
 	defer close(ended)
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -112,7 +111,7 @@ func (s *server) guard(ended chan<- struct{}) {
 	}
 }
 
-// peak is the most memory that the server has had resident so far, in MiB.
+// peak returns the largest resident memory of the server so far, in MiB.
 func (s *server) peak() float64 {
 	if !s.Alive() {
 		return memoryBound >> 20 // the guard has killed it
@@ -120,7 +119,7 @@ func (s *server) peak() float64 {
 	return float64(s.status("VmHWM")) / (1 << 20)
 }
 
-// status reads a size, in bytes, from /proc; 0 if the process has ended.
+// status returns a size from /proc in bytes, or 0 if the process has ended.
 func (s *server) status(key string) int {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID()))
 	if err != nil {
@@ -135,7 +134,7 @@ func (s *server) status(key string) int {
 	return 0
 }
 
-// sockets returns the server's end of its TCP connections.
+// sockets returns the server's ends of its TCP connections.
 func (s *server) sockets() ([]socket, error) {
 	table, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
@@ -154,7 +153,7 @@ func (s *server) sockets() ([]socket, error) {
 	return held, nil
 }
 
-// heldBy counts the sockets that the server holds for clients of an address.
+// heldBy returns the number of sockets that the server holds for clients of an address.
 func (s *server) heldBy(address string) (int, error) {
 	sockets, err := s.sockets()
 	n := 0
@@ -166,7 +165,7 @@ func (s *server) heldBy(address string) (int, error) {
 	return n, err
 }
 
-// unread is how many bytes have arrived for the server that it has not read.
+// unread returns the number of bytes that have arrived for the server and that it has not read.
 func (s *server) unread() (int, error) {
 	sockets, err := s.sockets()
 	n := 0
@@ -183,7 +182,7 @@ type socket struct {
 	owned         bool // a process has a descriptor of it
 }
 
-// parseSockets reads /proc/net/tcp. It leaves out lines that it does not understand.
+// parseSockets parses /proc/net/tcp. It skips lines that it cannot parse.
 func parseSockets(table []byte) []socket {
 	var all []socket
 	for lines := bufio.NewScanner(bytes.NewReader(table)); lines.Scan(); {
@@ -202,7 +201,7 @@ func parseSockets(table []byte) []socket {
 	return all
 }
 
-// parseEndpoint reads address and port as the kernel writes them on a little-endian machine:
+// parseEndpoint parses an address and a port in the form of the kernel on a little-endian machine:
 // 0100007F:1F90.
 func parseEndpoint(s string) (netip.AddrPort, bool) {
 	host, port, ok := strings.Cut(s, ":")
@@ -214,8 +213,7 @@ func parseEndpoint(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(h), byte(h >> 8), byte(h >> 16), byte(h >> 24)}), uint16(p)), true
 }
 
-// A logCounter counts the lines of a log by their messages. It is safe for use by several
-// goroutines.
+// A logCounter counts the lines of a log by their messages. It is safe for concurrent use.
 type logCounter struct {
 	mu      sync.Mutex // guards the fields below
 	partial []byte
@@ -249,22 +247,22 @@ func (l *logCounter) Write(b []byte) (int, error) {
 	}
 }
 
-// messageOf finds the message of a line without parsing all of it, since there may be a hundred
-// thousand a second.
+// messageOf finds the message of a line without parsing the whole line, since there may be a
+// hundred thousand per second.
 func messageOf(line []byte) string {
 	_, rest, _ := bytes.Cut(line, []byte(`"msg":"`))
 	message, _, _ := bytes.Cut(rest, []byte(`"`))
 	return string(message)
 }
 
-// lines is how many there were so far.
+// lines returns the number of lines so far.
 func (l *logCounter) lines() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.total
 }
 
-// linesWith is how many had a phrase in their message.
+// linesWith returns the number of lines with a phrase in their message.
 func (l *logCounter) linesWith(phrase string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -277,7 +275,7 @@ func (l *logCounter) linesWith(phrase string) int {
 	return total
 }
 
-// most returns the message of most lines, and of how many.
+// most returns the most frequent message, and its number of lines.
 func (l *logCounter) most() (message string, lines int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -289,8 +287,7 @@ func (l *logCounter) most() (message string, lines int) {
 	return message, lines
 }
 
-// sum adds up the numbers that stand under one of the keys in lines whose message has one of the
-// phrases.
+// sum adds up the numbers of one of the keys in lines whose message has one of the phrases.
 func (l *logCounter) sum(phrases, keys []string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -342,7 +339,7 @@ func (l *lab) nodes(ctx context.Context, n int, url string, options ...string) (
 	return all, nil
 }
 
-// awaitNodes waits until a server knows of so many, itself included.
+// awaitNodes waits until a server knows n servers, including itself.
 func (s *server) awaitNodes(ctx context.Context, n int) error {
 	c, err := connect(ctx, honest, s.addr)
 	if err != nil {
@@ -365,16 +362,16 @@ func (s *server) awaitNodes(ctx context.Context, n int) error {
 			return err
 		}
 	}
-	return fmt.Errorf("a server does not know of %d", n)
+	return fmt.Errorf("a server does not know %d servers", n)
 }
 
-// emit sends one event by hearth emit.
+// emit sends one event with hearth emit.
 func (l *lab) emit(ctx context.Context, url string, args ...string) error {
 	_, err := process.Output(ctx, "", l.binary, append([]string{"emit", "--redis", url}, args...)...)
 	return err
 }
 
-// command runs one command of Redis, on a connection of its own.
+// command runs one Redis command, on a connection of its own.
 func command(ctx context.Context, addr string, args ...string) (rueidis.RedisMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -386,7 +383,7 @@ func command(ctx context.Context, addr string, args ...string) (rueidis.RedisMes
 	return c.Do(ctx, c.B().Arbitrary(args...).Build()).ToMessage()
 }
 
-// freeze stops a process for a time, and lets it go on.
+// freeze stops a process for a time.
 func freeze(ctx context.Context, p *process.Process, length time.Duration) error {
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return err

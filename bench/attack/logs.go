@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-const mostLines = 10 // a second
+const mostLines = 10 // per second
 
-// A shout is something that a server may want to log, done again and again by one attacker. It adds
-// to did what it did.
+// A shout is an action that a server may log, repeated by one attacker. It adds the number of its
+// actions to did.
 type shout struct {
 	name   string
 	length time.Duration
@@ -21,16 +21,16 @@ type shout struct {
 	do     func(ctx context.Context, addr string, did *atomic.Int64) error
 }
 
-// logs measures how many lines a second clients can make the server log at its default level.
+// logs measures how many lines per second clients can make the server log at its default level.
 func logs(ctx context.Context, l *lab) ([]figure, error) {
 	var figures []figure
 	for _, sh := range []shout{
 		{"clients that reset", 5 * time.Second, false, shoutReset},
 		{"invalid messages", 3 * time.Second, false, shoutInvalid},
 		{"protocol violations", 3 * time.Second, false, shoutViolation},
-		{"refused origins", 3 * time.Second, false, shoutOrigin},
-		{"refused users", 3 * time.Second, false, shoutUser},
-		{"refused joins", 3 * time.Second, false, shoutJoin},
+		{"rejected origins", 3 * time.Second, false, shoutOrigin},
+		{"rejected users", 3 * time.Second, false, shoutUser},
+		{"rejected joins", 3 * time.Second, false, shoutJoin},
 		{"bad requests", 3 * time.Second, false, shoutRequest},
 		{"failed callbacks", 3 * time.Second, true, shoutFailing},
 	} {
@@ -73,11 +73,11 @@ func (sh shout) measure(ctx context.Context, l *lab) (figure, error) {
 	if err != nil {
 		return figure{}, err
 	}
-	if err := sleep(ctx, 500*time.Millisecond); err != nil { // for what waits in the pipe
+	if err := sleep(ctx, 500*time.Millisecond); err != nil { // for output that is still in the pipe
 		return figure{}, err
 	}
 	if did.Load() == 0 {
-		return figure{}, fmt.Errorf("the attack did nothing")
+		return figure{}, fmt.Errorf("the attack performed no action")
 	}
 	message, n := s.log.most()
 	return figure{
@@ -86,7 +86,7 @@ func (sh shout) measure(ctx context.Context, l *lab) (figure, error) {
 	}, nil
 }
 
-// shoutReset sends messages and resets the connection before their answers can be sent.
+// shoutReset sends messages and resets the connection before the answers can be sent.
 func shoutReset(ctx context.Context, addr string, did *atomic.Int64) error {
 	c, err := connect(ctx, attacker, addr)
 	if err != nil {
@@ -138,7 +138,7 @@ func shoutOrigin(ctx context.Context, addr string, did *atomic.Int64) error {
 	c, err := dial(ctx, attacker, addr, fmt.Sprintf("Origin: https://evil-%d.example", did.Load()))
 	if err == nil {
 		c.close()
-		return fmt.Errorf("a page of another origin was let in")
+		return fmt.Errorf("a page of another origin was accepted")
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func shoutJoin(ctx context.Context, addr string, did *atomic.Int64) error {
 	go c.ignore() // ends with the connection
 	join := frame(final|opText, []byte(`{"event":"join","data":{"rooms":["", 7, "ws:room", "bell\u0007", "`+strings.Repeat("x", 300)+`"]}}`))
 	var rooms []string
-	for i := range 2000 { // more than a client may be in
+	for i := range 2000 { // more rooms than a client may be in
 		rooms = append(rooms, fmt.Sprintf(`"room %d"`, i))
 	}
 	many := frame(final|opText, []byte(`{"event":"join","data":{"rooms":[`+strings.Join(rooms, ",")+`]}}`))
@@ -195,7 +195,7 @@ func shoutRequest(ctx context.Context, addr string, did *atomic.Int64) error {
 		did.Add(1)
 		_, err = io.WriteString(conn, request)
 		if err == nil {
-			_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)) // some of them get no answer
+			_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)) // some get no answer
 			_, _ = conn.Read(make([]byte, 512))
 		}
 		_ = conn.Close()
@@ -212,7 +212,7 @@ func shoutFailing(ctx context.Context, addr string, did *atomic.Int64) error {
 	defer c.close()
 	go c.ignore() // ends with the connection
 	for range 500 {
-		if err := c.send(`{"event":"seen","data":{"id":"1","to":"nobody"}}`); err != nil {
+		if err := c.send(`{"event":"seen","data":{"id":"1","to":"none"}}`); err != nil {
 			return err
 		}
 		did.Add(1)

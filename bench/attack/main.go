@@ -13,12 +13,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/hearthws/hearth/bench/internal/machine"
@@ -31,19 +29,14 @@ const (
 	exitUsage = 2
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
+func main() { os.Exit(process.Main(run)) }
 
-// An attack is one row, or a few, of the table.
+// An attack is one or several rows of the table.
 type attack struct {
 	name  string
 	about string
 	redis bool          // it needs redis-server
-	limit time.Duration // it is ended after this, as failed
+	limit time.Duration // after this it is stopped and counts as failed
 	run   func(context.Context, *lab) ([]figure, error)
 }
 
@@ -71,10 +64,11 @@ func attacks() []attack {
 
 const usage = `usage: go run ./attack [options] [-- options of hearth serve]
 
-Attacks hearth serve from outside and measures what other clients notice. It builds the server of this repository, or takes
-the one given by -binary, starts it on free ports of 127.0.0.1 as often as it needs, and starts redis-server if that is
-installed (attacks that need it are skipped otherwise). Each attack is bounded in time, connections and memory: a server that
-takes more than 3 GiB is killed. All of it ends by itself, and at once with Ctrl-C. A full run takes about two and a half minutes.
+Attacks hearth serve from outside and measures the effect on other clients. It builds the server of
+this repository, or uses the one given by -binary, and starts it on free ports of 127.0.0.1. It also
+starts redis-server, or skips the attacks that need it if it is not installed. Each attack is
+bounded in time, connections and memory: a server that uses more than 3 GiB is killed. A full run
+takes about two and a half minutes; Ctrl-C ends it at once.
 
 The exit code is 0 if all targets are met, 1 if one is missed or an attack failed, 2 for a wrong option.
 
@@ -87,7 +81,7 @@ The exit code is 0 if all targets are met, 1 if one is missed or an attack faile
 Options:
 `
 
-// options is what the command line asks for.
+// options are the options of the command line.
 type options struct {
 	binary string
 	commit string // of binary
@@ -117,7 +111,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	}
 	o.serve = set.Args()
 	if at := len(args) - len(o.serve) - 1; len(o.serve) > 0 && (at < 0 || args[at] != "--") {
-		return o, fmt.Errorf("unexpected argument %q; options of hearth serve go behind --", o.serve[0])
+		return o, fmt.Errorf("unexpected argument %q; put options of hearth serve after --", o.serve[0])
 	}
 	if o.rounds < 1 {
 		return o, fmt.Errorf("-rounds %d: at least 1", o.rounds)
@@ -163,10 +157,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 var errMissed = errors.New("targets were missed")
 
-// attackAll runs the chosen attacks and prints what comes of them.
+// attackAll runs the chosen attacks and prints the results.
 func attackAll(ctx context.Context, o options, chosen []attack, args []string, stdout, stderr io.Writer) error {
 	if runtime.GOOS != "linux" {
-		return fmt.Errorf("it needs Linux (/proc, all of 127.0.0.0/8), this is %s", runtime.GOOS)
+		return fmt.Errorf("the attacks need Linux (/proc, all of 127.0.0.0/8), this is %s", runtime.GOOS)
 	}
 	if err := enoughFiles(); err != nil {
 		return err
@@ -184,7 +178,7 @@ func attackAll(ctx context.Context, o options, chosen []attack, args []string, s
 	}
 	o.commit = cmp.Or(o.commit, commitOf(o.binary))
 	if _, err := process.Output(ctx, "", o.binary, "version"); err != nil {
-		return fmt.Errorf("try the binary: %w", err)
+		return fmt.Errorf("start the binary: %w", err)
 	}
 	report := reporter{out: stdout, json: o.json}
 	report.about(describe(ctx, o, args))
@@ -229,17 +223,17 @@ func (a attack) attempt(ctx context.Context, l *lab) ([]figure, error) {
 	return figures, err
 }
 
-// enoughFiles raises the limit of open files, for us and for the servers that we start.
+// enoughFiles raises the limit of open files, for this process and the servers that it starts.
 func enoughFiles() error {
 	const need = silentSockets + 500
 	limit, err := process.RaiseFileLimit()
 	if err == nil && limit < need {
-		err = fmt.Errorf("it needs %d open files a process, the hard limit is %d: raise it (ulimit -Hn)", need, limit)
+		err = fmt.Errorf("the attacks need %d open files per process, the hard limit is %d: raise it (ulimit -Hn)", need, limit)
 	}
 	return err
 }
 
-// build builds the server of this repository, and returns which commit that is.
+// build builds the server of this repository, and returns the commit.
 func build(ctx context.Context, to string) (commit string, err error) {
 	dir, err := process.Output(ctx, "", "go", "list", "-m", "-f", "{{.Dir}}", "github.com/hearthws/hearth")
 	if err != nil {
@@ -256,8 +250,7 @@ func build(ctx context.Context, to string) (commit string, err error) {
 	return commit, nil
 }
 
-// commitOf returns what the Go tool wrote into a binary about the commit that it was built from, or
-// "unknown".
+// commitOf returns the commit that the Go tool recorded in a binary, or "unknown".
 func commitOf(binary string) string {
 	commit, modified := "unknown", ""
 	if info, err := buildinfo.ReadFile(binary); err == nil {
@@ -273,12 +266,12 @@ func commitOf(binary string) string {
 	return commit + modified
 }
 
-// An about says what was attacked, where and when.
+// An about describes the run: what was attacked, where and when.
 type about struct {
 	Kind     string            `json:"kind"` // "about"
 	Date     time.Time         `json:"date"`
 	Command  []string          `json:"command"`
-	Commit   string            `json:"commit"` // of the attacked binary, with ", modified" if that is known
+	Commit   string            `json:"commit"` // of the attacked binary, with ", modified" if known
 	Rounds   int               `json:"rounds"`
 	Load     string            `json:"load"` // the machine's load averages at the start
 	Machine  machine.Machine   `json:"machine"`

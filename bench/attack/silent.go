@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	silentSockets = 6000 // that the attacker opens in all, in each way
+	silentSockets = 6000 // sockets that the attacker opens in total, in each way
 	silentLimit   = 3000 // --max-connections
 
-	// What one address may hold: twice the limit on unauthenticated clients of one address, which
-	// leaves as many again for what is not a WebSocket yet.
+	// The sockets that one address may hold: twice the limit on unauthenticated clients of one
+	// address, since as many connections again may not be WebSockets yet.
 	mostHeld = 512
 )
 
-// silent measures how many sockets one address can hold without saying anything, and whether others
-// are refused meanwhile.
+// silent measures how many sockets one silent address can hold, and whether the server rejects
+// other addresses meanwhile.
 func silent(ctx context.Context, l *lab) ([]figure, error) {
 	var figures []figure
 	for _, way := range []struct {
@@ -35,18 +35,18 @@ func silent(ctx context.Context, l *lab) ([]figure, error) {
 		{"keep-alives", openKeepAlive},
 		{"long headers", openLongHeader},
 	} {
-		held, refused, err := hold(ctx, l, way.open)
+		held, rejected, err := hold(ctx, l, way.open)
 		l.close()
 		if err != nil {
 			return figures, fmt.Errorf("%s: %w", way.name, err)
 		}
-		refused.name, held.name = "others refused, "+way.name, "sockets held, "+way.name
-		figures = append(figures, refused, held)
+		rejected.name, held.name = "others rejected, "+way.name, "sockets held, "+way.name
+		figures = append(figures, rejected, held)
 	}
 	return figures, nil
 }
 
-// openWebSocket takes any answer: the socket counts whether it was upgraded or not.
+// openWebSocket accepts any answer: the socket counts whether it was upgraded or not.
 func openWebSocket(conn net.Conn, addr string) error {
 	if _, err := io.WriteString(conn, handshake(addr)); err != nil {
 		return err
@@ -71,16 +71,16 @@ func openKeepAlive(conn net.Conn, addr string) error {
 	return answer.Body.Close()
 }
 
-// openLongHeader sends more than the 16 KiB that a server takes, not so much more that it is
-// refused at once, and no end.
+// openLongHeader sends more than the 16 KiB that a server accepts, but little enough that it is not
+// rejected at once, and no end.
 func openLongHeader(conn net.Conn, addr string) error {
 	request := strings.TrimSuffix(handshake(addr), "\r\n") + "X-Filling: " + strings.Repeat("x", 18<<10)
 	_, err := io.WriteString(conn, request)
 	return err
 }
 
-// hold opens sockets from one address and counts what becomes of others.
-func hold(ctx context.Context, l *lab, open func(net.Conn, string) error) (held, refused figure, err error) {
+// hold opens sockets from one address and counts the answers to other addresses.
+func hold(ctx context.Context, l *lab, open func(net.Conn, string) error) (held, rejected figure, err error) {
 	const (
 		attackers = 32
 		longest   = 5 * time.Second // for opening
@@ -88,7 +88,7 @@ func hold(ctx context.Context, l *lab, open func(net.Conn, string) error) (held,
 	)
 	s, err := l.serve(ctx, "--max-connections", fmt.Sprint(silentLimit))
 	if err != nil {
-		return held, refused, err
+		return held, rejected, err
 	}
 	var opened atomic.Int64
 	sw := start(ctx, attackers, func(ctx context.Context, _ int) {
@@ -97,13 +97,13 @@ func hold(ctx context.Context, l *lab, open func(net.Conn, string) error) (held,
 		for opened.Add(1) <= silentSockets && opening.Err() == nil {
 			conn, err := dialTCP(ctx, attacker, s.addr) // held until ctx is done
 			if err != nil {
-				_ = sleep(opening, refusedPause)
+				_ = sleep(opening, rejectedPause)
 				continue
 			}
 			if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
 				continue
 			}
-			_ = open(conn, s.addr) // refused or not: it is held
+			_ = open(conn, s.addr) // rejected or not, it is held
 		}
 	})
 	defer sw.stop()
@@ -124,21 +124,21 @@ func hold(ctx context.Context, l *lab, open func(net.Conn, string) error) (held,
 			break
 		}
 		if err := sleep(ctx, 10*time.Millisecond); err != nil {
-			return held, refused, err
+			return held, rejected, err
 		}
 	}
 	n, err := s.heldBy(attacker)
 	if err != nil {
-		return held, refused, err
+		return held, rejected, err
 	}
 	if !s.Alive() {
-		return held, refused, errors.New("the server has ended")
+		return held, rejected, errors.New("the server has ended")
 	}
-	refused = figure{value: float64(failed), target: atMost(0), note: fmt.Sprintf("of %d", tries)}
+	rejected = figure{value: float64(failed), target: atMost(0), note: fmt.Sprintf("of %d", tries)}
 	if why != nil {
-		refused.note += ": " + why.Error()
+		rejected.note += ": " + why.Error()
 	}
 	held = figure{value: float64(n), target: atMost(mostHeld),
 		note: fmt.Sprintf("of %d opened; memory %s MiB", min(opened.Load(), silentSockets), number(s.peak()))}
-	return held, refused, nil
+	return held, rejected, nil
 }

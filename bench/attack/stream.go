@@ -16,21 +16,21 @@ import (
 	"github.com/hearthws/hearth/bench/internal/redis"
 )
 
-// A stream is numbered messages that hearth emit publishes. It is for one goroutine.
+// A stream is a sequence of numbered messages that hearth emit publishes. It is for one goroutine.
 type stream struct {
-	written []time.Time // when each message was given to the emitter last
-	tried   int         // that the emitter says it has sent or tried to send, from the first on
-	failed  int         // of those, that it reported as not sent
+	written []time.Time // when each message was last given to the emitter
+	tried   int         // the first messages that the emitter reports as sent or tried
+	failed  int         // of those, the messages reported as not sent
 }
 
-// A listener is what one client gets of a stream.
+// A listener holds the messages of a stream that one client receives.
 type listener struct {
 	mu      sync.Mutex // guards the fields below
 	got     map[int]bool
 	resyncs []window
 }
 
-// A window is what a resync event says: messages of this time may be missing.
+// A window is the time of a resync event: messages of this time may be missing.
 type window struct {
 	Since, Until time.Time
 	Rooms        []string
@@ -40,13 +40,13 @@ const (
 	streamRoom  = "ws-default"
 	streamPause = 5 * time.Millisecond
 
-	// The times of a resync are the node's, and a message is published a little after we have
-	// written it.
+	// The times of a resync are those of the node, and a message is published a little after it was
+	// written.
 	tolerance = 100 * time.Millisecond
 )
 
-// underStream publishes messages while a fault happens, and counts those that were neither
-// delivered nor reported, summed over one client of each node.
+// underStream publishes messages during a fault, and counts those that were neither delivered nor
+// reported, summed over one client of each node.
 func underStream(ctx context.Context, l *lab, url string, nodes []*server, length time.Duration, fault func() error) (figure, error) {
 	var clients []*client
 	for _, node := range nodes {
@@ -73,7 +73,7 @@ func underStream(ctx context.Context, l *lab, url string, nodes []*server, lengt
 	s := &stream{}
 	err := s.publish(ctx, l, url, time.Now().Add(length))
 	if err == nil {
-		err = sleep(ctx, 2500*time.Millisecond) // a resync may come a second after the last one
+		err = sleep(ctx, 2500*time.Millisecond) // a resync may be sent a second after the last one
 	}
 	breaker.stop()
 	if err = errors.Join(err, faultErr); err != nil {
@@ -82,7 +82,7 @@ func underStream(ctx context.Context, l *lab, url string, nodes []*server, lengt
 	return s.account(listeners)
 }
 
-// take is called with each message to the client.
+// take records a message to the client.
 func (l *listener) take(e envelope) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,8 +99,8 @@ func (l *listener) take(e envelope) {
 	}
 }
 
-// publish gives the emitter a message every few milliseconds. An emitter that ends with an error is
-// started again with what it has not tried.
+// publish gives the emitter a message every few milliseconds. If the emitter ends with an error,
+// publish starts it again with the messages that it has not tried.
 func (s *stream) publish(ctx context.Context, l *lab, url string, end time.Time) error {
 	for ended := false; !ended; {
 		in, out, err := os.Pipe()
@@ -133,8 +133,8 @@ func (s *stream) publish(ctx context.Context, l *lab, url string, end time.Time)
 	return nil
 }
 
-// feed writes messages until it is time, first those that were written to an emitter before and not
-// tried. It reports whether it could write all.
+// feed writes messages until the end time, first those that an earlier emitter did not try. It
+// reports whether it could write all.
 func (s *stream) feed(ctx context.Context, p *process.Process, out *os.File, end time.Time) bool {
 	next := s.tried
 	for {
@@ -163,7 +163,7 @@ var (
 	failedCount = regexp.MustCompile(`failed: (\d+)`)
 )
 
-// parseSummary reads what hearth emit says at its end.
+// parseSummary parses the last line of hearth emit.
 func parseSummary(text string) (sent, failed int) {
 	if m := sentCount.FindStringSubmatch(text); m != nil {
 		sent, _ = strconv.Atoi(m[1])
@@ -174,13 +174,14 @@ func parseSummary(text string) (sent, failed int) {
 	return sent, failed
 }
 
-// account compares what was published with what was delivered to each client and what was reported.
+// account compares the published messages with those that each client received and those that were
+// reported.
 func (s *stream) account(listeners []listener) (figure, error) {
 	var delivered, told, unreported int
 	for i := range listeners {
 		got, within, missing := listeners[i].compare(s.written[:s.tried])
 		if got == 0 {
-			return figure{}, errors.New("a client got no message at all")
+			return figure{}, errors.New("a client received no message")
 		}
 		delivered, told, unreported = delivered+got, told+within, unreported+max(0, missing-s.failed)
 	}
@@ -189,7 +190,7 @@ func (s *stream) account(listeners []listener) (figure, error) {
 			delivered, told, s.failed)}, nil
 }
 
-// compare counts the messages that the client got, those that it did not get but was told of, and
+// compare counts the messages that the client received, those that were reported as missing, and
 // the others.
 func (l *listener) compare(written []time.Time) (got, told, missing int) {
 	l.mu.Lock()
@@ -198,7 +199,7 @@ func (l *listener) compare(written []time.Time) (got, told, missing int) {
 		switch {
 		case l.got[n]:
 			got++
-		case l.isToldLocked(at):
+		case l.reportedLocked(at):
 			told++
 		default:
 			missing++
@@ -207,8 +208,8 @@ func (l *listener) compare(written []time.Time) (got, told, missing int) {
 	return got, told, missing
 }
 
-// isToldLocked reports whether the client was told that messages of this time may be missing.
-func (l *listener) isToldLocked(at time.Time) bool {
+// reportedLocked reports whether the client received a resync for this time.
+func (l *listener) reportedLocked(at time.Time) bool {
 	return slices.ContainsFunc(l.resyncs, func(w window) bool {
 		return slices.Contains(w.Rooms, streamRoom) && !at.Before(w.Since.Add(-tolerance)) && !at.After(w.Until.Add(tolerance))
 	})
@@ -229,7 +230,7 @@ func restart(ctx context.Context, l *lab) ([]figure, error) {
 	})
 }
 
-// cut closes the connections that subscribe, several times.
+// cut closes the connections of subscribers several times.
 func cut(ctx context.Context, l *lab) ([]figure, error) {
 	r, err := l.redis(ctx, nil)
 	if err != nil {
@@ -248,7 +249,7 @@ func cut(ctx context.Context, l *lab) ([]figure, error) {
 	})
 }
 
-// oneNode counts what a client of a single node misses of a stream.
+// oneNode counts the messages of a stream that a client of a single node misses.
 func oneNode(ctx context.Context, l *lab, url string, length time.Duration, fault func() error) ([]figure, error) {
 	nodes, err := l.nodes(ctx, 1, url, "--resync")
 	if err != nil {
@@ -258,8 +259,8 @@ func oneNode(ctx context.Context, l *lab, url string, length time.Duration, faul
 	return []figure{lost}, err
 }
 
-// failover has Sentinels make the replica the master. Nodes and emitters find that out by
-// themselves, each in its own time, and so the nodes are started at different times.
+// failover makes the replica the master with Sentinels. Nodes and emitters detect that by
+// themselves, each at its own time, so the nodes are started at different times.
 func failover(ctx context.Context, l *lab) ([]figure, error) {
 	sentinels, err := startSentinels(ctx, l)
 	if err != nil {
@@ -289,8 +290,8 @@ func failover(ctx context.Context, l *lab) ([]figure, error) {
 
 const masterSet = "hearth"
 
-// startSentinels starts a master, a replica, and three Sentinels, and returns these when they know
-// all.
+// startSentinels starts a master, a replica, and three Sentinels. It returns the Sentinels when
+// they know all the others.
 func startSentinels(ctx context.Context, l *lab) ([]*redis.Server, error) {
 	master, err := l.redis(ctx, nil)
 	if err != nil {

@@ -5,13 +5,13 @@ import (
 	"sync"
 )
 
-// A swarm is attackers at work, each on a goroutine.
+// A swarm is a group of running attackers, each on a goroutine.
 type swarm struct {
-	stop func() // ends all and waits for them
+	stop func() // stops all and waits for them
 	wait func() // waits until all have ended by themselves
 }
 
-// start runs attackers until their context is done, which closes their connections, too.
+// start runs attackers until their context is done, which also closes their connections.
 func start(ctx context.Context, n int, attacker func(ctx context.Context, number int)) *swarm {
 	ctx, cancel := context.WithCancel(ctx)
 	var wait sync.WaitGroup
@@ -21,15 +21,15 @@ func start(ctx context.Context, n int, attacker func(ctx context.Context, number
 	return &swarm{stop: func() { cancel(); wait.Wait() }, wait: func() { wait.Wait(); cancel() }}
 }
 
-// again repeats something until ctx is done. Errors are expected: the server may close a connection
-// as often as it wants.
+// again repeats f until ctx is done. Errors are expected: the server may close a connection at any
+// time.
 func again(ctx context.Context, what func(ctx context.Context) error) {
 	for ctx.Err() == nil {
 		inner, cancel := context.WithCancel(ctx)
 		err := what(inner)
-		cancel() // closes its connections
+		cancel() // closes the connections of f
 		if err != nil {
-			_ = sleep(ctx, refusedPause)
+			_ = sleep(ctx, rejectedPause)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A bad is bytes that a server has to answer by closing the connection.
+// A bad is a sequence of bytes that a server must answer by closing the connection.
 type bad struct {
 	name  string
 	bytes []byte
@@ -27,8 +27,8 @@ func violations() []bad {
 	}
 }
 
-// violation measures how many of the messages before a violation are handled: each one publishes an
-// event to another client.
+// violation measures how many messages before a violation are handled. Each one publishes an event
+// to another client.
 func violation(ctx context.Context, l *lab) ([]figure, error) {
 	const messages = 100
 	s, err := l.serve(ctx)
@@ -81,7 +81,7 @@ func handledBefore(ctx context.Context, s *server, messages int, bad bad) (int, 
 	return int(seen.Load()), err
 }
 
-// seenBy is a message whose callback sends an event to a client.
+// seenBy returns a message whose callback sends an event to a client.
 func seenBy(id string) []byte {
 	return frame(final|opText, []byte(`{"event":"seen","data":{"id":"1","to":"`+id+`"}}`))
 }
@@ -116,32 +116,31 @@ func owedReplies(ctx context.Context, s *server) (int, error) {
 	return n, nil
 }
 
-// droppedMessages sums up what the log says of messages of clients that were received and then
-// dropped.
+// droppedMessages returns the number of received messages that the log reports as dropped.
 func (l *logCounter) droppedMessages() int {
 	return l.sum([]string{"not handled", "discarded", "dropped"}, []string{"messages", "discarded", "unhandled"})
 }
 
-// failedCallbacks counts the messages whose callbacks failed, which the server has handled and
-// logged.
+// failedCallbacks returns the number of messages whose callbacks failed: the server has handled and
+// logged them.
 func (l *logCounter) failedCallbacks() int {
 	const phrase = "callback failed"
 	return l.linesWith(phrase) + l.sum([]string{phrase}, []string{"suppressed"})
 }
 
-// shutdown measures what becomes of messages that have arrived when the server is told to end. Each
-// one publishes an event to a client of another node.
+// shutdown measures what happens to received messages when the server is told to end. Each one
+// publishes an event to a client of another node.
 func shutdown(ctx context.Context, l *lab) ([]figure, error) {
 	const (
 		senders  = 50
-		messages = 1000 // of each: as many as the server accepts from one client at once
+		messages = 1000 // of each client: as many as the server accepts from one client at once
 	)
 	r, err := l.redis(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	// The witness gets all events within a second or two; none may be dropped because it is slow to
-	// read them.
+	// The witness receives all events within a second or two; none may be dropped because it reads
+	// slowly.
 	nodes, err := l.nodes(ctx, 2, r.URL(), "--backpressure-limit", "64MiB")
 	if err != nil {
 		return nil, err
@@ -195,7 +194,8 @@ func shutdown(ctx context.Context, l *lab) ([]figure, error) {
 	}
 	witness.close()
 	counted.stop()
-	received := senders*messages - unread/len(seenBy(witness.id)) // what is in its sockets it has not received
+	// messages in the server's sockets are not received
+	received := senders*messages - unread/len(seenBy(witness.id))
 	reported := leaving.log.droppedMessages() + leaving.log.failedCallbacks()
 	exit := "exit code 0"
 	if err := leaving.Err(); err != nil {
@@ -207,8 +207,8 @@ func shutdown(ctx context.Context, l *lab) ([]figure, error) {
 	}}, nil
 }
 
-// awaitRead waits until the server has read all but a few of the bytes that have come, and returns
-// how many it has not.
+// awaitRead waits until the server has read all but a few of the arrived bytes, and returns the
+// number of the rest.
 func (s *server) awaitRead(ctx context.Context, few int, longest time.Duration) (int, error) {
 	for end := time.Now().Add(longest); ; {
 		n, err := s.unread()
@@ -232,7 +232,7 @@ func settled(ctx context.Context, n *atomic.Int64) error {
 	return nil
 }
 
-// eventOf reads a number that stands in an event's data.
+// eventOf parses the number in the data of an event.
 func eventOf(e envelope, event string) (int, bool) {
 	var data struct{ N int }
 	if e.Event != event || json.Unmarshal(e.Data, &data) != nil {

@@ -1,5 +1,5 @@
 // The clients: connections of one epoll, from the first packet to `connected`, and the frames that
-// come after it. What a message means is for the phase to say: on_message.
+// follow it. The phase handles messages: see on_message.
 #ifndef HEARTH_BENCH_CLIENT_H
 #define HEARTH_BENCH_CLIENT_H
 
@@ -12,12 +12,12 @@
 enum {
     EVENTS = 1024,
     READ_SIZE = 256 << 10,
-    CONNECT_WINDOW = 128, // connections that may be on their way to `connected` at once
+    CONNECT_WINDOW = 128, // connections that wait for `connected` at the same time
     SOURCES = 6,          // loopback addresses to connect from
     ID_SIZE = 36,         // of a client: a UUID
-    MESSAGE_SIZE = 3500,  // room for a message that we send
-    NUMBER_DIGITS = 12,   // of a numbered message, at the end of its filling
-    NOT_A_CLIENT = -1,    // the event is Redis'
+    MESSAGE_SIZE = 3500,  // the longest message to send
+    NUMBER_DIGITS = 12,   // of a numbered message, at the end of its padding
+    NOT_A_CLIENT = -1,    // the event belongs to Redis
 };
 
 #define CONNECT_STALLED_NS 10000000000u
@@ -37,14 +37,14 @@ struct client {
     int fd;
     enum stage stage;
     bool sealed;      // encrypted: it has sent a public key
-    bool outstanding; // a question was asked
+    bool outstanding; // waits for an answer
     uint8_t header[10], header_have, header_need;
     uint8_t answer_matched, end_matched; // progress through the status line and through CR LF CR LF
     uint32_t received;
     uint64_t number; // of the message that is being read, where messages are numbered
     uint64_t payload_size, payload_left;
     uint64_t asked_at;
-    char id[ID_SIZE + 1]; // as `connected` tells it
+    char id[ID_SIZE + 1]; // from `connected`
 };
 
 struct frame {
@@ -62,20 +62,20 @@ static uint64_t last_progress;
 static void (*on_message)(struct client *c, uint64_t now);
 static uint64_t frames, payload_bytes, reads, wrong, closed;
 
-// The payload that every message of the phase must have; where messages are numbered, all but the
-// number.
+// The payload that every message of the phase must have, except the number of numbered messages.
 static struct {
     uint8_t *bytes;
     uint64_t size, sealed_size;
     uint64_t number_at; // size: no number
 } expected;
 
-static FILE *transcript; // all that the first options.kept encrypted clients get, for the caller to open
+static FILE *transcript; // messages to the first options.kept encrypted clients; the caller opens it
 
 // ---- sending ----
 
 static struct frame make_frame(uint8_t opcode, const char *text) {
-    static const uint8_t mask[4] = {0x5a, 0xc3, 0x17, 0x8e}; // a fixed mask is enough: there is no cache in between
+    // A fixed mask is enough: there is no cache on the way.
+    static const uint8_t mask[4] = {0x5a, 0xc3, 0x17, 0x8e};
     size_t size = strlen(text), header = 2;
     struct frame f = {.bytes = {0x80 | opcode, 0x80 | size}};
     if (size > sizeof f.bytes - 8)
@@ -124,7 +124,7 @@ static void expect(const char *prefix, char filler, int filling, const char *suf
 #define MESSAGE_HEAD "{\"event\":\"m\",\"data\":{\"p\":\""
 #define MESSAGE_TAIL "\"}}"
 
-// Messages with a filling of x, or of zeros that end in the message's number.
+// Messages with a padding of x, or of zeros that end in the message's number.
 static void expect_messages(bool numbered) {
     expect(MESSAGE_HEAD, numbered ? '0' : 'x', options.size, MESSAGE_TAIL);
     if (!numbered)
@@ -146,8 +146,8 @@ static void check_payload(struct client *c, const uint8_t *data, size_t length) 
     static const char sealed_head[] = "{\"event\":\"encrypted\",\"data\":{\"iv\":\"";
     uint64_t at = c->payload_size - c->payload_left, number_ends = expected.number_at + NUMBER_DIGITS;
     if (!on_message || c->payload_size != expected_size(c) || (c->header[0] & 0x0f) != OPCODE_TEXT)
-        return; // counted, where it is wrong, when the frame ends
-    if (c->sealed) { // what it hides, the transcript shows
+        return; // a wrong message is counted when the frame ends
+    if (c->sealed) { // its content is in the transcript
         uint64_t size = sizeof sealed_head - 1;
         if (at < size && memcmp(data, sealed_head + at, at + length < size ? length : size - at))
             wrong++;
@@ -185,7 +185,8 @@ static void on_frame(struct client *c, uint64_t now) {
     c->header_have = 0;
     switch (c->header[0] & 0x0f) {
     case OPCODE_PING: {
-        struct frame pong = make_frame(OPCODE_PONG, ""); // the payload was not kept; activity is what counts
+        // The payload was not kept: only the activity counts.
+        struct frame pong = make_frame(OPCODE_PONG, "");
         send_all(c, pong.bytes, pong.length, "pong");
         return;
     }
@@ -199,7 +200,7 @@ static void on_frame(struct client *c, uint64_t now) {
     }
 }
 
-// Takes header bytes until the header is whole. Returns how many it took.
+// Reads header bytes until the header is complete. Returns the number of bytes read.
 static size_t take_header(struct client *c, const uint8_t *data, size_t length) {
     size_t taken = 0;
     if (!c->header_have)
@@ -224,8 +225,8 @@ static size_t take_header(struct client *c, const uint8_t *data, size_t length) 
     return taken;
 }
 
-// Keeps the payload of a message: `client number, length, bytes`, in pieces as they come. A piece
-// that ends its message has the length's upper bit set.
+// Writes the payload of a message to the transcript: `client number, length, bytes`, in pieces. A
+// piece that ends its message has the length's upper bit set.
 static void keep(const struct client *c, const uint8_t *data, uint32_t length) {
     uint32_t head[2] = {c - clients, length | (length == c->payload_left ? 1u << 31 : 0)};
     if (fwrite(head, sizeof head, 1, transcript) != 1 || fwrite(data, 1, length, transcript) != length)
@@ -266,13 +267,13 @@ static void consume(struct client *c, const uint8_t *data, size_t length, uint64
     }
 }
 
-// Reads the answer to the upgrade, in whatever pieces it comes, and authenticates. Returns how many
-// bytes it took.
+// Reads the answer to the upgrade, in any pieces, and authenticates. Returns the number of bytes
+// read.
 static size_t take_answer(struct client *c, const uint8_t *data, size_t length) {
     static const char answer[] = "HTTP/1.1 101", end[] = "\r\n\r\n";
     for (size_t i = 0; i < length; i++) {
         if (answer[c->answer_matched] && data[i] != answer[c->answer_matched++])
-            give_up("the upgrade was refused: %.*s", (int)(length < 200 ? length : 200), data);
+            give_up("the upgrade was rejected: %.*s", (int)(length < 200 ? length : 200), data);
         c->end_matched = data[i] == end[c->end_matched] ? c->end_matched + 1 : data[i] == '\r';
         if (c->end_matched == 4) {
             const struct frame *f = c->sealed ? &sealed_authenticate_frame : &authenticate_frame;
@@ -319,7 +320,7 @@ static void on_readable(struct client *c) {
     consume(c, buffer + taken, got - taken, now);
 }
 
-static void (*on_other)(uint32_t events); // what happens on the connection that is no client's
+static void (*on_other)(uint32_t events); // for the connection that belongs to no client
 
 static void poll_once(int wait_ms) {
     static struct epoll_event events[EVENTS];
@@ -349,7 +350,7 @@ static void poll_for(double seconds) {
 
 static int node_count(void) { return options.ports[1] ? 2 : 1; }
 
-// The nodes take the clients in turn.
+// The clients are spread over the nodes in turn.
 static int node_of(const struct client *c) { return (c - clients) % node_count(); }
 
 static void open_client(void) {
@@ -361,10 +362,11 @@ static void open_client(void) {
         give_up("socket for client %d: %s", number, strerror(errno));
     struct sockaddr_in address = {.sin_family = AF_INET};
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + options.source + number % SOURCES);
-    setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on); // a port for each pair, not for each source
+    // A port for each pair of addresses, not for each source.
+    setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     if (bind(c->fd, (void *)&address, sizeof address))
         give_up("bind client %d: %s", number, strerror(errno));
-    struct linger reset = {.l_onoff = 1}; // no TIME_WAIT: the next run wants the ports
+    struct linger reset = {.l_onoff = 1}; // no TIME_WAIT: the next run needs the ports
     setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     no_delay(c->fd);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -377,7 +379,7 @@ static void open_client(void) {
         give_up("epoll_ctl: %s", strerror(errno));
 }
 
-// Connects and authenticates clients until there are so many.
+// Connects and authenticates clients up to the given number.
 static void connect_clients(int many) {
     last_progress = now_ns();
     while (ready < many) {

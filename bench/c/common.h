@@ -1,5 +1,5 @@
-// What the two C programs of the benchmarks share: a clock, a way to give up, and the socket
-// options of both ends.
+// The parts that both C programs of the benchmarks use: a clock, the exit after an error, and the
+// socket options.
 #ifndef HEARTH_BENCH_COMMON_H
 #define HEARTH_BENCH_COMMON_H
 
@@ -28,7 +28,7 @@ static inline uint64_t now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-// Ends the program: a benchmark that goes on after something unexpected measures something else.
+// Ends the program: a benchmark that continues after an error would measure something else.
 __attribute__((noreturn, format(printf, 1, 2))) static inline void give_up(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
@@ -50,7 +50,7 @@ static inline void no_delay(int fd) {
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
-// Asks for all the descriptors that the hard limit allows, and says how many those are.
+// Raises the limit of descriptors to the hard limit, and returns it.
 static inline size_t raise_file_limit(void) {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit))

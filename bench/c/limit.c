@@ -1,12 +1,11 @@
-// limit: the least that a WebSocket fan-out server can do, on one thread with epoll. It knows the
-// benchmark's messages by their first bytes, parses no JSON and checks nothing: what it costs is
-// what the kernel charges, and a server with a protocol to speak of can come close to it, not
-// below.
+// limit: a WebSocket fan-out server that does as little as possible, on one thread with epoll. It
+// recognizes the messages of the benchmark by their first bytes, parses no JSON and checks nothing.
+// Its cost is that of the kernel. A server with a full protocol can come close, but not below.
 //
-//     limit PORT [sealed]     (0: any free port; "READY 127.0.0.1:port" on standard output says which)
+//     limit PORT [sealed]     (0: any free port; prints "READY 127.0.0.1:port")
 //
-// sealed: its messages look and weigh like encrypted ones. Nothing is encrypted: what that costs is
-// measured on its own.
+// sealed: its messages have the form and length of encrypted ones. Nothing is encrypted: that cost
+// is measured separately.
 #define _GNU_SOURCE
 #include "common.h"
 
@@ -20,7 +19,7 @@
 #include <unistd.h>
 
 enum {
-    CONGESTED = 256 << 10, // the publisher holds back while a client has more than this waiting
+    CONGESTED = 256 << 10, // the publisher pauses while more than this waits for a client
     READ_SIZE = 128 << 10,
     EVENTS = 1024,
     NO_ROOM = -1,
@@ -36,9 +35,9 @@ struct client {
     int room_slot; // index in room, or NO_ROOM
     bool upgraded;
     bool wants_write;     // registered for EPOLLOUT
-    struct bytes unread;  // the part of a message that has come so far
-    struct bytes backlog; // what the socket did not take
-    uint32_t backlog_sent; // of it, taken since
+    struct bytes unread;  // the received part of a message
+    struct bytes backlog; // the bytes that the socket did not accept
+    uint32_t backlog_sent; // of it, written since
 };
 
 static struct client **clients; // by descriptor
@@ -52,8 +51,8 @@ static uint8_t read_buffer[READ_SIZE + 1];
 // One publish order at a time: `total` messages of the same bytes.
 static struct {
     int total, sent;
-    int rate;          // a second; 0: as fast as clients take them
-    int batch;         // messages for each write, when rate is 0
+    int rate;          // per second; 0: as fast as clients read
+    int batch;         // messages per write, if rate is 0
     uint64_t started;  // ns
     uint8_t *frames;   // `batch` times the frame
     size_t frame_size;
@@ -69,7 +68,7 @@ static void watch(struct client *c, bool wants_write) {
 
 static uint32_t waiting(const struct client *c) { return c->backlog.length - c->backlog_sent; }
 
-// Changes the backlog, keeping count of the clients that are behind.
+// Changes the backlog, and counts the clients with a backlog.
 static void set_backlog(struct client *c, struct bytes backlog, uint32_t sent) {
     bool was_congested = waiting(c) > CONGESTED;
     c->backlog = backlog;
@@ -98,7 +97,7 @@ static inline void send_to(struct client *c, const void *data, size_t length) {
         if (taken == (ssize_t)length)
             return;
         if (taken < 0)
-            taken = 0; // full, or gone: the next read tells which
+            taken = 0; // full or closed: the next read shows which
     }
     keep_for_later(c, (const uint8_t *)data + taken, length - taken);
 }
@@ -220,7 +219,7 @@ static void drop(struct client *c) {
     free(c->backlog.data);
     set_backlog(c, (struct bytes){0}, 0);
     free(c->unread.data);
-    clients[c->fd] = NULL; // before close: the number is free for reuse at once
+    clients[c->fd] = NULL; // before close, which frees the number for reuse
     close(c->fd);
     free(c);
 }
@@ -258,7 +257,7 @@ static void on_message(struct client *c, const char *text, size_t length) {
     }
 }
 
-// Answers the upgrade once it is complete. Returns how many bytes it took.
+// Answers the upgrade once it is complete. Returns the number of bytes read.
 static size_t upgrade(struct client *c, const uint8_t *data, size_t length) {
     static const char answer[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                                  "Sec-WebSocket-Accept: " HANDSHAKE_ACCEPT "\r\n\r\n";
@@ -270,8 +269,8 @@ static size_t upgrade(struct client *c, const uint8_t *data, size_t length) {
     return end + 4 - data;
 }
 
-// Takes one whole frame off the front of data. Returns its length, 0 while it is not complete, -1
-// to hang up.
+// Handles one complete frame at the start of data. Returns its length, 0 if it is incomplete, -1
+// to close the connection.
 static ssize_t take_frame(struct client *c, uint8_t *data, size_t length) {
     if (length < 2)
         return 0;
@@ -294,14 +293,14 @@ static ssize_t take_frame(struct client *c, uint8_t *data, size_t length) {
         return -1;
     if (opcode == OPCODE_TEXT) {
         uint8_t after = payload[size]; // read_buffer has a byte to spare
-        payload[size] = 0;             // atol wants an end
+        payload[size] = 0;             // atol needs an end
         on_message(c, (const char *)payload, size);
         payload[size] = after;
     }
     return header + 4 + size;
 }
 
-// Handles what is complete in data. Returns how many bytes that were, -1 to hang up.
+// Handles the complete frames in data. Returns their length, -1 to close the connection.
 static ssize_t consume(struct client *c, uint8_t *data, size_t length) {
     size_t done = 0;
     if (!c->upgraded && !(done = upgrade(c, data, length)))
@@ -375,7 +374,7 @@ static void watch_readable(int fd) {
         give_up("epoll_ctl: %s", strerror(errno));
 }
 
-// SIGUSR2 asks every server of the benchmark to give back what memory it can.
+// At SIGUSR2 every server of the benchmark releases memory.
 static int collect_signal(void) {
     sigset_t set;
     sigemptyset(&set);

@@ -1,8 +1,8 @@
-// load: one thread that plays many WebSocket clients at once with epoll, parses frame headers only,
-// and says in one line of JSON what it saw: counts, times, and the server's CPU and memory before
-// and after. It draws no conclusions.
+// load: simulates many WebSocket clients on one thread with epoll, parses frame headers only, and
+// prints one line of JSON: counts, times, and the server's CPU and memory before and after.
 //
-//     load -port N -pid N -mode MODE [-clients N] [-messages N] [-size N] [-seconds S] [-settle S] [-source N] [-verify 1] …
+//     load -port N -pid N -mode MODE [-clients N] [-messages N] [-size N] [-seconds S] [-settle S]
+//         [-source N] [-verify 1] …
 //
 // | mode      | options besides                                  | see            |
 // |-----------|--------------------------------------------------|----------------|
@@ -14,15 +14,15 @@
 // | rate      | the same, -rate N -budget-us N -port2 N -pid2 N  | redis_phases.h |
 // | rooms     | the same, -rooms N                               | rooms_phase.h  |
 //
-// With -turns 1, fan and echo wait for their turns: once all clients are connected there is a line
-// of JSON, then one more for each line on standard input, which has the phase run, until standard
-// input ends.
+// With -turns 1, fan and echo wait for their turns: load prints a line of JSON once all clients are
+// connected. Then it runs the phase, and prints a line, for each line on standard input, until
+// standard input ends.
 //
-// -seconds is how long echo and a step of rate run, and how long fan may take. Sources are the six
+// -seconds is the length of echo and of a step of rate, and the limit for fan. Sources are the six
 // loopback addresses 127.0.0.source and up, since one address has ports for 28,000 connections
 // only. -verify compares payloads as well as their lengths. -sealed N makes the last N clients
-// encrypted, with the public key of -key, and -transcript FILE keeps all that the last -kept N of
-// them get.
+// encrypted, with the public key of -key, and -transcript FILE has all messages to the last -kept N
+// of them.
 #define _GNU_SOURCE
 #include "rooms_phase.h"
 
@@ -80,7 +80,7 @@ static void print_tail(void) {
         give_up("print what was seen: %s", strerror(errno));
 }
 
-// ---- in one go ----
+// ---- in one piece ----
 
 // Runs the phases after connecting, except in the modes that connect by themselves.
 static void run_phase(struct memory before) {
@@ -134,20 +134,19 @@ static void run_once(void) {
 
 // ---- in turns ----
 
-// Looks at what has come while it was not our turn, which should be nothing but pings, and shows
-// the server that everyone is still there: the turns of others may take longer than a client may be
-// silent.
+// Reads the messages that arrived between turns, which should be pings only, and sends heartbeats
+// of all clients: the turns of others may take longer than a client may be silent.
 static void begin_turn(void) {
     on_message = NULL;
     poll_for(0.02);
     if (wrong || closed)
-        give_up("since the last turn: %lu messages that nobody asked for, %lu connections closed", wrong, closed);
+        give_up("since the last turn: %lu unexpected messages, %lu connections closed", wrong, closed);
     for (int i = 0; i < options.clients; i++)
         send_text(&clients[i], "{\"event\":\"heartbeat\"}");
     poll_for(0.05);
 }
 
-// Runs the phase once for each input line. In between it only waits for the line: it uses no CPU
+// Runs the phase once for each input line. In between it waits for the line, uses no CPU
 // and reads from no client. After a failed turn, do not request another one.
 static void take_turns(void) {
     bool fan = !strcmp(options.mode, "fan");

@@ -6,9 +6,9 @@
 
 #include <signal.h>
 
-enum { LATENCY_LIMIT_US = 2000000 }; // the histogram's last bucket takes all that is slower
+enum { LATENCY_LIMIT_US = 2000000 }; // the last bucket of the histogram includes everything slower
 
-#define STALLED_NS 4000000000u // a phase that makes no progress for this long has lost something
+#define STALLED_NS 4000000000u // a phase without progress for this long has lost a message
 
 // For each message of a paced fan-out: the number of clients that have it, and when the first and
 // the last client got it.
@@ -17,10 +17,10 @@ static struct spread {
     uint64_t first, last;
 } *spreads;
 
-static uint32_t *latencies; // how often each number of microseconds was seen
+static uint32_t *latencies; // the count of each number of microseconds
 static uint64_t latency_count;
 
-// Begins to count, with a function for each message. NULL: whatever comes is wrong.
+// Starts to count, with a function for each message. NULL: every message is wrong.
 static void begin(void (*handler)(struct client *c, uint64_t now)) {
     frames = payload_bytes = reads = 0;
     for (int i = 0; i < options.clients; i++)
@@ -63,7 +63,7 @@ static void print_counts(uint64_t want, uint64_t got) {
 
 // ---- connect ----
 
-// Connects and authenticates everyone.
+// Connects and authenticates all clients.
 static void run_connect(void) {
     struct reading from = take_reading();
     connect_clients(options.clients);
@@ -80,8 +80,7 @@ static int compare_u64(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-// How long a message took from its first client to its last: the median message, and the slowest of
-// a hundred.
+// The time of a message from its first client to its last: the median, and p99.
 static void print_spreads(void) {
     uint64_t *lengths = allocate(options.messages, sizeof *lengths);
     int whole = 0;
@@ -105,8 +104,8 @@ static void on_fan_message(struct client *c, uint64_t now) {
     s->last = now;
 }
 
-// Makes the server publish and counts until everyone has everything. Encrypted clients get numbered
-// messages, so that what was sealed in which order can be told.
+// Makes the server publish, and counts until all clients have all messages. Encrypted clients get
+// numbered messages, which show the order of encryption.
 static void run_fan(void) {
     char order[160];
     snprintf(order, sizeof order, "{\"event\":\"pub\",\"data\":{\"n\":%d,\"size\":%d,\"rate\":%d,\"batch\":%d,\"numbered\":%s}}",
@@ -128,14 +127,14 @@ static void run_fan(void) {
     struct reading to = take_reading();
 
     uint64_t got = frames, bytes = payload_bytes, read_calls = reads;
-    poll_for(0.1); // what comes now is too much
+    poll_for(0.1); // further messages are extra
     print_interval(from, to);
     print_counts(want, got);
     printf(",\"bytes\":%lu,\"reads\":%lu", bytes, read_calls);
     if (spreads)
         print_spreads();
     free(spreads);
-    spreads = NULL; // the next turn has its own
+    spreads = NULL; // the next turn allocates new ones
 }
 
 // ---- echo ----
@@ -168,8 +167,8 @@ static uint64_t unanswered(void) {
     return count;
 }
 
-// Everyone asks, waits for the answer, and asks again, until time is over and at least one answer
-// has come.
+// Each client sends, waits for the answer, and sends again, until the time is over and at least
+// one answer has arrived.
 static void run_echo(void) {
     expect(ECHO_QUESTION, 0, 0, "");
     clear_latencies();
@@ -192,7 +191,7 @@ static void run_echo(void) {
     printf(",\"p50_us\":%ld,\"p99_us\":%ld,\"p999_us\":%ld", percentile(0.50), percentile(0.99), percentile(0.999));
     while (unanswered() && !stalled())
         poll_once(50);
-    poll_for(0.1); // what comes now is too much
+    poll_for(0.1); // further messages are extra
     print_interval(from, to);
     printf(",\"want\":%lu,\"got\":%lu,\"reads\":%lu", answers + unanswered(), answers, reads);
 }
@@ -205,8 +204,8 @@ static void ask_to_collect(void) {
     poll_for(options.settle < 1.5 ? options.settle : 1.5);
 }
 
-// Everyone stays connected and does nothing. Memory is read as it is, and again after the server
-// was asked to collect.
+// All clients stay connected and do nothing. Reads the memory at once, and again after the server
+// has collected its garbage.
 static void run_idle(struct memory before) {
     poll_for(options.settle);
     struct memory settled = read_memory();
@@ -219,11 +218,12 @@ static void run_idle(struct memory before) {
     printf(",\"rss_before_kb\":%ld,\"rss_kb\":%ld,\"rss_collected_kb\":%ld", before.rss, settled.rss, collected.rss);
     printf(",\"anon_before_kb\":%ld,\"anon_kb\":%ld,\"anon_collected_kb\":%ld", before.anonymous, settled.anonymous,
            collected.anonymous);
-    printf(",\"slab_before_kb\":%ld,\"slab_kb\":%ld", before.slab, settled.slab); // both ends of all sockets
+    // The slab has both ends of all sockets.
+    printf(",\"slab_before_kb\":%ld,\"slab_kb\":%ld", before.slab, settled.slab);
 }
 
-// ---- mixed: a client speaks to a room of clients in clear, without and with encrypted ones beside
-// them ----
+// ---- mixed: a client sends to a room of unencrypted clients, without and with encrypted clients
+// in addition ----
 
 static uint64_t *said_at; // when each message was sent
 static uint32_t said;     // messages that were sent before this part
@@ -276,7 +276,7 @@ static void run_mixed(void) {
     struct reading to = take_reading();
     got += frames;
     want += (uint64_t)ready * options.messages;
-    poll_for(0.1); // what comes now is too much
+    poll_for(0.1); // further messages are extra
     print_interval(from, to);
     printf(",\"p50_us\":%ld,\"p99_us\":%ld", percentile(0.50), percentile(0.99));
     print_counts(want, got);

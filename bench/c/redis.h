@@ -1,6 +1,6 @@
 // The publisher of the Redis measures: one pipelined connection to Redis, on the load generator's
-// own thread and epoll, so that the time at which a message was due and the time at which its
-// client has it come from one clock.
+// own thread and epoll, so that one clock gives the time at which a message was due and the time
+// at which its client has it.
 #ifndef HEARTH_BENCH_REDIS_H
 #define HEARTH_BENCH_REDIS_H
 
@@ -8,14 +8,14 @@
 
 enum {
     PUBLISH_BUFFER = 4 << 20,
-    COMMAND_SIZE = 1024,  // the longest PUBLISH that we make: filling and names are short
+    COMMAND_SIZE = 1024,  // the longest PUBLISH: padding and names are short
     TARGET_SIZE = 63,     // the longest target
 };
 
 static struct {
     int fd;
     uint8_t buffer[PUBLISH_BUFFER];
-    size_t start, end; // what the socket has not taken yet
+    size_t start, end; // the bytes that are not written yet
     bool wants_write;
     uint64_t published, replied, receivers;
     bool in_reply;
@@ -41,7 +41,7 @@ static int connect_redis(void) {
     return fd;
 }
 
-// Reads the answers, `:N` each: N connections got the message.
+// Reads the answers, `:N` each: N connections received the message.
 static void read_replies(void) {
     static char buffer[64 << 10];
     ssize_t got = recv(publisher.fd, buffer, sizeof buffer, MSG_DONTWAIT);
@@ -97,7 +97,7 @@ static void start_publisher(void) {
         give_up("epoll_ctl: %s", strerror(errno));
 }
 
-// Prepares messages as the reference's emitter writes them, numbered, with a filling of
+// Prepares messages as the reference's emitter writes them, numbered, with a padding of
 // options.size bytes, to targets of target_length characters. The type is also the channel's:
 // `client` or `room`.
 static struct command make_command(const char *type, size_t target_length) {
@@ -122,7 +122,7 @@ static struct command make_command(const char *type, size_t target_length) {
     return c;
 }
 
-// Appends a message to what waits to be sent, for which there must be room.
+// Appends a message to the output buffer, which must have space for it.
 static void publish(const struct command *c, const char *target, uint64_t number) {
     uint8_t *out = publisher.buffer + publisher.end;
     memcpy(out, c->bytes, c->length);
@@ -134,7 +134,7 @@ static void publish(const struct command *c, const char *target, uint64_t number
     publisher.published++;
 }
 
-// Whether there is room for two messages.
+// Returns whether the output buffer has space for two messages.
 static bool publisher_has_room(void) {
     if (publisher.end + 2 * COMMAND_SIZE <= PUBLISH_BUFFER)
         return true;
@@ -146,7 +146,7 @@ static bool publisher_has_room(void) {
     return true;
 }
 
-// How many channels have a subscriber, as Redis tells it on a connection that blocks.
+// Returns the number of channels that have a subscriber. Asks Redis on a blocking connection.
 static long subscribed_channels(void) {
     static const char request[] = "INFO stats\r\n", key[] = "pubsub_channels:";
     static int fd = -1;
@@ -162,7 +162,7 @@ static long subscribed_channels(void) {
             give_up("redis does not tell its channels");
         have += got;
         answer[have] = 0;
-        const char *head_ends = strstr(answer, "\r\n"); // `$length`, then so many bytes and a line's end
+        const char *head_ends = strstr(answer, "\r\n"); // `$length`, then the bytes and a line end
         if (head_ends)
             need = (head_ends + 2 - answer) + atol(answer + 1) + 2;
         else

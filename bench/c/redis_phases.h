@@ -7,14 +7,14 @@
 
 enum {
     ELSEWHERE_ROOMS = 1000,
-    FENCE = 8192, // messages for elsewhere between two that come back to us
+    FENCE = 8192, // messages for other nodes between two that return
     OPEN_FENCES = 2,
     REFINEMENTS = 3, // of the highest rate, by bisection
 };
 
 #define MAX_RATE 2e6
 
-// Every client gets every message, in order.
+// Every client receives every message, in order.
 static void on_numbered(struct client *c, uint64_t now) {
     (void)now;
     if (c->number != c->received++)
@@ -27,10 +27,9 @@ static void need_ids(void) {
             give_up("client %d has no id: `connected` does not tell it", i);
 }
 
-// ---- held: messages for a room whose members are here ----
+// ---- held: messages for a room with members on this node ----
 
-// Publishes while no more than options.batch messages are on their way, so that nothing has a
-// reason to be lost.
+// Publishes while at most options.batch messages are on their way, so that no message is lost.
 static void run_held(void) {
     static const char room[] = "ws-default";
     struct command to_room = make_command("room", sizeof room - 1);
@@ -41,7 +40,7 @@ static void run_held(void) {
     last_progress = from.at;
     while (frames < want && !stalled()) {
         uint64_t room_for = window - (sent - frames / options.clients);
-        if (room_for > window / 8) // a few at a time: a write for each message would be the publisher's cost
+        if (room_for > window / 8) // several at a time: a write per message is expensive
             for (; room_for && sent < messages && publisher_has_room(); room_for--, sent++)
                 publish(&to_room, room, sent);
         flush_publisher();
@@ -49,16 +48,16 @@ static void run_held(void) {
     }
     struct reading to = take_reading();
     uint64_t got = frames, read_calls = reads;
-    poll_for(0.1); // what comes now is too much
+    poll_for(0.1); // further messages are extra
     print_interval(from, to);
     print_counts(want, got);
     printf(",\"published\":%lu,\"reads\":%lu", messages, read_calls);
 }
 
-// ---- elsewhere: messages for rooms without members here ----
+// ---- elsewhere: messages for rooms without members on this node ----
 
-// Publishes messages for rooms without members here, and sometimes one for the first client: when
-// that one arrives, all messages before it have been handled.
+// Publishes messages for rooms without members on this node, and sometimes one for the first client:
+// when that one arrives, all messages before it have been handled.
 static void run_elsewhere(void) {
     struct command to_room = make_command("room", strlen("elsewhere-000000")), to_client = make_command("client", ID_SIZE);
     uint64_t messages = options.messages, sent = 0, fences = 0;
@@ -82,7 +81,7 @@ static void run_elsewhere(void) {
     }
     struct reading to = take_reading();
     uint64_t got = frames;
-    poll_for(0.1); // what comes now is too much
+    poll_for(0.1); // further messages are extra
     print_interval(from, to);
     printf(",\"idle_cpu_share\":%.6f,\"want\":%lu,\"got\":%lu,\"extra\":%lu,\"published\":%lu,\"receivers\":%lu",
            nodes_cpu(idle, from) / seconds_between(idle, from), fences, got, frames > fences ? frames - fences : 0, messages,
@@ -94,7 +93,7 @@ static void run_elsewhere(void) {
 static struct step {
     double rate; // messages a second
     uint64_t first, count, sent, got;
-    int nodes; // whose clients get messages: the first node's, or all
+    int nodes; // the first nodes, whose clients receive the messages
     uint64_t started;
     uint8_t *seen;
     struct reading from, to;
@@ -179,7 +178,7 @@ static bool find_rate(void) {
         lost += s.count - s.got;
         *(kept_up(&s) ? &best : &broken) = s;
     }
-    const struct step *shown = broken.rate ? &broken : &best; // what was used up shows where it broke
+    const struct step *shown = broken.rate ? &broken : &best; // the rate that was too high, if any
     print_interval(shown->from, shown->to);
     printf(",\"best_rate\":%.0f,\"best_p50_us\":%ld,\"best_p99_us\":%ld,\"broken_rate\":%.0f,\"broken_p99_us\":%ld,\"lost_overloaded\":%lu",
            best.rate, best.p50_us, best.p99_us, broken.rate, broken.p99_us, lost);
@@ -188,8 +187,8 @@ static bool find_rate(void) {
 
 static double node_cpu(int node, struct reading from, struct reading to) { return to.nodes[node] - from.nodes[node]; }
 
-// What a message costs the node that has its client, and the one that has not: the first node's
-// clients get all of them.
+// Measures the cost of a message for the node that has its client and for the other node: the
+// clients of the first node receive all messages.
 static void cost_of_messages(void) {
     struct reading idle = take_reading();
     poll_for(options.settle < 1 ? options.settle : 1);
@@ -208,7 +207,7 @@ static void run_rate(void) {
     expect_messages(true);
     if (find_rate())
         cost_of_messages();
-    poll_for(0.1); // what comes now is too much
+    poll_for(0.1); // further messages are extra
 }
 
 #endif

@@ -1,4 +1,4 @@
-// The storm: rooms joined and left by the thousand on a server with Redis.
+// The rooms phase: clients join and leave thousands of rooms on a server with Redis.
 #ifndef HEARTH_BENCH_ROOMS_PHASE_H
 #define HEARTH_BENCH_ROOMS_PHASE_H
 
@@ -7,7 +7,7 @@
 enum {
     ROOMS_A_MESSAGE = 50,
     ROOM_NAME_SIZE = 12, // room-0000000
-    UNSUBSCRIBE_MS = 60000, // the most that a server may take until Redis has no more channels than before
+    UNSUBSCRIBE_MS = 60000, // the time for a server to remove its channels from Redis
 };
 
 static const char *storm_event; // join or leave
@@ -15,7 +15,7 @@ static int rooms_each;          // of a client; no two clients share one
 
 static void room_name(char *out, uint64_t number) { snprintf(out, ROOM_NAME_SIZE + 1, "room-%07u", (unsigned)number % 10000000); }
 
-// Joins or leaves the next few of the client's rooms, and asks a question: its answer says that
+// Joins or leaves the next few of the client's rooms, and sends a message whose answer comes when
 // this is done.
 static void storm_on(struct client *c, uint64_t now) {
     char text[MESSAGE_SIZE], name[ROOM_NAME_SIZE + 1];
@@ -33,8 +33,8 @@ static void storm_on(struct client *c, uint64_t now) {
     send_text(c, ECHO_QUESTION);
 }
 
-// Lets every client join, or leave, all its rooms; a client sends the next message when the last
-// has been dealt with.
+// Every client joins, or leaves, all its rooms. It sends the next message once the last one has
+// been handled.
 static void storm(const char *event) {
     uint64_t answers = (uint64_t)options.clients * ((rooms_each + ROOMS_A_MESSAGE - 1) / ROOMS_A_MESSAGE);
     storm_event = event;
@@ -52,8 +52,8 @@ static void storm(const char *event) {
     printf(",\"%s_seconds\":%.6f,\"%s_cpu_s\":%.6f", event, seconds_between(from, to), event, nodes_cpu(from, to));
 }
 
-// Waits until Redis has so many channels with subscribers, or as many as it will have. Returns how
-// many it has.
+// Waits until Redis has the wanted number of channels with subscribers, or the number no longer
+// changes. Returns the number.
 static long settle_channels(long want, bool at_most, int unchanged_ms) {
     uint64_t changed = now_ns(), ends = changed + UNSUBSCRIBE_MS * 1000000ull;
     long channels = subscribed_channels();
@@ -76,7 +76,7 @@ static void on_room_message(struct client *c, uint64_t now) {
         wrong++;
 }
 
-// One message to each room: all arrive while clients are in them, none afterwards.
+// Sends one message to each room: all arrive while clients are in the rooms, none afterwards.
 static void publish_to_rooms(bool arrive) {
     struct command to_room = make_command("room", ROOM_NAME_SIZE);
     uint64_t rooms = (uint64_t)options.clients * rooms_each, want = arrive ? rooms : 0, sent = 0;
@@ -94,7 +94,7 @@ static void publish_to_rooms(bool arrive) {
         if (!arrive && publisher.replied < publisher.published)
             last_progress = now_ns();
     }
-    poll_for(0.2); // what comes now is too much
+    poll_for(0.2); // further messages are extra
     if (arrive)
         print_counts(want, frames);
     else

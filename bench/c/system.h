@@ -1,4 +1,4 @@
-// What the system says of the processes under test, of the load generator and of the machine.
+// CPU and memory of the processes under test, of the load generator and of the machine.
 #ifndef HEARTH_BENCH_SYSTEM_H
 #define HEARTH_BENCH_SYSTEM_H
 
@@ -12,8 +12,7 @@
 
 enum { MAX_NODES = 2 };
 
-// The processes whose CPU is read: the nodes under test, and Redis where it takes part. 0: there is
-// none.
+// The processes whose CPU is read: the nodes under test, and Redis if it takes part, otherwise 0.
 static pid_t node_pids[MAX_NODES], redis_pid;
 
 static double cpu_seconds(clockid_t clock) {
@@ -33,7 +32,7 @@ static double process_cpu(pid_t pid) {
     return cpu_seconds(clock);
 }
 
-// A value in KiB out of a /proc file of lines "Key:  value kB", 0 where there is none.
+// Returns a value in KiB from a /proc file of lines "Key:  value kB", or 0 if it is missing.
 static long proc_kb(const char *path, const char *key) {
     FILE *file = fopen(path, "r");
     char line[256];

@@ -2,16 +2,18 @@
 //
 //     bun server.mjs REDIS_PORT [sealed]
 //
-// It listens on a free port of 127.0.0.1 and says "READY 127.0.0.1:port". Logging is off, which
+// It listens on a free port of 127.0.0.1 and prints "READY 127.0.0.1:port". Logging is off, which
 // favours it. With sealed, clients that send a public key are encrypted, as its documentation shows
 // it.
 import * as helpers from '@venizia/ignis-helpers';
 import Redis from 'ioredis';
 
 const ROOM = 'ws-default';
-const CONGESTED = 256 * 1024; // bytes waiting for a client at which the publisher holds back
-const AS_YOU_LIKE = 64; // messages in each turn of the event loop where the order leaves it open
-const SEALED_AT_ONCE = 1000; // messages of one fan-out that are encrypted at once: with the default, 10, each costs half as much again
+const CONGESTED = 256 * 1024; // bytes waiting for a client at which the publisher pauses
+const AS_YOU_LIKE = 64; // messages per turn of the event loop if the order does not say
+// Messages of one fan-out that are encrypted at the same time. With the default, 10, each costs
+// half as much again.
+const SEALED_AT_ONCE = 1000;
 
 if (helpers.applicationLogger) helpers.applicationLogger.silent = true;
 
@@ -25,7 +27,7 @@ let sealed = 0; // messages that were encrypted, one for each client
 
 const sockets = new helpers.WebSocketServerHelper({
   identifier: 'bench',
-  server: null, // set below: Bun.serve wants the handler, and the handler wants the server
+  server: null, // set below: Bun.serve needs the handler, and the handler needs the server
   redisConnection: redis,
   authenticateFn: async () => ({}),
   validateRoomFn: ({ rooms }) => rooms,
@@ -98,7 +100,7 @@ function publishSaturated(n, batch, sendOne) {
   let sent = 0;
   let next = 0;
   // Asking every socket each time would cost more than the publishing: 16 of them, in turn, are
-  // enough. What waits to be encrypted is in no socket yet: one batch of it may.
+  // enough. Messages that wait for encryption are in no socket yet: one batch of them may wait.
   const congested = () => {
     if (encrypted && sent * encrypted - (sealed - already) >= batch * encrypted) return true;
     for (let i = 0; i < Math.min(16, all.length); i++) {
@@ -126,7 +128,7 @@ sockets.server = Bun.serve({
   websocket: sockets.getBunWebSocketHandler(),
 });
 
-// Asked for by the idle measure: give back what memory can be given back.
+// The idle measure requests this: release memory.
 process.on('SIGUSR2', () => Bun.gc(true));
 
 console.log(`READY 127.0.0.1:${sockets.server.port}`);

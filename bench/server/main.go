@@ -1,7 +1,7 @@
-// Command server is Hearth behind the messages of the benchmark (docs/benchmarks.md), through its
-// public API alone and with nothing left out: authentication, the client's own room and the two
-// default rooms, heartbeats, limits, the message callback. It listens on a free port of 127.0.0.1
-// and says "READY 127.0.0.1:port".
+// Command server serves the messages of the benchmark with Hearth (docs/benchmarks.md), through its
+// public API and with everything that a real server has: authentication, the client's own room and
+// the two default rooms, heartbeats, limits, the message callback. It listens on a free port of
+// 127.0.0.1 and prints "READY 127.0.0.1:port".
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -20,27 +21,34 @@ import (
 
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker/redis"
+
+	"github.com/hearthws/hearth/bench/internal/process"
 )
 
-// most is how many clients a benchmark may bring.
+// most is the largest number of clients of a benchmark.
 const most = 1 << 20
 
-func main() {
-	loops := flag.Int("loops", 1, "event loops")
-	raw := flag.Bool("raw", false, "accept on Hearth's own listener instead of through net/http")
-	redisURL := flag.String("redis", "", "connect to other servers through this Redis")
-	encryption := flag.Bool("encryption", false, "encrypt for clients that send a public key")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := serve(ctx, options{loops: *loops, raw: *raw, redisURL: *redisURL, encryption: *encryption})
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "server:", err)
-		os.Exit(1)
+func main() { os.Exit(process.Main(run)) }
+
+func run(ctx context.Context, args []string, _, stderr io.Writer) int {
+	var o options
+	set := flag.NewFlagSet("server", flag.ContinueOnError)
+	set.SetOutput(stderr)
+	set.IntVar(&o.loops, "loops", 1, "event loops")
+	set.BoolVar(&o.raw, "raw", false, "accept on Hearth's own listener instead of through net/http")
+	set.StringVar(&o.redisURL, "redis", "", "connect to other servers through this Redis")
+	set.BoolVar(&o.encryption, "encryption", false, "encrypt for clients that send a public key")
+	if set.Parse(args) != nil {
+		return 2
 	}
+	if err := serve(ctx, o); err != nil {
+		fmt.Fprintln(stderr, "server:", err)
+		return 1
+	}
+	return 0
 }
 
-// options is what the command line asks for.
+// options are the options of the command line.
 type options struct {
 	loops      int
 	raw        bool
@@ -48,7 +56,7 @@ type options struct {
 	encryption bool
 }
 
-// serve runs until ctx ends, then shuts down in order.
+// serve runs until ctx ends, and then shuts down in order.
 func serve(ctx context.Context, o options) error {
 	b := &bench{}
 	config := b.config(o.loops)
@@ -77,7 +85,7 @@ func serve(ctx context.Context, o options) error {
 	mux.Handle("/ws", srv)
 	web := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
-	go func() { // ends when the listener is closed, below; received from served
+	go func() { // ends when the listener is closed, below; the result is received from served
 		if o.raw {
 			served <- srv.Serve(ln, mux)
 		} else {
@@ -107,8 +115,7 @@ func shutDown(srv *hearth.Server[struct{}, struct{}], web *http.Server, b *bench
 	return err
 }
 
-// collectOnSignal gives memory back when SIGUSR2 asks for it. The channel is closed when it has
-// stopped to.
+// collectOnSignal releases memory at each SIGUSR2. It closes the channel when it has stopped.
 func collectOnSignal(ctx context.Context) <-chan struct{} {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR2)
@@ -128,9 +135,9 @@ func collectOnSignal(ctx context.Context) <-chan struct{} {
 	return done
 }
 
-// bench is the application: it lets everyone in, echoes, and publishes on demand.
+// bench is the application: it accepts every client, echoes, and publishes on demand.
 type bench struct {
-	publish publisher // its server is set before the first client comes
+	publish publisher // its server is set before the first client connects
 }
 
 func (b *bench) config(loops int) hearth.Config[struct{}, struct{}] {
@@ -138,9 +145,9 @@ func (b *bench) config(loops int) hearth.Config[struct{}, struct{}] {
 		Name:    "bench",
 		Loops:   loops,
 		Upgrade: hearth.Upgrade{Origins: []string{"*"}},
-		// The load comes from six addresses, as fast as it can: the limits that keep one address
-		// from filling a real server have to let it through. They are raised, not off, so what they
-		// cost is still paid.
+		// The load comes from six addresses, as fast as possible. The limits that protect a real
+		// server from one address are raised for it, and not switched off, so their cost is
+		// included.
 		Limits: hearth.Limits{MaxConnections: most, MaxUnauthenticated: most, MaxUnauthenticatedPerAddr: most},
 		Authenticate: func(context.Context, hearth.AuthRequest[struct{}]) (hearth.Identity[struct{}], error) {
 			return hearth.Identity[struct{}]{}, nil

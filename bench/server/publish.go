@@ -14,12 +14,12 @@ import (
 
 const (
 	room      = "ws-default"
-	congested = 256 << 10 // bytes that the slowest client may have waiting while the free publisher goes on
+	congested = 256 << 10 // bytes that may wait for the slowest client before free pauses
 )
 
-// An order asks for messages to the room: N of them with Size bytes each; Rate a second, or, when
-// Rate is 0, as fast as clients take them: Batch messages at a time, or just as they come when
-// Batch is 0.
+// An order requests N messages to the room with Size bytes each. If Rate is not 0, they are sent at
+// Rate per second. Otherwise they are sent as fast as clients read: Batch messages at a time, or
+// without batches if Batch is 0.
 type order struct {
 	N     int `json:"n"`
 	Size  int `json:"size"`
@@ -30,13 +30,13 @@ type order struct {
 	Numbered bool `json:"numbered"`
 }
 
-// content is what a message carries.
+// content is the data of a message.
 type content struct {
 	P string `json:"p"`
 }
 
-// contents makes one content after the other: as an application would publish, a value that is
-// encoded for each message.
+// contents makes the contents one by one, as an application would: a value that is encoded for each
+// message.
 func (o order) contents() func() content {
 	filling, number := strings.Repeat("x", o.Size), 0
 	return func() content {
@@ -54,13 +54,13 @@ type publisher struct {
 
 	mu      sync.Mutex // guards the fields below
 	cancel  context.CancelFunc
-	done    chan struct{} // closed when the order that runs has ended; nil before the first
+	done    chan struct{} // closed when the running order has ended; nil before the first order
 	stopped bool
 }
 
 var errBusy = errors.New("an order is being carried out, or the server stops")
 
-// start carries out o on a goroutine of its own.
+// start carries out o on another goroutine.
 func (p *publisher) start(o order) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,7 +68,7 @@ func (p *publisher) start(o order) error {
 		return errBusy
 	}
 	if p.cancel != nil {
-		p.cancel() // the last order's context
+		p.cancel() // the context of the last order
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -76,7 +76,8 @@ func (p *publisher) start(o order) error {
 	go func() { // ends with its order or with ctx; stop waits for it
 		defer close(done)
 		if err := p.carryOut(ctx, o); err != nil && ctx.Err() == nil {
-			fmt.Fprintln(os.Stderr, "publish:", err) // the load generator will miss the messages
+			// the load generator reports the missing messages
+			fmt.Fprintln(os.Stderr, "publish:", err)
 		}
 	}()
 	return nil
@@ -94,7 +95,7 @@ func (p *publisher) runningLocked() bool {
 	}
 }
 
-// stop ends the order that runs, if any, and refuses others.
+// stop ends the running order, if any, and rejects further ones.
 func (p *publisher) stop() {
 	p.mu.Lock()
 	p.stopped = true
@@ -114,9 +115,9 @@ func (p *publisher) carryOut(ctx context.Context, o order) error {
 	}
 	target := hearth.ToRoom(room)
 	switch o.Batch {
-	case 0: // whatever the server makes of it; 16 messages are nothing beside what may wait
+	case 0: // the server decides; 16 messages are far below what may wait
 		return saturate(ctx, o.N, 16, send, func() error { return p.server.Local().WaitPending(ctx, target, congested) })
-	case 1: // nothing may join a message on its way: each is written before the next
+	case 1: // each message is written before the next is sent
 		return saturate(ctx, o.N, 1, send, func() error { return p.server.Local().WaitPending(ctx, target, 0) })
 	default: // one batch is written while the next is made
 		waiting := o.Batch * (o.Size + len(`{"event":"m","data":{"p":""}}`))
@@ -124,7 +125,7 @@ func (p *publisher) carryOut(ctx context.Context, o order) error {
 	}
 }
 
-// paced calls send n times, rate times a second. A late call is made up for at once.
+// paced calls send n times, rate times per second. It makes up for late calls at once.
 func paced(ctx context.Context, n, rate int, send func() error) error {
 	start := time.Now()
 	timer := time.NewTimer(0)
@@ -143,7 +144,7 @@ func paced(ctx context.Context, n, rate int, send func() error) error {
 	return nil
 }
 
-// saturate calls send n times, and wait after each batch of calls.
+// saturate calls send n times, and waits after each batch of calls.
 func saturate(ctx context.Context, n, batch int, send, wait func() error) error {
 	for sent := 1; sent <= n && ctx.Err() == nil; sent++ {
 		if err := send(); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/hearthws/hearth/bench/internal/process"
 )
 
-// A Machine is what figures depend on. What cannot be found out is "unknown".
+// A Machine describes what figures depend on. An unknown value is "unknown".
 type Machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
@@ -39,7 +39,7 @@ func Commit(ctx context.Context, dir string) (commit string, modified bool) {
 	return commit, FirstLine(ctx, dir, "git", "status", "--porcelain", "--untracked-files=no") != ""
 }
 
-// procValue finds the first "key : value" line of a file.
+// procValue returns the value of the first "key : value" line of a file.
 func procValue(path, key string) string {
 	file, err := os.Open(path)
 	if err != nil {

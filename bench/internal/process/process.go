@@ -1,4 +1,4 @@
-// Package process runs programs beside a benchmark, and ends all of them with it.
+// Package process runs programs for a benchmark and ends all of them with it.
 package process
 
 import (
@@ -17,27 +17,26 @@ import (
 
 const readyTimeout = time.Minute
 
-// StopTimeout is how long a process may take to end after SIGTERM. Then it is killed.
+// StopTimeout is the time for a process to end after SIGTERM. After it, the process is killed.
 const StopTimeout = 30 * time.Second
 
-// A Command says what to start, and how to see that it is ready.
+// A Command says which program to start, and how to see that it is ready.
 type Command struct {
 	Args []string // the program and its arguments
-	Dir  string   // where it runs; empty: in our folder
-	Env  []string // nil: our environment
+	Dir  string   // its folder; empty: the current one
+	Env  []string // nil: the environment of this process
 
-	// Ready gets each line of the output until it picks one: what it returns is Process.Ready. Nil:
-	// ready at once.
+	// Ready is called with each line of the output until ok is true: the text that it returns then
+	// is Process.Ready. If Ready is nil, the process is ready at once.
 	Ready func(line string) (string, bool)
 
-	Stdin  io.Reader // nil: nothing
-	Stderr io.Writer // gets a copy of standard error if not nil; must not block
+	Stdin  io.Reader // nil: empty
+	Stderr io.Writer // if not nil, receives a copy of standard error; must not block
 }
 
-// A Process is a program that runs beside us until it is stopped. It is safe for use by several
-// goroutines.
+// A Process is a program that runs until it is stopped. It is safe for concurrent use.
 type Process struct {
-	Ready  string // what Command.Ready picked
+	Ready  string // the text that Command.Ready returned
 	Stderr *Tail  // the end of its standard error
 
 	cmd    *exec.Cmd
@@ -47,14 +46,15 @@ type Process struct {
 }
 
 var (
-	// ErrNotReady is wrapped by Start when the process ended, or did not become ready in time.
-	ErrNotReady = errors.New("did not get ready")
+	// ErrNotReady is wrapped by the error of Start if the process ended or did not become ready in
+	// time.
+	ErrNotReady = errors.New("did not become ready")
 
 	errKilled = errors.New("had to be killed")
 )
 
 // Start starts a process and waits until it is ready. The process ends with ctx, with Stop, with
-// Kill, or with us.
+// Kill, or with this process.
 func Start(ctx context.Context, c Command) (*Process, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &Process{
@@ -63,7 +63,7 @@ func Start(ctx context.Context, c Command) (*Process, error) {
 		cancel: cancel,
 		exited: make(chan struct{}),
 	}
-	ready := make(chan string, 2) // one line of each stream at most
+	ready := make(chan string, 2) // at most one line of each stream
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stdin = c.Dir, c.Env, c.Stdin
 	stderr := []io.Writer{p.Stderr}
 	if c.Stderr != nil {
@@ -115,7 +115,7 @@ func (p *Process) Alive() bool {
 	}
 }
 
-// EndsWithin reports whether the process has ended, or does so by itself before d is over.
+// EndsWithin reports whether the process has ended or ends by itself within d.
 func (p *Process) EndsWithin(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -127,7 +127,7 @@ func (p *Process) EndsWithin(d time.Duration) bool {
 	}
 }
 
-// Err returns how the process ended: nil while it runs, and for exit code 0.
+// Err returns the error with which the process ended. It is nil while it runs, and for exit code 0.
 func (p *Process) Err() error {
 	if p.Alive() {
 		return nil
@@ -138,7 +138,8 @@ func (p *Process) Err() error {
 // Signal sends a signal to the process. It is an error if the process has ended.
 func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 
-// Stop asks the process to end, waits, and kills it after StopTimeout; then it returns an error.
+// Stop asks the process to end and waits. After StopTimeout it kills the process and returns an
+// error.
 func (p *Process) Stop() error {
 	p.cancel()
 	<-p.exited
@@ -148,19 +149,19 @@ func (p *Process) Stop() error {
 	return nil
 }
 
-// Kill ends the process at once, even if it is stopped by SIGSTOP, and waits for its end.
+// Kill ends the process at once, even if it is stopped by SIGSTOP, and waits for it.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // an error means that it has ended
 	<-p.exited
 	p.cancel()
 }
 
-// Output runs a command to its end and returns its standard output. The error has the end of its
-// standard error.
+// Output runs a command to its end and returns its standard output. The error contains the end of
+// its standard error.
 func Output(ctx context.Context, dir, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
-	cmd.WaitDelay = 5 * time.Second // npm's children may hold its pipes
+	cmd.WaitDelay = 5 * time.Second // children of npm may hold its pipes open
 	var stdout bytes.Buffer
 	var stderr Tail
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -170,8 +171,8 @@ func Output(ctx context.Context, dir, name string, args ...string) (string, erro
 	return stdout.String(), nil
 }
 
-// RaiseFileLimit raises the limit of open files to the hard limit, for us and for what we start,
-// and returns it.
+// RaiseFileLimit raises the limit of open files to the hard limit, for this process and its
+// children, and returns it.
 func RaiseFileLimit() (uint64, error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

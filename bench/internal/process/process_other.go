@@ -4,5 +4,5 @@ package process
 
 import "syscall"
 
-// DieWithParent changes nothing here: the benchmarks refuse to run on other systems.
+// DieWithParent does nothing: the benchmarks do not run on this system.
 func DieWithParent() *syscall.SysProcAttr { return nil }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// address picks out the line with which the processes of these tests say that they are ready.
+// address returns the address in the line with which the processes of these tests are ready.
 func address(line string) (string, bool) { return strings.CutPrefix(line, "READY ") }
 
 func TestLineWatcherFindsTheLineInAnyPieces(t *testing.T) {

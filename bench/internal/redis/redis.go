@@ -1,5 +1,5 @@
-// Package redis starts redis-server for a benchmark: on a free port of 127.0.0.1, with nothing kept
-// on disk.
+// Package redis starts redis-server for a benchmark: on a free port of 127.0.0.1, without
+// persistence.
 package redis
 
 import (
@@ -20,20 +20,20 @@ type Server struct {
 	Process *process.Process
 	Port    int
 
-	dir  string // its own
+	dir  string // its own folder
 	args []string
 }
 
 // Start starts redis-server with lines of redis.conf, and with further arguments such as
-// --sentinel. A subscriber that falls behind is not cut off, unless a line says so: a benchmark
-// measures what a server does with more than it can take.
+// --sentinel. Unless a line says otherwise, Redis does not close subscribers that read too slowly:
+// a benchmark may send a server more than it can handle.
 func Start(ctx context.Context, lines []string, args ...string) (*Server, error) {
 	dir, err := os.MkdirTemp("", "hearth-bench-")
 	if err != nil {
-		return nil, fmt.Errorf("make a folder: %w", err)
+		return nil, fmt.Errorf("create a folder: %w", err)
 	}
 	var errs []error
-	for range 3 { // the port may be taken between our look and its start
+	for range 3 { // another process may take the port before Redis does
 		port, err := freePort()
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
@@ -63,7 +63,7 @@ func (s *Server) Restart(ctx context.Context) error {
 	return err
 }
 
-// ready picks out the line with which redis-server says that it listens, as a server or as a
+// ready finds the address in the line that redis-server prints once it listens, as a server or as a
 // Sentinel.
 func ready(line string) (string, bool) {
 	low := strings.ToLower(line)
@@ -73,16 +73,16 @@ func ready(line string) (string, bool) {
 // Addr returns host and port.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)) }
 
-// URL returns the address as Hearth takes it.
+// URL returns the address as a URL for Hearth.
 func (s *Server) URL() string { return "redis://" + s.Addr() }
 
-// Stop kills the server, also one that was stopped by SIGSTOP, and removes its files.
+// Stop kills the server, even if it was stopped by SIGSTOP, and removes its files.
 func (s *Server) Stop() {
 	s.Process.Kill()
 	_ = os.RemoveAll(s.dir)
 }
 
-// freePort finds a port of 127.0.0.1 on which no process listens.
+// freePort returns a port of 127.0.0.1 on which no process listens.
 func freePort() (int, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
