@@ -26,13 +26,15 @@ type client = hearth.Client[person]
 
 // A line is a message to the members of a room or to a user.
 type line struct {
-	No   int    `json:"no,omitempty"` // in its room, from 1 on: by it the client sorts lines and drops those that it has
+	// No is the number of the line in its room, from 1 on, by which clients sort lines and drop
+	// duplicates.
+	No   int    `json:"no,omitempty"`
 	From string `json:"from"`
 	Room string `json:"room,omitempty"`
 	Text string `json:"text"`
 }
 
-// A visit is what the people of a room get when somebody comes or leaves.
+// A visit is the event that tells the members of a room that a person joined or left.
 type visit struct {
 	From string `json:"from"`
 	Room string `json:"room"`
@@ -43,10 +45,10 @@ type chat struct {
 	srv *hearth.Server[login, person]
 
 	mu      sync.Mutex        // guards the field below
-	history map[string][]line // the latest lines of each room that has people
+	history map[string][]line // the latest lines of each room with members
 }
 
-// remembered is how many lines of a room the history has.
+// remembered is the number of lines of a room that the history keeps.
 const remembered = 50
 
 func newChat(log *slog.Logger) (*chat, error) {
@@ -79,16 +81,17 @@ func (c *chat) validateRooms(_ context.Context, _ *client, rooms []string) ([]st
 	return slices.DeleteFunc(rooms, func(room string) bool { return strings.HasPrefix(room, "staff-") }), nil
 }
 
-// joined sends the history to the newcomer, who gets every later line as well: nothing is missed. A
-// line that is said at the same moment may come twice, with the same number.
+// joined sends the history to the new member, which also receives every later line, and so misses
+// none. A line that is sent at the same moment may arrive twice, with the same number.
 func (c *chat) joined(ctx context.Context, sender *client, room string) {
 	c.mu.Lock()
-	_ = sender.Send("history", append([]line{}, c.history[room]...)) // it fails when the client has gone
+	// Send fails if the client has disconnected.
+	_ = sender.Send("history", append([]line{}, c.history[room]...))
 	c.mu.Unlock()
 	c.notify(ctx, hearth.ToRoom(room), "came", visit{sender.Metadata().name, room}, sender.ID())
 }
 
-// left is called for those who just close the page, too.
+// left is also called for clients that close the page.
 func (c *chat) left(ctx context.Context, sender *client, room string) {
 	c.mu.Lock()
 	if c.srv.Local().Count(hearth.ToRoom(room)) == 0 {
@@ -141,7 +144,8 @@ func (c *chat) say(ctx context.Context, sender *client, data json.RawMessage) er
 	if len(past) > 0 {
 		l.No = past[len(past)-1].No + 1
 	}
-	c.history[said.Room] = append(past[max(0, len(past)-remembered+1):], l) // before it is sent: see joined
+	// The line is stored before it is sent: see joined.
+	c.history[said.Room] = append(past[max(0, len(past)-remembered+1):], l)
 	return c.srv.Send(ctx, hearth.ToRoom(said.Room), "said", l)
 }
 
@@ -150,12 +154,12 @@ func (c *chat) whisper(ctx context.Context, sender *client, data json.RawMessage
 	if err := json.Unmarshal(data, &said); err != nil {
 		return fmt.Errorf("%w: %w", errRejected, err)
 	}
-	// Reaches all tabs and phones of the user, on any node.
+	// Reaches all tabs and phones of the user, on any server.
 	to := hearth.ToUser(strings.ToLower(said.To))
 	return c.srv.Send(ctx, to, "whispered", line{From: sender.Metadata().name, Text: said.Text})
 }
 
-// who lists the people of a room on this node.
+// who lists the people of a room on this server.
 func (c *chat) who(sender *client, data json.RawMessage) error {
 	var room string
 	if err := json.Unmarshal(data, &room); err != nil {

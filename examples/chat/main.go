@@ -1,8 +1,8 @@
 // Command chat is a small chat server: rooms, private messages to a user, and lists of members.
 //
-// It shows how an application dispatches its events (one function each), rejects invalid ones, sends
-// the history of a room to new members, tells a room about joins and leaves, and shuts down: first
-// the HTTP server, then Hearth, which lets every client finish.
+// It shows how an application dispatches its events (one function each), rejects invalid ones,
+// sends the history of a room to new members, tells a room about joins and leaves, and shuts down:
+// first the HTTP server, then Hearth, which lets every client finish.
 //
 // Try it with two clients (any WebSocket client works). Send one JSON object per line:
 //

@@ -1,4 +1,5 @@
-// Command hello is the shortest useful server: a client that gives a name may join rooms and talk to the room "tea".
+// Command hello is the shortest useful server: a client that gives a name may join rooms and talk
+// to the room "tea".
 //
 //	go run ./examples/hello
 //	websocat ws://localhost:8080/ws
@@ -6,8 +7,8 @@
 //	{"event":"join","data":{"rooms":["tea"]}}
 //	{"event":"say","data":"hello, tea room"}
 //
-// The first of these lines must arrive within five seconds, so paste it. A client that sends nothing for 90 seconds is
-// closed.
+// The first of these lines must arrive within five seconds, so paste it. A client that sends
+// nothing for 90 seconds is closed.
 package main
 
 import (
@@ -18,7 +19,8 @@ import (
 	"github.com/hearthws/hearth"
 )
 
-// Credentials is the data of a client's `authenticate`. Profile is what the server keeps with each client.
+// Credentials is the data of a client's `authenticate`. Profile is what the server keeps with each
+// client.
 type (
 	Credentials struct{ Name string }
 	Profile     struct{ Name string }

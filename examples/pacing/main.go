@@ -29,8 +29,9 @@ type (
 )
 
 const (
-	backpressure = 1 << 20          // bytes that may be queued for a client
-	pace         = backpressure / 4 // bytes that the export keeps queued: busy, and far from the limit
+	backpressure = 1 << 20 // bytes that may be queued for a client
+	// bytes that the export keeps queued: busy, and far from the limit
+	pace         = backpressure / 4
 	maxRows      = 10_000_000
 	stallTimeout = time.Minute // for a client that receives nothing
 )
