@@ -18,14 +18,14 @@ const (
 	maxColumns = 100
 
 	// Lines beyond maxColumns, per 1,000 lines. The target is 10.
-	maxLongInComments, maxLongInDocuments = 228.0, 10.0
+	maxLongInComments, maxLongInDocuments = 50.0, 2.0
 
 	// Words such as "who" and "nobody", in place of "the client" or "no caller", per 1,000 words. The
 	// target is 0.6.
-	maxPronounsInComments, maxPronounsInDocuments = 4.0, 0.3
+	maxPronounsInComments, maxPronounsInDocuments = 1.1, 0.2
 
 	// Uses of the phrase in butFor. The target is 0.
-	maxButForInComments, maxButForInDocuments = 9, 0
+	maxButForInComments, maxButForInDocuments = 2, 0
 )
 
 var (
