@@ -1,8 +1,10 @@
-// Command server is a Hearth server for the tests of package clocks: it reads commands from its
-// input, one a line, and ends with it.
+// Command server is a Hearth server for the tests of package clocks. It reads one command per line
+// from its input, and exits at the end of the input.
 //
-//	step N   moves the wall clock by N seconds (needs the build tag stepclock, and the overlay that the test makes)
-//	times    prints how long ago the oldest connection and the last activity were, by what Client tells
+//	step N   moves the wall clock by N seconds; needs the build tag stepclock, and the overlay
+//	         that the test makes
+//	times    prints the time since the first connection and since the last activity, as Client
+//	         returns them
 package main
 
 import (
