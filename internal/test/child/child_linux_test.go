@@ -58,7 +58,7 @@ func TestParentIsKilled(t *testing.T) {
 	}
 	output := bufio.NewReader(out)
 	if line, err := output.ReadString('\n'); err != nil || strings.TrimSpace(line) == "" {
-		t.Errorf("the parent says %q, %v", line, err)
+		t.Errorf("the parent printed %q, %v", line, err)
 	}
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func TestParentIsKilled(t *testing.T) {
 	late := time.AfterFunc(time.Minute, func() { in.Close() })
 	// The output ends when the child has closed its side, too.
 	if rest, err := output.ReadString('\n'); rest != "" || !late.Stop() {
-		t.Errorf("the child lives on: %q, %v", rest, err)
+		t.Errorf("the child is still running: %q, %v", rest, err)
 	}
 	in.Close()
 	_ = parent.Wait()
@@ -114,7 +114,7 @@ func TestThreadsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := <-said; got != "still here\n" {
-		t.Errorf("it says %q", got)
+		t.Errorf("the child printed %q", got)
 	}
 }
 

@@ -4,5 +4,5 @@ package child
 
 import "os/exec"
 
-// Nothing ties a child to its parent here: one whose parent is killed stays.
+// On this system, a child continues to run when its parent is killed.
 func dieWithParent(*exec.Cmd) {}

@@ -213,7 +213,7 @@ func TestStepForward(t *testing.T) {
 		t.Errorf("%d of 6 clients were closed, one with: %v", len(ends), ends[0])
 	}
 	if connected, active := s.do("times"); connected > timeout || active > timeout {
-		t.Errorf("clients say that they connected %v ago, and were active %v ago", connected, active)
+		t.Errorf("connected %v ago, last active %v ago", connected, active)
 	}
 }
 
@@ -229,7 +229,7 @@ func TestStepBack(t *testing.T) {
 	s.do("step -1000")
 	for end := time.Now().Add(timeout); len(c.ends()) < 2; sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("of two silent clients %d were closed within %v", len(c.ends()), timeout)
+			t.Fatalf("%d of two silent clients were closed within %v", len(c.ends()), timeout)
 		}
 	}
 	var codes []websocket.StatusCode

@@ -26,7 +26,7 @@ func TestCallsToAllNodes(t *testing.T) {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
-				t.Fatalf("the nodes have not met: %v", n.Nodes())
+				t.Fatalf("the nodes do not know each other: %v", n.Nodes())
 			}
 		}
 	}
@@ -57,7 +57,7 @@ func TestCallsToAllNodes(t *testing.T) {
 	expect("disconnect", 2)(w.exact.Disconnect(ctx, hearth.ToUser("bob"), 4321, "gone"))
 	for _, p := range []*peer{exact, pattern} {
 		if _, _, err := p.conn.Read(ctx); websocket.CloseStatus(err) != 4321 {
-			t.Errorf("%s was told %v", p.name, err)
+			t.Errorf("%s received %v", p.name, err)
 		}
 	}
 	c.bob = []*peer{ref}

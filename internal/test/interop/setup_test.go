@@ -65,7 +65,7 @@ func install(t *testing.T) reference.Installation {
 type ref struct {
 	t       *testing.T
 	addr    string
-	dir     string // where it writes its logs
+	dir     string // of its logs
 	in      io.WriteCloser
 	answers chan json.RawMessage // closed with its standard output
 }
@@ -117,7 +117,7 @@ func startReference(t *testing.T, redisAddr string) *ref {
 		}
 		said := <-log
 		if err := cmd.Wait(); err != nil || !late.Stop() {
-			t.Errorf("the reference did not end in order: %v", err)
+			t.Errorf("the reference did not exit normally: %v", err)
 		}
 		r.checkLog(said)
 	})
@@ -131,7 +131,7 @@ func startReference(t *testing.T, redisAddr string) *ref {
 func (r *ref) checkLog(said string) {
 	for line := range strings.Lines(said) {
 		if lower := strings.ToLower(line); strings.Contains(lower, "error") || strings.Contains(lower, "warn") {
-			r.t.Errorf("the reference says %s", line)
+			r.t.Errorf("the reference printed %s", line)
 		}
 	}
 	files, err := filepath.Glob(filepath.Join(r.dir, "*error*.log"))
@@ -142,7 +142,7 @@ func (r *ref) checkLog(said string) {
 		}
 	}
 	if !strings.Contains(said, "WebSocket Server READY") {
-		r.t.Errorf("the reference's log was not seen, so nothing is known: %q", said)
+		r.t.Errorf("the reference printed no log, so its errors are not known: %q", said)
 	}
 }
 
@@ -151,7 +151,7 @@ func (r *ref) answer() json.RawMessage {
 	select {
 	case a, ok := <-r.answers:
 		if !ok {
-			r.t.Fatal("the reference has ended")
+			r.t.Fatal("the reference has exited")
 		}
 		return a
 	case <-time.After(timeout):
@@ -229,7 +229,7 @@ func startHearth(t *testing.T, cfg redis.Config) *node {
 type failOnLog struct{ t *testing.T }
 
 func (c failOnLog) Write(b []byte) (int, error) {
-	c.t.Errorf("Hearth complains: %s", b)
+	c.t.Errorf("Hearth logged: %s", b)
 	return len(b), nil
 }
 

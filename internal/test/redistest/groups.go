@@ -55,7 +55,7 @@ func StartSentinel(tb testing.TB) *SentinelSet {
 	return set
 }
 
-// URL is the address of the set, by way of its Sentinels.
+// URL returns the address of the set through its Sentinels.
 func (set *SentinelSet) URL() string {
 	url := "redis://" + set.Sentinels[0].Addr + "?master_set=" + MasterSet
 	for _, s := range set.Sentinels[1:] {
@@ -64,7 +64,7 @@ func (set *SentinelSet) URL() string {
 	return url
 }
 
-// Failover makes the replica the master, and returns when the Sentinels say that it is.
+// Failover makes the replica the master, and returns when the Sentinels report that.
 func (set *SentinelSet) Failover() {
 	first := set.Sentinels[0]
 	before := set.Master()
@@ -85,7 +85,7 @@ func (set *SentinelSet) AwaitNewMaster(than string) {
 	})
 }
 
-// Master is the address of the master, as the first Sentinel has it.
+// Master returns the address of the master that the first Sentinel reports.
 func (set *SentinelSet) Master() string {
 	s := set.Sentinels[0]
 	m := s.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterSet)
@@ -96,7 +96,7 @@ func (set *SentinelSet) Master() string {
 	return net.JoinHostPort(parts[0], parts[1])
 }
 
-// A Cluster is three masters, without replicas except for those that are added.
+// A Cluster has three masters, and the replicas that AddReplica adds.
 type Cluster struct{ Servers []*Server }
 
 // StartCluster starts a Cluster, and returns when all of it is ready.
@@ -131,8 +131,8 @@ func StartCluster(tb testing.TB) *Cluster {
 	return c
 }
 
-// startClusterNode starts a server that knows no other yet; bus is the port by which others get to
-// know it.
+// startClusterNode starts a server that knows no other one. bus is the port on which other nodes
+// connect to it.
 func startClusterNode(tb testing.TB) (s *Server, bus string) {
 	tb.Helper()
 	s = Start(tb, "cluster-enabled yes", "cluster-port {port}", "cluster-node-timeout 10000")
@@ -140,7 +140,7 @@ func startClusterNode(tb testing.TB) (s *Server, bus string) {
 	return s, bus
 }
 
-// AddReplica adds a replica of a master, and returns when it could take over.
+// AddReplica adds a replica of a master, and returns when it can take over.
 func (c *Cluster) AddReplica(master *Server) *Server {
 	master.tb.Helper()
 	replica, bus := startClusterNode(master.tb)
@@ -154,7 +154,7 @@ func (c *Cluster) AddReplica(master *Server) *Server {
 	replica.awaitText("its master's data", "master_link_status:up", "INFO", "replication")
 	for _, s := range append([]*Server{replica}, c.Servers...) {
 		s.awaitText("to know the replica", "slave "+id, "CLUSTER", "NODES")
-		s.Await("links to all", func() error { // by which messages go
+		s.Await("links to all", func() error { // messages use them
 			text := s.text("CLUSTER", "NODES")
 			if n := strings.Count(text, " connected"); n != len(c.Servers)+1 {
 				return errors.New(text)
@@ -165,15 +165,16 @@ func (c *Cluster) AddReplica(master *Server) *Server {
 	return replica
 }
 
-// TakeOver makes a replica the master, and returns when it is. With "TAKEOVER" it needs no votes,
-// as when its master is gone, for which the others would vote only after a while.
+// TakeOver makes a replica the master, and returns when it is the master. With "TAKEOVER" it needs
+// no votes. Use that when its master is down: the other masters vote for a failover only after a
+// while.
 func (c *Cluster) TakeOver(replica *Server, how ...string) {
 	replica.tb.Helper()
 	replica.Do(append([]string{"CLUSTER", "FAILOVER"}, how...)...)
 	replica.awaitText("to be the master", "role:master", "INFO", "replication")
 }
 
-// awaitText waits until a command's answer has a text in it.
+// awaitText waits until the reply to a command contains a text.
 func (s *Server) awaitText(what, text string, command ...string) {
 	s.tb.Helper()
 	s.Await(what, func() error {
@@ -198,7 +199,7 @@ func (s *Server) text(command ...string) string {
 	return text
 }
 
-// URL is the address of the Cluster; one node is named, the others are for the client to find.
+// URL returns the address of the Cluster. It names one node; clients find the others.
 func (c *Cluster) URL() string { return "redis://" + c.Servers[0].Addr + "?cluster=true" }
 
 // MoveSlot puts a key into its slot, and moves both from one server to another, with the usual

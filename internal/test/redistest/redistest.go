@@ -78,7 +78,7 @@ func start(tb testing.TB, options []string, args ...string) *Server {
 		}
 	}
 	tb.Cleanup(s.end)
-	for attempt := 0; ; attempt++ { // a port that was free a moment ago may be taken
+	for attempt := 0; ; attempt++ { // another process may take the port first
 		s.Addr = port.Free(tb)
 		_, number, _ := net.SplitHostPort(s.Addr)
 		config := fmt.Sprintf("bind 127.0.0.1\nport %s\ndir %s\nlogfile server.log\nloglevel notice\n%s\n", number, s.dir, strings.Join(options, "\n"))
@@ -151,7 +151,7 @@ func (s *Server) Await(what string, try func() error) {
 	}
 }
 
-// URL is the address as clients want it, with the password.
+// URL returns the address in the form for clients, with the password.
 func (s *Server) URL() string {
 	if s.Password == "" {
 		return "redis://" + s.Addr
@@ -227,7 +227,7 @@ func (s *Server) Kill() {
 	if s.cmd == nil {
 		return
 	}
-	_ = s.cmd.Process.Kill() // an error means that it has ended
+	_ = s.cmd.Process.Kill() // it fails only if the process has ended
 	<-s.done
 	s.cmd = nil
 }

@@ -4,5 +4,5 @@ package redistest
 
 import "syscall"
 
-// Nothing stops a process here: Freeze and Thaw fail the test.
+// A process cannot be stopped on this system, so Freeze and Thaw fail the test.
 const stop, cont = syscall.Signal(0x13), syscall.Signal(0x12)

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// A TLS says how to reach a server started by StartTLS with TLS. The server's Addr stays its
-// address without TLS.
+// A TLS has what a client needs to connect with TLS to a server started by StartTLS. Addr of the
+// server remains its address without TLS.
 type TLS struct {
 	Addr   string
 	Roots  *x509.CertPool  // trust the server
@@ -48,8 +48,8 @@ func StartTLS(tb testing.TB, options ...string) (*Server, TLS) {
 	return s, t
 }
 
-// certificate makes a certificate for 127.0.0.1. Without a parent it makes an authority's own
-// certificate.
+// certificate makes a certificate for 127.0.0.1, or the certificate of an authority if it has no
+// parent.
 func certificate(tb testing.TB, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

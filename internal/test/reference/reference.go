@@ -1,5 +1,5 @@
-// Package reference installs the published implementation of the protocol from npm, with which
-// Hearth is compared and beside which it is tested. Versions are pinned in bench/reference.
+// Package reference installs the published implementation of the protocol from npm. Benchmarks
+// compare Hearth with it, and tests run both together. Versions are pinned in bench/reference.
 package reference
 
 import (
@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// installTimeout bounds an installation: npm has a network to wait for.
+// installTimeout bounds an installation, for which npm may download packages.
 const installTimeout = 4 * time.Minute
 
 // An Installation is a folder with the reference's modules, and the runtime that they need.
@@ -63,7 +63,7 @@ func Install(ctx context.Context, pins, cache string) (Installation, error) {
 		return Installation{}, fmt.Errorf("install the reference: %w", err)
 	}
 	if err := os.Rename(work, dir); err != nil && !errors.Is(err, fs.ErrExist) {
-		if _, other := os.Stat(dir); other != nil { // no other process was faster
+		if _, other := os.Stat(dir); other != nil { // no other process has installed it meanwhile
 			return Installation{}, fmt.Errorf("install the reference: %w", err)
 		}
 	}
@@ -78,7 +78,7 @@ func in(dir string) Installation {
 // Link lets programs in the folder dir import the reference's modules.
 func (i Installation) Link(dir string) error {
 	link := filepath.Join(dir, "node_modules")
-	if err := os.RemoveAll(link); err != nil { // of a link it removes the link
+	if err := os.RemoveAll(link); err != nil { // this removes a link, not its target
 		return fmt.Errorf("link the reference: %w", err)
 	}
 	if err := os.Symlink(i.Modules, link); err != nil {
@@ -87,12 +87,12 @@ func (i Installation) Link(dir string) error {
 	return nil
 }
 
-// npm installs what the lock file in dir says, and tries the result.
+// npm installs the packages of the lock file in dir, and checks that they work.
 func npm(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, installTimeout)
 	defer cancel()
 	for _, command := range [][]string{
-		// No package's own scripts, save the one that puts Bun's binary in its place.
+		// No scripts of packages run, except the one that installs Bun's binary.
 		{"npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"},
 		{"node", filepath.Join("node_modules", "bun", "install.js")},
 		{in(dir).Bun, "--version"},

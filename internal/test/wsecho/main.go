@@ -1,5 +1,5 @@
-// Command wsecho sends every WebSocket message back, at any path: something to point a conformance
-// tool at. It is nothing but internal/ws on a transport.
+// Command wsecho sends every WebSocket message back, at any path. Conformance tools can test it. It
+// uses only internal/ws and a transport.
 //
 //	wsecho -listen 127.0.0.1:9001 -transport epoll -compression -max 16777216
 package main
@@ -42,7 +42,7 @@ type options struct {
 	max               int
 }
 
-// run serves until ctx is done. ready is called with the address that is listened on.
+// run serves until ctx is done. It calls ready with the address on which it listens.
 func run(ctx context.Context, o options, ready func(net.Addr)) error {
 	e := &echoer{compression: o.compression, max: o.max}
 	// Enough for clients that read large messages slowly.
@@ -54,7 +54,7 @@ func run(ctx context.Context, o options, ready func(net.Addr)) error {
 	case "netconn":
 		e.tr, err = netconn.New(cfg)
 	default:
-		err = fmt.Errorf("there is no transport %q", o.transport)
+		err = fmt.Errorf("unknown transport %q: use epoll or netconn", o.transport)
 	}
 	if err != nil {
 		return err
