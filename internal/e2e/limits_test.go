@@ -178,14 +178,27 @@ func (p *peer) textMany(messages, size int) {
 	}
 }
 
-// inOrder checks that m has the id want, and returns the next id.
-func inOrder(t *testing.T, m hearth.Message, want int) int {
-	t.Helper()
-	var n int
-	if err := json.Unmarshal(m.ID, &n); err != nil || n != want {
-		t.Errorf("message %s, want %d", m.ID, want)
-	}
-	return want + 1
+// receiveInOrder returns a callback that waits until release is closed, and then checks that the
+// messages have the ids 0 to messages-1. It closes all after the last one. If check is not nil, each
+// call passes it the number of messages before.
+func receiveInOrder(t *testing.T, messages int, release <-chan struct{}, check func(handled int)) (
+	callback func(context.Context, *client, hearth.Message) error, all <-chan struct{},
+) {
+	done, handled := make(chan struct{}), 0
+	return func(_ context.Context, _ *client, m hearth.Message) error {
+		<-release
+		if check != nil {
+			check(handled)
+		}
+		var id int
+		if err := json.Unmarshal(m.ID, &id); err != nil || id != handled {
+			t.Errorf("message %s, want %d", m.ID, handled)
+		}
+		if handled++; handled == messages {
+			close(done)
+		}
+		return nil
+	}, done
 }
 
 // TestClientQueue checks that the server stops reading from a client whose callback does not return
@@ -193,18 +206,9 @@ func inOrder(t *testing.T, m hearth.Message, want int) int {
 func TestClientQueue(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const messages, size, bound = 2000, 100, 4096
-		release, all := make(chan struct{}), make(chan struct{})
-		next := 0
-		r := startPiped(t, config{
-			Limits: hearth.Limits{ClientQueue: bound},
-			Message: func(_ context.Context, _ *client, m hearth.Message) error {
-				<-release
-				if next = inOrder(t, m, next); next == messages {
-					close(all)
-				}
-				return nil
-			},
-		})
+		release := make(chan struct{})
+		receive, all := receiveInOrder(t, messages, release, nil)
+		r := startPiped(t, config{Limits: hearth.Limits{ClientQueue: bound}, Message: receive})
 		p := r.member("u")
 		go p.textMany(messages, size) // ends when the server has read everything
 		synctest.Wait()
@@ -223,24 +227,14 @@ func TestClientQueueOverTCP(t *testing.T) {
 		const messages, size, bound = 4000, 4000, 64 << 10
 		// the bound, and what was read together with the message that exceeded it
 		const most = (bound + 256<<10) / size
-		release, all := make(chan struct{}), make(chan struct{})
-		next := 0
+		release := make(chan struct{})
 		var r *rig
-		r = start(t, config{
-			Transport: transport, Limits: hearth.Limits{ClientQueue: bound},
-			Message: func(_ context.Context, _ *client, m hearth.Message) error {
-				if next == 0 {
-					<-release
-				}
-				if n := int(r.Stats().MessagesIn) - next; n > most {
-					t.Errorf("%d messages are waiting", n)
-				}
-				if next = inOrder(t, m, next); next == messages {
-					close(all)
-				}
-				return nil
-			},
+		receive, all := receiveInOrder(t, messages, release, func(handled int) {
+			if n := int(r.Stats().MessagesIn) - handled; n > most {
+				t.Errorf("%d messages are waiting", n)
+			}
 		})
+		r = start(t, config{Transport: transport, Limits: hearth.Limits{ClientQueue: bound}, Message: receive})
 		p := r.member("u")
 		go p.textMany(messages, size)           // ends when the server has read everything
 		for r.Stats().MessagesIn < bound/size { // the client is paused soon after
