@@ -96,7 +96,7 @@ func BenchmarkJoin(b *testing.B) {
 	note := func(context.Context, *session.Session, string) {}
 	for name, calls := range map[string]session.Callbacks{"silent": {}, "reported": {Joined: note, Left: note}} {
 		b.Run(name, func(b *testing.B) {
-			s := newBench(session.LobbyConfig{}, calls)
+			s := newFixture(session.LobbyConfig{}, calls)
 			defer s.close()
 			p := s.member()
 			b.ReportAllocs()

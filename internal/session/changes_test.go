@@ -12,7 +12,7 @@ import (
 
 // TestReportedChangesCostNothing: once the callbacks have heard of the changes, the session is as
 // small as one without such callbacks. Without them, nothing is kept at all.
-func TestReportedChangesCostNothing(t *testing.T) {
+func TestReportedChangesAreFreed(t *testing.T) {
 	t.Parallel()
 	for _, reports := range []bool{false, true} {
 		t.Run(fmt.Sprint("reports ", reports), func(t *testing.T) {
@@ -24,7 +24,7 @@ func TestReportedChangesCostNothing(t *testing.T) {
 					calls.Joined = func(context.Context, *session.Session, string) { <-gate; n++ }
 					calls.Left = func(context.Context, *session.Session, string) { n++ }
 				}
-				b := newBench(session.LobbyConfig{}, calls)
+				b := newFixture(session.LobbyConfig{}, calls)
 				b.env.DefaultRooms = []string{"a", "b"}
 				p := b.open("10.0.0.1")
 				p.authenticated()
@@ -52,7 +52,7 @@ func TestChangesAreBounded(t *testing.T) {
 		note := func(what string) func(context.Context, *session.Session, string) {
 			return func(_ context.Context, _ *session.Session, room string) { calls = append(calls, what+room) }
 		}
-		b := newBench(session.LobbyConfig{}, session.Callbacks{
+		b := newFixture(session.LobbyConfig{}, session.Callbacks{
 			Joined: note("+"), Left: note("-"),
 			Message: func(context.Context, *session.Session, protocol.Envelope) error { <-gate; return nil },
 		})
@@ -62,7 +62,7 @@ func TestChangesAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		p.say("wait", nil)
+		p.sendEvent("wait", nil)
 		synctest.Wait() // the callback is running
 		for i := range 1000 {
 			p.Leave("a", "b")
@@ -83,12 +83,12 @@ func TestChangesAreBounded(t *testing.T) {
 // TestMessageBeforeAuthenticationIsNone: a message whose turn came before the client was
 // authenticated is refused, even if the client is authenticated while the message is inflated.
 // Otherwise it would be handled beside the connected callback.
-func TestMessageBeforeAuthenticationIsNone(t *testing.T) {
+func TestMessageTakenBeforeAuthentication(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var calls []string
 		decide, connect := make(chan struct{}), make(chan struct{})
-		b := newBench(session.LobbyConfig{}, session.Callbacks{
+		b := newFixture(session.LobbyConfig{}, session.Callbacks{
 			Authenticate: func(context.Context, *session.Session, session.AuthRequest) (session.Identity, error) {
 				<-decide
 				return session.Identity{}, nil
@@ -107,12 +107,12 @@ func TestMessageBeforeAuthenticationIsNone(t *testing.T) {
 		b.env.DefaultRooms = []string{"a"}
 		p := b.openWith("10.0.0.1", true)
 		free := b.env.HoldInflating()
-		p.say("authenticate", nil)
+		p.sendEvent("authenticate", nil)
 		p.Data(compressed(deflated(`{"event":"early"}`)), 0) // its turn comes, and it waits to be inflated
 		synctest.Wait()
 		close(decide)
 		synctest.Wait()
-		p.say("later", nil)
+		p.sendEvent("later", nil)
 		free()
 		synctest.Wait()
 		close(connect)

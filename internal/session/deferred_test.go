@@ -13,29 +13,29 @@ import (
 )
 
 // TestLoopEndsBeforeItLends: what a loop has read in its last turn does not wait for it for ever.
-func TestLoopEndsBeforeItLends(t *testing.T) {
+func TestLoopEndsBeforeRunDeferred(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		heard := 0
-		b := newBench(session.LobbyConfig{}, session.Callbacks{
-			Message: func(context.Context, *session.Session, protocol.Envelope) error { heard++; return nil },
+		handled := 0
+		b := newFixture(session.LobbyConfig{}, session.Callbacks{
+			Message: func(context.Context, *session.Session, protocol.Envelope) error { handled++; return nil },
 		})
 		p := &peer{}
 		p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: b.env.Hub.Lane(0), Looped: true})
 		yielder := workpool.NewYielder()
-		p.say("authenticate", nil)
+		p.sendEvent("authenticate", nil)
 		b.env.Pool.RunDeferred(yielder)
 		synctest.Wait()
 		p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"m"}`)), 0)
 		p.Closed(transport.ErrClosed)
 		synctest.Wait()
-		if heard != 0 {
+		if handled != 0 {
 			t.Fatal("it was lent already")
 		}
 		b.env.Pool.Kick()
 		b.close()
-		if heard != 1 {
-			t.Errorf("%d messages handled", heard)
+		if handled != 1 {
+			t.Errorf("%d messages handled", handled)
 		}
 	})
 }

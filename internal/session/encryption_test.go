@@ -47,12 +47,12 @@ func FuzzHandshake(f *testing.F) {
 
 // FuzzEncrypted has an encrypted client send any data as encrypted. What was not sealed with its key ends it, unheard.
 func FuzzEncrypted(f *testing.F) {
-	var heard atomic.Int64
-	b := newBench(session.LobbyConfig{}, session.Callbacks{
+	var handled atomic.Int64
+	b := newFixture(session.LobbyConfig{}, session.Callbacks{
 		Handshake: func(_ context.Context, _ *session.Session, _ session.Identity, data []byte) (*seal.Keys, error) {
 			return session.AgreeOnKeys(data)
 		},
-		Message: func(context.Context, *session.Session, protocol.Envelope) error { heard.Add(1); return nil },
+		Message: func(context.Context, *session.Session, protocol.Envelope) error { handled.Add(1); return nil },
 	})
 	defer b.close()
 	sealed, err := ownCipher(f).AppendData(nil, []byte(`{"event":"x"}`))
@@ -67,12 +67,12 @@ func FuzzEncrypted(f *testing.F) {
 			data, _ = json.Marshal(string(data))
 		}
 		p := b.open("10.0.0.1")
-		p.say("authenticate", map[string]string{"publicKey": ownKey(t)})
+		p.sendEvent("authenticate", map[string]string{"publicKey": ownKey(t)})
 		await(t, func() bool { return p.State() == protocol.StateAuthenticated })
-		before := heard.Load()
+		before := handled.Load()
 		p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, append(append([]byte(`{"event":"encrypted","data":`), data...), '}')), 0)
 		await(t, func() bool { return p.State() == protocol.StateDisconnected })
-		if heard.Load() != before {
+		if handled.Load() != before {
 			t.Fatal("what was not sealed for this client was heard")
 		}
 		if !p.Encrypted() {
@@ -112,17 +112,17 @@ func await(t testing.TB, ok func() bool) {
 }
 
 // TestKeyUsedUp: a client whose key may not be used any more is closed, so that it connects again and gets another.
-func TestKeyUsedUp(t *testing.T) {
+func TestKeyExhausted(t *testing.T) {
 	t.Parallel()
 	ends := make(chan string, 1)
-	b := newBench(session.LobbyConfig{}, session.Callbacks{
+	b := newFixture(session.LobbyConfig{}, session.Callbacks{
 		Disconnected: func(_ context.Context, _ *session.Session, code int, reason string) {
 			ends <- fmt.Sprint(code, " ", reason)
 		},
 	})
 	defer b.close()
 	p := b.open("10.0.0.1")
-	p.say("authenticate", nil)
+	p.sendEvent("authenticate", nil)
 	await(t, func() bool { return p.State() == protocol.StateAuthenticated })
 	p.Owner().Unsealed(errors.New("anything else"))
 	p.Owner().Unsealed(fmt.Errorf("seal: %w", seal.ErrExhausted))

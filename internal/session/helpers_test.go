@@ -21,13 +21,13 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // bench is what sessions need to work, without a socket and without a loop: what is sent stays in the lane.
-type bench struct {
+type fixture struct {
 	env *session.Env
 	ids int
 	all []*peer
 }
 
-func newBench(lobby session.LobbyConfig, calls session.Callbacks) *bench {
+func newFixture(lobby session.LobbyConfig, calls session.Callbacks) *fixture {
 	if calls.Authenticate == nil {
 		calls.Authenticate = func(context.Context, *session.Session, session.AuthRequest) (session.Identity, error) {
 			return session.Identity{User: "u"}, nil
@@ -37,7 +37,7 @@ func newBench(lobby session.LobbyConfig, calls session.Callbacks) *bench {
 		lobby.AuthTimeout = 5 * time.Second
 	}
 	lobby.Clock = clock.New()
-	return &bench{env: &session.Env{
+	return &fixture{env: &session.Env{
 		Base: context.Background(), Hub: hub.New(hub.Config{Lanes: 1, Wake: func(int) {}}), Pool: &workpool.Pool{},
 		Lobby: session.NewLobby(lobby), Clock: lobby.Clock, Calls: calls, Log: slog.New(slog.DiscardHandler), Stats: &session.Stats{},
 		Limits: session.Limits{MaxPayload: 1 << 17, ClientQueue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedMessages: 16},
@@ -61,10 +61,10 @@ type peer struct {
 // idOf is the id of the nth session of a bench.
 func idOf(n int) hub.ID { return hub.ID{byte(n >> 8), byte(n)} }
 
-func (b *bench) open(addr string) *peer { return b.openWith(addr, false) }
+func (b *fixture) open(addr string) *peer { return b.openWith(addr, false) }
 
 // openWith is open of a client that has agreed on compression, or has not.
-func (b *bench) openWith(addr string, deflate bool) *peer {
+func (b *fixture) openWith(addr string, deflate bool) *peer {
 	b.ids++
 	p := &peer{addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 1), lane: b.env.Hub.Lane(0)}
 	p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: p.lane, ID: idOf(b.ids), Remote: p.addr, Deflate: deflate})
@@ -73,13 +73,13 @@ func (b *bench) openWith(addr string, deflate bool) *peer {
 }
 
 // say has the session read an event.
-func (p *peer) say(event string, data any) {
+func (p *peer) sendEvent(event string, data any) {
 	raw, _ := json.Marshal(map[string]any{"event": event, "data": data})
 	p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, raw), 0)
 }
 
 // close ends all sessions as their sockets would, and waits for everything.
-func (b *bench) close() {
+func (b *fixture) close() {
 	for _, p := range b.all {
 		p.Closed(transport.ErrClosed)
 	}

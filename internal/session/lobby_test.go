@@ -28,10 +28,10 @@ func TestLobby(t *testing.T) {
 		var script []step
 		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
 			script = append(script, step{
-				what: rapid.SampledFrom([]string{"come", "come", "come", "ask", "accept", "refuse", "go", "pass"}).Draw(rt, "what"),
-				who:  rapid.IntRange(0, 20).Draw(rt, "who"),
-				addr: rapid.SampledFrom([]string{"10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"}).Draw(rt, "addr"),
-				time: time.Duration(rapid.IntRange(0, 12).Draw(rt, "time")) * 100 * time.Millisecond,
+				action: rapid.SampledFrom([]string{"connect", "connect", "connect", "authenticate", "accept", "reject", "close", "wait"}).Draw(rt, "action"),
+				client: rapid.IntRange(0, 20).Draw(rt, "client"),
+				addr:   rapid.SampledFrom([]string{"10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"}).Draw(rt, "addr"),
+				time:   time.Duration(rapid.IntRange(0, 12).Draw(rt, "time")) * 100 * time.Millisecond,
 			})
 		}
 		var err error
@@ -43,27 +43,27 @@ func TestLobby(t *testing.T) {
 }
 
 type step struct {
-	what string
-	who  int
-	addr string
-	time time.Duration
+	action string
+	client int
+	addr   string
+	time   time.Duration
 }
 
 // guest is one client in the model.
-type guest struct {
-	p        *peer
-	network  string
-	deadline time.Time
-	asked    bool
-	turn     int // the step at which it asked
-	decide   chan error
-	here     bool // in the lobby
-	ended    bool
+type modelClient struct {
+	p               *peer
+	network         string
+	deadline        time.Time
+	authenticating  bool
+	authenticatedAt int // the step at which it asked
+	decide          chan error
+	inLobby         bool // in the lobby
+	ended           bool
 }
 
 func playLobby(script []step) error {
 	decisions := make(map[string]chan error)
-	b := newBench(session.LobbyConfig{AuthTimeout: lobbyTimeout, MaxUnauthenticated: lobbyMax, MaxUnauthenticatedPerAddr: lobbyPerAddr}, session.Callbacks{
+	b := newFixture(session.LobbyConfig{AuthTimeout: lobbyTimeout, MaxUnauthenticated: lobbyMax, MaxUnauthenticatedPerAddr: lobbyPerAddr}, session.Callbacks{
 		Authenticate: func(ctx context.Context, s *session.Session, _ session.AuthRequest) (session.Identity, error) {
 			select {
 			case err := <-decisions[s.ID()]:
@@ -74,45 +74,45 @@ func playLobby(script []step) error {
 		},
 	})
 	defer b.close()
-	var all []*guest
+	var all []*modelClient
 	for i, st := range script {
-		g := new(guest)
+		c := new(modelClient)
 		if len(all) > 0 {
-			g = all[st.who%len(all)]
+			c = all[st.client%len(all)]
 		}
 		switch {
-		case st.what == "come":
-			g = &guest{network: st.addr, deadline: time.Now().Add(lobbyTimeout), here: true, decide: make(chan error, 1)}
+		case st.action == "connect":
+			c = &modelClient{network: st.addr, deadline: time.Now().Add(lobbyTimeout), inLobby: true, decide: make(chan error, 1)}
 			if st.addr == "2001:db8::2" {
-				g.network = "2001:db8::1" // the same /64
+				c.network = "2001:db8::1" // the same /64
 			}
-			decisions[idOf(len(all)+1).String()] = g.decide
-			all = append(all, g)
-			evict(all, g)
-			g.p = b.open(st.addr)
-		case st.what == "pass":
-			pass(st.time)
-		case !g.here:
+			decisions[idOf(len(all)+1).String()] = c.decide
+			all = append(all, c)
+			modelEvict(all, c)
+			c.p = b.open(st.addr)
+		case st.action == "wait":
+			sleep(st.time)
+		case !c.inLobby:
 			continue
-		case st.what == "ask" && !g.asked:
-			g.asked, g.turn, g.deadline = true, i, time.Now().Add(3*lobbyTimeout)
-			g.p.say("authenticate", nil)
-		case st.what == "accept" && g.asked:
-			g.here = false
-			g.decide <- nil
-		case st.what == "refuse" && g.asked:
-			g.here, g.ended = false, true
-			g.decide <- errors.New("no")
-		case st.what == "go":
-			g.here, g.ended = false, true
-			g.p.Close(1000, "")
+		case st.action == "authenticate" && !c.authenticating:
+			c.authenticating, c.authenticatedAt, c.deadline = true, i, time.Now().Add(3*lobbyTimeout)
+			c.p.sendEvent("authenticate", nil)
+		case st.action == "accept" && c.authenticating:
+			c.inLobby = false
+			c.decide <- nil
+		case st.action == "reject" && c.authenticating:
+			c.inLobby, c.ended = false, true
+			c.decide <- errors.New("no")
+		case st.action == "close":
+			c.inLobby, c.ended = false, true
+			c.p.Close(1000, "")
 		}
 		synctest.Wait()
 		if err := compare(b, all); err != nil {
 			return fmt.Errorf("step %d: %w", i, err)
 		}
 	}
-	pass(5 * lobbyTimeout)
+	sleep(5 * lobbyTimeout)
 	synctest.Wait()
 	if n := b.env.Lobby.Count(); n != 0 {
 		return fmt.Errorf("%d are left after all deadlines", n)
@@ -122,51 +122,51 @@ func playLobby(script []step) error {
 
 // evict makes room for the newest: among those of its address, if they are too many, otherwise among all. The first of
 // those that have not asked goes, or, when all others have, the first who did.
-func evict(all []*guest, newest *guest) {
-	var here, same []*guest
-	for _, g := range all {
-		if g.here {
-			here = append(here, g)
-			if g.network == newest.network {
-				same = append(same, g)
+func modelEvict(all []*modelClient, newest *modelClient) {
+	var inLobby, same []*modelClient
+	for _, c := range all {
+		if c.inLobby {
+			inLobby = append(inLobby, c)
+			if c.network == newest.network {
+				same = append(same, c)
 			}
 		}
 	}
-	first := func(among []*guest) *guest {
-		var silent, asked []*guest
-		for _, g := range among {
-			if g.asked {
-				asked = append(asked, g)
-			} else if g != newest {
-				silent = append(silent, g)
+	oldest := func(among []*modelClient) *modelClient {
+		var waiting, authenticating []*modelClient
+		for _, c := range among {
+			if c.authenticating {
+				authenticating = append(authenticating, c)
+			} else if c != newest {
+				waiting = append(waiting, c)
 			}
 		}
-		slices.SortFunc(asked, func(a, b *guest) int { return a.turn - b.turn })
-		return append(silent, asked...)[0]
+		slices.SortFunc(authenticating, func(a, b *modelClient) int { return a.authenticatedAt - b.authenticatedAt })
+		return append(waiting, authenticating...)[0]
 	}
-	var out *guest
+	var out *modelClient
 	switch {
 	case len(same) > lobbyPerAddr:
-		out = first(same)
-	case len(here) > lobbyMax:
-		out = first(here)
+		out = oldest(same)
+	case len(inLobby) > lobbyMax:
+		out = oldest(inLobby)
 	default:
 		return
 	}
-	out.here, out.ended = false, true
+	out.inLobby, out.ended = false, true
 }
 
-func compare(b *bench, all []*guest) error {
+func compare(b *fixture, all []*modelClient) error {
 	count := 0
-	for i, g := range all {
-		if g.here && !g.deadline.After(time.Now()) {
-			g.here, g.ended = false, true
+	for i, c := range all {
+		if c.inLobby && !c.deadline.After(time.Now()) {
+			c.inLobby, c.ended = false, true
 		}
-		if g.here {
+		if c.inLobby {
 			count++
 		}
-		if ended := g.p.State() == protocol.StateDisconnected; ended != g.ended {
-			return fmt.Errorf("client %d: ended %v, want %v", i, ended, g.ended)
+		if ended := c.p.State() == protocol.StateDisconnected; ended != c.ended {
+			return fmt.Errorf("client %d: ended %v, want %v", i, ended, c.ended)
 		}
 	}
 	if n := b.env.Lobby.Count(); n != count || len(b.env.Lobby.Sessions()) != count {
@@ -176,10 +176,10 @@ func compare(b *bench, all []*guest) error {
 }
 
 // TestEvictedGuestsAreForgotten: a crowd that keeps coming costs no more than the limit, and the last to come stay.
-func TestEvictedGuestsAreForgotten(t *testing.T) {
+func TestEvict(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(session.LobbyConfig{MaxUnauthenticated: 100, MaxUnauthenticatedPerAddr: 2}, session.Callbacks{})
+		b := newFixture(session.LobbyConfig{MaxUnauthenticated: 100, MaxUnauthenticatedPerAddr: 2}, session.Callbacks{})
 		for i := range 1000 {
 			b.open(fmt.Sprintf("10.0.%d.%d", i/256, i%256))
 		}
@@ -191,7 +191,7 @@ func TestEvictedGuestsAreForgotten(t *testing.T) {
 				t.Errorf("client %d: ended %v", i, ended)
 			}
 		}
-		pass(5 * time.Second)
+		sleep(5 * time.Second)
 		synctest.Wait()
 		if n := b.env.Lobby.Count(); n != 0 || b.env.Stats.AuthTimeouts.Load() != 100 {
 			t.Errorf("%d left", n)
@@ -201,37 +201,37 @@ func TestEvictedGuestsAreForgotten(t *testing.T) {
 }
 
 // TestClosingGuestsAreBounded: a crowd that keeps its sockets open after it was closed is cut off, oldest first.
-func TestClosingGuestsAreBounded(t *testing.T) {
+func TestClosingClientsBounded(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name       string
-		cfg        session.LobbyConfig
-		addresses  int
-		open, here int // of 1000 sockets, at the end
+	for _, tt := range []struct {
+		name          string
+		cfg           session.LobbyConfig
+		addresses     int
+		open, inLobby int // of 1000 sockets, at the end
 	}{
 		{"one address", session.LobbyConfig{MaxUnauthenticated: 500, MaxUnauthenticatedPerAddr: 8}, 1, 8 + 18, 8},
 		{"all", session.LobbyConfig{MaxUnauthenticated: 40, MaxUnauthenticatedPerAddr: 8}, 250, 40 + 26, 40},
 		{"no bound for addresses", session.LobbyConfig{MaxUnauthenticated: 40}, 1, 40 + 26, 40},
 		{"no bound", session.LobbyConfig{}, 1, 1000, 1000},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			b := newBench(c.cfg, session.Callbacks{})
+			b := newFixture(tt.cfg, session.Callbacks{})
 			defer b.close()
 			for i := range 1000 {
-				b.open(fmt.Sprintf("10.0.0.%d", i%c.addresses))
+				b.open(fmt.Sprintf("10.0.0.%d", i%tt.addresses))
 			}
-			open, here := 0, 0
+			open, inLobby := 0, 0
 			for _, p := range b.all {
 				if !p.isAborted() {
 					open++
 				}
 				if p.State() != protocol.StateDisconnected {
-					here++
+					inLobby++
 				}
 			}
-			if open != c.open || here != c.here {
-				t.Errorf("%d sockets, %d clients; want %d, %d", open, here, c.open, c.here)
+			if open != tt.open || inLobby != tt.inLobby {
+				t.Errorf("%d sockets, %d clients; want %d, %d", open, inLobby, tt.open, tt.inLobby)
 			}
 		})
 	}
@@ -241,7 +241,7 @@ func TestClosingGuestsAreBounded(t *testing.T) {
 func TestMakeRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(session.LobbyConfig{MaxUnauthenticated: 100}, session.Callbacks{
+		b := newFixture(session.LobbyConfig{MaxUnauthenticated: 100}, session.Callbacks{
 			Authenticate: func(ctx context.Context, _ *session.Session, _ session.AuthRequest) (session.Identity, error) {
 				<-ctx.Done()
 				return session.Identity{}, ctx.Err()
@@ -249,7 +249,7 @@ func TestMakeRoom(t *testing.T) {
 		})
 		defer b.close()
 		asking, old, young, ended := b.open("10.0.0.1"), b.open("10.0.0.1"), b.open("10.0.0.2"), b.open("10.0.0.3")
-		asking.say("authenticate", nil)
+		asking.sendEvent("authenticate", nil)
 		ended.Close(1000, "")
 		synctest.Wait()
 		want := func(step string, excess int, ok bool, aborted ...bool) {

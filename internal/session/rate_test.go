@@ -45,7 +45,7 @@ func TestRateAfterPause(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				b, gate, handled := gated()
+				b, gate, handled := newGatedFixture()
 				b.env.Limits.ClientQueue = 2000
 				b.env.Limits.MessageRate = 10
 				p := b.openWith("10.0.0.1", true)
@@ -100,7 +100,7 @@ func TestRateAfterPause(t *testing.T) {
 func TestRateOfCompressed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b, gate, handled := gated()
+		b, gate, handled := newGatedFixture()
 		close(gate)
 		const text, messages = `{"event":"m"}`, 20
 		b.env.Limits.MaxPayload = 100

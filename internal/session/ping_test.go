@@ -11,7 +11,7 @@ import (
 // TestPingFlood: what a single read may make the server queue is bounded; who does not overdo it gets every answer.
 func TestPingFlood(t *testing.T) {
 	t.Parallel()
-	b := newBench(session.LobbyConfig{}, session.Callbacks{})
+	b := newFixture(session.LobbyConfig{}, session.Callbacks{})
 	defer b.close()
 	p := b.open("10.0.0.1")
 	ping := ws.AppendMaskedFrame(nil, ws.OpPing, false, nil)

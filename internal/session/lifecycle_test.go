@@ -14,10 +14,10 @@ import (
 
 // TestAdmittedIsNoGuest: from the moment that a client may get connected, it has no place among the guests: it takes none from
 // others, and can't be closed to make room, or for a deadline. A shutdown finds it all the same.
-func TestAdmittedIsNoGuest(t *testing.T) {
+func TestAdmittedLeavesLobby(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(session.LobbyConfig{MaxUnauthenticated: 1, MaxUnauthenticatedPerAddr: 1}, session.Callbacks{})
+		b := newFixture(session.LobbyConfig{MaxUnauthenticated: 1, MaxUnauthenticatedPerAddr: 1}, session.Callbacks{})
 		sent := 0
 		b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) { // the loop could send connected now
 			sent++
@@ -32,7 +32,7 @@ func TestAdmittedIsNoGuest(t *testing.T) {
 			}
 		}})
 		p := b.open("10.0.0.1")
-		p.say("authenticate", nil)
+		p.sendEvent("authenticate", nil)
 		synctest.Wait()
 		if sent != 1 || len(b.env.Lobby.Sessions()) != 0 {
 			t.Errorf("%d messages, %d guests left", sent, len(b.env.Lobby.Sessions()))
@@ -48,9 +48,9 @@ func TestAdmittedIsNoGuest(t *testing.T) {
 
 // TestAnsweredBeforeGuest: nothing can be queued for a client ahead of the answer to its handshake, for who could be closed has
 // been answered.
-func TestAnsweredBeforeGuest(t *testing.T) {
+func TestHandshakeAnswerFirst(t *testing.T) {
 	t.Parallel()
-	b := newBench(session.LobbyConfig{}, session.Callbacks{})
+	b := newFixture(session.LobbyConfig{}, session.Callbacks{})
 	answered := false
 	b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) {
 		if answered = true; b.env.Lobby.Count() != 0 {
@@ -67,7 +67,7 @@ func TestAnsweredBeforeGuest(t *testing.T) {
 }
 
 // TestCountedBeforeSeen: what closes a client has been counted when the close frame can go out.
-func TestCountedBeforeSeen(t *testing.T) {
+func TestCountedBeforeClose(t *testing.T) {
 	t.Parallel()
 	for reason, tt := range map[string]struct {
 		counter func(*session.Stats) uint64
@@ -75,7 +75,7 @@ func TestCountedBeforeSeen(t *testing.T) {
 	}{
 		"too eager": {func(s *session.Stats) uint64 { return s.PreAuthFlood.Load() }, func(p *peer) {
 			for range 17 {
-				p.say("heartbeat", nil)
+				p.sendEvent("heartbeat", nil)
 			}
 		}},
 		"too slow": {func(s *session.Stats) uint64 { return s.SlowClosed.Load() }, func(p *peer) {
@@ -84,13 +84,13 @@ func TestCountedBeforeSeen(t *testing.T) {
 		}},
 		"in clear": {func(s *session.Stats) uint64 { return s.PlaintextRejected.Load() }, func(p *peer) {
 			p.authenticated()
-			p.say("m", nil)
+			p.sendEvent("m", nil)
 		}},
 	} {
 		t.Run(reason, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(session.LobbyConfig{}, session.Callbacks{
+				b := newFixture(session.LobbyConfig{}, session.Callbacks{
 					Handshake: func(context.Context, *session.Session, session.Identity, []byte) (*seal.Keys, error) {
 						return session.AgreeOnKeys([]byte(`{"publicKey":"` + ownKey(t) + `"}`))
 					},
@@ -120,7 +120,7 @@ func TestCountedBeforeSeen(t *testing.T) {
 
 // authenticated has p authenticate, and its messages sent: within a bubble.
 func (p *peer) authenticated() {
-	p.say("authenticate", nil)
+	p.sendEvent("authenticate", nil)
 	synctest.Wait()
 	p.lane.Tick()
 }

@@ -13,13 +13,13 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-func pass(d time.Duration) { <-time.After(d) }
+func sleep(d time.Duration) { <-time.After(d) }
 
-func (b *bench) member() *peer {
+func (b *fixture) member() *peer {
 	p := b.open("10.0.0.1")
-	p.say("authenticate", nil)
+	p.sendEvent("authenticate", nil)
 	for p.State() != protocol.StateAuthenticated { // it may wait for others' callbacks
-		pass(time.Millisecond)
+		sleep(time.Millisecond)
 	}
 	return p
 }
@@ -31,7 +31,7 @@ func TestPoolGrows(t *testing.T) {
 		const clients = 500
 		release := make(chan struct{})
 		var at atomic.Int32
-		b := newBench(session.LobbyConfig{}, session.Callbacks{
+		b := newFixture(session.LobbyConfig{}, session.Callbacks{
 			Message: func(context.Context, *session.Session, protocol.Envelope) error {
 				at.Add(1)
 				<-release
@@ -44,15 +44,15 @@ func TestPoolGrows(t *testing.T) {
 			b.member()
 		}
 		for _, p := range b.all {
-			p.say("block", 1)
+			p.sendEvent("block", 1)
 		}
-		pass(50 * time.Millisecond)
+		sleep(50 * time.Millisecond)
 		if n := at.Load(); n != clients {
 			t.Errorf("%d of %d callbacks run", n, clients)
 		}
 		late := b.member()
-		late.say("block", 1)
-		pass(10 * time.Millisecond)
+		late.sendEvent("block", 1)
+		sleep(10 * time.Millisecond)
 		if n := at.Load(); n != clients+1 {
 			t.Error("the last one waits")
 		}
@@ -64,17 +64,17 @@ func TestPoolEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var done atomic.Int32
-		b := newBench(session.LobbyConfig{}, session.Callbacks{
+		b := newFixture(session.LobbyConfig{}, session.Callbacks{
 			Message: func(context.Context, *session.Session, protocol.Envelope) error {
-				pass(3 * time.Millisecond)
+				sleep(3 * time.Millisecond)
 				done.Add(1)
 				return nil
 			},
 		})
 		for range 20 {
-			b.member().say("work", 1)
+			b.member().sendEvent("work", 1)
 		}
-		pass(time.Second)
+		sleep(time.Second)
 		if n := done.Load(); n != 20 {
 			t.Fatalf("%d callbacks ran", n)
 		}
@@ -89,22 +89,22 @@ func TestPoolOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const clients, messages = 50, 200
 		var mu sync.Mutex
-		heard := make(map[*session.Session]int)
+		handled := make(map[*session.Session]int)
 		busy := make(map[*session.Session]bool)
-		b := newBench(session.LobbyConfig{}, session.Callbacks{
+		b := newFixture(session.LobbyConfig{}, session.Callbacks{
 			Message: func(_ context.Context, s *session.Session, e protocol.Envelope) error {
 				mu.Lock()
-				n := heard[s]
+				n := handled[s]
 				if busy[s] || string(e.Data) != fmt.Sprint(n) {
 					t.Errorf("message %s, want %d; busy %v", e.Data, n, busy[s])
 				}
 				busy[s] = true
 				mu.Unlock()
 				if n%37 == 0 {
-					pass(time.Duration(n%5) * time.Millisecond)
+					sleep(time.Duration(n%5) * time.Millisecond)
 				}
 				mu.Lock()
-				heard[s], busy[s] = n+1, false
+				handled[s], busy[s] = n+1, false
 				mu.Unlock()
 				return nil
 			},
@@ -114,13 +114,13 @@ func TestPoolOrder(t *testing.T) {
 		}
 		for n := range messages {
 			for _, p := range b.all {
-				p.say("m", n)
+				p.sendEvent("m", n)
 			}
 		}
-		pass(10 * time.Second)
+		sleep(10 * time.Second)
 		b.close()
 		for _, p := range b.all {
-			if n := heard[p.Session]; n != messages {
+			if n := handled[p.Session]; n != messages {
 				t.Errorf("%d of %d messages handled", n, messages)
 			}
 		}
@@ -133,23 +133,23 @@ func TestPoolIsFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var busy atomic.Int32
 		var waited int32
-		b := newBench(session.LobbyConfig{}, session.Callbacks{
+		b := newFixture(session.LobbyConfig{}, session.Callbacks{
 			Message: func(_ context.Context, s *session.Session, e protocol.Envelope) error {
 				if e.Event == "little" {
 					waited = busy.Load()
 				} else {
 					busy.Add(1)
-					pass(50 * time.Microsecond)
+					sleep(50 * time.Microsecond)
 				}
 				return nil
 			},
 		})
 		greedy, modest := b.member(), b.member()
 		for range 2000 {
-			greedy.say("much", 1)
+			greedy.sendEvent("much", 1)
 		}
-		modest.say("little", 1)
-		pass(time.Second)
+		modest.sendEvent("little", 1)
+		sleep(time.Second)
 		b.close()
 		if n := busy.Load(); n != 2000 || waited > 200 {
 			t.Errorf("waited for %d of %d messages of another client", waited, n)
@@ -158,11 +158,11 @@ func TestPoolIsFair(t *testing.T) {
 }
 
 // TestQueueIsBounded: past Limits.ClientQueue the connection is paused, at half of it resumed.
-func TestQueueIsBounded(t *testing.T) {
+func TestInboxBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		step := make(chan struct{})
-		b := newBench(session.LobbyConfig{}, session.Callbacks{
+		b := newFixture(session.LobbyConfig{}, session.Callbacks{
 			Message: func(context.Context, *session.Session, protocol.Envelope) error {
 				<-step
 				return nil
@@ -172,7 +172,7 @@ func TestQueueIsBounded(t *testing.T) {
 		p := b.member()
 		sent := 0
 		for ; !p.isPaused(); sent++ {
-			p.say("m", sent)
+			p.sendEvent("m", sent)
 			synctest.Wait()
 		}
 		if sent < 20 || sent > 60 {
@@ -189,8 +189,8 @@ func TestQueueIsBounded(t *testing.T) {
 		if handled < sent/3 || handled > sent*2/3 {
 			t.Errorf("resumed after %d of %d", handled, sent)
 		}
-		for p.say("last", 1); !p.isPaused(); sent++ {
-			p.say("m", 1)
+		for p.sendEvent("last", 1); !p.isPaused(); sent++ {
+			p.sendEvent("m", 1)
 		}
 		p.Close(4000, "enough") // a session that has ended is read on: the peer's close must be seen
 		if p.isPaused() {

@@ -14,9 +14,9 @@ import (
 )
 
 // gated is a bench whose message callbacks wait for one element of the channel each.
-func gated() (b *bench, gate chan struct{}, handled *[]string) {
+func newGatedFixture() (b *fixture, gate chan struct{}, handled *[]string) {
 	gate, handled = make(chan struct{}), new([]string)
-	b = newBench(session.LobbyConfig{}, session.Callbacks{
+	b = newFixture(session.LobbyConfig{}, session.Callbacks{
 		Message: func(_ context.Context, _ *session.Session, e protocol.Envelope) error {
 			<-gate
 			*handled = append(*handled, e.Event)
@@ -40,16 +40,16 @@ func compressed(payload []byte) []byte {
 
 // TestDataInflatesNothing: what is compressed is looked at in its turn, on a worker. Until then the
 // loop knows nothing of it.
-func TestDataInflatesNothing(t *testing.T) {
+func TestInflateOnWorker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b, gate, handled := gated()
+		b, gate, handled := newGatedFixture()
 		p := b.openWith("10.0.0.1", true)
 		p.authenticated()
-		p.say("first", 1)
+		p.sendEvent("first", 1)
 		p.Data(compressed(deflated(`{"event":"second"}`)), 0)
 		p.Data(compressed([]byte{0xff, 0xff}), 0)
-		p.say("late", 1)
+		p.sendEvent("late", 1)
 		synctest.Wait()
 		if s := p.State(); s != protocol.StateAuthenticated {
 			t.Errorf("the client is %v before its messages are handled", s)
@@ -68,7 +68,7 @@ func TestDataInflatesNothing(t *testing.T) {
 
 // TestRest checks that the part of a read that was not parsed because the client was paused is
 // parsed later, unless the session was closed. Pings and pongs do not end that.
-func TestRest(t *testing.T) {
+func TestUnparsedBytes(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		end     func(p *peer)
@@ -86,7 +86,7 @@ func TestRest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				b, gate, handled := gated()
+				b, gate, handled := newGatedFixture()
 				b.env.Limits.ClientQueue = 2000
 				b.env.Limits.MessageRate = tt.rate
 				p := b.member()
@@ -133,9 +133,9 @@ func TestRest(t *testing.T) {
 
 // TestEndedParsesNothing: a session that is closed while a read is parsed looks at nothing behind
 // that.
-func TestEndedParsesNothing(t *testing.T) {
+func TestStopParsingAtEnd(t *testing.T) {
 	t.Parallel()
-	b := newBench(session.LobbyConfig{}, session.Callbacks{})
+	b := newFixture(session.LobbyConfig{}, session.Callbacks{})
 	defer b.close()
 	p := b.open("10.0.0.1")
 	p.Data(bytes.Repeat(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"heartbeat"}`)), 1028), 0)
@@ -146,10 +146,10 @@ func TestEndedParsesNothing(t *testing.T) {
 
 // TestAnswersWaitForTheLoop: messages are handled no faster than the loop sends the answers, so a flood
 // of messages that are answered cannot fill the memory.
-func TestAnswersWaitForTheLoop(t *testing.T) {
+func TestWaitForLoop(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b, _, _ := gated()
+		b, _, _ := newGatedFixture()
 		p := b.open("10.0.0.1")
 		p.authenticated()
 		bad := ws.AppendMaskedFrame(nil, ws.OpText, false, []byte("{"))
@@ -182,10 +182,10 @@ func TestAnswersWaitForTheLoop(t *testing.T) {
 }
 
 // TestHeldAtTheEnd: a session that waits for a loop which has ended goes on.
-func TestHeldAtTheEnd(t *testing.T) {
+func TestResumeAtEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b, _, _ := gated()
+		b, _, _ := newGatedFixture()
 		p := b.open("10.0.0.1")
 		p.authenticated()
 		bad := ws.AppendMaskedFrame(nil, ws.OpText, false, []byte("{"))
