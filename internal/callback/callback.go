@@ -1,6 +1,6 @@
 // Package callback calls the application's functions. Call marks the calls, so that a method that
-// waits for them can reject a call from one of them. Run turns their panics into errors. Go survives
-// a function that ends its goroutine.
+// waits for them can reject a call from one of them. Run turns their panics into errors. Go
+// survives a function that ends its goroutine.
 package callback
 
 import (

@@ -16,8 +16,8 @@ import (
 
 var noData = []byte("{}")
 
-// An authentication is a Session on the goroutine that runs its authenticate, handshake and connected
-// callbacks.
+// An authentication is a Session on the goroutine that runs its authenticate, handshake and
+// connected callbacks.
 type authentication struct {
 	*Session
 	client   *pendingClient
@@ -42,7 +42,8 @@ func (w worker) startAuthentication(data []byte) {
 	w.mu.Unlock()
 	w.env.Lobby.beginAuthentication(c)
 	a := &authentication{Session: w.Session, client: c, data: data}
-	go a.run() // ends with the callbacks, whose context ends with the session; Env.Running waits for it
+	// It ends with the callbacks, whose context ends with the session. Env.Running waits for it.
+	go a.run()
 }
 
 func (a *authentication) run() {
@@ -66,7 +67,8 @@ func (a *authentication) run() {
 	})
 }
 
-// authenticate calls the authenticate callback. It returns false if that has not accepted the client.
+// authenticate calls the authenticate callback. It returns false if that has not accepted the
+// client.
 func (a *authentication) authenticate() bool {
 	request := AuthRequest{Data: a.data, Subprotocol: a.client.protocol, FromRequest: a.client.fromRequest}
 	return callback.Run(func() (err error) {
@@ -75,7 +77,8 @@ func (a *authentication) authenticate() bool {
 	}, a.authenticateFailed)
 }
 
-// authenticateFailed ends the session if the authenticate callback has rejected the client, or failed.
+// authenticateFailed ends the session if the authenticate callback has rejected the client, or
+// failed.
 func (a *authentication) authenticateFailed(err error) {
 	switch {
 	case a.ended():
@@ -130,8 +133,8 @@ func (a *authentication) reject(e *protocol.Error) {
 	a.Close(e.Code, protocol.CloseReason(e.Code))
 }
 
-// admit makes the client authenticated, and encrypted if it has keys. It returns false if the session
-// has ended meanwhile.
+// admit makes the client authenticated, and encrypted if it has keys. It returns false if the
+// session has ended meanwhile.
 func (a *authentication) admit() bool {
 	admission := a.admission()
 	if !a.env.Lobby.beginAdmission(a.client) {

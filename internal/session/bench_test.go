@@ -17,7 +17,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// sink is a connection that takes everything at once.
+// A sink is a connection that sends everything at once.
 type sink struct{ frames int }
 
 func (c *sink) Write([]byte) bool                     { c.frames++; return true }
@@ -33,8 +33,9 @@ func (c *sink) Buffered() int                         { return 0 }
 func (c *sink) RemoteAddr() netip.AddrPort            { return netip.AddrPort{} }
 func (c *sink) Loop() int                             { return 0 }
 
-// BenchmarkEcho is the whole way of a message but for the system calls: from the bytes that the socket brought, through
-// the pool and the callback, to the frame that the socket gets. The loop has 16 clients to read in each turn.
+// BenchmarkEcho measures the whole path of a message without the system calls: from the bytes of
+// the socket, through the pool and the callback, to the frame for the socket. The loop reads from
+// 16 clients in each turn.
 func BenchmarkEcho(b *testing.B) {
 	const clients = 16
 	h := hub.New(hub.Config{Lanes: 1, Wake: func(int) {}})
@@ -91,7 +92,7 @@ func frame(payload string) []byte {
 
 var _ transport.Conn = (*sink)(nil)
 
-// BenchmarkJoin is a join and a leave, with the callbacks about them and without.
+// BenchmarkJoin measures a join and a leave, with and without their callbacks.
 func BenchmarkJoin(b *testing.B) {
 	note := func(context.Context, *session.Session, string) {}
 	for name, calls := range map[string]session.Callbacks{"silent": {}, "reported": {Joined: note, Left: note}} {

@@ -10,8 +10,8 @@ import (
 	"github.com/hearthws/hearth/internal/hub"
 )
 
-// runCallback runs a callback with the server's context. It counts and logs an error or a panic, with
-// the attributes about; nothing else ends.
+// runCallback runs a callback with the server's context. It counts and logs an error or a panic,
+// with the attributes about; nothing else ends.
 func (s *Session) runCallback(name string, call func(ctx context.Context) error, about ...any) {
 	callback.Run(func() error { return call(s.env.Base) }, func(err error) {
 		s.callbackFailed(&s.env.Stats.CallbackErrors, name, err, about...)
@@ -31,14 +31,14 @@ func (s *Session) callbackFailed(counter *atomic.Uint64, name string, err error,
 	s.env.logFailure(name, err, append(about, "client", s.ID())...)
 }
 
-// RunCallback runs a callback that is about no client in particular. It counts and logs an error or a
-// panic.
+// RunCallback runs a callback that is about no client in particular. It counts and logs an error
+// or a panic.
 func (e *Env) RunCallback(name string, call func(ctx context.Context) error) {
 	callback.Run(func() error { return call(e.Base) }, func(err error) { e.CallbackFailed(name, err) })
 }
 
-// CallbackFailed counts and logs an error that callback.Run reported. about has further attributes of
-// the log line.
+// CallbackFailed counts and logs an error that callback.Run reported. about has further
+// attributes of the log line.
 func (e *Env) CallbackFailed(name string, err error, about ...any) {
 	e.Stats.CallbackErrors.Add(1)
 	e.logFailure(name, err, about...)

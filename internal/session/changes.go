@@ -9,8 +9,8 @@ type roomChange struct {
 }
 
 // roomChanges are the changes that the joined and left callbacks have not been called for, oldest
-// first. There is at most one leave for each room that the callbacks believe the client to be in, and
-// at most one join for each room that it is in.
+// first. There is at most one leave for each room that the callbacks believe the client to be in,
+// and at most one join for each room that it is in.
 type roomChanges []roomChange
 
 // add adds a change. A leave instead removes the join of the same room, so neither is reported.
@@ -34,8 +34,8 @@ func (c *roomChanges) pop() roomChange {
 	return first
 }
 
-// changedLocked queues a change of the client's rooms for the callbacks. The caller makes the change
-// in the hub without releasing mu in between, so the changes are queued in their order.
+// changedLocked queues a change of the client's rooms for the callbacks. The caller makes the
+// change in the hub without releasing mu in between, so the changes are queued in their order.
 func (s *Session) changedLocked(room string, joined bool) {
 	if s.env.Calls.Joined == nil && s.env.Calls.Left == nil || isOwnRoom(&s.member, room) {
 		return

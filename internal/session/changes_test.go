@@ -10,8 +10,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestReportedChangesCostNothing: once the callbacks have heard of the changes, the session is as
-// small as one without such callbacks. Without them, nothing is kept at all.
+// TestReportedChangesAreFreed checks that a session whose changes have been reported is as small as
+// one without such callbacks, and that without the callbacks no changes are kept.
 func TestReportedChangesAreFreed(t *testing.T) {
 	t.Parallel()
 	for _, reports := range []bool{false, true} {
@@ -29,13 +29,13 @@ func TestReportedChangesAreFreed(t *testing.T) {
 				p := b.open("10.0.0.1")
 				p.authenticated()
 				if p.HasTransient() != reports {
-					t.Errorf("changes are kept: %v", p.HasTransient())
+					t.Errorf("the session has transient state: %v", p.HasTransient())
 				}
 				close(gate)
 				p.Leave("a")
 				synctest.Wait()
 				if want := map[bool]int{true: 3}[reports]; p.HasTransient() || n != want {
-					t.Errorf("%d calls, want %d; the session is not small: %v", n, want, p.HasTransient())
+					t.Errorf("%d calls, want %d; the session has transient state: %v, want none", n, want, p.HasTransient())
 				}
 				b.close()
 			})
@@ -43,8 +43,8 @@ func TestReportedChangesAreFreed(t *testing.T) {
 	}
 }
 
-// TestChangesAreBounded: however often a client is moved while a callback runs, what waits for the
-// callbacks is no more than the rooms it was in and the rooms it is in.
+// TestChangesAreBounded checks that no more changes wait than the rooms that the client was in
+// and the rooms that it is in, however often it joins and leaves while a callback runs.
 func TestChangesAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -80,9 +80,9 @@ func TestChangesAreBounded(t *testing.T) {
 	})
 }
 
-// TestMessageBeforeAuthenticationIsNone: a message whose turn came before the client was
-// authenticated is refused, even if the client is authenticated while the message is inflated.
-// Otherwise it would be handled beside the connected callback.
+// TestMessageTakenBeforeAuthentication checks that a message which a worker takes before the
+// client is authenticated is rejected, even if the client is authenticated while the message is
+// inflated. Otherwise it would be handled while the connected callback runs.
 func TestMessageTakenBeforeAuthentication(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestMessageTakenBeforeAuthentication(t *testing.T) {
 		p := b.openWith("10.0.0.1", true)
 		free := b.env.HoldInflating()
 		p.sendEvent("authenticate", nil)
-		p.Data(compressed(deflated(`{"event":"early"}`)), 0) // its turn comes, and it waits to be inflated
+		p.Data(compressed(deflated(`{"event":"early"}`)), 0) // a worker takes it, waits to inflate
 		synctest.Wait()
 		close(decide)
 		synctest.Wait()

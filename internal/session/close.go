@@ -31,17 +31,18 @@ func (s *Session) CloseFor(counter *atomic.Uint64, code int, reason string) bool
 	return s.closeNow(closeRequest{code: code, reason: reason, counter: counter})
 }
 
-// Shutdown ends the session with 1001 when all messages that were received from the client have been
-// handled and answered. Nothing more is read from the client. Shutdown never blocks.
+// Shutdown ends the session with 1001 when all messages that were received from the client have
+// been handled and answered. Nothing more is read from the client. Shutdown never blocks.
 func (s *Session) Shutdown() {
 	s.closeAfterInbox(closeRequest{code: protocol.CloseGoingAway, reason: protocol.ReasonGoingAway})
 }
 
-// Abort cuts the connection without a close frame, for a peer that does not respond. It never blocks.
+// Abort cuts the connection without a close frame, for a peer that does not respond. It never
+// blocks.
 func (s *Session) Abort() { s.conn().Abort() }
 
-// closeAfterInbox ends the session when the messages that were received before have been handled. The
-// first request takes effect, unless the session is closed at once before that.
+// closeAfterInbox ends the session when the messages that were received before have been handled.
+// The first request takes effect, unless the session is closed at once before that.
 func (s *Session) closeAfterInbox(req closeRequest) {
 	s.mu.Lock()
 	if s.ended() {
@@ -62,8 +63,8 @@ func (s *Session) closeAfterInbox(req closeRequest) {
 	s.mu.Unlock()
 }
 
-// closeNow ends the session with a close frame. It returns false if the session had ended already. It
-// counts the session before the client can see the close frame.
+// closeNow ends the session with a close frame. It returns false if the session had ended
+// already. It counts the session before the client can see the close frame.
 func (s *Session) closeNow(req closeRequest) bool {
 	if !s.disconnect(req) {
 		return false
@@ -89,7 +90,8 @@ func (s *Session) disconnect(req closeRequest) bool {
 	t.pendingClient = nil
 	s.state.Store(uint32(protocol.StateDisconnected))
 	dropped := 0
-	if req.drop || !s.admitted { // messages of a client that is not authenticated only cause replies
+	// The messages of a client that is not authenticated only cause replies.
+	if req.drop || !s.admitted {
 		dropped = s.inbox.clear()
 		t.dropUnparsed()
 	}
@@ -100,8 +102,8 @@ func (s *Session) disconnect(req closeRequest) bool {
 		s.inbox.paused = false
 		s.conn().Resume() // to read the peer's close
 	}
-	// Before the disconnected callback can run: if it asks whether the user has other clients, it must
-	// not find this one.
+	// Before the disconnected callback can run: if it asks whether the user has other clients, it
+	// must not find this one.
 	user, rooms, member := s.env.Hub.Remove(&s.member)
 	t.closeInfo.rooms = rooms
 	if s.admitted || s.inbox.running {

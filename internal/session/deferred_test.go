@@ -12,7 +12,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestLoopEndsBeforeItLends: what a loop has read in its last turn does not wait for it for ever.
+// TestLoopEndsBeforeRunDeferred checks that messages which a loop has read in its last turn are
+// handled after Kick.
 func TestLoopEndsBeforeRunDeferred(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -30,12 +31,12 @@ func TestLoopEndsBeforeRunDeferred(t *testing.T) {
 		p.Closed(transport.ErrClosed)
 		synctest.Wait()
 		if handled != 0 {
-			t.Fatal("it was lent already")
+			t.Fatal("the message was handled before RunDeferred")
 		}
 		b.env.Pool.Kick()
 		b.close()
 		if handled != 1 {
-			t.Errorf("%d messages handled", handled)
+			t.Errorf("%d messages were handled, want 1", handled)
 		}
 	})
 }

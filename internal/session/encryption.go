@@ -19,9 +19,9 @@ var (
 	errCannotOpen = errors.New("the keys have no cipher, and the client must encrypt what it sends")
 )
 
-// AgreeOnKeys is the default encryption handshake. For a client whose data has a `publicKey` it makes
-// a key pair of the server and derives the cipher. Without `publicKey` it returns no keys and no error.
-// If `publicKey` is not a public key, it returns an error that wraps ErrRejected.
+// AgreeOnKeys is the default encryption handshake. For a client whose data has a `publicKey` it
+// makes a key pair of the server and derives the cipher. Without `publicKey` it returns no keys
+// and no error. If `publicKey` is not a public key, it returns an error that wraps ErrRejected.
 func AgreeOnKeys(data []byte) (*seal.Keys, error) {
 	var members map[string]json.RawMessage // not a struct, which would ignore the case of the name
 	if json.Unmarshal(data, &members) != nil {
@@ -74,8 +74,8 @@ func (s *Session) Encrypt(ctx context.Context, c *seal.Cipher, last *ws.Message)
 	return s.env.Hub.SwitchToEncrypted(ctx, sessionContext{s}.Done(), &s.member, change)
 }
 
-// countPlain returns how many of the first messages to the client must stay unencrypted: those up to
-// `connected`, which tells the client its id, if there are only errors before it.
+// countPlain returns how many of the first messages to the client must stay unencrypted: those up
+// to `connected`, which tells the client its id, if there are only errors before it.
 func countPlain(id string, payloads [][]byte) int {
 	connected := []byte(`{"event":"connected","data":{"id":"` + id + `"`)
 	for i, p := range payloads {
@@ -95,8 +95,8 @@ const (
 	reasonPlaintext   = "Message in clear"
 )
 
-// open returns the envelope inside an encrypted message of the client. It returns false if the message
-// is dropped; open may have closed the client then.
+// open returns the envelope inside an encrypted message of the client. It returns false if the
+// message is dropped; open may have closed the client then.
 func (w worker) open(c *seal.Cipher, data []byte) (protocol.Envelope, bool) {
 	inner, err := c.OpenData(nil, data)
 	switch {
@@ -117,8 +117,8 @@ func (w worker) open(c *seal.Cipher, data []byte) (protocol.Envelope, bool) {
 	return e, ok
 }
 
-// rejectPlaintext closes an encrypted client that sent a message unencrypted. The messages after that
-// one are dropped.
+// rejectPlaintext closes an encrypted client that sent a message unencrypted. The messages after
+// that one are dropped.
 func (w worker) rejectPlaintext() {
 	w.closeNow(closeRequest{
 		code: protocol.ClosePolicyViolation, reason: reasonPlaintext, counter: &w.env.Stats.PlaintextRejected, drop: true,

@@ -16,7 +16,8 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// FuzzHandshake gives AgreeOnKeys any data. Keys come of a public key under that very name, and of nothing else.
+// FuzzHandshake checks that AgreeOnKeys returns keys only for a valid public key with the exact
+// name.
 func FuzzHandshake(f *testing.F) {
 	key, err := seal.GenerateKey()
 	if err != nil {
@@ -36,7 +37,7 @@ func FuzzHandshake(f *testing.F) {
 		_, bad := seal.ParsePublicKey(text)
 		switch {
 		case err != nil && !errors.Is(err, session.ErrRejected):
-			t.Fatalf("not the client's fault: %v", err)
+			t.Fatalf("the error is not ErrRejected: %v", err)
 		case (keys != nil) != (asked && bad == nil), (err != nil) != (asked && bad != nil):
 			t.Fatalf("keys %v, error %v; asked %v, bad %v", keys, err, asked, bad)
 		case keys != nil && (keys.Cipher == nil || len(keys.ServerPublicKey) != 88 || len(keys.Salt) != 44):
@@ -45,7 +46,8 @@ func FuzzHandshake(f *testing.F) {
 	})
 }
 
-// FuzzEncrypted has an encrypted client send any data as encrypted. What was not sealed with its key ends it, unheard.
+// FuzzEncrypted checks that data which was not sealed with the client's key closes the client,
+// and does not reach the message callback.
 func FuzzEncrypted(f *testing.F) {
 	var handled atomic.Int64
 	b := newFixture(session.LobbyConfig{}, session.Callbacks{
@@ -73,10 +75,10 @@ func FuzzEncrypted(f *testing.F) {
 		p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, append(append([]byte(`{"event":"encrypted","data":`), data...), '}')), 0)
 		await(t, func() bool { return p.State() == protocol.StateDisconnected })
 		if handled.Load() != before {
-			t.Fatal("what was not sealed for this client was heard")
+			t.Fatal("a message that was not sealed for this client was handled")
 		}
 		if !p.Encrypted() {
-			t.Fatal("not encrypted")
+			t.Fatal("the client is not encrypted")
 		}
 		p.Closed(nil)
 		b.all = nil
@@ -101,17 +103,18 @@ func ownCipher(t testing.TB) *seal.Cipher {
 	return keys.Cipher
 }
 
-// await waits until ok.
+// await waits until ok returns true.
 func await(t testing.TB, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !ok(); runtime.Gosched() {
 		if time.Now().After(end) {
-			t.Fatal("it does not come about")
+			t.Fatal("the condition is not met after a minute")
 		}
 	}
 }
 
-// TestKeyUsedUp: a client whose key may not be used any more is closed, so that it connects again and gets another.
+// TestKeyExhausted checks that a client whose key must not be used any more is closed, so that it
+// connects again and gets another key.
 func TestKeyExhausted(t *testing.T) {
 	t.Parallel()
 	ends := make(chan string, 1)
@@ -127,6 +130,6 @@ func TestKeyExhausted(t *testing.T) {
 	p.Owner().Unsealed(errors.New("anything else"))
 	p.Owner().Unsealed(fmt.Errorf("seal: %w", seal.ErrExhausted))
 	if got := <-ends; got != "1008 Encryption key used up" {
-		t.Errorf("ended with %s", got)
+		t.Errorf("the client was closed with %s", got)
 	}
 }

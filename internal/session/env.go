@@ -16,33 +16,37 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// ErrRejected is the error, wrapped or not, with which the authenticate callback rejects credentials.
+// ErrRejected is the error, wrapped or not, with which the authenticate callback rejects
+// credentials.
 var ErrRejected = errors.New("credentials rejected")
 
-// ErrUnhandled is the error of the message callback for an event that the application does not handle.
+// ErrUnhandled is the error of the message callback for an event that the application does not
+// handle.
 var ErrUnhandled = errors.New("the event has no handler")
 
-// Callbacks are the application's callbacks, without its types. All of them may block. Authenticate is
-// required; the others may be nil.
+// Callbacks are the application's callbacks, without its types. All of them may block.
+// Authenticate is required; the others may be nil.
 type Callbacks struct {
 	// Authenticate, Handshake and ValidateRooms get a context that ends with the client.
 
 	Authenticate func(ctx context.Context, s *Session, r AuthRequest) (Identity, error)
-	// Handshake agrees on keys with a client that was accepted; data is that of `authenticate`. If it
-	// returns nil without an error, the client is not encrypted.
+	// Handshake agrees on keys with a client that was accepted; data is that of `authenticate`.
+	// If it returns nil without an error, the client is not encrypted.
 	Handshake func(ctx context.Context, s *Session, id Identity, data []byte) (*seal.Keys, error)
-	// ValidateRooms returns the rooms that the client may join. id is that of the join, nil for none.
+	// ValidateRooms returns the rooms that the client may join. id is that of the join, nil for
+	// none.
 	ValidateRooms func(ctx context.Context, s *Session, rooms []string, id json.RawMessage) ([]string, error)
 
-	// The others get a context that outlives the client, since messages that a client sent before it
-	// disconnected are still handled.
+	// The others get a context that outlives the client, since messages that a client sent before
+	// it disconnected are still handled.
 
-	// Joined and Left are called for each change of the client's rooms except its own, in the order of
-	// the changes, by the worker of the session.
+	// Joined and Left are called for each change of the client's rooms except its own, in the
+	// order of the changes, by the worker of the session.
 	Joined func(ctx context.Context, s *Session, room string)
 	Left   func(ctx context.Context, s *Session, room string)
-	// Transform returns what replaces a message to an encrypted client, nil for the message itself. It
-	// is called for one message of a client at a time, concurrently with the other callbacks.
+	// Transform returns what replaces a message to an encrypted client, nil for the message
+	// itself. It is called for one message of a client at a time, concurrently with the other
+	// callbacks.
 	Transform    func(ctx context.Context, s *Session, e protocol.Envelope) ([]byte, error)
 	Connected    func(ctx context.Context, s *Session)
 	Message      func(ctx context.Context, s *Session, e protocol.Envelope) error
@@ -96,10 +100,10 @@ type Encryption struct {
 	BatchLimit int
 }
 
-// Env is what all sessions of a node share. It is set before the first session and then read-only,
-// except for the fields that are safe for concurrent use by themselves.
+// Env is what all sessions of a node share. It is set before the first session, and then read-only,
+// except for Abandoned, inflating and Running, which may be used concurrently.
 type Env struct {
-	Base         context.Context // of the callbacks; cancelled when a shutdown has waited long enough
+	Base         context.Context // of the callbacks; cancelled when a shutdown stops waiting
 	Hub          *hub.Hub
 	Pool         *workpool.Pool
 	Lobby        *Lobby
@@ -113,7 +117,7 @@ type Env struct {
 	Encryption   Encryption
 	DefaultRooms []string
 
-	Abandoned atomic.Bool // set when a shutdown has waited long enough: messages in inboxes are dropped
+	Abandoned atomic.Bool // set when a shutdown stops waiting: then messages in inboxes are dropped
 	inflating inflateLimiter
 
 	// Running counts the sessions that have not ended and the authentications that run. A shutdown
@@ -134,7 +138,7 @@ type Stats struct {
 	KeysRejected      atomic.Uint64 // encryption handshakes
 	KeysFailed        atomic.Uint64 // the callback failed
 	DecryptFailed     atomic.Uint64 // clients that sent a message that did not decrypt
-	PlaintextRejected atomic.Uint64 // encrypted clients that sent an unencrypted message and must not
+	PlaintextRejected atomic.Uint64 // clients that must encrypt messages, and did not
 	Evicted           atomic.Uint64 // unauthenticated clients that made room for newer ones
 	PreAuthFlood      atomic.Uint64 // unauthenticated clients that sent too many messages
 	HeartbeatTimeouts atomic.Uint64
@@ -145,7 +149,7 @@ type Stats struct {
 	ProtocolErrors    atomic.Uint64 // closed with 1002, 1007 or 1009
 	RoomsRejected     atomic.Uint64
 	CallbackErrors    atomic.Uint64 // a callback returned an error or panicked
-	DeliveriesLost    atomic.Uint64 // messages of other nodes that exceeded the send queue; BrokerLost includes them
+	DeliveriesLost    atomic.Uint64 // of other nodes, beyond the send queue; BrokerLost includes them
 	BrokerLosses      atomic.Uint64 // times that the broker may have missed something
 	BrokerLost        atomic.Uint64 // messages that the broker is known to have missed
 	Resyncs           atomic.Uint64 // clients that were sent `resync`

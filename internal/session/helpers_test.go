@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// bench is what sessions need to work, without a socket and without a loop: what is sent stays in the lane.
+// A fixture has what sessions need, without sockets and loops: sent messages stay in the lane.
 type fixture struct {
 	env *session.Env
 	ids int
@@ -44,13 +44,13 @@ func newFixture(lobby session.LobbyConfig, calls session.Callbacks) *fixture {
 	}}
 }
 
-// peer is a session and its connection.
+// A peer is a session and its connection.
 type peer struct {
 	*session.Session
 	addr netip.AddrPort
 	lane *hub.Lane
 
-	abandon func() // set by tests that need it
+	abandon func() // set by the tests that use it
 
 	mu      sync.Mutex // guards the fields below
 	out     []byte
@@ -58,12 +58,13 @@ type peer struct {
 	aborted bool
 }
 
-// idOf is the id of the nth session of a bench.
+// idOf returns the id of the nth session of a fixture.
 func idOf(n int) hub.ID { return hub.ID{byte(n >> 8), byte(n)} }
 
+// open opens a session for a client at addr.
 func (b *fixture) open(addr string) *peer { return b.openWith(addr, false) }
 
-// openWith is open of a client that has agreed on compression, or has not.
+// openWith is open for a client that accepts compressed messages, or does not.
 func (b *fixture) openWith(addr string, deflate bool) *peer {
 	b.ids++
 	p := &peer{addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 1), lane: b.env.Hub.Lane(0)}
@@ -72,13 +73,13 @@ func (b *fixture) openWith(addr string, deflate bool) *peer {
 	return p
 }
 
-// say has the session read an event.
+// sendEvent makes the session read an event.
 func (p *peer) sendEvent(event string, data any) {
 	raw, _ := json.Marshal(map[string]any{"event": event, "data": data})
 	p.Data(ws.AppendMaskedFrame(nil, ws.OpText, false, raw), 0)
 }
 
-// close ends all sessions as their sockets would, and waits for everything.
+// close ends all sessions like closed sockets, and waits for all goroutines.
 func (b *fixture) close() {
 	for _, p := range b.all {
 		p.Closed(transport.ErrClosed)
@@ -88,7 +89,7 @@ func (b *fixture) close() {
 	b.env.Lobby.Close()
 }
 
-// conn is a peer as its own transport.Conn.
+// A conn is a peer as its own transport.Conn.
 type conn peer
 
 func (c *conn) Write(p []byte) bool {

@@ -2,9 +2,9 @@ package session
 
 import "github.com/hearthws/hearth/internal/ws"
 
-// An inbox holds the messages of a client that wait for the worker, and the state of the worker. The
-// messages form a ring, so that an empty inbox, which nearly all clients have, needs only one pointer.
-// Session.mu guards it.
+// An inbox holds the messages of a client that wait for the worker, and the state of the worker.
+// The messages form a ring, so that an empty inbox, which nearly all clients have, needs only one
+// pointer. Session.mu guards it.
 type inbox struct {
 	last  *inboxMessage // nil if the inbox is empty
 	bytes uint32        // what the messages cost

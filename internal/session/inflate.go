@@ -7,9 +7,9 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// An inflateLimiter lets half of the processors inflate messages, at least one. A few bytes inflate to
-// many. If every processor did that, event loops would wait for one, as Go's scheduler lets a
-// goroutine run for 10 ms. Goroutines get their place in the order of their calls.
+// An inflateLimiter lets half of the processors inflate messages, at least one. A few bytes
+// inflate to many. If every processor did that, event loops would wait for one, as Go's scheduler
+// lets a goroutine run for 10 ms. Goroutines get their place in the order of their calls.
 type inflateLimiter struct {
 	once   sync.Once
 	places chan struct{}
@@ -35,9 +35,9 @@ func (l *inflateLimiter) inflate(m message, limit int) ([]byte, error) {
 	return ws.InflateMessage(m.deflate, m.payload, limit, l.yield)
 }
 
-// inflate returns the inflated message of j. A message that violates the protocol or exceeds the rates
-// ends the session at once, as it would have on arrival: the messages after it are dropped. inflate
-// returns false if the message is dropped.
+// inflate returns the inflated message of j. A message that violates the protocol or exceeds the
+// rates ends the session at once, as it would have on arrival: the messages after it are dropped.
+// inflate returns false if the message is dropped.
 func (w worker) inflate(j job) (payload []byte, ok bool) {
 	limit := w.env.Limits.UnauthenticatedPayload
 	if j.admitted {

@@ -9,9 +9,9 @@ import (
 
 // Interest tells the broker which channels this node needs.
 type Interest interface {
-	// Hold holds the channels. It returns nil when every message that is published to them from then
-	// on will arrive. If the broker cannot confirm that before ctx is done, Hold reports the problem
-	// and returns an error. The channels are held in either case.
+	// Hold holds the channels. It returns nil when every message that is published to them from
+	// then on will arrive. If the broker cannot confirm that before ctx is done, Hold reports the
+	// problem and returns an error. The channels are held in either case.
 	Hold(ctx context.Context, channels ...string) error
 	// Release undoes one Hold of each channel.
 	Release(channels ...string)
@@ -47,8 +47,8 @@ func (e *Env) clientChannels(m *hub.Member, user string, rooms []string) []strin
 	return append(channels, e.roomChannels(m, rooms...)...)
 }
 
-// roomChannels returns the channels of the rooms, without that of the client's own room, which is held
-// as long as the client is connected.
+// roomChannels returns the channels of the rooms, without that of the client's own room, which is
+// held as long as the client is connected.
 func (e *Env) roomChannels(m *hub.Member, rooms ...string) (channels []string) {
 	if e.Interest == nil {
 		return nil

@@ -12,30 +12,32 @@ import (
 	"github.com/hearthws/hearth/seal"
 )
 
-// TestAdmittedIsNoGuest: from the moment that a client may get connected, it has no place among the guests: it takes none from
-// others, and can't be closed to make room, or for a deadline. A shutdown finds it all the same.
+// TestAdmittedLeavesLobby checks that a client does not count for the lobby from the moment at
+// which `connected` may be sent: it takes no place, and is not closed to make room or at a
+// deadline. A shutdown finds it nevertheless.
 func TestAdmittedLeavesLobby(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newFixture(session.LobbyConfig{MaxUnauthenticated: 1, MaxUnauthenticatedPerAddr: 1}, session.Callbacks{})
 		sent := 0
-		b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) { // the loop could send connected now
+		b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) {
+			// The loop could send connected now.
 			sent++
 			if n := b.env.Lobby.Count(); n != 0 {
-				t.Errorf("%d guests", n)
+				t.Errorf("%d clients in the lobby", n)
 			}
 			if n := b.env.Stats.Authenticated.Load(); n != 1 {
 				t.Errorf("%d clients have authenticated", n)
 			}
 			if all := b.env.Lobby.Sessions(); len(all) != 1 || all[0] != b.all[0].Session {
-				t.Errorf("a shutdown finds %v", all)
+				t.Errorf("the lobby lists %v", all)
 			}
 		}})
 		p := b.open("10.0.0.1")
 		p.sendEvent("authenticate", nil)
 		synctest.Wait()
 		if sent != 1 || len(b.env.Lobby.Sessions()) != 0 {
-			t.Errorf("%d messages, %d guests left", sent, len(b.env.Lobby.Sessions()))
+			t.Errorf("%d messages, %d clients left in the lobby", sent, len(b.env.Lobby.Sessions()))
 		}
 		next := b.open("10.0.0.1")
 		time.Sleep(4 * time.Second)
@@ -46,34 +48,34 @@ func TestAdmittedLeavesLobby(t *testing.T) {
 	})
 }
 
-// TestAnsweredBeforeGuest: nothing can be queued for a client ahead of the answer to its handshake, for who could be closed has
-// been answered.
+// TestHandshakeAnswerFirst checks that the answer to the handshake is queued before the lobby can
+// close the client, so that no frame is sent before it.
 func TestHandshakeAnswerFirst(t *testing.T) {
 	t.Parallel()
 	b := newFixture(session.LobbyConfig{}, session.Callbacks{})
 	answered := false
 	b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) {
 		if answered = true; b.env.Lobby.Count() != 0 {
-			t.Error("a guest without an answer")
+			t.Error("the client is in the lobby before the answer is queued")
 		}
 	}})
 	p := &peer{lane: b.env.Hub.Lane(0)}
 	p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: p.lane, Answer: []byte("HTTP/1.1 101")})
 	b.all = append(b.all, p)
 	if p.lane.Tick(); !answered || string(p.out) != "HTTP/1.1 101" || b.env.Lobby.Count() != 1 {
-		t.Errorf("sent %q, %d guests", p.out, b.env.Lobby.Count())
+		t.Errorf("sent %q, %d clients in the lobby", p.out, b.env.Lobby.Count())
 	}
 	b.close()
 }
 
-// TestCountedBeforeSeen: what closes a client has been counted when the close frame can go out.
+// TestCountedBeforeClose checks that a close is counted before the close frame can be sent.
 func TestCountedBeforeClose(t *testing.T) {
 	t.Parallel()
 	for reason, tt := range map[string]struct {
 		counter func(*session.Stats) uint64
 		provoke func(p *peer)
 	}{
-		"too eager": {func(s *session.Stats) uint64 { return s.PreAuthFlood.Load() }, func(p *peer) {
+		"flood": {func(s *session.Stats) uint64 { return s.PreAuthFlood.Load() }, func(p *peer) {
 			for range 17 {
 				p.sendEvent("heartbeat", nil)
 			}
@@ -82,7 +84,7 @@ func TestCountedBeforeClose(t *testing.T) {
 			p.authenticated()
 			p.Owner().Dropped(1)
 		}},
-		"in clear": {func(s *session.Stats) uint64 { return s.PlaintextRejected.Load() }, func(p *peer) {
+		"plaintext": {func(s *session.Stats) uint64 { return s.PlaintextRejected.Load() }, func(p *peer) {
 			p.authenticated()
 			p.sendEvent("m", nil)
 		}},
@@ -98,7 +100,8 @@ func TestCountedBeforeClose(t *testing.T) {
 				b.env.Limits.CloseOnBackpressure, b.env.Encryption.Only = true, true
 				var p *peer
 				closed := 0
-				b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) { // the loop could send the close frame now
+				b.env.Hub = hub.New(hub.Config{Lanes: 1, Wake: func(int) {
+					// The loop could send the close frame now.
 					if p.State() != protocol.StateDisconnected {
 						return
 					}
@@ -118,7 +121,7 @@ func TestCountedBeforeClose(t *testing.T) {
 	}
 }
 
-// authenticated has p authenticate, and its messages sent: within a bubble.
+// authenticated authenticates p and sends its messages, in a synctest bubble.
 func (p *peer) authenticated() {
 	p.sendEvent("authenticate", nil)
 	synctest.Wait()

@@ -11,17 +11,17 @@ import (
 
 // LobbyConfig bounds the clients that have not authenticated.
 type LobbyConfig struct {
-	// AuthTimeout is the time from connecting to `authenticate`. From there on a client has three times
-	// as long (protocol §4).
+	// AuthTimeout is the time from connecting to `authenticate`. From there on a client has three
+	// times as long (protocol §4).
 	AuthTimeout               time.Duration
 	MaxUnauthenticated        int          // clients, in all
-	MaxUnauthenticatedPerAddr int          // clients of one address; IPv6 addresses count by their /64
+	MaxUnauthenticatedPerAddr int          // clients of one address, or of one /64 with IPv6
 	Clock                     *clock.Clock // measures AuthTimeout
 }
 
-// The Lobby has the clients that have not authenticated, in the order of their deadlines. It closes
-// clients whose deadline has passed, and, if there are too many, those that have waited longest. One
-// timer serves all.
+// The Lobby has the clients that have not authenticated, in the order of their deadlines. It
+// closes clients whose deadline has passed, and, if there are too many, those that have waited
+// longest. One timer serves all.
 //
 // The Lobby also keeps a client that was closed, until its socket is closed. A peer that does not
 // answer the close frame keeps its socket for Timeouts.Close. If there are too many such peers, the
@@ -29,11 +29,12 @@ type LobbyConfig struct {
 type Lobby struct {
 	cfg LobbyConfig
 
-	// mu guards the fields below and the entries of all clients. It is taken with no other lock held.
+	// mu guards the fields below and the entries of all clients. It is taken with no other lock
+	// held.
 	mu      sync.Mutex
 	stages  [left]clientList
 	byAddr  map[netip.Prefix]*address // only if MaxUnauthenticatedPerAddr is set
-	cut     int                       // clients whose connection was cut, and whose socket is not closed yet
+	cut     int                       // clients that were cut, and whose socket is still open
 	timer   *time.Timer
 	timerAt clock.Instant // when the timer fires; 0 if it is not set
 	closed  bool
@@ -46,12 +47,12 @@ const (
 	waiting        stage = iota // has not sent `authenticate`
 	authenticating              // the callbacks run
 	closing                     // closed, but the socket is still open
-	admitting                   // not counted any more, but listed by Sessions until the hub lists the client
+	admitting                   // not counted, but listed by Sessions until the hub lists the client
 	left                        // not in the lobby
 )
 
-// A pendingClient is the lobby's entry of a session, with the state that the session needs only until
-// the client is authenticated.
+// A pendingClient is the lobby's entry of a session, with the state that the session needs only
+// until the client is authenticated.
 type pendingClient struct {
 	session     *Session
 	protocol    string // AuthRequest.Subprotocol
@@ -166,9 +167,9 @@ func abortAll(sessions []*Session) {
 	}
 }
 
-// MakeRoom makes room for one more connection, with which there would be excess connections more than
-// allowed. It cuts the connections of clients that are closing, and then closes clients that have not
-// sent `authenticate`, oldest first. It returns false if there are too few of both.
+// MakeRoom makes room for one more connection, with which there would be excess connections more
+// than allowed. It cuts the connections of clients that are closing, and then closes clients that
+// have not sent `authenticate`, oldest first. It returns false if there are too few of both.
 func (l *Lobby) MakeRoom(excess int) bool {
 	l.mu.Lock()
 	excess -= l.cut // their sockets will be closed soon
@@ -192,8 +193,8 @@ func (l *Lobby) MakeRoom(excess int) bool {
 	return excess <= 0
 }
 
-// Network returns what the limits count as one address: for IPv6 the /64. The zero Prefix stands for
-// no address, as a Unix socket has.
+// Network returns what the limits count as one address: for IPv6 the /64. The zero Prefix stands
+// for no address, as a Unix socket has.
 func Network(a netip.Addr) netip.Prefix {
 	bits := a.BitLen()
 	if a.Is6() && !a.Is4In6() {
@@ -260,8 +261,8 @@ func (l *Lobby) socketClosed(c *pendingClient) {
 	}
 }
 
-// closeLocked moves c to the clients that are closing. It returns the sessions to cut if there are too
-// many of those.
+// closeLocked moves c to the clients that are closing. It returns the sessions to cut if there
+// are too many of those.
 func (l *Lobby) closeLocked(c *pendingClient) (cut []*Session) {
 	l.moveLocked(c, closing)
 	if a := l.byAddr[c.network]; a != nil && a.stages[closing].count > closingLimit(l.cfg.MaxUnauthenticatedPerAddr) {
@@ -319,8 +320,8 @@ func (l *Lobby) Count() int {
 	return l.countLocked()
 }
 
-// Sessions returns the unauthenticated clients: first those that have not sent `authenticate`, and last
-// those that are being admitted.
+// Sessions returns the unauthenticated clients: first those that have not sent `authenticate`,
+// and last those that are being admitted.
 func (l *Lobby) Sessions() []*Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -333,8 +334,8 @@ func (l *Lobby) Sessions() []*Session {
 	return all
 }
 
-// armLocked sets the timer to the next deadline, unless it fires earlier anyway: then it finds no late
-// client, and is set again.
+// armLocked sets the timer to the next deadline, unless it fires earlier anyway: then it finds no
+// late client, and is set again.
 func (l *Lobby) armLocked() {
 	var next clock.Instant
 	for _, c := range []*pendingClient{l.stages[waiting].first, l.stages[authenticating].first} {

@@ -20,8 +20,8 @@ const (
 	lobbyPerAddr = 3
 )
 
-// TestLobby lets clients come, ask, be decided upon and go at random, and compares who is closed, and when, with a
-// list that is searched.
+// TestLobby makes clients connect, authenticate and close at random. It compares which clients are
+// closed, and when, with a simple model.
 func TestLobby(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -49,15 +49,15 @@ type step struct {
 	time   time.Duration
 }
 
-// guest is one client in the model.
+// A modelClient is a client in the model.
 type modelClient struct {
 	p               *peer
 	network         string
 	deadline        time.Time
 	authenticating  bool
-	authenticatedAt int // the step at which it asked
+	authenticatedAt int // the step of its authenticate
 	decide          chan error
-	inLobby         bool // in the lobby
+	inLobby         bool
 	ended           bool
 }
 
@@ -115,13 +115,14 @@ func playLobby(script []step) error {
 	sleep(5 * lobbyTimeout)
 	synctest.Wait()
 	if n := b.env.Lobby.Count(); n != 0 {
-		return fmt.Errorf("%d are left after all deadlines", n)
+		return fmt.Errorf("%d clients are left after all deadlines", n)
 	}
 	return nil
 }
 
-// evict makes room for the newest: among those of its address, if they are too many, otherwise among all. The first of
-// those that have not asked goes, or, when all others have, the first who did.
+// modelEvict makes room for newest: among the clients of its address if there are too many of
+// them, otherwise among all. The oldest client that has not sent authenticate is closed, or else
+// the client that sent it first.
 func modelEvict(all []*modelClient, newest *modelClient) {
 	var inLobby, same []*modelClient
 	for _, c := range all {
@@ -170,12 +171,12 @@ func compare(b *fixture, all []*modelClient) error {
 		}
 	}
 	if n := b.env.Lobby.Count(); n != count || len(b.env.Lobby.Sessions()) != count {
-		return fmt.Errorf("%d in the lobby, want %d", n, count)
+		return fmt.Errorf("%d clients in the lobby, want %d", n, count)
 	}
 	return nil
 }
 
-// TestEvictedGuestsAreForgotten: a crowd that keeps coming costs no more than the limit, and the last to come stay.
+// TestEvict checks that the lobby never has more clients than the limit, and that the newest stay.
 func TestEvict(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -194,13 +195,14 @@ func TestEvict(t *testing.T) {
 		sleep(5 * time.Second)
 		synctest.Wait()
 		if n := b.env.Lobby.Count(); n != 0 || b.env.Stats.AuthTimeouts.Load() != 100 {
-			t.Errorf("%d left", n)
+			t.Errorf("%d clients left, %d timeouts, want 100", n, b.env.Stats.AuthTimeouts.Load())
 		}
 		b.close()
 	})
 }
 
-// TestClosingGuestsAreBounded: a crowd that keeps its sockets open after it was closed is cut off, oldest first.
+// TestClosingClientsBounded checks that the lobby cuts the connections of closed clients that keep
+// their sockets open, oldest first, if there are too many.
 func TestClosingClientsBounded(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -237,7 +239,8 @@ func TestClosingClientsBounded(t *testing.T) {
 	}
 }
 
-// TestMakeRoom: those that are closing go first, then one that is silent, and nobody who is being decided upon.
+// TestMakeRoom checks that MakeRoom cuts clients that are closing first, then closes those that
+// have not sent authenticate, and none that is being authenticated.
 func TestMakeRoom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -259,21 +262,21 @@ func TestMakeRoom(t *testing.T) {
 			}
 			for i, p := range []*peer{asking, old, young, ended} {
 				if p.isAborted() != aborted[i] {
-					t.Errorf("%s: client %d is cut off: %v", step, i, !aborted[i])
+					t.Errorf("%s: client %d is cut: %v", step, i, !aborted[i])
 				}
 			}
 		}
 		want("one is closing", 1, true, false, false, false, true)
-		want("its socket is not gone yet", 1, true, false, false, false, true)
+		want("its socket is still open", 1, true, false, false, false, true)
 		want("the oldest is closed", 2, true, false, false, false, true)
 		if old.State() != protocol.StateDisconnected || young.State() == protocol.StateDisconnected {
-			t.Error("not the oldest")
+			t.Error("the wrong client was closed")
 		}
 		ended.Closed(nil)
-		want("and cut off, and the next one closed", 2, true, false, true, false, true)
+		want("it is cut, and the next one is closed", 2, true, false, true, false, true)
 		old.Closed(nil)
-		want("and the next", 1, true, false, true, true, true)
-		want("nobody is left", 2, false, false, true, true, true)
+		want("the next one is cut", 1, true, false, true, true, true)
+		want("no client is left", 2, false, false, true, true, true)
 		if n := b.env.Stats.Evicted.Load(); n != 2 || asking.State() != protocol.StateAuthenticating {
 			t.Errorf("%d evicted", n)
 		}

@@ -54,10 +54,10 @@ func (o owner) closeExhausted() {
 	}
 }
 
-// CloseDelayed bounds the time in which the close frame waits for messages that are being encrypted. It
-// implements hub.Owner.
+// CloseDelayed bounds the time in which the close frame waits for messages that are being
+// encrypted. It implements hub.Owner.
 func (o owner) CloseDelayed() {
-	time.AfterFunc(o.env.Timeouts.Close, o.Abort) // has no effect on a connection that is closed by then
+	time.AfterFunc(o.env.Timeouts.Close, o.Abort) // no effect if the connection is closed by then
 }
 
 // encryption returns how the hub encrypts messages for the client with c.

@@ -8,7 +8,8 @@ import (
 	"github.com/hearthws/hearth/internal/ws"
 )
 
-// TestPingFlood: what a single read may make the server queue is bounded; who does not overdo it gets every answer.
+// TestPingFlood checks that the pongs for one read are bounded, and that a few pings are all
+// answered.
 func TestPingFlood(t *testing.T) {
 	t.Parallel()
 	b := newFixture(session.LobbyConfig{}, session.Callbacks{})
@@ -23,13 +24,13 @@ func TestPingFlood(t *testing.T) {
 	}
 	for _, n := range []int{1, 10, 1} {
 		if got := pongs(n); got != n {
-			t.Errorf("%d answers to %d pings", got, n)
+			t.Errorf("%d pongs for %d pings", got, n)
 		}
 	}
 	if n := pongs(10_000); n < 10 || n > 100 {
-		t.Errorf("%d answers to a flood", n)
+		t.Errorf("%d pongs for a flood", n)
 	}
 	if n := pongs(1); n != 1 {
-		t.Errorf("%d answers after a flood", n)
+		t.Errorf("%d pongs after a flood", n)
 	}
 }

@@ -23,8 +23,8 @@ func (s *Session) RemoteAddr() netip.AddrPort {
 	return s.conn().RemoteAddr()
 }
 
-// ConnectedAt returns the time at which the connection was opened. It has a monotonic reading, so it
-// can be compared with other times of this process.
+// ConnectedAt returns the time at which the connection was opened. It has a monotonic reading, so
+// it can be compared with other times of this process.
 func (s *Session) ConnectedAt() time.Time { return s.env.Clock.At(s.connected) }
 
 // LastActivity returns the time at which the last message arrived, or at which the connection was
@@ -46,8 +46,8 @@ func (s *Session) Value() any {
 	return s.value
 }
 
-// Rooms returns the names of the rooms that the client is in, or was in at its end, its own first. The
-// caller may change the slice.
+// Rooms returns the names of the rooms that the client is in, or was in at its end, its own
+// first. The caller may change the slice.
 func (s *Session) Rooms() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,7 +67,8 @@ func (s *Session) In(room string) bool {
 	return s.env.Hub.InRoom(&s.member, room)
 }
 
-// Backpressured reports whether messages were dropped for the client, and it has not caught up since.
+// Backpressured reports whether messages were dropped for the client, and it has not caught up
+// since.
 func (s *Session) Backpressured() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -109,7 +109,7 @@ func TestRateOfCompressed(t *testing.T) {
 		p.authenticated()
 		time.Sleep(time.Minute)
 		n := byte(len(text))
-		stored := "\x00" + string([]byte{n, 0, ^n, 0xff}) + text + "\x00" // a block without compression
+		stored := "\x00" + string([]byte{n, 0, ^n, 0xff}) + text + "\x00" // not compressed
 		for range messages + 1 {
 			p.Data(compressed([]byte(stored)), b.env.Clock.Now())
 			synctest.Wait()

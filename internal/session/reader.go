@@ -13,8 +13,8 @@ import (
 // worker in parseUnparsed. It is the ws.DeferredHandler of the endpoint.
 type reader struct{ *Session }
 
-// parse puts the messages in b into the inbox. It returns the part of b that it did not parse because
-// the client was paused.
+// parse puts the messages in b into the inbox. It returns the part of b that it did not parse
+// because the client was paused.
 func (r reader) parse(b []byte) (unparsed []byte) {
 	if r.State() == protocol.StateAuthenticated {
 		r.in.SetMessageLimit(r.env.Limits.MaxPayload)
@@ -56,7 +56,7 @@ var heartbeat = []byte(`{"event":"heartbeat"}`)
 
 // Message implements ws.DeferredHandler.
 func (r reader) Message(_ ws.Opcode, payload []byte) {
-	r.accept(payload, 0, bytes.Equal(payload, heartbeat)) // the most frequent message skips the inbox
+	r.accept(payload, 0, bytes.Equal(payload, heartbeat)) // the most frequent message
 }
 
 // Compressed implements ws.DeferredHandler.
@@ -80,7 +80,8 @@ func (r reader) accept(payload []byte, deflate ws.Opcode, handled bool) {
 	if deflate != 0 {
 		size = 0 // the worker counts the bytes when it inflates them
 	}
-	// A client that has ended cannot be closed for its rates, and only the rest of one read remains.
+	// A client that has ended cannot be closed for its rates, and only the rest of one read
+	// remains.
 	if !r.ended() && !r.withinRatesLocked(clock.Instant(r.lastRead.Load()), 1, size) {
 		r.mu.Unlock()
 		r.stop(r.env.rateExceeded())
@@ -145,9 +146,9 @@ const (
 	maxPongs       = 64   // for one read
 )
 
-// Ping implements ws.DeferredHandler. It answers with a pong, but not always: not every ping needs an
-// answer (RFC 6455 §5.5.3), and one read may contain ten thousand. A client that does not read its
-// pongs gets no more of them, and one that floods the server with pings gets fewer.
+// Ping implements ws.DeferredHandler. It answers with a pong, but not always: not every ping
+// needs an answer (RFC 6455 §5.5.3), and one read may contain ten thousand. A client that does
+// not read its pongs gets no more of them, and one that floods the server with pings gets fewer.
 func (r reader) Ping(payload []byte) {
 	if !r.acceptControl(payload) {
 		return

@@ -13,7 +13,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// gated is a bench whose message callbacks wait for one element of the channel each.
+// newGatedFixture returns a fixture whose message callbacks each wait for one element of gate.
 func newGatedFixture() (b *fixture, gate chan struct{}, handled *[]string) {
 	gate, handled = make(chan struct{}), new([]string)
 	b = newFixture(session.LobbyConfig{}, session.Callbacks{
@@ -38,8 +38,8 @@ func compressed(payload []byte) []byte {
 	return ws.AppendMaskedFrame(nil, ws.OpText, true, payload)
 }
 
-// TestDataInflatesNothing: what is compressed is looked at in its turn, on a worker. Until then the
-// loop knows nothing of it.
+// TestInflateOnWorker checks that a compressed message is inflated by the worker, after the
+// messages before it, and not by the loop.
 func TestInflateOnWorker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -66,8 +66,8 @@ func TestInflateOnWorker(t *testing.T) {
 	})
 }
 
-// TestRest checks that the part of a read that was not parsed because the client was paused is
-// parsed later, unless the session was closed. Pings and pongs do not end that.
+// TestUnparsedBytes checks that the part of a read that was not parsed because the client was
+// paused is parsed later, unless the session was closed. Pings and pongs do not end that.
 func TestUnparsedBytes(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -75,13 +75,13 @@ func TestUnparsedBytes(t *testing.T) {
 		handled bool // all of it
 		rate    int  // Limits.MessageRate
 	}{
-		"goes on":                 {func(*peer) {}, true, 0},
-		"peer has gone":           {func(p *peer) { p.PeerClosed() }, true, 0},
-		"peer has gone, too fast": {func(p *peer) { p.PeerClosed() }, true, 10},
-		"too silent":              {func(p *peer) { p.CloseFor(nil, 4002, "") }, true, 0},
-		"shutdown":                {func(p *peer) { p.Shutdown() }, true, 0},
-		"closed":                  {func(p *peer) { p.Close(4000, "") }, false, 0},
-		"abandoned":               {func(p *peer) { p.Shutdown(); p.abandon() }, false, 0},
+		"stays":                 {func(*peer) {}, true, 0},
+		"disconnects":           {func(p *peer) { p.PeerClosed() }, true, 0},
+		"disconnects, too fast": {func(p *peer) { p.PeerClosed() }, true, 10},
+		"heartbeat":             {func(p *peer) { p.CloseFor(nil, 4002, "") }, true, 0},
+		"shutdown":              {func(p *peer) { p.Shutdown() }, true, 0},
+		"closed":                {func(p *peer) { p.Close(4000, "") }, false, 0},
+		"abandoned":             {func(p *peer) { p.Shutdown(); p.abandon() }, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -131,8 +131,8 @@ func TestUnparsedBytes(t *testing.T) {
 	}
 }
 
-// TestEndedParsesNothing: a session that is closed while a read is parsed looks at nothing behind
-// that.
+// TestStopParsingAtEnd checks that a session that is closed while a read is parsed does not parse
+// the rest of it.
 func TestStopParsingAtEnd(t *testing.T) {
 	t.Parallel()
 	b := newFixture(session.LobbyConfig{}, session.Callbacks{})
@@ -140,12 +140,12 @@ func TestStopParsingAtEnd(t *testing.T) {
 	p := b.open("10.0.0.1")
 	p.Data(bytes.Repeat(ws.AppendMaskedFrame(nil, ws.OpText, false, []byte(`{"event":"heartbeat"}`)), 1028), 0)
 	if n := b.env.Stats.MessagesIn.Load(); n != 17 || p.State() != protocol.StateDisconnected {
-		t.Errorf("%d messages were parsed of a client that may send 16; it is %v", n, p.State())
+		t.Errorf("%d messages were parsed, want 17; the client is %v", n, p.State())
 	}
 }
 
-// TestAnswersWaitForTheLoop: messages are handled no faster than the loop sends the answers, so a flood
-// of messages that are answered cannot fill the memory.
+// TestWaitForLoop checks that messages are handled no faster than the loop sends the replies, so
+// that a flood of messages with replies cannot fill the memory.
 func TestWaitForLoop(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -160,7 +160,7 @@ func TestWaitForLoop(t *testing.T) {
 			synctest.Wait()
 		}
 		if n := handled(); n < 256 || n > 320 {
-			t.Errorf("%d messages were handled, and the loop has sent no answer", n)
+			t.Errorf("%d messages were handled before the loop has sent a reply", n)
 		}
 		for ; handled() < reads*each; p.lane.Tick() {
 			before := handled()
@@ -175,13 +175,13 @@ func TestWaitForLoop(t *testing.T) {
 		}
 		p.lane.Tick()
 		if n := bytes.Count(p.out, []byte("Invalid message format")); n != reads*each {
-			t.Errorf("%d answers to %d messages", n, reads*each)
+			t.Errorf("%d replies to %d messages", n, reads*each)
 		}
 		b.close()
 	})
 }
 
-// TestHeldAtTheEnd: a session that waits for a loop which has ended goes on.
+// TestResumeAtEnd checks that a session that waits for a loop continues when the loop has ended.
 func TestResumeAtEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// join handles a join of the client: it joins the requested rooms that the validator allows. There is
-// no reply.
+// join handles a join of the client: it joins the requested rooms that the validator allows.
+// There is no reply.
 func (w worker) join(data, id json.RawMessage) {
 	requested := protocol.ParseRooms(data)
 	if len(requested) == 0 {
@@ -60,14 +60,14 @@ func checkAllowed(m *hub.Member, requested, allowed []string) []string {
 	return kept
 }
 
-// isOwnRoom reports whether the room has the client's id as its name. The name shows whether it is an
-// id of a client on any node, so no other node has to be asked.
+// isOwnRoom reports whether the room has the client's id as its name. The name shows whether it
+// is an id of a client on any node, so no other node has to be asked.
 func isOwnRoom(m *hub.Member, room string) bool { return protocol.IsClientID(room) && room == m.ID() }
 
-// Join makes the client a member of the rooms, without the validator. It receives all messages that
-// are sent to the rooms after Join has returned. Join stops with an error at the first room that is
-// not possible: the name is invalid, the client is in too many rooms, or it has disconnected. It may
-// wait for the broker until ctx is done.
+// Join makes the client a member of the rooms, without the validator. It receives all messages
+// that are sent to the rooms after Join has returned. Join stops with an error at the first room
+// that is not possible: the name is invalid, the client is in too many rooms, or it has
+// disconnected. It may wait for the broker until ctx is done.
 func (s *Session) Join(ctx context.Context, rooms ...string) error {
 	for _, room := range rooms {
 		if err := protocol.CheckRoom(room); err != nil {

@@ -1,12 +1,12 @@
-// Package session is the state machine of one client on the server: it connects, authenticates, joins
-// rooms, sends messages to the application, and ends. It has no sockets: bytes arrive through Data,
-// and frames leave through the hub.
+// Package session is the state machine of one client on the server: it connects, authenticates,
+// joins rooms, sends messages to the application, and ends. It has no sockets: bytes arrive
+// through Data, and frames leave through the hub.
 //
-// Its types follow the goroutines. A reader cuts the bytes of the socket into messages and puts them
-// in the inbox; it runs on an event loop, which must not wait. A worker handles the messages in their
-// order, on at most one goroutine of the pool at a time. An authentication runs beside them, since the
-// client's other messages are answered meanwhile (protocol §4). The methods of Session itself may be
-// called from any goroutine, except where they say otherwise.
+// Its types follow the goroutines. A reader cuts the bytes of the socket into messages and puts
+// them in the inbox; it runs on an event loop, which must not wait. A worker handles the messages
+// in their order, on at most one goroutine of the pool at a time. An authentication runs beside
+// them, since the client's other messages are answered meanwhile (protocol §4). The methods of
+// Session itself may be called from any goroutine, except where they say otherwise.
 package session
 
 import (
@@ -33,8 +33,8 @@ type Session struct {
 
 	member hub.Member // its fields have owners of their own
 
-	// Owned by the goroutine that calls Data. While a worker parses what a paused client sent, Data is
-	// not called, and the worker owns it.
+	// Owned by the goroutine that calls Data. While a worker parses what a paused client sent,
+	// Data is not called, and the worker owns it.
 	in ws.Endpoint
 
 	lastRead   atomic.Int64 // a clock.Instant: when bytes arrived
@@ -44,8 +44,8 @@ type Session struct {
 	// authenticated and disconnected.
 	state atomic.Uint32
 
-	// mu guards the fields below, unless they name another owner. It is taken before the locks of Hub
-	// and Pool, and never together with that of Lobby.
+	// mu guards the fields below, unless they name another owner. It is taken before the locks of
+	// Hub and Pool, and never together with that of Lobby.
 	mu        sync.Mutex
 	admitted  bool  // the client has been authenticated, so the callbacks are called at its end
 	slow      bool  // messages were dropped, and the client has not caught up since
@@ -97,8 +97,8 @@ func Open(env *Env, o Opening) *Session {
 // conn returns the connection.
 func (s *Session) conn() transport.Conn { return s.member.Link().(transport.Conn) }
 
-// ended reports whether the session has ended. The result can change from false to true unless mu is
-// held.
+// ended reports whether the session has ended. The result can change from false to true unless mu
+// is held.
 func (s *Session) ended() bool { return s.State() == protocol.StateDisconnected }
 
 // Data handles bytes from the socket. It implements transport.Handler.

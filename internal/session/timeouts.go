@@ -22,10 +22,10 @@ func (s *Session) CheckHeartbeat(now clock.Instant) {
 	}
 }
 
-// CheckIdle checks a client for silence; next is the time until the next check. It pings a client that
-// will have been silent for half of Timeouts.Idle by the next check, and again at three quarters. It
-// cuts the connection of a client that has not even answered pings: such a client is gone, and would
-// not read a close frame. Only the sweep may call it.
+// CheckIdle checks a client for silence; next is the time until the next check. It pings a client
+// that will have been silent for half of Timeouts.Idle by the next check, and again at three
+// quarters. It cuts the connection of a client that has not even answered pings: such a client is
+// gone, and would not read a close frame. Only the sweep may call it.
 func (s *Session) CheckIdle(now clock.Instant, next time.Duration) {
 	if s.paused() {
 		return

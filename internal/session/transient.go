@@ -1,14 +1,14 @@
 package session
 
 // transient is the state that a session needs before the client is authenticated, at its end, and
-// while something waits: a context that is in use, unparsed bytes, unreported changes of rooms, or a
-// close behind queued messages. It is nil otherwise, as it is for an idle client without rates.
-// Session.mu guards it.
+// while something waits: a context that is in use, unparsed bytes, unreported changes of rooms,
+// or a close behind queued messages. It is nil otherwise, as it is for an idle client without
+// rates. Session.mu guards it.
 type transient struct {
 	pendingClient *pendingClient // until the client is authenticated or the session ends
 	done          chan struct{}  // closed at the end; made by the first call of sessionContext.Done
 	closeInfo     *closeInfo     // once the session has ended
-	unparsed      []byte         // part of one read that was not parsed because the client was paused
+	unparsed      []byte         // part of a read, not parsed because the client was paused
 	parsing       bool           // a worker parses what was in unparsed
 	rates         *rates         // if rates are limited
 	changes       roomChanges    // not reported yet
@@ -21,7 +21,7 @@ type closeInfo struct {
 	code          int
 	reason        string
 	rooms         []string       // that the client was in
-	pendingClient *pendingClient // of a client that was never authenticated, until the socket is closed
+	pendingClient *pendingClient // if the client was never authenticated; nil otherwise
 
 	socketClosed       bool
 	leavesQueued       bool // the rooms were queued for the left callback

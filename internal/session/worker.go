@@ -7,12 +7,13 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// A worker is a Session on the goroutine of the pool that handles its input. It is the workpool.Task
-// and the hub.Resumer of the session. At most one goroutine is the worker of a session at a time.
+// A worker is a Session on the goroutine of the pool that handles its input. It is the
+// workpool.Task and the hub.Resumer of the session. At most one goroutine is the worker of a
+// session at a time.
 type worker struct{ *Session }
 
-// A worker handles at most runMessages messages, of runBytes when inflated, before it is the turn of
-// other sessions. A single message may be larger.
+// A worker handles at most runMessages messages, of runBytes when inflated, before it is the turn
+// of other sessions. A single message may be larger.
 const (
 	runMessages = 64
 	runBytes    = 256 << 10
@@ -47,9 +48,9 @@ func (w worker) Run() {
 // Resume queues the session for the rest of its input. It implements hub.Resumer.
 func (w worker) Resume() { w.env.Pool.Submit(w) }
 
-// next takes the oldest change of rooms, or otherwise the oldest message, so that the callbacks are
-// called for a change before the next message is handled. It returns false if there is nothing to do;
-// then the session has no worker any more.
+// next takes the oldest change of rooms, or otherwise the oldest message, so that the callbacks
+// are called for a change before the next message is handled. It returns false if there is
+// nothing to do; then the session has no worker any more.
 func (w worker) next() (j job, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -122,7 +123,7 @@ func (w worker) parseUnparsed() {
 		unparsed := t.unparsed
 		t.unparsed, t.parsing = nil, true
 		w.unlocked(func() { unparsed = reader{w.Session}.parse(unparsed) })
-		if t.parsing && len(unparsed) > 0 { // otherwise the session has ended meanwhile, and dropped it
+		if t.parsing && len(unparsed) > 0 { // otherwise the session has ended and dropped the rest
 			t.unparsed = unparsed
 		}
 		t.parsing = false
@@ -159,7 +160,8 @@ func (w worker) report(c roomChange) {
 	})
 }
 
-// finish calls the disconnected callback, after the left callbacks, and ends the work for the session.
+// finish calls the disconnected callback, after the left callbacks, and ends the work for the
+// session.
 func (w worker) finish() {
 	w.mu.Lock()
 	info := w.transient.closeInfo

@@ -15,16 +15,18 @@ import (
 
 func sleep(d time.Duration) { <-time.After(d) }
 
+// member opens a session and authenticates it.
 func (b *fixture) member() *peer {
 	p := b.open("10.0.0.1")
 	p.sendEvent("authenticate", nil)
-	for p.State() != protocol.StateAuthenticated { // it may wait for others' callbacks
+	for p.State() != protocol.StateAuthenticated { // the callbacks of other clients may delay it
 		sleep(time.Millisecond)
 	}
 	return p
 }
 
-// TestPoolGrows: callbacks that block do not keep others waiting for more than a few milliseconds, however many they are.
+// TestPoolGrows checks that callbacks which block, however many, delay others by a few
+// milliseconds at most.
 func TestPoolGrows(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -54,12 +56,13 @@ func TestPoolGrows(t *testing.T) {
 		late.sendEvent("block", 1)
 		sleep(10 * time.Millisecond)
 		if n := at.Load(); n != clients+1 {
-			t.Error("the last one waits")
+			t.Error("the callback of the last client waits")
 		}
 	})
 }
 
-// TestPoolEnds: with nothing to do there is no goroutine and no timer, else the bubble's clock would run on.
+// TestPoolEnds checks that there is no goroutine and no timer without work; otherwise the clock
+// of the bubble would go on.
 func TestPoolEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -83,7 +86,8 @@ func TestPoolEnds(t *testing.T) {
 	})
 }
 
-// TestPoolOrder: each session's messages in order and one at a time, while many are handled at once and take their time.
+// TestPoolOrder checks that the messages of a session are handled in order and one at a time, while
+// callbacks of many sessions run and take time.
 func TestPoolOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -127,7 +131,8 @@ func TestPoolOrder(t *testing.T) {
 	})
 }
 
-// TestPoolIsFair: one session with much to do does not keep others waiting until all is done.
+// TestPoolIsFair checks that a session with many messages does not delay others until it has
+// handled all of them.
 func TestPoolIsFair(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -152,12 +157,13 @@ func TestPoolIsFair(t *testing.T) {
 		sleep(time.Second)
 		b.close()
 		if n := busy.Load(); n != 2000 || waited > 200 {
-			t.Errorf("waited for %d of %d messages of another client", waited, n)
+			t.Errorf("the message waited for %d of %d messages of another client", waited, n)
 		}
 	})
 }
 
-// TestQueueIsBounded: past Limits.ClientQueue the connection is paused, at half of it resumed.
+// TestInboxBounded checks that the connection is paused above Limits.ClientQueue and resumed at
+// half of it.
 func TestInboxBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -179,7 +185,7 @@ func TestInboxBounded(t *testing.T) {
 			t.Errorf("paused after %d messages", sent)
 		}
 		if !p.Paused() {
-			t.Error("the session does not know")
+			t.Error("the session is not paused")
 		}
 		handled := 0
 		for ; p.isPaused(); handled++ {
@@ -192,7 +198,7 @@ func TestInboxBounded(t *testing.T) {
 		for p.sendEvent("last", 1); !p.isPaused(); sent++ {
 			p.sendEvent("m", 1)
 		}
-		p.Close(4000, "enough") // a session that has ended is read on: the peer's close must be seen
+		p.Close(4000, "enough") // the server must read the peer's close
 		if p.isPaused() {
 			t.Error("still paused after the end")
 		}

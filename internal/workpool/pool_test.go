@@ -85,8 +85,8 @@ func TestRunDeferred(t *testing.T) {
 }
 
 // TestRunDeferredBlocked checks that tasks which block delay an event loop until the check of the
-// pool, that the pool notices this in the second turn at the latest, and that the loop then does not
-// wait.
+// pool, that the pool notices this in the second turn at the latest, and that the loop then does
+// not wait.
 func TestRunDeferredBlocked(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
