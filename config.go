@@ -148,7 +148,7 @@ type Config[A, M any] struct {
 	// Default: none.
 	Connected func(ctx context.Context, c *Client[M])
 
-	// Message is called for each message of an authenticated client that is not part of the
+	// Message is called for each message of an authenticated client whose event is not one of the
 	// protocol and has no handler. Return a ClientError to send the client an error. Default: such
 	// messages are dropped without an answer, and counted (Stats.MessagesUnhandled).
 	Message func(ctx context.Context, c *Client[M], m Message) error
