@@ -175,7 +175,7 @@ func (e *entrant) sumUp() {
 	if len(counting) == 0 {
 		return
 	}
-	sum := sumOf(counting)
+	sum := sumTurns(counting)
 	if e.load.turns > 0 {
 		sum.ConnectSeconds, sum.ConnectCPUS = e.connected.ConnectSeconds, e.connected.ConnectCPUS
 	}

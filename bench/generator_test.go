@@ -68,7 +68,7 @@ func takeTurn(g *generator) error {
 	return r.problem()
 }
 
-func TestGeneratorThatSaysNothing(t *testing.T) {
+func TestSilentGenerator(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("sleep"); err != nil {
 		t.Skip("SKIPPED: no sleep here")
@@ -85,7 +85,7 @@ func TestGeneratorThatSaysNothing(t *testing.T) {
 	}
 }
 
-func TestGeneratorThatIsNotThere(t *testing.T) {
+func TestMissingGenerator(t *testing.T) {
 	t.Parallel()
 	if _, err := startGenerator(t.Context(), []string{"/no/such/program"}); err == nil || !strings.Contains(err.Error(), "start the load generator") {
 		t.Errorf("error %v", err)

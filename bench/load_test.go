@@ -137,9 +137,9 @@ func TestLoadNoticesFaults(t *testing.T) {
 	}
 }
 
-// TestLoadNoticesClearText checks that any unencrypted message to an encrypted client counts as
+// TestLoadNoticesPlaintext checks that any unencrypted message to an encrypted client counts as
 // wrong.
-func TestLoadNoticesClearText(t *testing.T) {
+func TestLoadNoticesPlaintext(t *testing.T) {
 	t.Parallel()
 	loader := compileC(t, "load.c")
 	for name, payload := range map[string]func(string) string{

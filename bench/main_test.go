@@ -119,7 +119,7 @@ func TestCheckHasNoTargets(t *testing.T) {
 	}
 }
 
-func TestMeasuresOfTheReferenceAloneGoWithIt(t *testing.T) {
+func TestSkipReference(t *testing.T) {
 	t.Parallel()
 	opts, err := parseOptions([]string{"-check", "-servers", "ref,limit", "-measures", "echo,redis-held,rooms", "-cache", t.TempDir()}, &bytes.Buffer{})
 	if err != nil {
@@ -136,7 +136,7 @@ func TestMeasuresOfTheReferenceAloneGoWithIt(t *testing.T) {
 	}
 }
 
-func TestRotateGivesEveryServerEveryPlace(t *testing.T) {
+func TestRotate(t *testing.T) {
 	t.Parallel()
 	servers := []string{"a", "b", "c"}
 	var got []string
@@ -148,7 +148,7 @@ func TestRotateGivesEveryServerEveryPlace(t *testing.T) {
 	}
 }
 
-func TestMissingToolsSayHowToInstallThem(t *testing.T) {
+func TestMissingTools(t *testing.T) {
 	t.Parallel()
 	err := missing(tool{"no-such-tool-here", "apt-get install it"}, goTool, tool{"nor-this-one", "build it"})
 	if err == nil {

@@ -19,8 +19,8 @@ var sealedMeasures = []measure{
 		full:  load{clients: 1000, sealed: 800, kept: 3, messages: 100, rate: 20, seconds: 40, settle: 0.7},
 		check: load{clients: 20, sealed: 10, kept: 10, messages: 20, rate: 100, seconds: 60, settle: 0.1},
 		figures: []figure{
-			{key: "p99_us", name: "p99 µs in clear", of: func(r reading) float64 { return r.P99US }},
-			{key: "alone_us", name: "p99 µs in clear, alone", of: func(r reading) float64 { return r.AloneP99US }},
+			{key: "p99_us", name: "p99 µs unencrypted", of: func(r reading) float64 { return r.P99US }},
+			{key: "alone_us", name: "p99 µs unencrypted, alone", of: func(r reading) float64 { return r.AloneP99US }},
 			{key: "p99_times", name: "p99, times alone", alone: true, of: func(r reading) float64 { return r.P99US / r.AloneP99US }},
 		},
 	},

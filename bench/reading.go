@@ -129,11 +129,11 @@ func parseReading(line []byte) (reading, error) {
 	return r, nil
 }
 
-// sumOf makes one reading of several turns. It adds up counts, times and CPU. For latencies and
+// sumTurns makes one reading of several turns. It adds up counts, times and CPU. For latencies and
 // spreads it takes the median of the turns' percentiles, so that a disturbance of one turn does not
 // become the p99 of all. Other fields are those of the first turn: modes that use them do not take
 // turns.
-func sumOf(turns []reading) reading {
+func sumTurns(turns []reading) reading {
 	sum := turns[0]
 	for _, t := range turns[1:] {
 		sum.Seconds += t.Seconds
@@ -163,7 +163,7 @@ func sumOf(turns []reading) reading {
 		for i := range turns {
 			values = append(values, *of(&turns[i]))
 		}
-		*of(&sum) = spreadOf(values).Median
+		*of(&sum) = newSpread(values).Median
 	}
 	return sum
 }

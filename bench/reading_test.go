@@ -46,7 +46,7 @@ func TestParseReadingRejects(t *testing.T) {
 	}
 }
 
-func TestSumOf(t *testing.T) {
+func TestSumTurns(t *testing.T) {
 	t.Parallel()
 	turns := []reading{
 		{Mode: "fan", Clients: 5, Seconds: 1, ServerCPUS: 2, LoadCPUS: 3, RedisCPUS: 4, BusyS: 5, StealS: 6, Want: 10, Got: 10, Extra: 1, Wrong: 2,
@@ -57,11 +57,11 @@ func TestSumOf(t *testing.T) {
 	}
 	want := reading{Mode: "fan", Clients: 5, Seconds: 6, ServerCPUS: 3, LoadCPUS: 4, RedisCPUS: 5, BusyS: 6, StealS: 7, Want: 30, Got: 29, Extra: 2,
 		Wrong: 3, Closed: 4, Least: 5, Most: 6, Bytes: 300, Reads: 17, SpreadP50US: 20, SpreadP99US: 70, P50US: 2, P99US: 5, P999US: 7}
-	if got := sumOf(turns); got != want {
+	if got := sumTurns(turns); got != want {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 	}
 	alone := reading{Mode: "idle", Clients: 1, Seconds: 1, RSSKB: 7, redisReading: redisReading{Rooms: 3}}
-	if got := sumOf([]reading{alone}); got != alone {
+	if got := sumTurns([]reading{alone}); got != alone {
 		t.Errorf("of one turn: %+v, want %+v", got, alone)
 	}
 }

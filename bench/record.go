@@ -49,7 +49,7 @@ type about struct {
 func describe(ctx context.Context, env *environment, opts options, args []string) about {
 	a := about{
 		Kind: "about", Date: time.Now().UTC().Truncate(time.Second), Command: append([]string{"bench"}, args...),
-		Check: opts.check, Rounds: opts.rounds, Turns: turnsOf(opts), Loops: opts.loops,
+		Check: opts.check, Rounds: opts.rounds, Turns: turnsPerServer(opts), Loops: opts.loops,
 		Machine:  machine.Describe(),
 		Versions: map[string]string{"go": runtime.Version()},
 	}
@@ -65,7 +65,7 @@ func describe(ctx context.Context, env *environment, opts options, args []string
 	return a
 }
 
-func turnsOf(opts options) map[string]int {
+func turnsPerServer(opts options) map[string]int {
 	turns := map[string]int{}
 	for _, m := range opts.measures {
 		if n := m.size(opts.check).turns; n > 0 {

@@ -13,8 +13,8 @@ type spread struct {
 	Count  int     `json:"count"`
 }
 
-// spreadOf returns the spread of values, in any order. The zero spread has Count 0.
-func spreadOf(values []float64) spread {
+// newSpread returns the spread of values, in any order. The zero spread has Count 0.
+func newSpread(values []float64) spread {
 	if len(values) == 0 {
 		return spread{}
 	}
@@ -23,18 +23,18 @@ func spreadOf(values []float64) spread {
 	return spread{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1], Count: n}
 }
 
-// ratioOf divides the values of each round, so that a slow phase that affects both servers of a
+// roundRatios divides the values of each round, so that a slow phase that affects both servers of a
 // round cancels out. It leaves out rounds without one of the two, and those in which b is zero.
-func ratioOf(a, b map[int]float64) spread {
+func roundRatios(a, b map[int]float64) spread {
 	var ratios []float64
 	for round, value := range a {
 		if other, ok := b[round]; ok && other != 0 {
 			ratios = append(ratios, value/other)
 		}
 	}
-	return spreadOf(ratios)
+	return newSpread(ratios)
 }
 
-func spreadOfRounds(rounds map[int]float64) spread {
-	return spreadOf(slices.Collect(maps.Values(rounds)))
+func roundSpread(rounds map[int]float64) spread {
+	return newSpread(slices.Collect(maps.Values(rounds)))
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestSpreadOf(t *testing.T) {
+func TestNewSpread(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		values []float64
@@ -19,23 +19,23 @@ func TestSpreadOf(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := spreadOf(tc.values); got != tc.want {
+			if got := newSpread(tc.values); got != tc.want {
 				t.Errorf("got %+v, want %+v", got, tc.want)
 			}
 		})
 	}
 }
 
-func TestSpreadOfLeavesItsArgumentAlone(t *testing.T) {
+func TestNewSpreadKeepsItsArgument(t *testing.T) {
 	t.Parallel()
 	values := []float64{3, 1, 2}
-	spreadOf(values)
+	newSpread(values)
 	if values[0] != 3 || values[1] != 1 || values[2] != 2 {
 		t.Errorf("now %v", values)
 	}
 }
 
-func TestRatioOfPairsRounds(t *testing.T) {
+func TestRoundRatios(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		a, b map[int]float64
@@ -49,7 +49,7 @@ func TestRatioOfPairsRounds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := ratioOf(tc.a, tc.b)
+			got := roundRatios(tc.a, tc.b)
 			if math.Abs(got.Median-tc.want.Median) > 1e-12 || got.Min != tc.want.Min || got.Max != tc.want.Max || got.Count != tc.want.Count {
 				t.Errorf("got %+v, want %+v", got, tc.want)
 			}

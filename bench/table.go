@@ -41,10 +41,10 @@ func summarize(measures []measure, servers []string, results []result) []line {
 	var lines []line
 	for _, m := range measures {
 		for _, f := range m.figures {
-			byServer := valuesOf(m.name, f.key, results)
+			byServer := collectValues(m.name, f.key, results)
 			for _, server := range m.serversOf(servers) {
 				l := line{Kind: "summary", Measure: m.name, Figure: f.key, Name: f.name, Server: server,
-					Spread: spreadOfRounds(byServer[server])}
+					Spread: roundSpread(byServer[server])}
 				for _, against := range []string{serverRef, serverLimit} {
 					if c, ok := compare(f, server, against, byServer); ok {
 						l.Ratios = append(l.Ratios, c)
@@ -57,8 +57,8 @@ func summarize(measures []measure, servers []string, results []result) []line {
 	return lines
 }
 
-// valuesOf returns the values of a figure by server and round.
-func valuesOf(measure, key string, results []result) map[string]map[int]float64 {
+// collectValues returns the values of a figure by server and round.
+func collectValues(measure, key string, results []result) map[string]map[int]float64 {
 	values := map[string]map[int]float64{}
 	for _, r := range results {
 		if r.Measure != measure || r.Error != "" {
@@ -77,19 +77,19 @@ func compare(f figure, server, against string, values map[string]map[int]float64
 	if f.alone || server == against || server == serverLimit {
 		return comparison{}, false
 	}
-	c := comparison{Against: against, Ratio: ratioOf(values[server], values[against])}
+	c := comparison{Against: against, Ratio: roundRatios(values[server], values[against])}
 	if c.Ratio.Count == 0 {
 		return comparison{}, false
 	}
 	for _, t := range f.targets {
 		if t.server == server && t.against == against {
-			c.Target, c.Verdict = t.String(), verdictOf(t, c.Ratio)
+			c.Target, c.Verdict = t.String(), compareTarget(t, c.Ratio)
 		}
 	}
 	return c, true
 }
 
-func verdictOf(t target, ratio spread) string {
+func compareTarget(t target, ratio spread) string {
 	switch {
 	case t.metBy(ratio.Min) != t.metBy(ratio.Max):
 		return verdictUnclear

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// resultOf returns a result of the measure steady, changed by change.
-func resultOf(server string, round int, cpu float64, change ...func(*result)) result {
+// newResult returns a result of the measure steady, changed by change.
+func newResult(server string, round int, cpu float64, change ...func(*result)) result {
 	r := result{Kind: "result", Measure: "steady", Server: server, Round: round, Bound: boundPace,
 		Figures: map[string]float64{"cpu_us": cpu}, Command: []string{"load"}}
 	for _, c := range change {
@@ -31,9 +31,9 @@ func steadyOnly(t *testing.T) []measure {
 func TestSummarizeLeavesErrorsOut(t *testing.T) {
 	t.Parallel()
 	results := []result{
-		resultOf("hearth", 0, 8), resultOf("ref", 0, 16), resultOf("limit", 0, 8),
-		resultOf("hearth", 1, 100, func(r *result) { r.Error = "lost" }), resultOf("ref", 1, 20), resultOf("limit", 1, 8),
-		resultOf("hearth", 2, 9), resultOf("ref", 2, 12), resultOf("limit", 2, 9),
+		newResult("hearth", 0, 8), newResult("ref", 0, 16), newResult("limit", 0, 8),
+		newResult("hearth", 1, 100, func(r *result) { r.Error = "lost" }), newResult("ref", 1, 20), newResult("limit", 1, 8),
+		newResult("hearth", 2, 9), newResult("ref", 2, 12), newResult("limit", 2, 9),
 	}
 	lines := summarize(steadyOnly(t), serverNames(), results)
 	if len(lines) != 3 {
@@ -59,7 +59,7 @@ func TestSummarizeLeavesErrorsOut(t *testing.T) {
 	}
 }
 
-func TestVerdictOf(t *testing.T) {
+func TestCompareTarget(t *testing.T) {
 	t.Parallel()
 	most, least := target{bound: 1}, target{bound: 4, atLeast: true}
 	for name, tc := range map[string]struct {
@@ -76,7 +76,7 @@ func TestVerdictOf(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := verdictOf(tc.target, tc.ratio); got != tc.want {
+			if got := compareTarget(tc.target, tc.ratio); got != tc.want {
 				t.Errorf("got %s, want %s", got, tc.want)
 			}
 		})
@@ -86,8 +86,8 @@ func TestVerdictOf(t *testing.T) {
 func TestPrintTable(t *testing.T) {
 	t.Parallel()
 	lines := summarize(measures[:2], []string{"hearth", "ref"}, []result{
-		resultOf("hearth", 0, 7.25), resultOf("ref", 0, 7.5), resultOf("hearth", 1, 7.75), resultOf("ref", 1, 7.5),
-		resultOf("ref", 0, 5.123, func(r *result) { r.Measure = "single"; r.Figures["per_s"] = 191234.7 }),
+		newResult("hearth", 0, 7.25), newResult("ref", 0, 7.5), newResult("hearth", 1, 7.75), newResult("ref", 1, 7.5),
+		newResult("ref", 0, 5.123, func(r *result) { r.Measure = "single"; r.Figures["per_s"] = 191234.7 }),
 	})
 	var b bytes.Buffer
 	printTable(&b, lines)
@@ -116,7 +116,7 @@ func TestNotes(t *testing.T) {
 	inTime := func(r *result) { r.Reading = &reading{Got: 1000, Reads: 1000, SpreadP50US: 1} }
 	unpaced := func(r *result) { r.Reading = &reading{Got: 1000, Reads: 10} }
 	got := notesOn([]result{
-		resultOf("hearth", 0, 1, loaded, inTime), resultOf("ref", 0, 1, disturbed, late), resultOf("hearth", 1, 1, loaded, stolen, unpaced), resultOf("limit", 1, 1, failed, late),
+		newResult("hearth", 0, 1, loaded, inTime), newResult("ref", 0, 1, disturbed, late), newResult("hearth", 1, 1, loaded, stolen, unpaced), newResult("limit", 1, 1, failed, late),
 	})
 	want := []string{
 		"steady, hearth: the load generator was the limit in 2 rounds: rates are its own, CPU per operation is the server's.",
@@ -127,18 +127,18 @@ func TestNotes(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if quiet := notesOn([]result{resultOf("hearth", 0, 1)}); len(quiet) != 0 {
+	if quiet := notesOn([]result{newResult("hearth", 0, 1)}); len(quiet) != 0 {
 		t.Errorf("a quiet run has notes: %q", quiet)
 	}
 }
 
-func TestReportSaysWhoTookTurns(t *testing.T) {
+func TestReportOfTurns(t *testing.T) {
 	t.Parallel()
 	opts, err := parseOptions([]string{"-measures", "echo,steady,idle", "-cache", t.TempDir()}, &bytes.Buffer{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := (about{Turns: turnsOf(opts)}).turnsLine(), "turns of each server in a round: steady 10, echo 10\n"; got != want {
+	if got, want := (about{Turns: turnsPerServer(opts)}).turnsLine(), "turns of each server in a round: steady 10, echo 10\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if got := (about{}).turnsLine(); got != "" {
@@ -159,7 +159,7 @@ func TestRecorderWritesOneObjectALine(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
 	rec := newRecorder(&b)
-	results := []result{resultOf("hearth", 0, 7), resultOf("ref", 0, 10, func(r *result) { r.Error = "one\ntwo"; r.Figures = nil })}
+	results := []result{newResult("hearth", 0, 7), newResult("ref", 0, 10, func(r *result) { r.Error = "one\ntwo"; r.Figures = nil })}
 	all := []any{about{Kind: "about", Date: time.Unix(0, 0).UTC(), Commit: "abc", Rounds: 1}, results[0], results[1]}
 	for _, l := range summarize(steadyOnly(t), []string{"hearth", "ref"}, results) {
 		all = append(all, l)

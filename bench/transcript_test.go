@@ -74,7 +74,7 @@ func TestTranscriptFaults(t *testing.T) {
 		"one too many":     {append(good(), good()[1]), "5 messages"},
 		"twice":            {sealedClient(t, key, 0, 1, 1), "number 1 is not one of 3"},
 		"another number":   {sealedClient(t, key, 0, 1, 3), "number 3 is not one of 3"},
-		"in clear":         {replaced(2, `{"event":"m","data":{"p":"x"}}`), `unencrypted: the event is "m"`},
+		"unencrypted":      {replaced(2, `{"event":"m","data":{"p":"x"}}`), `unencrypted: the event is "m"`},
 		"another's":        {append([][]byte(nil), mine[0], mine[1], mine[2], good()[3]), "message cannot be decrypted with this key"},
 		"no connected":     {replaced(0, `{"event":"m"}`), `the event is "m"`},
 		"without salt":     {replaced(0, `{"event":"connected","data":{"serverPublicKey":"`+key.PublicKey().String()+`"}}`), "invalid salt"},

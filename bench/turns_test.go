@@ -25,7 +25,7 @@ func TestOrderOfTurns(t *testing.T) {
 }
 
 // TestMeasuresThatTakeTurns checks that a measure takes turns in a full run and in a check alike,
-// and that it uses only fields that sumOf adds up.
+// and that it uses only fields that sumTurns adds up.
 func TestMeasuresThatTakeTurns(t *testing.T) {
 	t.Parallel()
 	var names []string

@@ -74,7 +74,7 @@ func TestRowsOfRounds(t *testing.T) {
 			{name: "no target", value: 7, typical: true},
 		}
 	}
-	rows := rowsOf("a", [][]figure{round(9, 0, 100), round(50, 2, 99), round(1, 1, 100), round(10.5, 0, 100)})
+	rows := joinRounds("a", [][]figure{round(9, 0, 100), round(50, 2, 99), round(1, 1, 100), round(10.5, 0, 100)})
 	for i, want := range []row{
 		{Figure: "latency", Value: 9.75, Met: true, Target: "≤ 10 ms"},
 		{Figure: "count", Value: 2, Met: false, Target: "≤ 0"},

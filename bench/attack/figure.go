@@ -80,8 +80,8 @@ type row struct {
 	target target
 }
 
-// rowsOf joins the figures of an attack's rounds by name, in the order of their first appearance.
-func rowsOf(attack string, rounds [][]figure) []row {
+// joinRounds joins the figures of an attack's rounds by name, in the order of their first appearance.
+func joinRounds(attack string, rounds [][]figure) []row {
 	var rows []row
 	for _, figures := range rounds {
 		for _, f := range figures {

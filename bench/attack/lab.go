@@ -236,7 +236,7 @@ func (l *logCounter) Write(b []byte) (int, error) {
 			return len(b), nil
 		}
 		l.total++
-		message := messageOf(l.partial)
+		message := findMessage(l.partial)
 		if _, known := l.counts[message]; known || len(l.counts) < mostMessages {
 			l.counts[message]++
 			if l.counts[message] <= mostKept {
@@ -247,9 +247,9 @@ func (l *logCounter) Write(b []byte) (int, error) {
 	}
 }
 
-// messageOf finds the message of a line without parsing the whole line, since there may be a
+// findMessage finds the message of a line without parsing the whole line, since there may be a
 // hundred thousand per second.
-func messageOf(line []byte) string {
+func findMessage(line []byte) string {
 	_, rest, _ := bytes.Cut(line, []byte(`"msg":"`))
 	message, _, _ := bytes.Cut(rest, []byte(`"`))
 	return string(message)

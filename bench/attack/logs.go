@@ -118,13 +118,13 @@ func shoutInvalid(ctx context.Context, addr string, did *atomic.Int64) error {
 }
 
 func shoutViolation(ctx context.Context, addr string, did *atomic.Int64) error {
-	for _, bad := range violations() {
+	for _, v := range violations() {
 		c, err := connect(ctx, attacker, addr)
 		if err != nil {
 			return err
 		}
 		did.Add(1)
-		err = c.write(bad.bytes)
+		err = c.write(v.bytes)
 		if err == nil {
 			_, _ = io.Copy(io.Discard, c.in) // until the server closes it
 		}

@@ -176,7 +176,7 @@ func attackAll(ctx context.Context, o options, chosen []attack, args []string, s
 			return err
 		}
 	}
-	o.commit = cmp.Or(o.commit, commitOf(o.binary))
+	o.commit = cmp.Or(o.commit, readCommit(o.binary))
 	if _, err := process.Output(ctx, "", o.binary, "version"); err != nil {
 		return fmt.Errorf("start the binary: %w", err)
 	}
@@ -201,7 +201,7 @@ func attackAll(ctx context.Context, o options, chosen []attack, args []string, s
 			}
 			rounds = append(rounds, figures)
 		}
-		for _, r := range rowsOf(a.name, rounds) {
+		for _, r := range joinRounds(a.name, rounds) {
 			report.row(r)
 		}
 	}
@@ -250,8 +250,8 @@ func build(ctx context.Context, to string) (commit string, err error) {
 	return commit, nil
 }
 
-// commitOf returns the commit that the Go tool recorded in a binary, or "unknown".
-func commitOf(binary string) string {
+// readCommit returns the commit that the Go tool recorded in a binary, or "unknown".
+func readCommit(binary string) string {
 	commit, modified := "unknown", ""
 	if info, err := buildinfo.ReadFile(binary); err == nil {
 		for _, s := range info.Settings {

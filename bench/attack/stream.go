@@ -86,7 +86,7 @@ func underStream(ctx context.Context, l *lab, url string, nodes []*server, lengt
 func (l *listener) take(e envelope) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n, ok := eventOf(e, "tick"); ok {
+	if n, ok := parseNumber(e, "tick"); ok {
 		if l.got == nil {
 			l.got = map[int]bool{}
 		}

@@ -12,14 +12,15 @@ import (
 	"time"
 )
 
-// A bad is a sequence of bytes that a server must answer by closing the connection.
-type bad struct {
+// A violationCase is a name and a sequence of bytes that a server must answer by closing the
+// connection.
+type violationCase struct {
 	name  string
 	bytes []byte
 }
 
-func violations() []bad {
-	return []bad{
+func violations() []violationCase {
+	return []violationCase{
 		{"an unknown opcode", frame(final|0x3, nil)},
 		{"text that is not UTF-8", frame(final|opText, []byte("\xff"))},
 		{"a message that is too long", frame(final|opText, bytes.Repeat([]byte("x"), 200<<10))},
@@ -36,16 +37,16 @@ func violation(ctx context.Context, l *lab) ([]figure, error) {
 		return nil, err
 	}
 	fewest, note := float64(messages), "in each of four ways"
-	for _, bad := range violations() {
-		n, err := handledBefore(ctx, s, messages, bad)
+	for _, v := range violations() {
+		n, err := handledBefore(ctx, s, messages, v)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", bad.name, err)
+			return nil, fmt.Errorf("%s: %w", v.name, err)
 		}
 		if float64(n) < fewest {
-			fewest, note = float64(n), "before "+bad.name
+			fewest, note = float64(n), "before "+v.name
 		}
 	}
-	owed, err := owedReplies(ctx, s)
+	owed, err := countReplies(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func violation(ctx context.Context, l *lab) ([]figure, error) {
 	}, nil
 }
 
-func handledBefore(ctx context.Context, s *server, messages int, bad bad) (int, error) {
+func handledBefore(ctx context.Context, s *server, messages int, v violationCase) (int, error) {
 	witness, err := connect(ctx, honest, s.addr)
 	if err != nil {
 		return 0, err
@@ -68,7 +69,7 @@ func handledBefore(ctx context.Context, s *server, messages int, bad bad) (int, 
 	defer c.close()
 	var seen atomic.Int64
 	counted := start(ctx, 1, func(context.Context, int) { witness.collect(countSeen(&seen)) })
-	if err := c.write(append(bytes.Repeat(seenBy(witness.id), messages), bad.bytes...)); err != nil {
+	if err := c.write(append(bytes.Repeat(seenMessage(witness.id), messages), v.bytes...)); err != nil {
 		return 0, err
 	}
 	if err := c.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -81,8 +82,8 @@ func handledBefore(ctx context.Context, s *server, messages int, bad bad) (int, 
 	return int(seen.Load()), err
 }
 
-// seenBy returns a message whose callback sends an event to a client.
-func seenBy(id string) []byte {
+// seenMessage returns a message whose callback sends an event to a client.
+func seenMessage(id string) []byte {
 	return frame(final|opText, []byte(`{"event":"seen","data":{"id":"1","to":"`+id+`"}}`))
 }
 
@@ -94,8 +95,8 @@ func countSeen(n *atomic.Int64) func(envelope) {
 	}
 }
 
-// owedReplies counts the replies to a client that sends too much before it has authenticated.
-func owedReplies(ctx context.Context, s *server) (int, error) {
+// countReplies counts the replies to a client that sends too much before it has authenticated.
+func countReplies(ctx context.Context, s *server) (int, error) {
 	c, err := dial(ctx, attacker, s.addr)
 	if err != nil {
 		return 0, err
@@ -160,7 +161,7 @@ func shutdown(ctx context.Context, l *lab) ([]figure, error) {
 		}
 		clients = append(clients, c)
 	}
-	burst := bytes.Repeat(seenBy(witness.id), messages)
+	burst := bytes.Repeat(seenMessage(witness.id), messages)
 	var sent atomic.Int64
 	sw := start(ctx, senders, func(ctx context.Context, number int) {
 		c := clients[number]
@@ -195,7 +196,7 @@ func shutdown(ctx context.Context, l *lab) ([]figure, error) {
 	witness.close()
 	counted.stop()
 	// messages in the server's sockets are not received
-	received := senders*messages - unread/len(seenBy(witness.id))
+	received := senders*messages - unread/len(seenMessage(witness.id))
 	reported := leaving.log.droppedMessages() + leaving.log.failedCallbacks()
 	exit := "exit code 0"
 	if err := leaving.Err(); err != nil {
@@ -232,8 +233,8 @@ func settled(ctx context.Context, n *atomic.Int64) error {
 	return nil
 }
 
-// eventOf parses the number in the data of an event.
-func eventOf(e envelope, event string) (int, bool) {
+// parseNumber parses the number in the data of an event.
+func parseNumber(e envelope, event string) (int, bool) {
 	var data struct{ N int }
 	if e.Event != event || json.Unmarshal(e.Data, &data) != nil {
 		return 0, false
