@@ -59,28 +59,25 @@ func (l *loop) addDrained(c *connection) {
 func (l *loop) run() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	always := make(chan struct{})
+	close(always)
 	for more := false; ; {
 		var timeout <-chan time.Time
 		if wait, ok := l.deadlines.Wait(l.t.cfg.Clock.Now(), l.live); ok {
 			timer.Reset(wait)
 			timeout = timer.C
 		}
+		var now <-chan struct{}
 		if more {
-			select {
-			case <-l.t.done:
-				return
-			case <-l.wake:
-				l.signalled.Swap(false)
-			default:
-			}
-		} else {
-			select {
-			case <-l.t.done:
-				return
-			case <-l.wake:
-				l.signalled.Swap(false)
-			case <-timeout:
-			}
+			now = always
+		}
+		select {
+		case <-l.t.done:
+			return
+		case <-l.wake:
+			l.signalled.Swap(false)
+		case <-timeout:
+		case <-now:
 		}
 		more = l.turn()
 	}
@@ -90,9 +87,7 @@ func (l *loop) live(id uint64) bool { return l.t.lookup(id) != nil }
 
 func (l *loop) turn() (more bool) {
 	l.mu.Lock()
-	l.turnDone = append(l.turnDone, l.peersClosed...)
-	clear(l.peersClosed)
-	l.peersClosed = l.peersClosed[:0]
+	l.turnDone, l.peersClosed = l.peersClosed, l.turnDone[:0]
 	l.notifying, l.drained = l.drained, l.notifying[:0]
 	l.mu.Unlock()
 	for i, c := range l.notifying {
@@ -114,7 +109,6 @@ func (l *loop) turn() (more bool) {
 		c.setTurnTaken()
 		l.turnDone[i] = nil
 	}
-	l.turnDone = l.turnDone[:0]
 	for {
 		id, ok := l.deadlines.Due(now)
 		if !ok {
