@@ -149,7 +149,7 @@ type Stats struct {
 	ProtocolErrors    atomic.Uint64 // closed with 1002, 1007 or 1009
 	RoomsRejected     atomic.Uint64
 	CallbackErrors    atomic.Uint64 // a callback returned an error or panicked
-	DeliveriesLost    atomic.Uint64 // of other nodes, beyond the send queue; BrokerLost includes them
+	DeliveriesLost    atomic.Uint64 // of other nodes, beyond Limits.SendQueue; in BrokerLost too
 	BrokerLosses      atomic.Uint64 // times that the broker may have missed something
 	BrokerLost        atomic.Uint64 // messages that the broker is known to have missed
 	Resyncs           atomic.Uint64 // clients that were sent `resync`

@@ -47,7 +47,7 @@ const (
 	waiting        stage = iota // has not sent `authenticate`
 	authenticating              // the callbacks run
 	closing                     // closed, but the socket is still open
-	admitting                   // not counted, but listed by Sessions until the hub lists the client
+	admitting                   // not counted; listed by Sessions until the hub lists the client
 	left                        // not in the lobby
 )
 
