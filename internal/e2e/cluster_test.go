@@ -165,8 +165,8 @@ func TestClusterCallsWithoutOneServer(t *testing.T) {
 }
 
 // TestOwnRooms checks that a client cannot join the room that is named by another client's id, on
-// any server. Rooms with names that only look like ids are ordinary rooms.
-// the answers of other servers take no time
+// any server. Rooms with names that only look like ids are ordinary rooms. It runs in a bubble, where
+// the answers of other servers take no time.
 func TestOwnRooms(t *testing.T) { bubble(t, testOwnRooms) }
 
 func testOwnRooms(t *testing.T) {

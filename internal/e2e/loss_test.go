@@ -338,7 +338,7 @@ func TestLossesAreLoggedSparsely(t *testing.T) {
 		}
 		synctest.Wait() // the goroutine that reports the loss also logs it
 		if n := strings.Count(log.String(), "message of another node dropped"); n != 1 {
-			t.Errorf("%d lines", n)
+			t.Errorf("%d lines were logged", n)
 		}
 	})
 }

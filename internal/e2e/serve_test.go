@@ -446,7 +446,7 @@ func TestServeCallbacks(t *testing.T) {
 		<-blocked
 		for _, origin := range []string{"panic", "exit", "panic late", "exit late"} {
 			if status, _ := answerTo(r, from(origin)); status != 0 && status != 500 {
-				t.Errorf("%s: %d", origin, status)
+				t.Errorf("origin %s: answered with %d", origin, status)
 			}
 		}
 		if status, _ := answerTo(r, from("no")); status != 403 {
@@ -493,7 +493,7 @@ func TestServeCallbackOutlived(t *testing.T) {
 		r.member("u")
 		must(t, r.Shutdown(context.Background()))
 		if n := r.Stats().Connections; n != 0 {
-			t.Errorf("%d connections", n)
+			t.Errorf("%d connections are left", n)
 		}
 	})
 }

@@ -115,7 +115,7 @@ func (v *visitor) read() {
 		case event == "number":
 			var n int
 			if err = json.Unmarshal(data, &n); err == nil && n <= v.last {
-				err = fmt.Errorf("%d after %d", n, v.last)
+				err = fmt.Errorf("number %d after %d", n, v.last)
 			}
 			v.last = n
 		}

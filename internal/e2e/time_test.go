@@ -269,7 +269,7 @@ func TestNoPingDuringTraffic(t *testing.T) {
 			p.text(`{"event":"heartbeat"}`)
 		}
 		if n := p.pings.Load(); n != 0 {
-			t.Errorf("%d pings", n)
+			t.Errorf("%d pings were sent, want none", n)
 		}
 	})
 }
@@ -327,7 +327,7 @@ func TestCloseTimeout(t *testing.T) {
 		wantsAfter(t, began, 5*time.Second)
 		synctest.Wait()
 		if n := r.Stats().Connections; n != 0 {
-			t.Errorf("%d connections", n)
+			t.Errorf("%d connections are left", n)
 		}
 	})
 }
