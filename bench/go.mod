@@ -4,10 +4,7 @@ go 1.26.0
 
 replace github.com/hearthws/hearth => ../
 
-require (
-	github.com/hearthws/hearth v0.0.0
-	github.com/redis/rueidis v1.0.79
-)
+require github.com/hearthws/hearth v0.0.0
 
 require (
 	github.com/google/uuid v1.6.0 // indirect

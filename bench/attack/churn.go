@@ -134,11 +134,11 @@ func arrivals(ctx context.Context, s *server, length time.Duration) (samples, er
 
 // subscribed returns the number of channels that have a subscriber.
 func subscribed(ctx context.Context, addr string) (int, error) {
-	m, err := command(ctx, addr, "INFO", "stats")
+	reply, err := command(ctx, addr, "INFO", "stats")
 	if err != nil {
 		return 0, err
 	}
-	text, err := m.ToString()
+	text, err := reply.Text()
 	if err != nil {
 		return 0, err
 	}

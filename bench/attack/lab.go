@@ -19,10 +19,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/hearthws/hearth/bench/internal/process"
 	"github.com/hearthws/hearth/bench/internal/redis"
+	"github.com/hearthws/hearth/internal/resp"
 )
 
 // A lab starts what one round of an attack needs, and stops it. It is for one goroutine.
@@ -372,15 +371,20 @@ func (l *lab) emit(ctx context.Context, url string, args ...string) error {
 }
 
 // command runs one Redis command, on a connection of its own.
-func command(ctx context.Context, addr string, args ...string) (rueidis.RedisMessage, error) {
+func command(ctx context.Context, addr string, args ...string) (resp.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, DisableRetry: true, DisableCache: true})
+	var dialer net.Dialer
+	socket, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
-		return rueidis.RedisMessage{}, err
+		return resp.Value{}, err
+	}
+	c, err := resp.Connect(ctx, socket, resp.Options{})
+	if err != nil {
+		return resp.Value{}, err
 	}
 	defer c.Close()
-	return c.Do(ctx, c.B().Arbitrary(args...).Build()).ToMessage()
+	return c.Do(ctx, args...)
 }
 
 // freeze stops a process for a time.

@@ -323,19 +323,18 @@ func startSentinels(ctx context.Context, l *lab) ([]*redis.Server, error) {
 
 func awaitSentinel(ctx context.Context, s *redis.Server) error {
 	for {
-		m, err := command(ctx, s.Addr(), "SENTINEL", "MASTER", masterSet)
+		about, err := command(ctx, s.Addr(), "SENTINEL", "MASTER", masterSet)
 		if err != nil {
 			return err
 		}
-		known, err := m.AsStrMap()
-		if err != nil {
-			return err
-		}
-		if known["num-slaves"] == "1" && known["num-other-sentinels"] == "2" && known["flags"] == "master" {
+		replicas, _ := about.Get("num-slaves").Text()
+		sentinels, _ := about.Get("num-other-sentinels").Text()
+		flags, _ := about.Get("flags").Text()
+		if replicas == "1" && sentinels == "2" && flags == "master" {
 			return nil
 		}
 		if err := sleep(ctx, 100*time.Millisecond); err != nil {
-			return fmt.Errorf("a sentinel knows %v: %w", known, err)
+			return fmt.Errorf("a Sentinel knows %q replicas, %q others, and its master is %q: %w", replicas, sentinels, flags, err)
 		}
 	}
 }

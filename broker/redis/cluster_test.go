@@ -50,8 +50,7 @@ func TestClusterMovesSlots(t *testing.T) {
 	b.Release(channels...)
 	await(t, "the end of the subscriptions", func() bool {
 		for _, s := range cluster.Servers {
-			m := s.Do("PUBSUB", "CHANNELS", "ws:room:*")
-			if list, err := m.AsStrSlice(); err != nil || len(list) > 0 {
+			if list, err := s.Do("PUBSUB", "CHANNELS", "ws:room:*").Strings(); err != nil || len(list) > 0 {
 				return false
 			}
 		}
@@ -116,9 +115,8 @@ func startTakeover(t *testing.T, timeout time.Duration) *takeover {
 	c.DialTimeout, c.WriteTimeout, c.ProbeTimeout = timeout, timeout, timeout
 	x.a, x.b = startNode(t, "a", c), startNode(t, "b", c)
 	for _, s := range x.cluster.Servers {
-		m := s.Do("PUBSUB", "NUMSUB", "hearth:probe:b")
-		if list, err := m.ToArray(); err == nil && len(list) == 2 {
-			if n, _ := list[1].AsInt64(); n == 1 {
+		if list, err := s.Do("PUBSUB", "NUMSUB", "hearth:probe:b").Array(); err == nil && len(list) == 2 {
+			if n, _ := list[1].Int(); n == 1 {
 				x.master = s
 			}
 		}
@@ -168,8 +166,7 @@ func (x *takeover) arrives() {
 // owner is the master of the slot of a key, of three with a third each.
 func owner(t *testing.T, c *redistest.Cluster, key string) *redistest.Server {
 	t.Helper()
-	m := c.Servers[0].Do("CLUSTER", "KEYSLOT", key)
-	slot, err := m.AsInt64()
+	slot, err := c.Servers[0].Do("CLUSTER", "KEYSLOT", key).Int()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,10 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis/rueidis"
+	"github.com/hearthws/hearth/internal/resp"
 )
-
-type tlsConfig = tls.Config
 
 // The ways in which a Redis is not one to work with.
 var (
@@ -50,16 +47,16 @@ func newDialer(c Config) *dialer {
 }
 
 // open makes a wire to the master, or to any node of a Cluster. Its errors name the addresses that it tried.
-func (d *dialer) open(ctx context.Context, h *hooks) (*wire, error) {
-	var w *wire
+func (d *dialer) open(ctx context.Context, accept resp.Options) (*conn, error) {
+	var w *conn
 	var err error
 	switch {
 	case d.config.Sentinel.MasterSet != "":
-		w, err = d.bySentinel(ctx, h)
+		w, err = d.bySentinel(ctx, accept)
 	case d.config.Cluster:
-		w, err = d.inCluster(ctx, h)
+		w, err = d.inCluster(ctx, accept)
 	default:
-		w, err = d.toMaster(ctx, d.config.Addrs[0], h)
+		w, err = d.toMaster(ctx, d.config.Addrs[0], accept)
 	}
 	if err != nil {
 		return nil, d.explain(err)
@@ -72,11 +69,11 @@ func (d *dialer) login() login {
 }
 
 // toMaster connects to addr, which must not be a replica.
-func (d *dialer) toMaster(ctx context.Context, addr string, h *hooks) (*wire, error) {
-	w, err := d.connect(ctx, addr, d.login(), h)
+func (d *dialer) toMaster(ctx context.Context, addr string, accept resp.Options) (*conn, error) {
+	w, err := d.connect(ctx, addr, d.login(), accept)
 	if err == nil {
 		if err = w.usable(); err != nil {
-			w.close()
+			w.Close()
 		}
 	}
 	if err != nil {
@@ -85,25 +82,14 @@ func (d *dialer) toMaster(ctx context.Context, addr string, h *hooks) (*wire, er
 	return w, nil
 }
 
-// usable reports why messages of other nodes would not get to w's server, by what it said last.
-func (w *wire) usable() error {
-	if w.role == "sentinel" {
-		return errSentinel
-	}
-	if w.role != "master" && w.role != "cluster" && w.role != "" {
-		return errReplica
-	}
-	return nil
-}
-
 // bySentinel asks one Sentinel after the other for the master, until one knows one that answers as such.
-func (d *dialer) bySentinel(ctx context.Context, h *hooks) (*wire, error) {
+func (d *dialer) bySentinel(ctx context.Context, accept resp.Options) (*conn, error) {
 	var failed []error
 	for _, sentinel := range d.bestSentinels() {
 		addr, err := d.askSentinel(ctx, sentinel)
 		if err == nil {
-			var w *wire
-			if w, err = d.toMaster(ctx, addr, h); err == nil {
+			var w *conn
+			if w, err = d.toMaster(ctx, addr, accept); err == nil {
 				return w, nil
 			}
 		} else {
@@ -135,44 +121,43 @@ func (d *dialer) askSentinel(ctx context.Context, sentinel string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	defer w.close()
+	defer w.Close()
 	return d.masterBy(ctx, w)
 }
 
-func (d *dialer) toSentinel(ctx context.Context, sentinel string) (*wire, error) {
+func (d *dialer) toSentinel(ctx context.Context, sentinel string) (*conn, error) {
 	s := d.config.Sentinel
-	return d.connect(ctx, sentinel, login{username: s.Username, password: s.Password}, nil)
+	return d.connect(ctx, sentinel, login{username: s.Username, password: s.Password}, resp.Options{})
 }
 
 // masterBy is the address of the master, by w's Sentinel.
-func (d *dialer) masterBy(ctx context.Context, w *wire) (string, error) {
+func (d *dialer) masterBy(ctx context.Context, w *conn) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.config.DialTimeout)
 	defer cancel()
 	name := d.config.Sentinel.MasterSet
-	answer, err := w.do(ctx, w.redis.B().SentinelGetMasterAddrByName().Master(name).Build()).AsStrSlice()
-	switch {
-	case rueidis.IsRedisNil(err):
-		return "", errNoMaster
-	case err != nil:
+	reply, err := w.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+	if err != nil {
 		return "", err
-	case len(answer) != 2:
+	}
+	address, err := reply.Strings() // null: it does not know the name
+	if err != nil || len(address) != 2 {
 		return "", errNoMaster
 	}
-	return net.JoinHostPort(answer[0], answer[1]), nil
+	return net.JoinHostPort(address[0], address[1]), nil
 }
 
 // inCluster connects to the first node that answers, another one each time: Pub/Sub of a Cluster is one, wherever one
 // enters it.
-func (d *dialer) inCluster(ctx context.Context, h *hooks) (*wire, error) {
+func (d *dialer) inCluster(ctx context.Context, accept resp.Options) (*conn, error) {
 	var failed []error
 	for range d.countNodes() {
 		addr := d.nextNode()
-		w, err := d.connect(ctx, addr, d.login(), h)
+		w, err := d.connect(ctx, addr, d.login(), accept)
 		if err == nil {
 			if err = d.learnNodes(ctx, w); err == nil {
 				return w, nil
 			}
-			w.close()
+			w.Close()
 		}
 		failed = append(failed, fmt.Errorf("%s: %w", addr, err))
 	}
@@ -195,30 +180,38 @@ func (d *dialer) nextNode() string {
 }
 
 // learnNodes asks w's server for the other nodes.
-func (d *dialer) learnNodes(ctx context.Context, w *wire) error {
+func (d *dialer) learnNodes(ctx context.Context, w *conn) error {
 	if w.role != "cluster" {
 		return errNoCluster
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.config.DialTimeout)
 	defer cancel()
-	ranges, err := w.do(ctx, w.redis.B().ClusterSlots().Build()).ToArray()
+	reply, err := w.Do(ctx, "CLUSTER", "SLOTS")
+	if err != nil {
+		return fmt.Errorf("ask for the nodes: %w", err)
+	}
+	ranges, err := reply.Array()
 	if err != nil {
 		return fmt.Errorf("ask for the nodes: %w", err)
 	}
 	host, _, _ := net.SplitHostPort(w.addr)
 	all := slices.Clone(d.config.Addrs)
 	for _, r := range ranges {
-		parts, err := r.ToArray()
+		parts, err := r.Array()
 		if err != nil || len(parts) < 3 {
 			continue
 		}
 		for _, n := range parts[2:] {
-			if node, err := n.ToArray(); err == nil && len(node) >= 2 {
-				ip, _ := node[0].ToString() // none: the one that we have asked
-				if ip == "" || ip == "?" {
-					ip = host
-				}
-				all = append(all, net.JoinHostPort(ip, fmt.Sprint(mustInt(node[1].AsInt64()))))
+			node, err := n.Array()
+			if err != nil || len(node) < 2 {
+				continue
+			}
+			ip, _ := node[0].Text() // null: the node that was asked
+			if ip == "" || ip == "?" {
+				ip = host
+			}
+			if port, err := node[1].Int(); err == nil {
+				all = append(all, net.JoinHostPort(ip, fmt.Sprint(port)))
 			}
 		}
 	}
@@ -242,7 +235,7 @@ func (d *dialer) setNodes(all []string) {
 // and who stays with it until then talks to nobody else. Owned by one goroutine.
 type watch struct {
 	dialer   *dialer
-	sentinel *wire     // kept between questions; nil if there is none
+	sentinel *conn     // kept between questions; nil if there is none
 	again    time.Time // Sentinels are not asked before that: none has answered
 }
 
@@ -252,7 +245,7 @@ const sentinelPatience = time.Second
 
 // check asks w's server who it is, and a Sentinel for the master. sure says that a Sentinel that would know has named w's
 // server; without Sentinels, that the server itself calls itself the master.
-func (v *watch) check(ctx context.Context, w *wire) (sure bool, err error) {
+func (v *watch) check(ctx context.Context, w *conn) (sure bool, err error) {
 	if err := w.hello(ctx); err != nil {
 		return false, fmt.Errorf("no sign of life from %s: %w", w.addr, lostConnection(err))
 	}
@@ -301,17 +294,16 @@ func (v *watch) other(ctx context.Context, addr string) (other, sure bool) {
 // quorum reports whether the Sentinel that has just answered sees enough others to agree on a failover. One that may not be
 // asked that counts as one that does.
 func (v *watch) quorum(ctx context.Context) bool {
-	ask := v.sentinel.redis.B().Arbitrary("SENTINEL", "CKQUORUM", v.dialer.config.Sentinel.MasterSet).Build()
-	err := v.sentinel.do(ctx, ask).Error()
+	_, err := v.sentinel.Do(ctx, "SENTINEL", "CKQUORUM", v.dialer.config.Sentinel.MasterSet)
 	if err == nil {
 		return true
 	}
-	var refused *rueidis.RedisError
-	if !errors.As(err, &refused) {
+	var rejected resp.Error
+	if !errors.As(err, &rejected) {
 		v.close()
 		return false
 	}
-	return !strings.HasPrefix(refused.Error(), "NOQUORUM")
+	return !strings.HasPrefix(string(rejected), "NOQUORUM")
 }
 
 // ask is the address of the master, by a Sentinel.
@@ -327,25 +319,9 @@ func (v *watch) ask(ctx context.Context, sentinel string) (string, error) {
 
 func (v *watch) close() {
 	if v.sentinel != nil {
-		v.sentinel.close()
+		v.sentinel.Close()
 		v.sentinel = nil
 	}
-}
-
-// dial makes a connection that notices when the other side is gone, however silently.
-func (d *dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
-	dialer := net.Dialer{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-		Control:         control,
-	}
-	if strings.HasPrefix(addr, "/") {
-		return dialer.DialContext(ctx, "unix", addr)
-	}
-	if d.config.TLS != nil {
-		secure := tls.Dialer{NetDialer: &dialer, Config: d.config.TLS}
-		return secure.DialContext(ctx, "tcp", addr)
-	}
-	return dialer.DialContext(ctx, "tcp", addr)
 }
 
 // join makes one error of several, on one line.

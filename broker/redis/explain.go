@@ -9,7 +9,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/redis/rueidis"
+	"github.com/hearthws/hearth/internal/resp"
 )
 
 // A permanentError is one that no waiting mends, with what to do about it.
@@ -49,21 +49,21 @@ type cleanedError struct{ text, reason string }
 
 func (e *cleanedError) Error() string { return e.text }
 
-// hints are for the beginnings of Redis's errors (rueidis leaves out ERR) that stay until somebody changes a setting.
+// hints are for the error replies of Redis that stay until a setting is changed, by their beginnings.
 var hints = []struct{ prefix, hint string }{
 	{"WRONGPASS", "check Username and Password"},
 	{"NOAUTH", "this Redis wants a Password"},
 	{"NOPERM", "the user needs +publish, +subscribe, +psubscribe, +unsubscribe, +punsubscribe, +ping, +hello, +cluster, +select if a DB is given, the channels ws:* and hearth:*, and with Patterns ws:room:*, ws:client:* and ws:user:* word for word, all behind Prefix if there is one"},
-	{"DB index is out of range", "there is no such DB"},
-	{"SELECT is not allowed in cluster mode", "a Cluster has database 0 only"},
+	{"ERR DB index is out of range", "there is no such DB"},
+	{"ERR SELECT is not allowed in cluster mode", "a Cluster has database 0 only"},
 }
 
 // hintFor is empty for errors that may pass.
 func hintFor(err error) string {
-	var re *rueidis.RedisError
-	if errors.As(err, &re) {
+	var reply resp.Error
+	if errors.As(err, &reply) {
 		for _, h := range hints {
-			if strings.HasPrefix(re.Error(), h.prefix) {
+			if strings.HasPrefix(string(reply), h.prefix) {
 				return h.hint
 			}
 		}
@@ -77,7 +77,7 @@ func hintFor(err error) string {
 		return "its certificate is not trusted: Config.TLS may name an authority"
 	case errors.Is(err, errSentinel):
 		return "name its master: Config.Sentinel.MasterSet, or master_set in a URL"
-	case errors.Is(err, errGarbage):
+	case errors.Is(err, resp.ErrProtocol):
 		return "check the address, and whether TLS is spoken there"
 	case errors.Is(err, errOldRedis), errors.Is(err, errNoCluster):
 		return "check the address"
@@ -85,9 +85,9 @@ func hintFor(err error) string {
 	return ""
 }
 
-// ungreeted says what a server that does not answer a greeting, or closes the connection, may miss. It may as well be
-// busy, or about to end.
-func (d *dialer) ungreeted(err error) error {
+// withHint adds the likely reason to the error of a server that does not answer HELLO, or closes the
+// connection. The server may as well be busy, or about to end.
+func (d *dialer) withHint(err error) error {
 	var timeout net.Error
 	late := errors.As(err, &timeout) && timeout.Timeout()
 	closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)

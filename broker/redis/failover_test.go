@@ -153,8 +153,7 @@ func TestFailoverAccountsForAll(t *testing.T) {
 				set.Servers[0].Do("CLIENT", "KILL", "TYPE", "pubsub")
 			}
 			await(t, "the emitter at the new master", func() bool {
-				m := set.Servers[1].Do("CLIENT", "LIST")
-				text, err := m.ToString()
+				text, err := set.Servers[1].Do("CLIENT", "LIST").Text()
 				return err == nil && strings.Contains(text, "name=emitter")
 			})
 			all := e.end()

@@ -238,8 +238,7 @@ func (c containing) Handle(ctx context.Context, r slog.Record) error {
 // failedLogins is how many HELLOs a server has refused.
 func failedLogins(t *testing.T, s *redistest.Server) int {
 	t.Helper()
-	m := s.Do("INFO", "commandstats")
-	text, err := m.ToString()
+	text, err := s.Do("INFO", "commandstats").Text()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,8 +333,7 @@ func TestClusterNodeDies(t *testing.T) {
 
 func nodeID(t *testing.T, s *redistest.Server) string {
 	t.Helper()
-	m := s.Do("CLUSTER", "MYID")
-	id, err := m.ToString()
+	id, err := s.Do("CLUSTER", "MYID").Text()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,7 +96,7 @@ func TestStartIsNoRedis(t *testing.T) {
 			b := newBroker(t, calm(t, "redis://"+serveBytes(t, answer)))
 			defer func() { _ = b.Close() }()
 			err := b.Start(ctx(t), receiver)
-			if err == nil || !strings.Contains(err.Error(), "not what a Redis says") || !strings.Contains(err.Error(), "check the address") {
+			if err == nil || !strings.Contains(err.Error(), "not a Redis server") || !strings.Contains(err.Error(), "check the address") {
 				t.Errorf("start: %v", err)
 			}
 			if took := time.Since(began); took > patience/2 {
@@ -327,8 +327,7 @@ func TestRefusedPing(t *testing.T) {
 					if h := n.Health(); tt.refused != "" {
 						return h.Err != nil && strings.Contains(h.Err.Error(), tt.refused)
 					}
-					m := server.Do("PUBSUB", "CHANNELS", channel)
-					list, err := m.AsStrSlice()
+					list, err := server.Do("PUBSUB", "CHANNELS", channel).Strings()
 					return err == nil && len(list) == 0
 				})
 			}
@@ -352,19 +351,17 @@ func TestRefusedPing(t *testing.T) {
 // fillDisk has s fail to save its data, as when the disk is full.
 func fillDisk(t *testing.T, s *redistest.Server) {
 	t.Helper()
-	m := s.Do("CONFIG", "GET", "dir")
-	about, err := m.AsStrMap()
+	dir, err := s.Do("CONFIG", "GET", "dir").Get("dir").Text()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(filepath.Join(about["dir"], "dump.rdb"), 0o700); err != nil { // a file can't take its place
+	if err := os.Mkdir(filepath.Join(dir, "dump.rdb"), 0o700); err != nil { // a file can't take its place
 		t.Fatal(err)
 	}
 	s.Do("CONFIG", "SET", "save", "3600 1")
 	s.Do("BGSAVE")
 	await(t, "a save that fails", func() bool {
-		m := s.Do("INFO", "persistence")
-		text, _ := m.ToString()
+		text, _ := s.Do("INFO", "persistence").Text()
 		return strings.Contains(text, "rdb_last_bgsave_status:err")
 	})
 }

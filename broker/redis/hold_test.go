@@ -114,8 +114,7 @@ func TestGrace(t *testing.T) {
 // stat is how often a command was called; empty for never.
 func stat(t *testing.T, s *redistest.Server, command string) string {
 	t.Helper()
-	m := s.Do("INFO", "commandstats")
-	text, err := m.ToString()
+	text, err := s.Do("INFO", "commandstats").Text()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,12 +251,11 @@ func TestGraceIsBounded(t *testing.T) {
 		t.Errorf("%d channels are left, want about %d", channels, most)
 	}
 	for channel, want := range map[string]int64{held: 1, last: 1, protocol.RoomChannel("room 0"): 0} {
-		m := server.Do("PUBSUB", "NUMSUB", channel)
-		answer, err := m.ToArray()
+		answer, err := server.Do("PUBSUB", "NUMSUB", channel).Array()
 		if err != nil || len(answer) != 2 {
 			t.Fatalf("%v, %v", answer, err)
 		}
-		if subscribers, _ := answer[1].AsInt64(); subscribers != want {
+		if subscribers, _ := answer[1].Int(); subscribers != want {
 			t.Errorf("%d subscribers of %s, want %d", subscribers, channel, want)
 		}
 	}

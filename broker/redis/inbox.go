@@ -8,6 +8,7 @@ import (
 
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/fifo"
+	"github.com/hearthws/hearth/internal/resp"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -26,22 +27,20 @@ var ErrOverflow = errors.New("redis broker: receiver too slow, queue full")
 
 // An incoming message has been read and not yet been looked at.
 type incoming struct {
-	channel, payload string // alias chunk, if there is one
-	size             int    // of the payload, or of all that was passed over for being too large
-	chunk            *chunk
-	pins             int           // bytes of chunk, in the first message of it that waits
-	before           []broker.Loss // told first
+	resp.Message
+	pins   int           // bytes of Buffer, in the first message of it that waits
+	before []broker.Loss // told first
 }
 
 // waiting is what counts against a bound: with patterns, strangers choose how long the name of a channel is.
-func (m *incoming) waiting() int { return len(m.channel) + len(m.payload) }
+func (m *incoming) waiting() int { return len(m.Channel) + len(m.Payload) }
 
 // detach gives m memory of its own.
 func (m *incoming) detach() {
-	own := strings.Clone(m.channel + m.payload)
-	m.channel, m.payload = own[:len(m.channel)], own[len(m.channel):]
-	m.chunk.release()
-	m.chunk = nil
+	own := strings.Clone(m.Channel + m.Payload)
+	m.Channel, m.Payload = own[:len(m.Channel)], own[len(m.Channel):]
+	m.Buffer.Release()
+	m.Buffer = nil
 }
 
 // An inbox holds what has come, between the goroutine that reads from Redis, which never waits, and the one that
@@ -56,7 +55,7 @@ type inbox struct {
 	queue  fifo.Queue[incoming]
 	bytes  int
 	chunks int           // bytes of memory that was read into, and that queue refers to
-	last   *chunk        // of the end of queue, if its first message still waits
+	last   *resp.Buffer  // of the end of queue, if its first message still waits
 	gaps   []broker.Loss // after the last of queue; at most one of each kind (known and unknown number)
 	closed bool
 }
@@ -75,7 +74,7 @@ func (in *inbox) put(batch []incoming) {
 		n := in.queue.Len()
 		if n > 0 && (n >= in.limit.Messages || in.bytes+m.waiting() > in.limit.Bytes) {
 			in.overflowLocked()
-			m.chunk.release()
+			m.Buffer.Release()
 			continue
 		}
 		in.pinLocked(&m)
@@ -90,13 +89,13 @@ func (in *inbox) put(batch []incoming) {
 // message may be all that was kept of a chunk.
 func (in *inbox) pinLocked(m *incoming) {
 	switch {
-	case m.chunk == nil || m.chunk == in.last:
-	case in.chunks+len(m.chunk.buf) > chunksMax:
+	case m.Buffer == nil || m.Buffer == in.last:
+	case in.chunks+m.Buffer.Size() > chunksMax:
 		m.detach()
 	default:
-		m.pins = len(m.chunk.buf)
+		m.pins = m.Buffer.Size()
 		in.chunks += m.pins
-		in.last = m.chunk
+		in.last = m.Buffer
 	}
 }
 
@@ -149,7 +148,7 @@ func (in *inbox) take(batch []incoming) ([]incoming, bool) {
 	for bytes := 0; in.queue.Len() > 0 && len(batch) < handoverMessages && bytes < handoverBytes; {
 		m := in.queue.Pop()
 		bytes += m.waiting()
-		if in.chunks -= m.pins; m.pins > 0 && m.chunk == in.last {
+		if in.chunks -= m.pins; m.pins > 0 && m.Buffer == in.last {
 			in.last = nil // whatever else comes of it counts anew
 		}
 		batch = append(batch, m)
@@ -204,7 +203,7 @@ func (in *inbox) deliver(r broker.Receiver, bad *throttle) {
 			more = in.hand(r, ms)
 			clear(ms)
 			for i := range rest[:n] {
-				rest[i].chunk.release()
+				rest[i].Buffer.Release()
 			}
 			rest = rest[n:]
 		}
@@ -223,10 +222,10 @@ func (in *inbox) tell(r broker.Receiver, losses []broker.Loss) {
 // read appends to ms what batch says that is not the node's own and is for the receiver.
 func (in *inbox) read(ms []protocol.Message, batch []incoming, own string, bad *throttle) []protocol.Message {
 	for i := range batch {
-		if batch[i].payload == "" { // carries losses
+		if batch[i].Payload == "" { // carries losses
 			continue
 		}
-		m, err := protocol.ParseMessageString(batch[i].payload)
+		m, err := protocol.ParseMessageString(batch[i].Payload)
 		var report protocol.Missed
 		isReport := err == nil && in.missed != nil && m.Type == protocol.TypeNodes && m.Event == protocol.NodeMissed
 		if isReport {
@@ -235,7 +234,7 @@ func (in *inbox) read(ms []protocol.Message, batch []incoming, own string, bad *
 		switch {
 		case err != nil:
 			in.health.malformed.Add(1)
-			bad.log(err, "channel", clip(batch[i].channel))
+			bad.log(err, "channel", clip(batch[i].Channel))
 		case m.ServerID == own:
 		case isReport:
 			in.missed(report)
@@ -288,23 +287,23 @@ type reader struct {
 }
 
 // message is called for each message, and never waits.
-func (r *reader) message(m incoming) {
+func (r *reader) message(m resp.Message) {
 	switch {
-	case m.channel == r.probe && m.payload != "":
-		r.seen(strings.Clone(m.payload))
-	case m.payload == "" || m.size > r.max: // empty, or passed over
+	case m.Channel == r.probe && m.Payload != "":
+		r.seen(strings.Clone(m.Payload))
+	case m.Payload == "" || m.Size > r.max: // empty, or passed over
 		r.inbox.health.malformed.Add(1)
-		r.bad.log(errSize, "channel", clip(m.channel), "bytes", m.size)
-	case strings.HasPrefix(m.payload, r.own):
+		r.bad.log(errSize, "channel", clip(m.Channel), "bytes", m.Size)
+	case strings.HasPrefix(m.Payload, r.own):
 		// What AppendMessage has written here, back again: no need to look further.
 	default:
-		r.batch = append(r.batch, m)
-		if r.bytes += m.size; len(r.batch) >= handoverMessages || r.bytes >= handoverBytes {
+		r.batch = append(r.batch, incoming{Message: m})
+		if r.bytes += m.Size; len(r.batch) >= handoverMessages || r.bytes >= handoverBytes {
 			r.flush()
 		}
 		return
 	}
-	m.chunk.release()
+	m.Buffer.Release()
 }
 
 var errSize = errors.New("redis: a message that is empty, or larger than Config.MaxMessage, or on a channel of a longer name than any has")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/resp"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -18,9 +19,25 @@ func line(server, event string, size int) string {
 	return string(protocol.AppendMessage(nil, m))
 }
 
-// msg is a message as it comes from a sieve.
-func msg(channel, payload string) incoming {
-	return incoming{channel: channel, payload: payload, size: len(payload)}
+// msg is a message as it comes from a connection.
+func msg(channel, payload string) resp.Message {
+	return resp.Message{Channel: channel, Payload: payload, Size: len(payload)}
+}
+
+// incomingOf is what waits of messages.
+func incomingOf(messages ...resp.Message) (batch []incoming) {
+	for _, m := range messages {
+		batch = append(batch, incoming{Message: m})
+	}
+	return batch
+}
+
+// payloads is what waits of messages with these payloads.
+func payloads(texts ...string) (batch []incoming) {
+	for _, text := range texts {
+		batch = append(batch, incomingOf(resp.Message{Payload: text})...)
+	}
+	return batch
 }
 
 // TestLossIsToldInItsPlace checks the exact sequence of deliveries and losses: of overflows, whose number is known, and
@@ -65,11 +82,10 @@ func testLossIsToldInItsPlace(t *testing.T, together bool) {
 			in.deliver(r, bad)
 		}()
 		put := func(events ...string) {
-			var batch []incoming
-			for _, event := range events {
-				batch = append(batch, incoming{payload: line("other", event, 1)})
+			for i, event := range events {
+				events[i] = line("other", event, 1)
 			}
-			in.put(batch)
+			in.put(payloads(events...))
 		}
 		put("0")
 		synctest.Wait() // 0 is being delivered
@@ -79,7 +95,7 @@ func testLossIsToldInItsPlace(t *testing.T, together bool) {
 		in.lose(broker.Loss{Since: time.Now(), Until: time.Now(), Cause: errConnection})
 		close(release)
 		synctest.Wait()
-		in.put([]incoming{{payload: line("me", "own", 1)}, {payload: "no JSON"}, {payload: line("other", "last", 1)}})
+		in.put(payloads(line("me", "own", 1), "no JSON", line("other", "last", 1)))
 		synctest.Wait()
 		in.close()
 		<-done
@@ -99,7 +115,7 @@ func TestLongChannels(t *testing.T) {
 	var h health
 	in := newInbox(Bound{Messages: 100, Bytes: 1000}, &h)
 	for range 5 {
-		in.put([]incoming{msg(strings.Repeat("c", 400), "{}")})
+		in.put(incomingOf(msg(strings.Repeat("c", 400), "{}")))
 	}
 	if n := in.queue.Len(); n != 2 || h.get().Lost != 3 {
 		t.Errorf("%d messages wait, and %d are lost; want 2 and 3", n, h.get().Lost)
@@ -115,36 +131,35 @@ func TestFewOfMany(t *testing.T) {
 	const messages = 1 << 12
 	var h health
 	in := newInbox(Bound{}.withDefaults(), &h)
-	chunks := make(map[*chunk]bool)
+	kept := make(map[*resp.Buffer]bool)
 	fill := func() {
 		for range messages {
-			c := &chunk{buf: make([]byte, chunkSize), free: make(chan *chunk, 1)}
-			c.refs.Store(1)
+			free := make(chan *resp.Buffer, 1)
 			m := msg("c", line("other", "e", 1))
-			m.chunk = c
-			in.put([]incoming{m})
-			if c.refs.Load() > 0 {
-				chunks[c] = true
+			m.Buffer = resp.NewBuffer(resp.BufferSize, free)
+			in.put(incomingOf(m))
+			if len(free) == 0 {
+				kept[m.Buffer] = true
 			}
 		}
 	}
 	for range 2 { // what was counted is given back
 		fill()
-		if kept := len(chunks) * chunkSize; kept > chunksMax || kept < chunksMax/2 {
-			t.Errorf("%d MiB are kept for %d short messages", kept>>20, messages)
+		if bytes := len(kept) * resp.BufferSize; bytes > chunksMax || bytes < chunksMax/2 {
+			t.Errorf("%d MiB are kept for %d short messages", bytes>>20, messages)
 		}
 		for in.queue.Len() > 0 {
 			batch, _ := in.take(nil)
 			for _, m := range batch {
-				if m.payload != line("other", "e", 1) || m.channel != "c" {
+				if m.Payload != line("other", "e", 1) || m.Channel != "c" {
 					t.Fatalf("%+v came out", m)
 				}
-				delete(chunks, m.chunk)
-				m.chunk.release()
+				delete(kept, m.Buffer)
+				m.Buffer.Release()
 			}
 		}
-		if len(chunks) > 0 || in.chunks != 0 || in.bytes != 0 {
-			t.Errorf("%d chunks are kept for nothing, %d bytes of chunks and %d are counted", len(chunks), in.chunks, in.bytes)
+		if len(kept) > 0 || in.chunks != 0 || in.bytes != 0 {
+			t.Errorf("%d chunks are kept for nothing, %d bytes of chunks and %d are counted", len(kept), in.chunks, in.bytes)
 		}
 	}
 }

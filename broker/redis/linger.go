@@ -20,9 +20,9 @@ const (
 //
 // A server that calls itself a replica is left at once: it repeats what the new master publishes, and that has come already.
 // So does an old master from the moment when it becomes a replica; Sentinels close its connections in the same step.
-func (s *subscription) leave(ctx context.Context, w *wire, cause error) {
+func (s *subscription) leave(ctx context.Context, w *conn, cause error) {
 	if !errors.Is(cause, errOther) || ctx.Err() != nil {
-		w.close()
+		w.Close()
 		return
 	}
 	w.demoted.Store(true)
@@ -33,20 +33,20 @@ func (s *subscription) leave(ctx context.Context, w *wire, cause error) {
 	go func() { // ends with ctx, by endLinger, which waits for it
 		defer close(done)
 		defer cancel()
-		defer w.close()
+		defer w.Close()
 		linger(ctx, w)
 	}()
 }
 
 // linger returns when w is no longer to be listened to.
-func linger(ctx context.Context, w *wire) {
+func linger(ctx context.Context, w *conn) {
 	every := time.NewTicker(lingerCheck)
 	defer every.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.dead:
+		case <-w.Done():
 			return
 		case <-every.C:
 			if w.hello(ctx) != nil || w.usable() != nil {

@@ -8,10 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/fifo"
+	"github.com/hearthws/hearth/internal/resp"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -81,7 +80,7 @@ type outbox struct {
 	started  bool
 	closing  bool
 	down     error         // why there is no connection, since an attempt to get one has failed; nil otherwise
-	wire     *wire         // nil if there is none
+	wire     *conn         // nil if there is none
 	suspect  bool          // wire may be dead
 	serverID string        // who reports what may be missed
 	trail    trail         // what may have gone to the wrong server
@@ -312,8 +311,8 @@ func (o *outbox) take(batch []outgoing) []outgoing {
 	return batch
 }
 
-// settle says what became of a pipeline: errs has an error for each message, or is nil when err is that of all.
-func (o *outbox) settle(batch []outgoing, results []rueidis.RedisResult, err error) {
+// settle says what became of a pipeline: replies has one for each message, or err is that of all.
+func (o *outbox) settle(batch []outgoing, replies []resp.Value, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.onWire = nil
@@ -323,7 +322,7 @@ func (o *outbox) settle(batch []outgoing, results []rueidis.RedisResult, err err
 			o.settleLocked(m, fmt.Errorf("%w: %w", broker.ErrDown, err))
 			continue
 		}
-		refused := o.refusal(results[i].Error())
+		refused := o.refusal(replies[i].Err())
 		if refused == nil && m.taken {
 			took++
 		}

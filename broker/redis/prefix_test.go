@@ -57,8 +57,7 @@ func TestPrefix(t *testing.T) {
 					t.Errorf("with prefix %q health is %+v", prefixes[i], h)
 				}
 			}
-			m := server.Do("ACL", "LOG")
-			if list, err := m.ToArray(); err != nil || len(list) > 0 {
+			if list, err := server.Do("ACL", "LOG").Array(); err != nil || len(list) > 0 {
 				t.Errorf("Redis has refused %d times something, %v", len(list), err)
 			}
 		})

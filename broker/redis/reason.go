@@ -10,7 +10,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/redis/rueidis"
+	"github.com/hearthws/hearth/internal/resp"
 )
 
 // The words of Health.Reason, which the package's comment explains. Somebody's alerts know them: they do not change. Where there are
@@ -41,7 +41,7 @@ const (
 // A cause says which errors a reason is for.
 type cause struct {
 	reason string
-	told   []string // beginnings of what Redis says; rueidis leaves out ERR
+	told   []string // beginnings of what Redis says
 	is     []error
 	like   func(error) bool
 }
@@ -51,9 +51,9 @@ var causes = []cause{
 	{reason: reasonAuth, told: []string{"WRONGPASS", "NOAUTH"}},
 	{reason: reasonPermission, told: []string{"NOPERM"}, is: []error{os.ErrPermission}},
 	{reason: reasonTLS, like: ofTLS},
-	{reason: reasonDatabase, told: []string{"DB index is out of range", "SELECT is not allowed in cluster mode"}},
-	{reason: reasonWrongServer, is: []error{errSentinel, errGarbage, errOldRedis, errNoCluster}},
-	{reason: reasonMaxClients, told: []string{"max number of clients"}},
+	{reason: reasonDatabase, told: []string{"ERR DB index is out of range", "ERR SELECT is not allowed in cluster mode"}},
+	{reason: reasonWrongServer, is: []error{errSentinel, resp.ErrProtocol, errOldRedis, errNoCluster}},
+	{reason: reasonMaxClients, told: []string{"ERR max number of clients"}},
 	{reason: reasonMisconf, told: []string{"MISCONF"}},
 	{reason: reasonOOM, told: []string{"OOM"}},
 	{reason: reasonLoading, told: []string{"LOADING"}},
@@ -65,7 +65,7 @@ var causes = []cause{
 	{reason: reasonUnreachable, is: []error{syscall.ENETUNREACH, syscall.EHOSTUNREACH}, like: ofNames},
 	{reason: reasonTimeout, is: []error{context.DeadlineExceeded, os.ErrDeadlineExceeded}, like: late},
 	{reason: reasonRefused, is: []error{syscall.ECONNREFUSED, os.ErrNotExist}}, // of a socket in the file system, its name
-	{reason: reasonClosed, is: []error{errConnection, rueidis.ErrClosing, net.ErrClosed, io.EOF, syscall.ECONNRESET, syscall.EPIPE}},
+	{reason: reasonClosed, is: []error{errConnection, net.ErrClosed, io.EOF, syscall.ECONNRESET, syscall.EPIPE}},
 	{reason: reasonSubscribing, is: []error{errSubscribing}},
 }
 
@@ -109,7 +109,7 @@ func (c *cause) of(err error) bool {
 // allSaid is what the servers have answered, of all that err wraps: errors.As would find the first only.
 func allSaid(err error) []string {
 	switch e := err.(type) {
-	case *rueidis.RedisError:
+	case resp.Error:
 		return []string{e.Error()}
 	case interface{ Unwrap() error }:
 		return allSaid(e.Unwrap())

@@ -96,7 +96,7 @@ func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.phase == closed && err == nil {
-		w.close()
+		w.Close()
 		err = broker.ErrClosed
 	}
 	if err != nil {
@@ -131,7 +131,7 @@ func (b *Broker) enter() error {
 }
 
 // begin tries to connect until it works, it never will, or ctx ends.
-func (b *Broker) begin(ctx context.Context, s *subscription) (*wire, error) {
+func (b *Broker) begin(ctx context.Context, s *subscription) (*conn, error) {
 	backoff := backoff{min: b.config.BackoffMin, max: b.config.BackoffMax}
 	var last error
 	var logged time.Time
@@ -141,7 +141,7 @@ func (b *Broker) begin(ctx context.Context, s *subscription) (*wire, error) {
 			if err = s.prove(ctx, w); err == nil {
 				return w, nil
 			}
-			w.close()
+			w.Close()
 		}
 		// Rather than that the time is up, which a dial may find out before ctx does.
 		if until, _ := ctx.Deadline(); last == nil || time.Now().Before(until) && ctx.Err() == nil {

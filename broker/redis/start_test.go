@@ -111,8 +111,7 @@ func TestLeastPermissions(t *testing.T) {
 			}
 		})
 	}
-	log := server.Do("ACL", "LOG")
-	if list, err := log.ToArray(); err != nil || len(list) > 0 {
+	if list, err := server.Do("ACL", "LOG").Array(); err != nil || len(list) > 0 {
 		t.Errorf("Redis has refused %d times something, %v", len(list), err)
 	}
 }
@@ -214,8 +213,7 @@ func TestWaysIn(t *testing.T) {
 			}
 			want := map[bool]string{true: "name=me ", false: "name=hearth "}[name == "url, database"]
 			await(t, "two clients with "+want, func() bool { // those of the last case may be there a little longer
-				list := server.Do("CLIENT", "LIST")
-				text, _ := list.ToString()
+				text, _ := server.Do("CLIENT", "LIST").Text()
 				return strings.Count(text, want) == 2
 			})
 		})

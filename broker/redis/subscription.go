@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,9 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/resp"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -194,7 +194,7 @@ func (s *subscription) release(channels []string) {
 }
 
 // open makes a wire that gets broadcasts and probes.
-func (s *subscription) open(ctx context.Context) (*wire, error) {
+func (s *subscription) open(ctx context.Context) (*conn, error) {
 	demoted := new(atomic.Bool)
 	r := &reader{inbox: s.inbox, bad: s.bad, max: s.config.MaxMessage, own: s.own, probe: s.probe, seen: func(probe string) {
 		if sent := s.awaited.Load(); demoted.Load() || sent == nil || probe != *sent {
@@ -205,32 +205,31 @@ func (s *subscription) open(ctx context.Context) (*wire, error) {
 		default: // it has come before
 		}
 	}}
-	w, err := s.dialer.open(ctx, &hooks{message: r.message, reading: r.flush, max: s.config.MaxMessage})
+	w, err := s.dialer.open(ctx, resp.Options{OnMessage: r.message, BeforeRead: r.flush, MaxMessage: s.config.MaxMessage})
 	if err != nil {
 		return nil, fmt.Errorf("connect to subscribe: %w", err)
 	}
 	w.demoted = demoted
-	commands := []rueidis.Completed{w.redis.B().Subscribe().Channel(s.config.channel(protocol.BroadcastChannel), s.probe).Build()}
+	commands := [][]string{{"SUBSCRIBE", s.config.channel(protocol.BroadcastChannel), s.probe}}
 	if s.config.Patterns {
-		commands = append(commands, w.redis.B().Psubscribe().Pattern(s.config.channels(patterns...)...).Build())
+		commands = append(commands, append([]string{"PSUBSCRIBE"}, s.config.channels(patterns...)...))
 	}
 	if err := s.exchange(ctx, w, commands); err != nil {
-		w.close()
+		w.Close()
 		return nil, fmt.Errorf("subscribe at %s: %w", w.addr, s.dialer.explain(err))
 	}
 	return w, nil
 }
 
 // exchange sends commands, all of which must succeed.
-func (s *subscription) exchange(ctx context.Context, w *wire, commands []rueidis.Completed) error {
+func (s *subscription) exchange(ctx context.Context, w *conn, commands [][]string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
 	defer cancel()
-	for _, r := range w.redis.DoMulti(ctx, commands...) {
-		if err := r.Error(); err != nil {
-			return err
-		}
+	replies, err := w.Pipeline(ctx, commands...)
+	for _, r := range replies {
+		err = cmp.Or(err, r.Err())
 	}
-	return nil
+	return err
 }
 
 // sendProbe publishes a message to this node. At began the wire was known to be the right one.
@@ -257,7 +256,7 @@ func (s *subscription) back(probe string) bool {
 }
 
 // prove has a probe make the whole way, for Start.
-func (s *subscription) prove(ctx context.Context, w *wire) error {
+func (s *subscription) prove(ctx context.Context, w *conn) error {
 	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
 	defer cancel()
 	call := s.sendProbe(time.Now())
@@ -273,8 +272,8 @@ func (s *subscription) prove(ctx context.Context, w *wire) error {
 			if s.back(probe) {
 				return nil
 			}
-		case err := <-w.dead:
-			return fmt.Errorf("subscription at %s: %w", w.addr, lostConnection(err))
+		case <-w.Done():
+			return fmt.Errorf("subscription at %s: %w", w.addr, lostConnection(w.Err()))
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", errProbe, ctx.Err())
 		}

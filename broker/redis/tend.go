@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/hearthws/hearth/broker"
 )
 
@@ -28,7 +26,7 @@ const (
 )
 
 // run tends the subscription until ctx ends. w is the first wire, on which broadcasts come already.
-func (s *subscription) run(ctx context.Context, w *wire) {
+func (s *subscription) run(ctx context.Context, w *conn) {
 	defer s.end()
 	defer func() { s.endLinger() }()
 	backoff := backoff{min: s.config.BackoffMin, max: s.config.BackoffMax}
@@ -91,7 +89,7 @@ func (s *subscription) end() {
 
 // reconnect tries until everything that is held is subscribed again, or ctx ends: then it returns nil. The loss that
 // there may be between is told once.
-func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *wire {
+func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *conn {
 	timer := time.NewTimer(b.next())
 	defer timer.Stop()
 	said, permanent := false, false
@@ -107,7 +105,7 @@ func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *
 				s.found(w, cause)
 				return w
 			}
-			w.close()
+			w.Close()
 		}
 		s.away(err)
 		if ctx.Err() == nil {
@@ -123,7 +121,7 @@ func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *
 }
 
 // restore asks for everything that is held.
-func (s *subscription) restore(ctx context.Context, w *wire) error {
+func (s *subscription) restore(ctx context.Context, w *conn) error {
 	s.health.update(func() { s.health.in, s.health.whole = nil, errSubscribing })
 	s.mu.Lock()
 	s.holds.restart()
@@ -138,7 +136,7 @@ func (s *subscription) restore(ctx context.Context, w *wire) error {
 }
 
 // found tells of the loss.
-func (s *subscription) found(w *wire, cause error) {
+func (s *subscription) found(w *conn, cause error) {
 	now := time.Now()
 	since := s.known
 	if s.config.Sentinel.MasterSet != "" && w.addr != s.addr {
@@ -151,7 +149,7 @@ func (s *subscription) found(w *wire, cause error) {
 }
 
 // tend does what there is to do on a good wire, and returns why it no longer is one.
-func (s *subscription) tend(ctx context.Context, w *wire) error {
+func (s *subscription) tend(ctx context.Context, w *conn) error {
 	t := &tending{s: s, w: w, idle: stoppedTimer(), late: stoppedTimer(), watch: watch{dialer: s.dialer}}
 	defer t.watch.close()
 	defer t.idle.Stop()
@@ -169,8 +167,8 @@ func (s *subscription) tend(ctx context.Context, w *wire) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-w.dead:
-			return lostConnection(err)
+		case <-w.Done():
+			return lostConnection(w.Err())
 		case <-s.wake:
 		case <-t.idle.C:
 		case probe := <-s.seen:
@@ -216,7 +214,7 @@ func (s *subscription) due(idle *time.Timer) bool {
 // A tending is what tend remembers between events.
 type tending struct {
 	s     *subscription
-	w     *wire
+	w     *conn
 	idle  *time.Timer // for the end of the grace
 	late  *time.Timer // for a probe that does not come back
 	probe *call
@@ -279,7 +277,7 @@ func (t *tending) missing() error {
 
 // round asks for channels that Holds wait for, and for up to n others. Then it unsubscribes channels
 // that have not been held for a while.
-func (s *subscription) round(ctx context.Context, w *wire, n int) error {
+func (s *subscription) round(ctx context.Context, w *conn, n int) error {
 	s.mu.Lock()
 	now := time.Since(s.begun)
 	var ask []string
@@ -294,9 +292,7 @@ func (s *subscription) round(ctx context.Context, w *wire, n int) error {
 		return err // fail ends the requests
 	}
 	s.settle(ask, no)
-	stuck, err := s.send(ctx, w, give, commandChannels, func(channels []string) rueidis.Completed {
-		return w.redis.B().Unsubscribe().Channel(s.config.channels(channels...)...).Build()
-	})
+	stuck, err := s.send(ctx, w, "UNSUBSCRIBE", give, commandChannels)
 	s.note(stuck)
 	if err != nil {
 		return err
@@ -348,15 +344,12 @@ func (s *subscription) note(refusals []refusal) {
 
 // subscribe returns the channels that Redis refuses. It refuses a whole command for one of its channels, so those of
 // a refused one are asked for one by one.
-func (s *subscription) subscribe(ctx context.Context, w *wire, channels []string) (no []string, err error) {
-	command := func(channels []string) rueidis.Completed {
-		return w.redis.B().Subscribe().Channel(s.config.channels(channels...)...).Build()
-	}
-	doubtful, err := s.send(ctx, w, channels, commandChannels, command)
+func (s *subscription) subscribe(ctx context.Context, w *conn, channels []string) (no []string, err error) {
+	doubtful, err := s.send(ctx, w, "SUBSCRIBE", channels, commandChannels)
 	if err != nil || len(doubtful) == 0 {
 		return nil, err
 	}
-	refused, err := s.send(ctx, w, all(doubtful), 1, command)
+	refused, err := s.send(ctx, w, "SUBSCRIBE", all(doubtful), 1)
 	s.note(refused)
 	return all(refused), err
 }
@@ -371,13 +364,13 @@ func all(refusals []refusal) (channels []string) {
 
 // send sends a command for each n channels, some commands at a time, and returns what Redis refused of that. Its error is
 // the connection's.
-func (s *subscription) send(ctx context.Context, w *wire, channels []string, n int, command func([]string) rueidis.Completed) (no []refusal, err error) {
+func (s *subscription) send(ctx context.Context, w *conn, command string, channels []string, n int) (no []refusal, err error) {
 	for len(channels) > 0 {
 		some := channels[:min(len(channels), n*exchangeCommands)]
 		channels = channels[len(some):]
-		var commands []rueidis.Completed
+		var commands [][]string
 		for rest := some; len(rest) > 0; rest = rest[min(n, len(rest)):] {
-			commands = append(commands, command(rest[:min(n, len(rest))]))
+			commands = append(commands, append([]string{command}, s.config.channels(rest[:min(n, len(rest))]...)...))
 		}
 		answers, err := s.answers(ctx, w, commands)
 		if err != nil {
@@ -393,15 +386,16 @@ func (s *subscription) send(ctx context.Context, w *wire, channels []string, n i
 }
 
 // answers sends commands, and returns what Redis has against each; nil for those that it has done.
-func (s *subscription) answers(ctx context.Context, w *wire, commands []rueidis.Completed) ([]error, error) {
+func (s *subscription) answers(ctx context.Context, w *conn, commands [][]string) ([]error, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
 	defer cancel()
 	said := make([]error, len(commands))
-	for i, r := range w.redis.DoMulti(ctx, commands...) {
-		if err := r.NonRedisError(); err != nil {
-			return nil, fmt.Errorf("subscribe at %s: %w", w.addr, lostConnection(err))
-		}
-		if err := r.Error(); err != nil {
+	replies, err := w.Pipeline(ctx, commands...)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe at %s: %w", w.addr, lostConnection(err))
+	}
+	for i, r := range replies {
+		if err := r.Err(); err != nil {
 			said[i] = fmt.Errorf("subscribe at %s: %w", w.addr, s.dialer.explain(err))
 		}
 	}

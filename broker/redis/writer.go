@@ -7,9 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/resp"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -78,12 +77,12 @@ func (o *outbox) next() todo {
 
 // connect gets a wire.
 func (o *outbox) connect() error {
-	w, err := o.dialer.open(o.ctx, nil)
+	w, err := o.dialer.open(o.ctx, resp.Options{})
 	if err != nil {
 		return fmt.Errorf("redis: connect to publish: %w", err)
 	}
 	if err := o.follow(w); err != nil {
-		w.close()
+		w.Close()
 		return fmt.Errorf("redis: report what may be missing: %w", lostConnection(err))
 	}
 	o.mu.Lock()
@@ -101,7 +100,7 @@ func (o *outbox) connect() error {
 
 // follow begins the trail of a new wire. Where that leads to another server than the last one, the last one may not have been
 // the master for a while. Then other nodes are told, before anything else is published.
-func (o *outbox) follow(w *wire) error {
+func (o *outbox) follow(w *conn) error {
 	o.mu.Lock()
 	now := time.Since(o.begun)
 	if o.config.Sentinel.MasterSet != "" && o.trail.addr != "" && o.trail.addr != w.addr {
@@ -126,7 +125,7 @@ func (o *outbox) follow(w *wire) error {
 }
 
 // tell publishes a report. One that Redis refuses is in the log and in Health, and no reason to stop.
-func (o *outbox) tell(ctx context.Context, w *wire, r *report) error {
+func (o *outbox) tell(ctx context.Context, w *conn, r *report) error {
 	o.mu.Lock()
 	serverID := o.serverID
 	o.mu.Unlock()
@@ -135,12 +134,11 @@ func (o *outbox) tell(ctx context.Context, w *wire, r *report) error {
 		return err
 	}
 	line := protocol.AppendMessage(nil, m)
-	publish := w.redis.B().Publish().Channel(o.config.channel(m.Channel())).Message(asString(line)).Build()
-	result := w.do(ctx, publish)
-	if err := result.NonRedisError(); err != nil {
+	replies, err := w.Pipeline(ctx, []string{"PUBLISH", o.config.channel(m.Channel()), asString(line)})
+	if err != nil {
 		return err
 	}
-	if err := o.refusal(result.Error()); err != nil {
+	if err := o.refusal(replies[0].Err()); err != nil {
 		o.drops.log(err)
 	}
 	return nil
@@ -245,7 +243,7 @@ func (o *outbox) alive(v *watch) bool {
 
 // look asks whether w leads to the right server. If it does not, it is given up, and what was published on it may be
 // missing elsewhere.
-func (o *outbox) look(ctx context.Context, v *watch, w *wire) error {
+func (o *outbox) look(ctx context.Context, v *watch, w *conn) error {
 	began := time.Since(o.begun)
 	sure, err := v.check(ctx, w)
 	if err != nil {
@@ -273,20 +271,22 @@ func (o *outbox) send(batch []outgoing) {
 	o.mu.Lock()
 	w := o.wire
 	o.mu.Unlock()
-	commands := make([]rueidis.Completed, len(batch))
+	ctx, cancel := context.WithTimeout(context.Background(), o.config.WriteTimeout)
+	defer cancel()
+	words := make([]string, 0, 3*len(batch))
+	commands := make([][]string, len(batch))
 	for i, m := range batch {
-		commands[i] = w.redis.B().Publish().Channel(m.channel).Message(m.payload).Build()
+		words = append(words, "PUBLISH", m.channel, m.payload)
+		commands[i] = words[3*i : 3*i+3]
 	}
-	results := w.redis.DoMulti(context.Background(), commands...)
-	for _, r := range results {
-		if err := r.NonRedisError(); err != nil {
-			err = fmt.Errorf("redis: publish: %w", lostConnection(err))
-			o.settle(batch, nil, err)
-			o.drop(err)
-			return
-		}
+	replies, err := w.Pipeline(ctx, commands...)
+	if err != nil {
+		err = fmt.Errorf("redis: publish: %w", lostConnection(err))
+		o.settle(batch, nil, err)
+		o.drop(err)
+		return
 	}
-	o.settle(batch, results, nil)
+	o.settle(batch, replies, nil)
 	o.mu.Lock()
 	o.lastUsed = time.Since(o.begun)
 	o.mu.Unlock()
@@ -298,7 +298,7 @@ func (o *outbox) drop(err error) {
 	w := o.wire
 	o.wire = nil
 	o.mu.Unlock()
-	w.close()
+	w.Close()
 	err = lostConnection(err)
 	o.health.publishing(err)
 	if o.ctx.Err() == nil {
@@ -312,7 +312,7 @@ func (o *outbox) doubt(cut bool) {
 	defer o.mu.Unlock()
 	o.suspect = true
 	if cut && o.wire != nil {
-		o.wire.cut()
+		o.wire.Abort()
 	}
 }
 
@@ -333,7 +333,7 @@ func (o *outbox) end() {
 	}
 	o.mu.Unlock()
 	if w != nil {
-		w.close()
+		w.Close()
 	}
 }
 

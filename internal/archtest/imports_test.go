@@ -32,14 +32,15 @@ var rules = []rule{
 	{folder: "internal/shrinkmap"},
 	{folder: "internal/ratelog"},
 	{folder: "internal/origin"},
+	{folder: "internal/resp", imports: []string{"internal/fifo"}},
 
 	// Packages that carry messages to other nodes. They do not know each other, nor the packages
 	// that use them.
 	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, anyTest: true,
 		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
 	{folder: "broker/memory", anyTest: true, imports: []string{"broker", "internal/fifo", "protocol"}},
-	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/origin", "internal/ratelog", "internal/shrinkmap", "protocol"}, libraries: []string{
-		"github.com/redis/rueidis", "golang.org/x/sys"}},
+	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/ratelog", "internal/resp", "internal/shrinkmap", "protocol"},
+		libraries: []string{"golang.org/x/sys"}},
 
 	// For programs that send and have no clients. It may import as much as a broker, and no
 	// particular broker.
@@ -81,12 +82,12 @@ var rules = []rule{
 	// Users, too. Examples show an application, so they may import only what an application can.
 	{folder: "examples/*", imports: []string{".", "broker", "broker/memory", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/test/reference", anyTest: true},
-	{folder: "bench/*", imports: []string{".", "broker/redis", "internal/test/reference", "seal"}},
+	{folder: "bench/*", imports: []string{".", "broker/redis", "internal/resp", "internal/test/reference", "seal"}},
 
 	// Programs for tests, and this package.
 	{folder: "internal/test/child", anyTest: true},
 	{folder: "internal/test/port", anyTest: true},
-	{folder: "internal/test/redistest", anyTest: true, imports: []string{"internal/test/child", "internal/test/port"}, libraries: []string{"github.com/redis/rueidis"}},
+	{folder: "internal/test/redistest", anyTest: true, imports: []string{"internal/resp", "internal/test/child", "internal/test/port"}},
 	{folder: "internal/test/interop", imports: []string{".", "broker/redis", "emitter", "internal/test/redistest", "internal/test/reference"}},
 	{folder: "internal/test/clocks", anyTest: true},
 	{folder: "internal/test/clocks/server", imports: []string{"."}},

@@ -26,8 +26,7 @@ func StartSentinel(tb testing.TB) *SentinelSet {
 	host, port, _ := net.SplitHostPort(set.Servers[0].Addr)
 	set.Servers[1] = Start(tb, "replicaof "+host+" "+port, "repl-diskless-sync-delay 0")
 	set.Servers[1].Await("replication", func() error {
-		m := set.Servers[1].Do("INFO", "replication")
-		if text, _ := m.ToString(); !strings.Contains(text, "master_link_status:up") {
+		if text := set.Servers[1].text("INFO", "replication"); !strings.Contains(text, "master_link_status:up") {
 			return errors.New("the replica is not linked")
 		}
 		return nil
@@ -41,13 +40,11 @@ func StartSentinel(tb testing.TB) *SentinelSet {
 	}
 	for _, s := range set.Sentinels {
 		s.Await("knowledge of the others", func() error {
-			m := s.Do("SENTINEL", "MASTER", MasterSet)
-			about, err := m.AsStrMap()
-			if err != nil {
-				return err
-			}
-			if about["num-slaves"] != "1" || about["num-other-sentinels"] != "2" || about["flags"] != "master" {
-				return fmt.Errorf("a sentinel knows %v", about)
+			about := s.Do("SENTINEL", "MASTER", MasterSet)
+			for key, want := range map[string]string{"num-slaves": "1", "num-other-sentinels": "2", "flags": "master"} {
+				if got, _ := about.Get(key).Text(); got != want {
+					return fmt.Errorf("a Sentinel says %s=%q, not %q", key, got, want)
+				}
 			}
 			return nil
 		})
@@ -88,8 +85,7 @@ func (set *SentinelSet) AwaitNewMaster(than string) {
 // Master returns the address of the master that the first Sentinel reports.
 func (set *SentinelSet) Master() string {
 	s := set.Sentinels[0]
-	m := s.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterSet)
-	parts, err := m.AsStrSlice()
+	parts, err := s.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterSet).Strings()
 	if err != nil || len(parts) != 2 {
 		s.tb.Fatalf("the master's address is %v, %v", parts, err)
 	}
@@ -191,8 +187,7 @@ func (s *Server) id() string { return s.text("CLUSTER", "MYID") }
 // text runs a command whose reply is text.
 func (s *Server) text(command ...string) string {
 	s.tb.Helper()
-	m := s.Do(command...)
-	text, err := m.ToString()
+	text, err := s.Do(command...).Text()
 	if err != nil {
 		s.tb.Fatalf("%s: %v", strings.Join(command, " "), err)
 	}
@@ -206,8 +201,7 @@ func (c *Cluster) URL() string { return "redis://" + c.Servers[0].Addr + "?clust
 // commands of a live Cluster. It calls between while the slot belongs partly to each.
 func (c *Cluster) MoveSlot(key string, from, to int, between func()) {
 	source, target := c.Servers[from], c.Servers[to]
-	m := source.Do("CLUSTER", "KEYSLOT", key)
-	n, err := m.AsInt64()
+	n, err := source.Do("CLUSTER", "KEYSLOT", key).Int()
 	if err != nil {
 		source.tb.Fatal(err)
 	}
@@ -221,7 +215,7 @@ func (c *Cluster) MoveSlot(key string, from, to int, between func()) {
 	for _, s := range append([]*Server{target, source}, c.Servers...) {
 		s.Do("CLUSTER", "SETSLOT", slot, "NODE", target.id())
 	}
-	if m := target.Do("GET", key); m.IsNil() {
+	if target.Do("GET", key).IsNull() {
 		target.tb.Fatalf("%q did not move", key)
 	}
 }

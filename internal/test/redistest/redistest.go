@@ -18,8 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
-
+	"github.com/hearthws/hearth/internal/resp"
 	"github.com/hearthws/hearth/internal/test/child"
 	"github.com/hearthws/hearth/internal/test/port"
 )
@@ -160,35 +159,31 @@ func (s *Server) URL() string {
 }
 
 // Do runs one command, on a connection of its own that is closed afterwards.
-func (s *Server) Do(command ...string) rueidis.RedisMessage {
+func (s *Server) Do(command ...string) resp.Value {
 	s.tb.Helper()
-	m, err := s.try(command...)
+	v, err := s.try(command...)
 	if err != nil {
-		s.tb.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, s.log())
+		s.tb.Fatalf("%.100s: %v\n%s", strings.Join(command, " "), err, s.log())
 	}
-	return m
+	return v
 }
 
-func (s *Server) try(command ...string) (rueidis.RedisMessage, error) {
+func (s *Server) try(command ...string) (resp.Value, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	client, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{s.Addr}, Password: s.Password, ForceSingleClient: true, DisableRetry: true, DisableCache: true,
-		PipelineMultiplex: -1, RingScaleEachConn: 4, ReadBufferEachConn: 1 << 12, WriteBufferEachConn: 1 << 12,
-		Dialer: net.Dialer{Timeout: timeout, KeepAlive: -1}, ClientSetInfo: rueidis.DisableClientSetInfo,
-		ClientName: "redistest",
-	})
-	if client != nil {
-		defer client.Close()
-	}
+	var dialer net.Dialer
+	socket, err := dialer.DialContext(ctx, "tcp", s.Addr)
 	if err != nil {
-		return rueidis.RedisMessage{}, err
+		return resp.Value{}, err
 	}
-	m, err := client.Do(ctx, client.B().Arbitrary(command...).Build()).ToMessage()
-	if err != nil && !rueidis.IsRedisNil(err) {
-		return m, err
+	c, err := resp.Connect(ctx, socket, resp.Options{
+		Password: s.Password, ClientName: "redistest", MaxString: 8 << 20, MaxElements: 1 << 20, MaxReply: 256 << 20,
+	})
+	if err != nil {
+		return resp.Value{}, err
 	}
-	return m, nil
+	defer c.Close()
+	return c.Do(ctx, command...)
 }
 
 // Subscriptions returns how many channels have subscribers, and how many clients there are, without
@@ -199,12 +194,7 @@ func (s *Server) Subscriptions() (channels, clients int) {
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	m := s.Do("CLIENT", "LIST")
-	text, err := m.ToString()
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(s.text("CLIENT", "LIST")) {
 		if !strings.Contains(line, "name=redistest") && !strings.Contains(line, "flags=S") && !strings.Contains(line, "flags=M") {
 			clients++
 		}
@@ -213,11 +203,11 @@ func (s *Server) Subscriptions() (channels, clients int) {
 }
 
 func (s *Server) tryStrings(command ...string) ([]string, error) {
-	m, err := s.try(command...)
+	v, err := s.try(command...)
 	if err != nil {
 		return nil, err
 	}
-	return m.AsStrSlice()
+	return v.Strings()
 }
 
 // Kill ends the server like a crash.
