@@ -30,6 +30,10 @@ type Envelope struct {
 	// ID is the JSON text of the id, of any type; nil when absent. The protocol gives it no
 	// meaning.
 	ID json.RawMessage
+
+	// Extension is the JSON text of the member "hearth", with which a client requests the extension
+	// in authenticate (ParseExtensionRequest); nil when absent.
+	Extension json.RawMessage
 }
 
 // MarshalJSON returns e as it is sent on the wire, without absent members.
@@ -37,6 +41,10 @@ func (e Envelope) MarshalJSON() ([]byte, error) {
 	b := AppendEvent(nil, e.Event, e.Data)
 	if len(e.ID) > 0 {
 		b = append(append(b[:len(b)-1], `,"id":`...), e.ID...)
+		b = append(b, '}')
+	}
+	if len(e.Extension) > 0 {
+		b = append(append(b[:len(b)-1], `,"hearth":`...), e.Extension...)
 		b = append(b, '}')
 	}
 	return b, nil
@@ -52,7 +60,7 @@ func (e *Envelope) UnmarshalJSON(b []byte) (err error) {
 // equal keys counts, escapes in keys are decoded, and unknown keys are checked and ignored. The
 // error is ErrSyntax or ErrNoEvent.
 //
-// Data and ID alias b. An event name of the protocol needs no allocation; any other name is copied.
+// Data, ID and Extension alias b. An event name of the protocol needs no allocation; any other name is copied.
 // Time is linear in len(b).
 func ParseEnvelope(b []byte) (Envelope, error) {
 	var e Envelope
@@ -65,6 +73,8 @@ func ParseEnvelope(b []byte) (Envelope, error) {
 			e.Data = value
 		case "id":
 			e.ID = value
+		case "hearth":
+			e.Extension = value
 		}
 	})
 	switch {
