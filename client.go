@@ -294,8 +294,17 @@ type Identity[M any] struct {
 }
 
 // MarshalJSON encodes m as protocol.Envelope does.
-func (m Message) MarshalJSON() ([]byte, error) { return protocol.Envelope(m).MarshalJSON() }
+func (m Message) MarshalJSON() ([]byte, error) {
+	return protocol.Envelope{Event: m.Event, Data: m.Data, ID: m.ID}.MarshalJSON()
+}
 
 // UnmarshalJSON decodes a message in the form in which clients send it. The error is that of
 // protocol.ParseEnvelope.
-func (m *Message) UnmarshalJSON(b []byte) error { return (*protocol.Envelope)(m).UnmarshalJSON(b) }
+func (m *Message) UnmarshalJSON(b []byte) error {
+	var e protocol.Envelope
+	if err := e.UnmarshalJSON(b); err != nil {
+		return err
+	}
+	*m = Message{Event: e.Event, Data: e.Data, ID: e.ID}
+	return nil
+}

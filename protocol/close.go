@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Close codes that a server sends (RFC 6455 section 7.4). This protocol defines 4001 to 4004; the
+// Close codes that a server sends (RFC 6455 section 7.4). This protocol defines 4001 to 4005; the
 // RFC or IANA defines the others.
 const (
 	CloseGoingAway       = 1001
@@ -20,6 +20,7 @@ const (
 	CloseHeartbeatTimeout   = 4002
 	CloseAuthFailed         = 4003
 	CloseEncryptionRequired = 4004
+	CloseExpired            = 4005
 )
 
 // The exact close reasons for these codes.
@@ -30,6 +31,7 @@ const (
 	ReasonHeartbeatTimeout   = "Heartbeat timeout"
 	ReasonAuthFailed         = "Authentication failed"
 	ReasonEncryptionRequired = "Encryption required"
+	ReasonExpired            = "Credentials expired"
 )
 
 // CloseReason returns the reason text for code. It is empty for codes without a fixed text.
@@ -47,6 +49,8 @@ func CloseReason(code int) string {
 		return ReasonAuthFailed
 	case CloseEncryptionRequired:
 		return ReasonEncryptionRequired
+	case CloseExpired:
+		return ReasonExpired
 	}
 	return ""
 }

@@ -251,7 +251,7 @@ func parseLast(raw []byte) map[string]int {
 
 // Granted is the member "hearth" of connected: the extension that a server grants to a client.
 type Granted struct {
-	Version  int
+	Version  int      // of the extension on this connection
 	Features []string // in the order on the wire
 
 	// Heartbeat is after how much silence of its own the client sends a heartbeat. If nothing
@@ -329,7 +329,7 @@ const (
 
 // A Joined is a room that a client is in after its join.
 type Joined struct {
-	Room string
+	Room string // its name
 	// Position is the position after which the live messages follow; the zero Position if the room
 	// has no history, or the client has no FeatureRecovery.
 	Position Position
@@ -341,7 +341,8 @@ type Joined struct {
 
 // A Rejected is a room that was not joined or left.
 type Rejected struct {
-	Room, Code string
+	Room string // its name, as JoinRequest has it
+	Code string // one of the codes above
 }
 
 // AppendJoin appends the answer to a join. id is the JSON text of the id of the join, or nil.

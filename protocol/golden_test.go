@@ -248,6 +248,16 @@ func TestDocument(t *testing.T) {
 	for _, v := range golden[[]messageVector](t, "messages.json") {
 		examples["messages.json#"+v.Name] = v.Text
 	}
+	extension := golden[extensionVectors](t, "extension.json")
+	for _, v := range extension.Requests {
+		examples["extension.json#"+v.Name] = v.Text
+	}
+	for _, v := range extension.Joins {
+		examples["extension.json#"+v.Name] = v.Text
+	}
+	for _, v := range extension.Outgoing {
+		examples["extension.json#answer "+v.Name] = v.Wire
+	}
 	b, err := os.ReadFile("../docs/protocol.md")
 	if err != nil {
 		t.Fatal(err)
