@@ -3,6 +3,8 @@ package hub
 import (
 	"sync"
 	"sync/atomic"
+
+	"github.com/hearthws/hearth/internal/fifo"
 )
 
 const (
@@ -48,14 +50,12 @@ type sealer struct {
 	switched atomic.Int32  // members that were switched to encryption; changed by the loop
 	unsealed atomic.Uint64 // messages that could not be sealed
 
-	mu     sync.Mutex // guards the fields below; innermost
-	sealed []sealed   // to be written
-	bytes  int        // in sealed
+	mu     sync.Mutex         // guards the fields below; innermost
+	sealed fifo.Queue[sealed] // to be written
+	bytes  int                // in sealed
 
 	// Owned by the loop.
 	inline  int          // for how many members this turn may still seal
-	writing []sealed     // taken from sealed
-	written int          // writing[written:] is still to be written
 	ready   []*sealQueue // go to the pool at the end of the turn
 	drained []*sealQueue // were held until their connections had drained
 }
@@ -166,21 +166,19 @@ func (s *sealer) next(q *sealQueue) {
 
 // returnSealed returns results of workers to the loop. Any goroutine.
 func (s *sealer) returnSealed(results ...sealed) {
-	bytes := 0
-	for i := range results {
-		bytes += len(results[i].frames)
-	}
 	s.mu.Lock()
-	first := len(s.sealed) == 0
-	s.sealed = append(s.sealed, results...)
-	s.bytes += bytes
+	first := s.sealed.Len() == 0
+	for _, r := range results {
+		s.sealed.Push(r)
+		s.bytes += len(r.frames)
+	}
 	s.mu.Unlock()
-	if first { // the loop takes all of them
+	if first { // a loop that has begun to write continues until there are none
 		s.lane.wake()
 	}
 }
 
-// full reports whether the pool must wait until the loop has taken sealed messages. Any goroutine.
+// full reports whether the pool must wait until the loop has written sealed messages. Any goroutine.
 func (s *sealer) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,12 +190,14 @@ func (s *sealer) full() bool {
 // there is more to write.
 func (s *sealer) writeSealed() (wrote, more bool) {
 	s.inline = inlineBudget
-	s.take()
-	end := min(len(s.writing), s.written+maxWrites)
-	wrote = s.written < end
-	for ; s.written < end; s.written++ {
-		s.write(&s.writing[s.written])
-		s.writing[s.written] = sealed{} // or the sealer would keep it until the next turn
+	for range maxWrites {
+		r, left, ok := s.pop()
+		more = left > 0
+		if !ok {
+			break
+		}
+		s.write(&r)
+		wrote = true
 	}
 	for i, q := range s.drained {
 		s.drained[i] = nil
@@ -208,29 +208,19 @@ func (s *sealer) writeSealed() (wrote, more bool) {
 		s.pool.submit(s, s.ready)
 		s.ready = make([]*sealQueue, 0, len(s.ready))
 	}
-	return wrote, s.written < len(s.writing) || s.hasSealed()
+	return wrote, more
 }
 
-// take takes what was sealed, if all that it took before is written.
-func (s *sealer) take() {
-	if s.written < len(s.writing) {
-		return
-	}
-	s.written = 0
-	if cap(s.writing) > 4096 {
-		s.writing = nil // frees the memory of a flood
-	}
+// pop removes the oldest result, and returns how many are left. ok is false if there is none.
+func (s *sealer) pop() (r sealed, left int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.writing, s.sealed, s.bytes = s.sealed, s.writing[:0], 0
-}
-
-// hasSealed reports whether there are sealed messages that no turn has taken. A turn that writes
-// what an earlier one left does not take them, and may be the one that they have woken.
-func (s *sealer) hasSealed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.sealed) > 0
+	if s.sealed.Len() == 0 {
+		return sealed{}, 0, false
+	}
+	r = s.sealed.Pop()
+	s.bytes -= len(r.frames)
+	return r, s.sealed.Len(), true
 }
 
 // write writes a result of the pool or of a transformer to the connection. It writes at once, so
