@@ -19,10 +19,8 @@ type group struct {
 	kind kind
 	name string
 	size int
-	sets []set // one for each lane
+	sets [][]*Member // one for each lane
 }
-
-type set struct{ members []*Member }
 
 type place struct {
 	group *group
@@ -34,14 +32,14 @@ type place struct {
 }
 
 func newGroup(k kind, name string, lanes int) *group {
-	return &group{kind: k, name: name, sets: make([]set, lanes)}
+	return &group{kind: k, name: name, sets: make([][]*Member, lanes)}
 }
 
 // add makes m a member. m must not be one.
 func (g *group) add(m *Member) {
-	s := &g.sets[m.lane.index]
-	m.places = append(m.places, place{group: g, at: int32(len(s.members))})
-	s.members = append(s.members, m)
+	set := &g.sets[m.lane.index]
+	m.places = append(m.places, place{group: g, at: int32(len(*set))})
+	*set = append(*set, m)
 	g.size++
 	if g.kind == room {
 		m.places[0].names += uint32(len(g.name))
@@ -51,19 +49,19 @@ func (g *group) add(m *Member) {
 // remove ends the membership at m.places[i]. The last element of each list moves to the free
 // position.
 func (g *group) remove(m *Member, i int) {
-	s := &g.sets[m.lane.index]
+	set := &g.sets[m.lane.index]
 	at := m.places[i].at
 	if g.kind == room {
 		m.places[0].names -= uint32(len(g.name))
 	}
 
-	last := len(s.members) - 1
-	if moved := s.members[last]; moved != m {
-		s.members[at] = moved
+	last := len(*set) - 1
+	if moved := (*set)[last]; moved != m {
+		(*set)[at] = moved
 		moved.places[moved.place(g)].at = at
 	}
-	s.members[last] = nil
-	s.members = shrink(s.members[:last])
+	(*set)[last] = nil
+	*set = shrink((*set)[:last])
 
 	last = len(m.places) - 1
 	m.places[i] = m.places[last]
@@ -71,8 +69,6 @@ func (g *group) remove(m *Member, i int) {
 	m.places = shrink(m.places[:last])
 	g.size--
 }
-
-func (s *set) appendTo(dst []*Member) []*Member { return append(dst, s.members...) }
 
 // shrink returns s, or a smaller copy of it if s uses less than a quarter of its memory.
 func shrink[T any](s []T) []T {

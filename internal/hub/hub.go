@@ -311,8 +311,8 @@ func (h *Hub) Members(dst []*Member, t Target) []*Member {
 	g, m := h.resolve(t)
 	if g != nil {
 		dst = slices.Grow(dst, g.size)
-		for i := range g.sets {
-			dst = g.sets[i].appendTo(dst)
+		for _, set := range g.sets {
+			dst = append(dst, set...)
 		}
 	}
 	if m != nil {

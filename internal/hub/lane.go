@@ -331,7 +331,7 @@ func (l *Lane) fanOut(run []item, size int, atOnce bool) {
 	for at := l.first + uint64(l.next); len(run) > 0; {
 		// With a copy, members can join and leave while thousands of sockets are written.
 		l.hub.mu.RLock()
-		l.members = g.sets[l.index].appendTo(l.members[:0])
+		l.members = append(l.members[:0], g.sets[l.index]...)
 		changes := l.changes[g]
 		l.hub.mu.RUnlock()
 		n := len(run)

@@ -178,7 +178,7 @@ func (s *sealer) returnSealed(results ...sealed) {
 	}
 }
 
-// full reports whether the pool must wait until the loop has written sealed messages. Any goroutine.
+// full reports whether the pool must wait for the loop to write sealed messages. Any goroutine.
 func (s *sealer) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -91,8 +91,8 @@ func (h *Hub) SendFunc(t Target, message func() *ws.Message, exclude []string) e
 		if h.transforming.Load() > 0 {
 			s = h.transformers.semaphore()
 		}
-		for i := range g.sets {
-			if n := len(g.sets[i].members); n > 0 {
+		for i, set := range g.sets {
+			if n := len(set); n > 0 {
 				it := item{kind: fanOut, group: g, msg: msg, exclude: excluded, large: n >= largeFanOut, semaphore: s}
 				full = !h.lanes[i].push(it) || full
 			}
@@ -137,14 +137,14 @@ func (h *Hub) Pending(t Target) int {
 		return largest
 	}
 	encrypted := h.encrypted.Load() > 0
-	for i := range g.sets {
-		if len(g.sets[i].members) == 0 {
+	for i, set := range g.sets {
+		if len(set) == 0 {
 			continue
 		}
 		n := h.lanes[i].pending(encrypted)
 		slowest := 0
 		if h.lanes[i].mayHaveBacklog() {
-			for _, m := range g.sets[i].members {
+			for _, m := range set {
 				slowest = max(slowest, m.Buffered())
 			}
 		}
