@@ -179,8 +179,8 @@ func (p *peer) textMany(messages, size int) {
 }
 
 // receiveInOrder returns a callback that waits until release is closed, and then checks that the
-// messages have the ids 0 to messages-1. It closes all after the last one. If check is not nil, each
-// call passes it the number of messages before.
+// messages have the ids 0 to messages-1. It closes all after the last one. If check is not nil,
+// each call passes it the number of messages before.
 func receiveInOrder(t *testing.T, messages int, release <-chan struct{}, check func(handled int)) (
 	callback func(context.Context, *client, hearth.Message) error, all <-chan struct{},
 ) {

@@ -31,8 +31,8 @@ func newCallbackLimit(l session.Limits) *callbackLimit {
 	return c
 }
 
-// begin takes a place for a handshake of the peer, as in http.Request.RemoteAddr. It reports whether
-// there was one. The caller then calls release when the callbacks have returned.
+// begin takes a place for a handshake of the peer, as in http.Request.RemoteAddr. It reports
+// whether there was one. The caller then calls release when the callbacks have returned.
 func (c *callbackLimit) begin(peer string) (release func(), ok bool) {
 	addr, _ := netip.ParseAddrPort(peer) // invalid for other networks than TCP: such peers share a limit
 	network := session.Network(addr.Addr())

@@ -264,8 +264,8 @@ func (c *handshakeConn) callbacksDone(u upgradeRequest) {
 	}
 }
 
-// upgrade replaces c with a session. It reports false, and does nothing, if the node is not running,
-// or there are too many connections.
+// upgrade replaces c with a session. It reports false, and does nothing, if the node is not
+// running, or there are too many connections.
 func (c *handshakeConn) upgrade(u upgradeRequest, read []byte, now clock.Instant) bool {
 	n, early := c.handshakes.n, read[u.end:]
 	n.mu.RLock()
@@ -293,7 +293,8 @@ func (c *handshakeConn) fallBack(read []byte, v *verdict) {
 	c.handshakes.fallback.push(&prefixConn{Conn: nc, prefix: bytes.Clone(read), verdict: v})
 }
 
-// PeerClosed makes the loop close a connection that the peer has closed before its request was complete.
+// PeerClosed makes the loop close a connection that the peer has closed before its request was
+// complete.
 func (c *handshakeConn) PeerClosed() bool { return false }
 
 // Drained does nothing: c never asks for the notification.

@@ -43,7 +43,8 @@ func (n *Node) Serve(ln net.Listener, h http.Handler) error {
 				h.ServeHTTP(w, r)
 				return nil
 			})
-			if r.Body != http.NoBody && !hijacked(w) { // net/http reads the rest, which may never arrive
+			// net/http reads the rest of the body, which may never arrive.
+			if r.Body != http.NoBody && !hijacked(w) {
 				_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout))
 			}
 		}),

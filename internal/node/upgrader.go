@@ -110,8 +110,8 @@ func (u *upgrader) callAll(r *http.Request, v *verdict, name *string) (err error
 	return err
 }
 
-// failure returns the error of a handshake for which a callback returned err or panicked. If that is
-// a fault of the application, failure counts and logs it.
+// failure returns the error of a handshake for which a callback returned err or panicked. If that
+// is a fault of the application, failure counts and logs it.
 func (u *upgrader) failure(r *http.Request, name string, err error) error {
 	var p *callback.PanicError
 	if errors.As(err, &p) && p.Value == http.ErrAbortHandler {

@@ -11,7 +11,8 @@ import (
 const keep = 1024
 
 // A Map is a map[K]V that is copied into a smaller one once less than an eighth of it is used. The
-// copy takes as long as inserting what is left. The zero value is empty. Not safe for concurrent use.
+// copy takes as long as inserting what is left. The zero value is empty. Not safe for concurrent
+// use.
 type Map[K comparable, V any] struct {
 	m    map[K]V
 	peak int // most entries since m was made
@@ -38,7 +39,8 @@ func (m *Map[K, V]) Put(key K, v V) {
 	m.peak = max(m.peak, len(m.m))
 }
 
-// Delete removes key, which need not be there. It must not be called while All is being ranged over.
+// Delete removes key, which need not be there. It must not be called while All is being ranged
+// over.
 func (m *Map[K, V]) Delete(key K) {
 	delete(m.m, key)
 	if m.peak < keep || len(m.m) > m.peak/8 {

@@ -99,7 +99,7 @@ type member struct {
 	conn       transport.Conn
 	nc         net.Conn                  // the client's side
 	data       func(m *member, b []byte) // called instead of keeping b; set before Adopt
-	peerClosed func(m *member) bool      // replaces CloseAfterFlush; set like data, or by onPeerClosed
+	peerClosed func(m *member) bool      // if set, replaces CloseAfterFlush
 	closed     chan struct{}             // closed by Closed
 
 	drains chan struct{} // one element per Drained
