@@ -126,11 +126,11 @@ func (b Bound) withDefaults() Bound {
 
 // String names the addresses, and no secret.
 func (c Config) String() string {
-	c, err := c.resolved()
+	c, err := c.withURL()
 	if err != nil {
 		return "redis (" + err.Error() + ")"
 	}
-	return "redis " + c.where()
+	return "redis " + c.location()
 }
 
 // GoString is String: %#v shows no secret either.
@@ -140,7 +140,7 @@ func (c Config) GoString() string { return c.String() }
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // where is the address, for errors and logs.
-func (c Config) where() string {
+func (c Config) location() string {
 	at := strings.Join(c.Addrs, ", ")
 	switch {
 	case c.Sentinel.MasterSet != "":
@@ -152,7 +152,7 @@ func (c Config) where() string {
 }
 
 // resolved is c with what its URL says.
-func (c Config) resolved() (Config, error) {
+func (c Config) withURL() (Config, error) {
 	if c.URL == "" {
 		return c, nil
 	}

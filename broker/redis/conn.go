@@ -79,7 +79,7 @@ func isOldRedis(err error) bool {
 func (d *dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
 	dialer := net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-		Control:         control,
+		Control:         setSocketOptions,
 	}
 	if strings.HasPrefix(addr, "/") {
 		return dialer.DialContext(ctx, "unix", addr)

@@ -16,13 +16,13 @@ import (
 
 // The ways in which a Redis is not one to work with.
 var (
-	errOldRedis   = errors.New("it does not speak RESP3: Redis 6 or later is needed")
-	errReplica    = errors.New("it is a replica: what is published there reaches nobody else")
-	errNoCluster  = errors.New("it is not a node of a Cluster")
-	errNoMaster   = errors.New("it knows no master of that name")
-	errSentinel   = errors.New("it is a Sentinel")
-	errOther      = errors.New("the Sentinels name another master")
-	errConnection = errors.New("the connection was closed")
+	errOldRedis    = errors.New("it does not speak RESP3: Redis 6 or later is needed")
+	errReplica     = errors.New("it is a replica: what is published there reaches nobody else")
+	errNoCluster   = errors.New("it is not a node of a Cluster")
+	errNoMaster    = errors.New("it knows no master of that name")
+	errSentinel    = errors.New("it is a Sentinel")
+	errOtherMaster = errors.New("the Sentinels name another master")
+	errConnection  = errors.New("the connection was closed")
 )
 
 // A dialer finds Redis: it makes wires to wherever messages of all nodes go.
@@ -48,60 +48,60 @@ func newDialer(c Config) *dialer {
 
 // open makes a wire to the master, or to any node of a Cluster. Its errors name the addresses that it tried.
 func (d *dialer) open(ctx context.Context, accept resp.Options) (*conn, error) {
-	var w *conn
+	var c *conn
 	var err error
 	switch {
 	case d.config.Sentinel.MasterSet != "":
-		w, err = d.bySentinel(ctx, accept)
+		c, err = d.openBySentinel(ctx, accept)
 	case d.config.Cluster:
-		w, err = d.inCluster(ctx, accept)
+		c, err = d.openInCluster(ctx, accept)
 	default:
-		w, err = d.toMaster(ctx, d.config.Addrs[0], accept)
+		c, err = d.connectMaster(ctx, d.config.Addrs[0], accept)
 	}
 	if err != nil {
 		return nil, d.explain(err)
 	}
-	return w, nil
+	return c, nil
 }
 
-func (d *dialer) login() login {
+func (d *dialer) redisLogin() login {
 	return login{username: d.config.Username, password: d.config.Password, db: d.config.DB}
 }
 
 // toMaster connects to addr, which must not be a replica.
-func (d *dialer) toMaster(ctx context.Context, addr string, accept resp.Options) (*conn, error) {
-	w, err := d.connect(ctx, addr, d.login(), accept)
+func (d *dialer) connectMaster(ctx context.Context, addr string, accept resp.Options) (*conn, error) {
+	c, err := d.connect(ctx, addr, d.redisLogin(), accept)
 	if err == nil {
-		if err = w.usable(); err != nil {
-			w.Close()
+		if err = c.usable(); err != nil {
+			c.Close()
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", addr, err)
 	}
-	return w, nil
+	return c, nil
 }
 
 // bySentinel asks one Sentinel after the other for the master, until one knows one that answers as such.
-func (d *dialer) bySentinel(ctx context.Context, accept resp.Options) (*conn, error) {
+func (d *dialer) openBySentinel(ctx context.Context, accept resp.Options) (*conn, error) {
 	var failed []error
-	for _, sentinel := range d.bestSentinels() {
-		addr, err := d.askSentinel(ctx, sentinel)
+	for _, sentinel := range d.sentinelOrder() {
+		addr, err := d.findMaster(ctx, sentinel)
 		if err == nil {
-			var w *conn
-			if w, err = d.toMaster(ctx, addr, accept); err == nil {
-				return w, nil
+			var c *conn
+			if c, err = d.connectMaster(ctx, addr, accept); err == nil {
+				return c, nil
 			}
 		} else {
 			d.demote(sentinel)
 		}
 		failed = append(failed, fmt.Errorf("by Sentinel %s: %w", sentinel, err))
 	}
-	return nil, join(failed)
+	return nil, joinErrors(failed)
 }
 
 // bestSentinels are all, those that answered last before those that did not.
-func (d *dialer) bestSentinels() []string {
+func (d *dialer) sentinelOrder() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.sentinels)
@@ -116,26 +116,26 @@ func (d *dialer) demote(sentinel string) {
 	}
 }
 
-func (d *dialer) askSentinel(ctx context.Context, sentinel string) (string, error) {
-	w, err := d.toSentinel(ctx, sentinel)
+func (d *dialer) findMaster(ctx context.Context, sentinel string) (string, error) {
+	c, err := d.connectSentinel(ctx, sentinel)
 	if err != nil {
 		return "", err
 	}
-	defer w.Close()
-	return d.masterBy(ctx, w)
+	defer c.Close()
+	return d.queryMaster(ctx, c)
 }
 
-func (d *dialer) toSentinel(ctx context.Context, sentinel string) (*conn, error) {
+func (d *dialer) connectSentinel(ctx context.Context, sentinel string) (*conn, error) {
 	s := d.config.Sentinel
 	return d.connect(ctx, sentinel, login{username: s.Username, password: s.Password}, resp.Options{})
 }
 
-// masterBy is the address of the master, by w's Sentinel.
-func (d *dialer) masterBy(ctx context.Context, w *conn) (string, error) {
+// masterBy is the address of the master, by c's Sentinel.
+func (d *dialer) queryMaster(ctx context.Context, c *conn) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.config.DialTimeout)
 	defer cancel()
 	name := d.config.Sentinel.MasterSet
-	reply, err := w.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+	reply, err := c.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
 	if err != nil {
 		return "", err
 	}
@@ -148,20 +148,20 @@ func (d *dialer) masterBy(ctx context.Context, w *conn) (string, error) {
 
 // inCluster connects to the first node that answers, another one each time: Pub/Sub of a Cluster is one, wherever one
 // enters it.
-func (d *dialer) inCluster(ctx context.Context, accept resp.Options) (*conn, error) {
+func (d *dialer) openInCluster(ctx context.Context, accept resp.Options) (*conn, error) {
 	var failed []error
 	for range d.countNodes() {
 		addr := d.nextNode()
-		w, err := d.connect(ctx, addr, d.login(), accept)
+		c, err := d.connect(ctx, addr, d.redisLogin(), accept)
 		if err == nil {
-			if err = d.learnNodes(ctx, w); err == nil {
-				return w, nil
+			if err = d.learnNodes(ctx, c); err == nil {
+				return c, nil
 			}
-			w.Close()
+			c.Close()
 		}
 		failed = append(failed, fmt.Errorf("%s: %w", addr, err))
 	}
-	return nil, join(failed)
+	return nil, joinErrors(failed)
 }
 
 func (d *dialer) countNodes() int {
@@ -179,14 +179,14 @@ func (d *dialer) nextNode() string {
 	return addr
 }
 
-// learnNodes asks w's server for the other nodes.
-func (d *dialer) learnNodes(ctx context.Context, w *conn) error {
-	if w.role != "cluster" {
+// learnNodes asks c's server for the other nodes.
+func (d *dialer) learnNodes(ctx context.Context, c *conn) error {
+	if c.role != "cluster" {
 		return errNoCluster
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.config.DialTimeout)
 	defer cancel()
-	reply, err := w.Do(ctx, "CLUSTER", "SLOTS")
+	reply, err := c.Do(ctx, "CLUSTER", "SLOTS")
 	if err != nil {
 		return fmt.Errorf("ask for the nodes: %w", err)
 	}
@@ -194,7 +194,7 @@ func (d *dialer) learnNodes(ctx context.Context, w *conn) error {
 	if err != nil {
 		return fmt.Errorf("ask for the nodes: %w", err)
 	}
-	host, _, _ := net.SplitHostPort(w.addr)
+	host, _, _ := net.SplitHostPort(c.addr)
 	all := slices.Clone(d.config.Addrs)
 	for _, r := range ranges {
 		parts, err := r.Array()
@@ -233,108 +233,108 @@ func (d *dialer) setNodes(all []string) {
 
 // A watch sees to it that a wire leads to the right server still. An old master serves on for ten seconds after a failover,
 // and who stays with it until then talks to nobody else. Owned by one goroutine.
-type watch struct {
+type masterCheck struct {
 	dialer   *dialer
 	sentinel *conn     // kept between questions; nil if there is none
-	again    time.Time // Sentinels are not asked before that: none has answered
+	retryAt  time.Time // Sentinels are not asked before that: none has answered
 }
 
 // sentinelPatience is how long the Sentinels may take, all together, to say whether the master is still the same one. Whoever
 // asks has better things to do: joins, and messages to publish, wait for it.
-const sentinelPatience = time.Second
+const sentinelTimeout = time.Second
 
-// check asks w's server who it is, and a Sentinel for the master. sure says that a Sentinel that would know has named w's
+// check asks c's server who it is, and a Sentinel for the master. sure says that a Sentinel that would know has named c's
 // server; without Sentinels, that the server itself calls itself the master.
-func (v *watch) check(ctx context.Context, w *conn) (sure bool, err error) {
-	if err := w.hello(ctx); err != nil {
-		return false, fmt.Errorf("no sign of life from %s: %w", w.addr, lostConnection(err))
+func (m *masterCheck) check(ctx context.Context, c *conn) (sure bool, err error) {
+	if err := c.hello(ctx); err != nil {
+		return false, fmt.Errorf("no sign of life from %s: %w", c.addr, lostConnection(err))
 	}
-	if err := w.usable(); err != nil {
-		return false, fmt.Errorf("%s: %w", w.addr, err)
+	if err := c.usable(); err != nil {
+		return false, fmt.Errorf("%s: %w", c.addr, err)
 	}
-	if v.dialer.config.Sentinel.MasterSet == "" {
+	if m.dialer.config.Sentinel.MasterSet == "" {
 		return true, nil
 	}
-	other, sure := v.other(ctx, w.addr)
+	other, sure := m.otherMaster(ctx, c.addr)
 	if other {
-		return false, fmt.Errorf("%s: %w", w.addr, errOther)
+		return false, fmt.Errorf("%s: %w", c.addr, errOtherMaster)
 	}
 	return sure, nil
 }
 
 // other reports whether a Sentinel knows another master than addr, and whether its word counts: one that is cut off from
 // the other Sentinels learns of no failover. When none answers all stays as it is.
-func (v *watch) other(ctx context.Context, addr string) (other, sure bool) {
-	if time.Now().Before(v.again) {
+func (m *masterCheck) otherMaster(ctx context.Context, addr string) (other, sure bool) {
+	if time.Now().Before(m.retryAt) {
 		return false, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, sentinelPatience)
+	ctx, cancel := context.WithTimeout(ctx, sentinelTimeout)
 	defer cancel()
-	for _, sentinel := range v.dialer.bestSentinels() {
-		if v.sentinel != nil {
-			sentinel = v.sentinel.addr
+	for _, sentinel := range m.dialer.sentinelOrder() {
+		if m.sentinel != nil {
+			sentinel = m.sentinel.addr
 		}
-		master, err := v.ask(ctx, sentinel)
+		master, err := m.askMaster(ctx, sentinel)
 		if err == nil && master != addr {
 			return true, true
 		}
 		if err == nil {
-			return false, v.quorum(ctx)
+			return false, m.hasQuorum(ctx)
 		}
-		v.close()
-		v.dialer.demote(sentinel)
+		m.close()
+		m.dialer.demote(sentinel)
 		if ctx.Err() != nil { // the others are next time's
 			break
 		}
 	}
-	v.again = time.Now().Add(v.dialer.config.ProbeInterval)
+	m.retryAt = time.Now().Add(m.dialer.config.ProbeInterval)
 	return false, false
 }
 
 // quorum reports whether the Sentinel that has just answered sees enough others to agree on a failover. One that may not be
 // asked that counts as one that does.
-func (v *watch) quorum(ctx context.Context) bool {
-	_, err := v.sentinel.Do(ctx, "SENTINEL", "CKQUORUM", v.dialer.config.Sentinel.MasterSet)
+func (m *masterCheck) hasQuorum(ctx context.Context) bool {
+	_, err := m.sentinel.Do(ctx, "SENTINEL", "CKQUORUM", m.dialer.config.Sentinel.MasterSet)
 	if err == nil {
 		return true
 	}
 	var rejected resp.Error
 	if !errors.As(err, &rejected) {
-		v.close()
+		m.close()
 		return false
 	}
 	return !strings.HasPrefix(string(rejected), "NOQUORUM")
 }
 
 // ask is the address of the master, by a Sentinel.
-func (v *watch) ask(ctx context.Context, sentinel string) (string, error) {
-	if v.sentinel == nil {
+func (m *masterCheck) askMaster(ctx context.Context, sentinel string) (string, error) {
+	if m.sentinel == nil {
 		var err error
-		if v.sentinel, err = v.dialer.toSentinel(ctx, sentinel); err != nil {
+		if m.sentinel, err = m.dialer.connectSentinel(ctx, sentinel); err != nil {
 			return "", err
 		}
 	}
-	return v.dialer.masterBy(ctx, v.sentinel)
+	return m.dialer.queryMaster(ctx, m.sentinel)
 }
 
-func (v *watch) close() {
-	if v.sentinel != nil {
-		v.sentinel.Close()
-		v.sentinel = nil
+func (m *masterCheck) close() {
+	if m.sentinel != nil {
+		m.sentinel.Close()
+		m.sentinel = nil
 	}
 }
 
 // join makes one error of several, on one line.
-func join(errs []error) error {
+func joinErrors(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
 	}
-	return &several{errs}
+	return &joinedError{errs}
 }
 
-type several struct{ errs []error }
+type joinedError struct{ errs []error }
 
-func (s *several) Error() string {
+func (s *joinedError) Error() string {
 	var texts []string
 	for _, err := range s.errs {
 		texts = append(texts, err.Error())
@@ -342,4 +342,4 @@ func (s *several) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-func (s *several) Unwrap() []error { return s.errs }
+func (s *joinedError) Unwrap() []error { return s.errs }

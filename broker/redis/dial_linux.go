@@ -8,16 +8,16 @@ import (
 
 // unacknowledged is how long the other side may leave what was sent unacknowledged, in milliseconds. Keep-alives do not
 // help while something is under way.
-const unacknowledged = 30_000
+const unackedTimeout = 30_000
 
 // control prepares a socket before it connects.
-func control(network, _ string, c syscall.RawConn) error {
+func setSocketOptions(network, _ string, c syscall.RawConn) error {
 	if network == "unix" {
 		return nil
 	}
 	var err error
 	if cerr := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unacknowledged)
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unackedTimeout)
 	}); cerr != nil {
 		return cerr
 	}

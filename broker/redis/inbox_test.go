@@ -53,7 +53,7 @@ func testLossIsToldInItsPlace(t *testing.T, together bool) {
 	synctest.Test(t, func(t *testing.T) {
 		var h health
 		in := newInbox(Bound{Messages: 3, Bytes: 1000}, &h)
-		bad := newThrottle(Config{}.withDefaults().Logger, "bad")
+		bad := newLimitedLog(Config{}.withDefaults().Logger, "bad")
 		release := make(chan struct{})
 		var got []string // owned by the receiver, until it has ended
 		r := broker.Receiver{
@@ -145,7 +145,7 @@ func TestFewOfMany(t *testing.T) {
 	}
 	for range 2 { // what was counted is given back
 		fill()
-		if bytes := len(kept) * resp.BufferSize; bytes > chunksMax || bytes < chunksMax/2 {
+		if bytes := len(kept) * resp.BufferSize; bytes > maxBufferBytes || bytes < maxBufferBytes/2 {
 			t.Errorf("%d MiB are kept for %d short messages", bytes>>20, messages)
 		}
 		for in.queue.Len() > 0 {
@@ -158,8 +158,8 @@ func TestFewOfMany(t *testing.T) {
 				m.Buffer.Release()
 			}
 		}
-		if len(kept) > 0 || in.chunks != 0 || in.bytes != 0 {
-			t.Errorf("%d chunks are kept for nothing, %d bytes of chunks and %d are counted", len(kept), in.chunks, in.bytes)
+		if len(kept) > 0 || in.bufferBytes != 0 || in.bytes != 0 {
+			t.Errorf("%d chunks are kept for nothing, %d bytes of chunks and %d are counted", len(kept), in.bufferBytes, in.bytes)
 		}
 	}
 }
@@ -171,9 +171,9 @@ func TestReaderGathers(t *testing.T) {
 	var h health
 	in := newInbox(Bound{Messages: 1 << 20, Bytes: 1 << 30}, &h)
 	var seen []string
-	r := reader{
-		inbox: in, bad: newThrottle(Config{}.withDefaults().Logger, "bad"), max: 1000, own: ownPrefix("me\""), probe: "p",
-		seen: func(probe string) { seen = append(seen, probe) },
+	r := batcher{
+		inbox: in, malformed: newLimitedLog(Config{}.withDefaults().Logger, "bad"), maxMessage: 1000, ownPrefix: ownPrefix("me\""), probeChannel: "p",
+		onProbe: func(probe string) { seen = append(seen, probe) },
 	}
 	waits := func() int { return in.queue.Len() }
 	r.message(msg("c", line("me\"", "own", 1)))
@@ -188,10 +188,10 @@ func TestReaderGathers(t *testing.T) {
 	if waits() != 1 || h.malformed.Load() != 2 || len(seen) != 1 || seen[0] != "7" {
 		t.Errorf("%d messages, %d malformed, probes %v; want one, two, 7", waits(), h.malformed.Load(), seen)
 	}
-	for range handoverMessages {
+	for range batchMessages {
 		r.message(msg("c", line("other", "e", 1)))
 	}
-	if waits() != 1+handoverMessages {
+	if waits() != 1+batchMessages {
 		t.Error("a full batch was not handed over")
 	}
 }
@@ -200,9 +200,9 @@ func TestReaderGathers(t *testing.T) {
 func BenchmarkReceive(b *testing.B) {
 	var h health
 	in := newInbox(Bound{}.withDefaults(), &h)
-	bad := newThrottle(Config{}.withDefaults().Logger, "bad")
+	bad := newLimitedLog(Config{}.withDefaults().Logger, "bad")
 	delivered := 0
-	r := reader{inbox: in, bad: bad, max: 1 << 20, own: ownPrefix("me"), probe: "p"}
+	r := batcher{inbox: in, malformed: bad, maxMessage: 1 << 20, ownPrefix: ownPrefix("me"), probeChannel: "p"}
 	m := msg("ws:room:lobby", line("5f4dcc3b-5aa7-65d6-1d83-27deb882cf99", "message", 100))
 	var batch []incoming
 	var ms []protocol.Message
@@ -212,7 +212,7 @@ func BenchmarkReceive(b *testing.B) {
 		if i%64 == 63 { // as one read brings them
 			r.flush()
 			batch, _ = in.take(batch[:0])
-			ms = in.read(ms[:0], batch, "me", bad)
+			ms = in.parse(ms[:0], batch, "me", bad)
 			delivered += len(ms)
 		}
 	}

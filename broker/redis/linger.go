@@ -12,7 +12,7 @@ const (
 	lingerTime = 30 * time.Second
 
 	// lingerCheck is how often such a server is asked whether it still calls itself a master.
-	lingerCheck = time.Second
+	lingerInterval = time.Second
 )
 
 // leave gives up a wire that tend has done with. After an orderly failover the old master still takes messages from those
@@ -20,12 +20,12 @@ const (
 //
 // A server that calls itself a replica is left at once: it repeats what the new master publishes, and that has come already.
 // So does an old master from the moment when it becomes a replica; Sentinels close its connections in the same step.
-func (s *subscription) leave(ctx context.Context, w *conn, cause error) {
-	if !errors.Is(cause, errOther) || ctx.Err() != nil {
-		w.Close()
+func (s *subscription) retire(ctx context.Context, c *conn, cause error) {
+	if !errors.Is(cause, errOtherMaster) || ctx.Err() != nil {
+		c.Close()
 		return
 	}
-	w.demoted.Store(true)
+	c.demoted.Store(true)
 	s.endLinger() // at most one: of failovers in a row, the last counts
 	ctx, cancel := context.WithTimeout(ctx, lingerTime)
 	done := make(chan struct{})
@@ -33,23 +33,23 @@ func (s *subscription) leave(ctx context.Context, w *conn, cause error) {
 	go func() { // ends with ctx, by endLinger, which waits for it
 		defer close(done)
 		defer cancel()
-		defer w.Close()
-		linger(ctx, w)
+		defer c.Close()
+		linger(ctx, c)
 	}()
 }
 
-// linger returns when w is no longer to be listened to.
-func linger(ctx context.Context, w *conn) {
-	every := time.NewTicker(lingerCheck)
+// linger returns when c is no longer to be listened to.
+func linger(ctx context.Context, c *conn) {
+	every := time.NewTicker(lingerInterval)
 	defer every.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.Done():
+		case <-c.Done():
 			return
 		case <-every.C:
-			if w.hello(ctx) != nil || w.usable() != nil {
+			if c.hello(ctx) != nil || c.usable() != nil {
 				return
 			}
 		}

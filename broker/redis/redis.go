@@ -18,28 +18,28 @@ var ErrTooLarge = errors.New("redis: message larger than Config.MaxMessage")
 
 // A Broker is a node's, or an emitter's, connection to the others through Redis.
 type Broker struct {
-	config Config // read-only
-	dialer *dialer
-	outbox *outbox
-	health health
-	bad    *throttle
-	closes sync.Once
+	config    Config // read-only
+	dialer    *dialer
+	publisher *publisher
+	health    health
+	malformed *limitedLog
+	closeOnce sync.Once
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 
 	mu           sync.Mutex // guards the fields below
-	phase        phaseOf
+	phase        lifecycle
 	subscription *subscription // since Start
 	inbox        *inbox        // since Start
-	runs         sync.WaitGroup
+	goroutines   sync.WaitGroup
 }
 
 // A phaseOf is how far a broker's life has come.
-type phaseOf uint8
+type lifecycle uint8
 
 const (
-	idle phaseOf = iota
+	idle lifecycle = iota
 	starting
 	running
 	closed
@@ -52,7 +52,7 @@ var (
 
 // New makes a broker. It connects nothing: Start does, or the first message. An error names the field that is wrong.
 func New(config Config) (*Broker, error) {
-	config, err := config.resolved()
+	config, err := config.withURL()
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +61,8 @@ func New(config Config) (*Broker, error) {
 	}
 	config = config.withDefaults()
 	b := &Broker{config: config, dialer: newDialer(config)}
-	b.outbox = newOutbox(config, b.dialer, &b.health)
-	b.bad = newThrottle(config.Logger, "messages that are none were ignored")
+	b.publisher = newPublisher(config, b.dialer, &b.health)
+	b.malformed = newLimitedLog(config.Logger, "messages that are none were ignored")
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	return b, nil
 }
@@ -79,7 +79,7 @@ func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("redis: %w", err)
 	}
-	if err := b.enter(); err != nil {
+	if err := b.beginStart(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.config.ConnectTimeout)
@@ -91,12 +91,12 @@ func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
 	b.inbox = in
 	b.mu.Unlock()
 	s := newSubscription(b, r.ServerID)
-	in.missed = s.missed
-	w, err := b.begin(ctx, s)
+	in.onMissed = s.addMissed
+	c, err := b.connect(ctx, s)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.phase == closed && err == nil {
-		w.Close()
+		c.Close()
 		err = broker.ErrClosed
 	}
 	if err != nil {
@@ -105,18 +105,18 @@ func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
 		}
 		return err
 	}
-	s.known, s.addr = time.Now(), w.addr
-	s.told = s.known
-	b.outbox.name(r.ServerID)
+	s.provenAt, s.addr = time.Now(), c.addr
+	s.reportedUntil = s.provenAt
+	b.publisher.setServerID(r.ServerID)
 	b.phase, b.subscription = running, s
-	b.health.update(func() { b.health.running, b.health.in = true, nil })
-	b.runs.Go(func() { s.run(b.ctx, w) })      // ends with b.ctx, by Close, which waits for it
-	b.runs.Go(func() { in.deliver(r, b.bad) }) // ends with in.close, by Close, which waits for it
+	b.health.update(func() { b.health.running, b.health.receiveErr = true, nil })
+	b.goroutines.Go(func() { s.run(b.ctx, c) })            // ends with b.ctx, by Close, which waits for it
+	b.goroutines.Go(func() { in.deliver(r, b.malformed) }) // ends with in.close, by Close, which waits for it
 	return nil
 }
 
 // enter begins a Start, of which there is one at a time.
-func (b *Broker) enter() error {
+func (b *Broker) beginStart() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch b.phase {
@@ -131,30 +131,30 @@ func (b *Broker) enter() error {
 }
 
 // begin tries to connect until it works, it never will, or ctx ends.
-func (b *Broker) begin(ctx context.Context, s *subscription) (*conn, error) {
+func (b *Broker) connect(ctx context.Context, s *subscription) (*conn, error) {
 	backoff := backoff{min: b.config.BackoffMin, max: b.config.BackoffMax}
 	var last error
 	var logged time.Time
 	for {
-		w, err := s.open(ctx)
+		c, err := s.open(ctx)
 		if err == nil {
-			if err = s.prove(ctx, w); err == nil {
-				return w, nil
+			if err = s.verify(ctx, c); err == nil {
+				return c, nil
 			}
-			w.Close()
+			c.Close()
 		}
 		// Rather than that the time is up, which a dial may find out before ctx does.
 		if until, _ := ctx.Deadline(); last == nil || time.Now().Before(until) && ctx.Err() == nil {
 			last = err
-			b.health.update(func() { b.health.in = err })
-			b.health.failed(err)
+			b.health.update(func() { b.health.receiveErr = err })
+			b.health.setError(err)
 		}
 		if b.ctx.Err() != nil {
 			return nil, broker.ErrClosed
 		}
 		if !isPermanent(err) {
 			if time.Since(logged) > startLogInterval && ctx.Err() == nil {
-				b.config.Logger.Warn("Redis cannot be used yet, retrying", "address", b.config.where(), "error", err)
+				b.config.Logger.Warn("Redis cannot be used yet, retrying", "address", b.config.location(), "error", err)
 				logged = time.Now()
 			}
 			wait := time.NewTimer(backoff.next())
@@ -169,9 +169,9 @@ func (b *Broker) begin(ctx context.Context, s *subscription) (*conn, error) {
 			return nil, broker.ErrClosed
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%w: redis at %s: last error: %w", ctx.Err(), b.config.where(), last)
+			return nil, fmt.Errorf("%w: redis at %s: last error: %w", ctx.Err(), b.config.location(), last)
 		}
-		return nil, fmt.Errorf("redis at %s: %w", b.config.where(), last)
+		return nil, fmt.Errorf("redis at %s: %w", b.config.location(), last)
 	}
 }
 
@@ -187,7 +187,7 @@ func (b *Broker) Publish(ctx context.Context, m protocol.Message) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
-	return b.outbox.put(b.config.channel(m.Channel()), line)
+	return b.publisher.put(b.config.channel(m.Channel()), line)
 }
 
 // PublishAll implements broker.Confirmer.
@@ -200,12 +200,12 @@ func (b *Broker) PublishAll(ctx context.Context, ms []protocol.Message) []error 
 	for i, m := range ms {
 		line, err := b.encode(m)
 		if err != nil {
-			b.outbox.refuse(c, i, err)
+			b.publisher.reject(c, i, err)
 			continue
 		}
 		messages[i] = outgoing{channel: b.config.channel(m.Channel()), payload: line}
 	}
-	errs := b.outbox.putAll(ctx, c, messages)
+	errs := b.publisher.putAll(ctx, c, messages)
 	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
 		return nil
 	}
@@ -217,7 +217,7 @@ func (b *Broker) encode(m protocol.Message) (string, error) {
 	if err := m.Check(); err != nil {
 		return "", err
 	}
-	line := protocol.AppendMessage(make([]byte, 0, sizeOf(m)), m)
+	line := protocol.AppendMessage(make([]byte, 0, encodedSize(m)), m)
 	if len(line) > b.config.MaxMessage {
 		return "", fmt.Errorf("%w: %d bytes", ErrTooLarge, len(line))
 	}
@@ -225,7 +225,7 @@ func (b *Broker) encode(m protocol.Message) (string, error) {
 }
 
 // sizeOf is about how long m's JSON is.
-func sizeOf(m protocol.Message) int {
+func encodedSize(m protocol.Message) int {
 	n := 80 + len(m.ServerID) + len(m.Target) + len(m.Event) + len(m.Data)
 	for _, id := range m.Exclude {
 		n += len(id) + 3
@@ -267,19 +267,19 @@ func (b *Broker) Health() broker.Health { return b.health.get() }
 
 // Close implements broker.Broker. What waits to go out has a second for it, if there is a connection.
 func (b *Broker) Close() error {
-	b.closes.Do(func() {
+	b.closeOnce.Do(func() {
 		b.mu.Lock()
 		b.phase = closed
 		in := b.inbox
 		b.mu.Unlock()
-		b.outbox.shut()
+		b.publisher.stopAccepting()
 		b.cancel()
 		if in != nil {
 			in.close()
 		}
-		b.runs.Wait()
-		b.outbox.close()
-		b.health.end()
+		b.goroutines.Wait()
+		b.publisher.close()
+		b.health.closed()
 	})
 	return nil
 }

@@ -21,9 +21,9 @@ var ErrSlow = errors.New("redis has not answered in time")
 
 // Why reception failed, or was not to be relied on.
 var (
-	errProbe       = errors.New("redis: what this node publishes does not come back to it")
-	errSubscribing = errors.New("redis: what is held is being subscribed again")
-	errUnasked     = errors.New("redis: subscribed later than Hold returned")
+	errProbeLost      = errors.New("redis: what this node publishes does not come back to it")
+	errSubscribing    = errors.New("redis: what is held is being subscribed again")
+	errSubscribedLate = errors.New("redis: subscribed later than Hold returned")
 )
 
 // patterns cover rooms, clients and users.
@@ -34,53 +34,53 @@ var patterns = []string{protocol.RoomChannelPattern, protocol.ClientChannelPatte
 // channels from each Hold that waits.
 type subscription struct {
 	// Set by newSubscription, then read-only.
-	config   Config
-	dialer   *dialer
-	outbox   *outbox
-	inbox    *inbox
-	health   *health
-	bad      *throttle // of messages that are none
-	refusals *throttle // of channels
-	probe    string    // the channel of the node's messages to itself
-	own      string    // how messages of the node begin
-	begun    time.Time
+	config       Config
+	dialer       *dialer
+	publisher    *publisher
+	inbox        *inbox
+	health       *health
+	malformed    *limitedLog // of messages that are none
+	rejections   *limitedLog // of channels
+	probeChannel string      // the channel of the node's messages to itself
+	ownPrefix    string      // how messages of the node begin
+	created      time.Time
 
-	wake chan struct{} // holds one
-	seen chan string   // probes that have come back; holds one
+	wake   chan struct{} // holds one
+	probes chan string   // probes that have come back; holds one
 
 	// Owned by run, and by Start before it.
-	sent   string    // the probe that is awaited; empty for none
-	sentAt time.Time // when that began
-	known  time.Time // everything published before then has been received
-	told   time.Time // up to then, what may have been missed of other connections has been told
-	addr   string    // of the server
+	probeSent     string    // the probe that is awaited; empty for none
+	probeSentAt   time.Time // when that began
+	provenAt      time.Time // everything published before then has been received
+	reportedUntil time.Time // up to then, what may have been missed of other connections has been told
+	addr          string    // of the server
 
 	endLinger func() // gives up a demoted master that is still listened to, if there is one, and waits for that
 
-	refusal   error // the last that Redis had against a channel; owned by run
-	restoring bool  // not all that was held when the connection was lost has been asked for again; owned by run
+	lastRejection error // the last that Redis had against a channel; owned by run
+	restoring     bool  // not all that was held when the connection was lost has been asked for again; owned by run
 
-	awaited atomic.Pointer[string] // sent, for the goroutine that reads
+	expectedProbe atomic.Pointer[string] // sent, for the goroutine that reads
 
-	mu    sync.Mutex // guards the fields below
-	holds holds
-	last  []*request // end with the round that is under way
+	mu       sync.Mutex // guards the fields below
+	channels channels
+	ending   []*request // end with the round that is under way
 	// What publishers have reported that may be missing, and is to be told; nil for nothing.
-	reported *span
+	reported *timeSpan
 	down     bool
 	closed   bool
 }
 
 func newSubscription(b *Broker, serverID string) *subscription {
 	s := &subscription{
-		config: b.config, dialer: b.dialer, outbox: b.outbox, inbox: b.inbox, health: &b.health, bad: b.bad,
-		probe:    b.config.channel("hearth:probe:" + serverID),
-		refusals: newReasoned(b.config.Logger, "Redis refuses channels"),
-		begun:    time.Now(),
-		wake:     make(chan struct{}, 1), endLinger: func() {},
-		seen: make(chan string, 1),
+		config: b.config, dialer: b.dialer, publisher: b.publisher, inbox: b.inbox, health: &b.health, malformed: b.malformed,
+		probeChannel: b.config.channel("hearth:probe:" + serverID),
+		rejections:   newReasonLog(b.config.Logger, "Redis refuses channels"),
+		created:      time.Now(),
+		wake:         make(chan struct{}, 1), endLinger: func() {},
+		probes: make(chan string, 1),
 	}
-	s.own = ownPrefix(serverID)
+	s.ownPrefix = ownPrefix(serverID)
 	return s
 }
 
@@ -92,7 +92,7 @@ func ownPrefix(serverID string) string {
 }
 
 // covered reports whether channel needs no subscription of its own.
-func (s *subscription) covered(channel string) bool {
+func (s *subscription) isCovered(channel string) bool {
 	if channel == protocol.BroadcastChannel {
 		return true
 	}
@@ -115,7 +115,7 @@ func (s *subscription) hold(ctx context.Context, channels []string) error {
 	}
 	var open []string
 	for _, channel := range channels {
-		if !s.covered(channel) && s.holds.hold(channel) {
+		if !s.isCovered(channel) && s.channels.hold(channel) {
 			open = append(open, channel)
 		}
 	}
@@ -125,19 +125,19 @@ func (s *subscription) hold(ctx context.Context, channels []string) error {
 	}
 	var r *request
 	if len(open) > 0 {
-		r = s.holds.request(open)
+		r = s.channels.request(open)
 		s.wakeUp()
 	}
 	s.mu.Unlock()
 	err := ctx.Err()
 	if r != nil && err == nil {
-		err = s.await(ctx, r)
+		err = s.awaitRequest(ctx, r)
 	}
-	return s.held(channels, err)
+	return s.afterHold(channels, err)
 }
 
 // await waits for the end of r, for as long as both ctx and Config.HoldTimeout allow.
-func (s *subscription) await(ctx context.Context, r *request) error {
+func (s *subscription) awaitRequest(ctx context.Context, r *request) error {
 	late := time.NewTimer(s.config.HoldTimeout)
 	defer late.Stop()
 	select {
@@ -151,12 +151,12 @@ func (s *subscription) await(ctx context.Context, r *request) error {
 }
 
 // held is what Hold returns. Whoever gets an error is owed the loss that there may be until the channels are there.
-func (s *subscription) held(channels []string, err error) error {
+func (s *subscription) afterHold(channels []string, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil && len(s.holds.refused) > 0 {
+	if err == nil && len(s.channels.rejected) > 0 {
 		for _, channel := range channels {
-			if _, no := s.holds.refused[channel]; no {
+			if _, no := s.channels.rejected[channel]; no {
 				err = fmt.Errorf("redis refuses %q", clip(s.config.channel(channel)))
 				break
 			}
@@ -165,9 +165,9 @@ func (s *subscription) held(channels []string, err error) error {
 	if err == nil {
 		return nil
 	}
-	now := time.Since(s.begun)
+	now := time.Since(s.created)
 	for _, channel := range channels {
-		s.holds.owe(channel, now)
+		s.channels.setLossPending(channel, now)
 	}
 	return fmt.Errorf("hold: %w", err)
 }
@@ -183,12 +183,12 @@ func (s *subscription) wakeUp() {
 func (s *subscription) release(channels []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rested := s.holds.idle.Len()
-	now := time.Since(s.begun)
+	rested := s.channels.idle.Len()
+	now := time.Since(s.created)
 	for _, channel := range channels {
-		s.holds.release(channel, now)
+		s.channels.release(channel, now)
 	}
-	if rested == 0 && s.holds.idle.Len() > 0 {
+	if rested == 0 && s.channels.idle.Len() > 0 {
 		s.wakeUp() // to set the timer
 	}
 }
@@ -196,36 +196,36 @@ func (s *subscription) release(channels []string) {
 // open makes a wire that gets broadcasts and probes.
 func (s *subscription) open(ctx context.Context) (*conn, error) {
 	demoted := new(atomic.Bool)
-	r := &reader{inbox: s.inbox, bad: s.bad, max: s.config.MaxMessage, own: s.own, probe: s.probe, seen: func(probe string) {
-		if sent := s.awaited.Load(); demoted.Load() || sent == nil || probe != *sent {
+	r := &batcher{inbox: s.inbox, malformed: s.malformed, maxMessage: s.config.MaxMessage, ownPrefix: s.ownPrefix, probeChannel: s.probeChannel, onProbe: func(probe string) {
+		if sent := s.expectedProbe.Load(); demoted.Load() || sent == nil || probe != *sent {
 			return // anyone may write there
 		}
 		select {
-		case s.seen <- probe:
+		case s.probes <- probe:
 		default: // it has come before
 		}
 	}}
-	w, err := s.dialer.open(ctx, resp.Options{OnMessage: r.message, BeforeRead: r.flush, MaxMessage: s.config.MaxMessage})
+	c, err := s.dialer.open(ctx, resp.Options{OnMessage: r.message, BeforeRead: r.flush, MaxMessage: s.config.MaxMessage})
 	if err != nil {
 		return nil, fmt.Errorf("connect to subscribe: %w", err)
 	}
-	w.demoted = demoted
-	commands := [][]string{{"SUBSCRIBE", s.config.channel(protocol.BroadcastChannel), s.probe}}
+	c.demoted = demoted
+	commands := [][]string{{"SUBSCRIBE", s.config.channel(protocol.BroadcastChannel), s.probeChannel}}
 	if s.config.Patterns {
 		commands = append(commands, append([]string{"PSUBSCRIBE"}, s.config.channels(patterns...)...))
 	}
-	if err := s.exchange(ctx, w, commands); err != nil {
-		w.Close()
-		return nil, fmt.Errorf("subscribe at %s: %w", w.addr, s.dialer.explain(err))
+	if err := s.doAll(ctx, c, commands); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("subscribe at %s: %w", c.addr, s.dialer.explain(err))
 	}
-	return w, nil
+	return c, nil
 }
 
 // exchange sends commands, all of which must succeed.
-func (s *subscription) exchange(ctx context.Context, w *conn, commands [][]string) error {
+func (s *subscription) doAll(ctx context.Context, c *conn, commands [][]string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
 	defer cancel()
-	replies, err := w.Pipeline(ctx, commands...)
+	replies, err := c.Pipeline(ctx, commands...)
 	for _, r := range replies {
 		err = cmp.Or(err, r.Err())
 	}
@@ -235,20 +235,20 @@ func (s *subscription) exchange(ctx context.Context, w *conn, commands [][]strin
 // sendProbe publishes a message to this node. At began the wire was known to be the right one.
 func (s *subscription) sendProbe(began time.Time) *call {
 	probe := rand.Text() // nobody can guess it, and have a dead subscription pass for a live one
-	s.sent, s.sentAt = probe, began
-	s.awaited.Store(&probe)
-	return s.outbox.putProbe(s.probe, s.sent)
+	s.probeSent, s.probeSentAt = probe, began
+	s.expectedProbe.Store(&probe)
+	return s.publisher.putProbe(s.probeChannel, s.probeSent)
 }
 
 // back takes a probe that has come: everything that was published before it was sent has come, too.
-func (s *subscription) back(probe string) bool {
-	if probe != s.sent || probe == "" {
+func (s *subscription) probeReceived(probe string) bool {
+	if probe != s.probeSent || probe == "" {
 		return false
 	}
-	s.sent = ""
-	s.known = s.sentAt
+	s.probeSent = ""
+	s.provenAt = s.probeSentAt
 	var refused error
-	s.health.update(func() { refused, s.health.echo = s.health.echo, nil })
+	s.health.update(func() { refused, s.health.probeErr = s.health.probeErr, nil })
 	if refused != nil {
 		s.config.Logger.Info("Redis takes messages to other nodes again")
 	}
@@ -256,7 +256,7 @@ func (s *subscription) back(probe string) bool {
 }
 
 // prove has a probe make the whole way, for Start.
-func (s *subscription) prove(ctx context.Context, w *conn) error {
+func (s *subscription) verify(ctx context.Context, c *conn) error {
 	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
 	defer cancel()
 	call := s.sendProbe(time.Now())
@@ -268,14 +268,14 @@ func (s *subscription) prove(ctx context.Context, w *conn) error {
 				return err
 			}
 			published = nil
-		case probe := <-s.seen:
-			if s.back(probe) {
+		case probe := <-s.probes:
+			if s.probeReceived(probe) {
 				return nil
 			}
-		case <-w.Done():
-			return fmt.Errorf("subscription at %s: %w", w.addr, lostConnection(w.Err()))
+		case <-c.Done():
+			return fmt.Errorf("subscription at %s: %w", c.addr, lostConnection(c.Err()))
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", errProbe, ctx.Err())
+			return fmt.Errorf("%w: %w", errProbeLost, ctx.Err())
 		}
 	}
 }

@@ -52,12 +52,12 @@ func parseURL(text string) (Config, error) {
 	if err != nil {
 		return Config{}, errors.New("its parameters are not percent-encoded")
 	}
-	return c, c.parameters(query)
+	return c, c.setParameters(query)
 }
 
 // parameters reads what stands behind the question mark. What it does not know is an error: a misspelt name would
 // otherwise be a setting that nobody notices to be missing.
-func (c *Config) parameters(query url.Values) error {
+func (c *Config) setParameters(query url.Values) error {
 	for name, values := range query {
 		value := values[len(values)-1]
 		var err error

@@ -16,24 +16,24 @@ func TestLateProbe(t *testing.T) {
 		want error
 	}{
 		{"it came", "p", true, nil},
-		{"an older one came", "o", true, errProbe},
-		{"none came", "", true, errProbe},
+		{"an older one came", "o", true, errProbeLost},
+		{"none came", "", true, errProbeLost},
 		{"it never left", "", false, nil},
 	} {
 		began := time.Now()
-		s := &subscription{health: &health{}, seen: make(chan string, 1), sent: "p", sentAt: began}
+		s := &subscription{health: &health{}, probes: make(chan string, 1), probeSent: "p", probeSentAt: began}
 		if tt.seen != "" {
-			s.seen <- tt.seen
+			s.probes <- tt.seen
 		}
 		c := newCall(1)
 		if tt.left {
 			c.errs[0] = nil
 			close(c.done)
 		}
-		if err := (&tending{s: s, probe: c}).missing(); !errors.Is(err, tt.want) || s.sent != "" {
-			t.Errorf("%s: error %v, want %v; still awaited: %q", tt.name, err, tt.want, s.sent)
+		if err := (&maintainer{s: s, probe: c}).probeOverdue(); !errors.Is(err, tt.want) || s.probeSent != "" {
+			t.Errorf("%s: error %v, want %v; still awaited: %q", tt.name, err, tt.want, s.probeSent)
 		}
-		if came := s.known.Equal(began); came != (tt.seen == "p") {
+		if came := s.provenAt.Equal(began); came != (tt.seen == "p") {
 			t.Errorf("%s: known to have come: %v", tt.name, came)
 		}
 	}

@@ -31,7 +31,7 @@ func TestTrail(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := trail{lag: tt.lag}
+			r := unconfirmed{lag: tt.lag}
 			for _, s := range tt.steps {
 				r.add(s.add, s.at)
 				if s.confirms {
@@ -52,7 +52,7 @@ func TestTrail(t *testing.T) {
 // TestTrailUncertain: a confirmation by a Sentinel that may lag does not make the messages before it certain.
 func TestTrailUncertain(t *testing.T) {
 	t.Parallel()
-	trail := trail{lag: 5 * time.Second}
+	trail := unconfirmed{lag: 5 * time.Second}
 	trail.confirm(10 * time.Second)
 	trail.add(5, 19*time.Second)
 	trail.confirm(19500 * time.Millisecond)

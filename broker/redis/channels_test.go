@@ -20,7 +20,7 @@ func TestHoldsFollow(t *testing.T) {
 	t.Parallel()
 	const grace = 10
 	rapid.Check(t, func(t *rapid.T) {
-		var h holds
+		var h channels
 		redis, held := fakeRedis{}, map[string]int{}
 		var ask, give []string           // the round under way
 		var last []*request              // end with it
@@ -31,10 +31,10 @@ func TestHoldsFollow(t *testing.T) {
 			for _, c := range give {
 				delete(redis, c)
 			}
-			h.left(give)
+			h.unsubscribed(give)
 			for _, c := range ask {
 				if refuse(c) {
-					h.refuse(c, now)
+					h.reject(c, now)
 				} else {
 					redis[c] = true
 				}
@@ -47,10 +47,10 @@ func TestHoldsFollow(t *testing.T) {
 		}
 		begin := func() {
 			some := rapid.IntRange(0, 3)
-			ask, last = h.take(some.Draw(t, "channels"), some.Draw(t, "pending channels"))
+			ask, last = h.nextRound(some.Draw(t, "channels"), some.Draw(t, "pending channels"))
 			for _, r := range last {
 				for _, c := range asked[r] {
-					if h.m.Get(c).phase == wanted {
+					if h.states.Get(c).phase == phasePending {
 						t.Fatalf("a request ends with this round, which does not ask for %s", c)
 					}
 				}
@@ -60,17 +60,17 @@ func TestHoldsFollow(t *testing.T) {
 		}
 		check := func() {
 			for c, n := range held {
-				v := h.m.Get(c)
+				v := h.states.Get(c)
 				if int(v.count) != n {
 					t.Fatalf("%s is held %d times, counted %d", c, n, v.count)
 				}
-				if v.phase == there && !redis[c] && !down {
+				if v.phase == phaseSubscribed && !redis[c] && !down {
 					t.Fatalf("%s counts as subscribed, and is not", c)
 				}
 				requested := slices.ContainsFunc(slices.Collect(maps.Keys(asked)), func(r *request) bool {
 					return slices.Contains(r.channels, c)
 				})
-				if n > 0 && v.phase == wanted && !down && !slices.Contains(h.pending, c) && !requested {
+				if n > 0 && v.phase == phasePending && !down && !slices.Contains(h.unrequested, c) && !requested {
 					t.Fatalf("%s is wanted, and nobody will ask for it", c)
 				}
 			}
@@ -111,22 +111,22 @@ func TestHoldsFollow(t *testing.T) {
 					h.fail(nil)
 					clear(asked)
 				} else {
-					h.restart()
+					h.reset()
 				}
 			}
 			check()
 		}
 		if down {
 			down = false
-			h.restart()
+			h.reset()
 		}
 		if under {
 			finish(func(string) bool { return false })
 		}
 		for range 3 {
-			h.again(100)
+			h.retryRejected(100)
 			now += 2 * grace
-			ask, last = h.take(1000, 1000)
+			ask, last = h.nextRound(1000, 1000)
 			give, under = h.expired(now-grace, 100, 100), true
 			finish(func(string) bool { return false })
 			check()
@@ -135,7 +135,7 @@ func TestHoldsFollow(t *testing.T) {
 		if got, want := slices.Sorted(maps.Keys(redis)), slices.Sorted(maps.Keys(held)); !slices.Equal(got, want) {
 			t.Fatalf("subscribed to %v, held are %v", got, want)
 		}
-		if h.m.Len() != len(held) || h.idle.Len() > 0 || len(h.refused) > 0 || len(asked) > 0 || h.waiting() {
+		if h.states.Len() != len(held) || h.idle.Len() > 0 || len(h.rejected) > 0 || len(asked) > 0 || h.hasWork() {
 			t.Fatalf("left: %v", h)
 		}
 	})
@@ -144,21 +144,21 @@ func TestHoldsFollow(t *testing.T) {
 // TestHoldsOwe: whoever was given an error is told once the channel is there, whatever became of it in between.
 func TestHoldsOwe(t *testing.T) {
 	t.Parallel()
-	var h holds
+	var h channels
 	channels := []string{"late", "no", "fine"}
 	for _, c := range channels {
 		h.hold(c)
 	}
 	h.request(channels)
-	h.owe("late", 5)
-	asked, _ := h.take(10, 0)
-	h.refuse("no", 7)
+	h.setLossPending("late", 5)
+	asked, _ := h.nextRound(10, 0)
+	h.reject("no", 7)
 	if owed, since := h.confirm(asked, 8); !slices.Equal(owed, []string{"late"}) || since != 5 {
 		t.Errorf("owed %v since %v, want what was late, since 5", owed, since)
 	}
-	h.owe("fine", 9) // it is there: nothing is missing
-	h.again(10)
-	asked, _ = h.take(0, 10)
+	h.setLossPending("fine", 9) // it is there: nothing is missing
+	h.retryRejected(10)
+	asked, _ = h.nextRound(0, 10)
 	if owed, since := h.confirm(asked, 10); !slices.Equal(owed, []string{"no"}) || since != 7 {
 		t.Errorf("owed %v since %v, want what was refused, since 7", owed, since)
 	}
@@ -170,7 +170,7 @@ func TestHoldsOwe(t *testing.T) {
 func TestTurns(t *testing.T) {
 	t.Parallel()
 	const holders, each, round = 100, 1000, 256
-	var h holds
+	var h channels
 	request := func(name string, n int) *request {
 		channels := make([]string, n)
 		for i := range channels {
@@ -185,7 +185,7 @@ func TestTurns(t *testing.T) {
 	few := request("few", turnChannels)
 	asked, done := 0, false
 	for !done {
-		ask, last := h.take(round, 0)
+		ask, last := h.nextRound(round, 0)
 		if len(ask) == 0 || len(ask) >= round+turnChannels {
 			t.Fatalf("a round asks for %d channels, want about %d", len(ask), round)
 		}
@@ -196,8 +196,8 @@ func TestTurns(t *testing.T) {
 	if most := (holders+1)*turnChannels + round; asked > most {
 		t.Errorf("%d channels were asked for before the last of the few, want at most %d", asked, most)
 	}
-	for h.waiting() {
-		ask, _ := h.take(round, 0)
+	for h.hasWork() {
+		ask, _ := h.nextRound(round, 0)
 		asked += len(ask)
 		h.confirm(ask, 0)
 	}
