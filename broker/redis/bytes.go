@@ -2,6 +2,6 @@ package redis
 
 import "unsafe"
 
-// asString turns bytes into a string without a copy. What is encoded here is never changed afterwards, and what has been
-// received stays as it is until it has been delivered.
+// asString returns a string that shares the bytes. They must not change while it is used: messages
+// are encoded once, and not changed afterwards.
 func asString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

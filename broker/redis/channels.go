@@ -7,58 +7,58 @@ import (
 	"github.com/hearthws/hearth/internal/shrinkmap"
 )
 
-// A phase is how far a channel is between being held and being subscribed.
+// A phase is the state of a channel between being held and being subscribed.
 type phase uint8
 
 const (
-	phasePending       phase = iota + 1 // held, and to be asked for in the next round
-	phaseSubscribing                    // in the round that is under way
+	phasePending       phase = iota + 1 // held, to be subscribed in the next round
+	phaseSubscribing                    // in the current round
 	phaseSubscribed                     // subscribed
-	phaseUnsubscribing                  // to be unsubscribed by the round that is under way
-	phaseRejected                       // held, and Redis said no
+	phaseUnsubscribing                  // in the current round
+	phaseRejected                       // held, and Redis rejected it
 )
 
-// A hold is what is known of one channel. It exists while somebody holds the channel, or it is subscribed.
+// A channelState exists while the channel is held or subscribed.
 type channelState struct {
 	count       uint32
 	phase       phase
-	inIdle      bool          // in holds.idle
-	lossPending bool          // an error was returned to whoever held it: once it is there, a loss is told
-	at          time.Duration // since when it is idle, or owed
+	inIdle      bool          // in channels.idle
+	lossPending bool          // Hold failed: report a loss once it is subscribed
+	at          time.Duration // since when it is idle, or its loss pending
 }
 
-// holds are the channels of a node. Not safe for concurrent use.
+// channels are the channels that a node holds or is subscribed to. Not safe for concurrent use.
 type channels struct {
 	states shrinkmap.Map[string, channelState]
 
 	requests    fifo.Queue[*request]    // of the Holds that wait, in the order of their turns
-	unrequested []string                // wanted, with no request; some may have been released since
-	idle        fifo.Queue[idleChannel] // those in phase there that nobody holds, as they became so; some may be held again
-	rejected    map[string]struct{}     // those in phase refused
+	unrequested []string                // pending without a request; some may be released
+	idle        fifo.Queue[idleChannel] // subscribed, not held, oldest first; some may be held
+	rejected    map[string]struct{}     // those in phaseRejected
 }
 
-// A request is what a Hold waits for.
+// A request is the part of a Hold that waits for Redis.
 type request struct {
-	channels []string      // not asked for yet; some may have been released since
-	done     chan struct{} // closed when Redis has answered for all, or err is set
-	err      error         // why it will not; read after done
+	channels []string      // not in a round yet; some may have been released since
+	done     chan struct{} // closed when Redis has answered for all channels, or err is set
+	err      error         // why Redis will not answer; read it after done
 }
 
-// end closes done.
+// end ends the wait of a Hold.
 func (r *request) end(err error) {
 	r.err = err
 	close(r.done)
 }
 
-// An idling channel was released by its last holder.
+// An idleChannel was released by its last holder.
 type idleChannel struct {
 	channel string
 	at      time.Duration
 }
 
-// hold counts one more holder. It reports whether Redis has still to answer for the channel. The
-// caller then adds a request that names it, unless the connection is down: after that, every held
-// channel is asked for.
+// hold counts one more holder. It reports whether Redis has still to confirm the channel. The
+// caller then adds a request that names it, unless the connection is down: every held channel is
+// subscribed after that.
 func (c *channels) hold(channel string) (waits bool) {
 	v := c.states.Get(channel)
 	v.count++
@@ -86,10 +86,10 @@ func (c *channels) fail(err error) {
 	}
 }
 
-// waiting reports whether there is something to ask for.
+// hasWork reports whether there are channels to subscribe.
 func (c *channels) hasWork() bool { return c.requests.Len() > 0 || len(c.unrequested) > 0 }
 
-// release takes one holder back.
+// release counts one holder less.
 func (c *channels) release(channel string, now time.Duration) {
 	v, held := c.states.Lookup(channel)
 	if !held || v.count == 0 {
@@ -111,7 +111,7 @@ func (c *channels) release(channel string, now time.Duration) {
 	}
 }
 
-// rest has a channel wait for the end of the grace.
+// startGrace starts the time after which a channel without holders is unsubscribed.
 func (c *channels) startGrace(channel string, v channelState, now time.Duration) {
 	v.at = now
 	if !v.inIdle {
@@ -121,7 +121,8 @@ func (c *channels) startGrace(channel string, v channelState, now time.Duration)
 	c.states.Put(channel, v)
 }
 
-// owe notes that whoever held channel was given an error, unless it is there already.
+// setLossPending records that Hold returned an error for the channel, unless it is subscribed
+// already.
 func (c *channels) setLossPending(channel string, now time.Duration) {
 	if v, held := c.states.Lookup(channel); held && v.phase != phaseSubscribed && v.phase != phaseUnsubscribing && !v.lossPending {
 		v.lossPending, v.at = true, now
@@ -129,9 +130,9 @@ func (c *channels) setLossPending(channel string, now time.Duration) {
 	}
 }
 
-// take returns the channels to ask for in this round, and the requests that end with it. The
-// requests take turns of turnChannels until there are n channels. Up to rest pending channels are
-// added.
+// nextRound returns the channels to subscribe in this round, and the requests that end with it. The
+// requests take turns of turnChannels until there are n channels. Up to rest channels without a
+// request are added.
 func (c *channels) nextRound(n, rest int) (ask []string, last []*request) {
 	for c.requests.Len() > 0 && len(ask) < n {
 		r := c.requests.Pop()
@@ -146,8 +147,8 @@ func (c *channels) nextRound(n, rest int) (ask []string, last []*request) {
 	return ask, last
 }
 
-// asking appends to ask up to n of the channels that are still wanted. It returns the channels
-// behind those, nil if there are none.
+// startSubscribing appends to ask up to n of the channels that are still pending. It returns the
+// channels behind those, nil if there are none.
 func (c *channels) startSubscribing(ask, channels []string, n int) (_, rest []string) {
 	for i, channel := range channels {
 		v := c.states.Get(channel)
@@ -165,7 +166,8 @@ func (c *channels) startSubscribing(ask, channels []string, n int) (_, rest []st
 	return ask, nil
 }
 
-// confirm notes that channels are subscribed. It returns those owed, and since when the first of them is.
+// confirm records that channels are subscribed. It returns those with a loss pending, and since
+// when the first of them has one.
 func (c *channels) confirm(channels []string, now time.Duration) (owed []string, since time.Duration) {
 	for _, channel := range channels {
 		v, held := c.states.Lookup(channel)
@@ -189,7 +191,8 @@ func (c *channels) confirm(channels []string, now time.Duration) (owed []string,
 	return owed, since
 }
 
-// refuse notes that Redis said no. Whoever holds the channel is told so, and owed what comes once it says yes.
+// reject records that Redis rejected a channel. Hold returns an error for it, and a loss is
+// reported once Redis accepts it.
 func (c *channels) reject(channel string, now time.Duration) {
 	v, held := c.states.Lookup(channel)
 	if !held || v.phase != phaseSubscribing {
@@ -210,7 +213,7 @@ func (c *channels) reject(channel string, now time.Duration) {
 	c.rejected[channel] = struct{}{}
 }
 
-// again puts up to n refused channels into the next round.
+// retryRejected puts up to n rejected channels into the next round.
 func (c *channels) retryRejected(n int) {
 	for channel := range c.rejected {
 		if n--; n < 0 {
@@ -224,8 +227,8 @@ func (c *channels) retryRejected(n int) {
 	}
 }
 
-// expired is what has been idle since before the given time, and the oldest of what is idle beyond as many channels as may be:
-// up to n channels, to be unsubscribed in this round.
+// expired returns up to n channels to unsubscribe in this round: those that have been idle since
+// before the given time, and the oldest of those by which their number exceeds idle.
 func (c *channels) expired(before time.Duration, idle, n int) []string {
 	var channels []string
 	for len(channels) < n {
@@ -241,7 +244,7 @@ func (c *channels) expired(before time.Duration, idle, n int) []string {
 		case v.phase == 0: // gone
 			continue
 		case v.count > 0 || v.phase != phaseSubscribed: // held again
-		case v.at > before && v.at > since: // held again meanwhile, and released
+		case v.at > before && v.at > since: // held again meanwhile, and released again
 			c.startGrace(channel, v, v.at)
 			continue
 		default:
@@ -253,7 +256,8 @@ func (c *channels) expired(before time.Duration, idle, n int) []string {
 	return channels
 }
 
-// left notes that channels are no longer subscribed. Those that are held again are asked for in the next round.
+// unsubscribed records that channels are no longer subscribed. Those that are held again are
+// subscribed in the next round.
 func (c *channels) unsubscribed(channels []string) {
 	for _, channel := range channels {
 		if v := c.states.Get(channel); v.phase == phaseUnsubscribing {
@@ -262,14 +266,14 @@ func (c *channels) unsubscribed(channels []string) {
 	}
 }
 
-// restart is for a new connection, on which nothing is subscribed: every held channel is wanted.
-// The requests have failed before.
+// reset is for a new connection, on which no channel is subscribed: every held channel becomes
+// pending. The requests have failed before.
 func (c *channels) reset() {
 	var m shrinkmap.Map[string, channelState]
 	c.unrequested, c.idle, c.rejected = nil, fifo.Queue[idleChannel]{}, nil
 	for channel, v := range c.states.All() {
 		if v.count > 0 {
-			// The loss that is told of the connection covers what is owed.
+			// The loss of the connection includes pending ones.
 			m.Put(channel, channelState{count: v.count, phase: phasePending})
 			c.unrequested = append(c.unrequested, channel)
 		}

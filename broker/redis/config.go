@@ -11,110 +11,123 @@ import (
 	"time"
 )
 
-// Config is how a Broker is made. It needs URL or Addrs; everything else has a default.
+// Config describes how a Broker is made. It needs URL or Addrs; everything else has a default.
 //
-// A field that is set goes before what the URL says, so a password need not stand in the URL.
+// A field that is set overrides the URL, so a password need not be in the URL.
 type Config struct {
-	// URL says where Redis is; the package's comment has its forms.
+	// URL is the address of Redis. The package comment lists its forms.
 	URL string `json:"-"`
 
-	// Addrs says it without a URL: host:port, or the path of a Unix socket, which begins with a slash. One address, unless
-	// they are those of Sentinels or of a Cluster.
+	// Addrs is the address without a URL: host:port, or the path of a Unix socket, which begins
+	// with a slash. Several addresses are for Sentinels or a Cluster only.
 	Addrs []string
 
-	// Cluster says that Addrs are nodes of a Redis Cluster. Some are enough: the others are found.
+	// Cluster says that Addrs are nodes of a Redis Cluster. Some of them are enough; the broker
+	// finds the others.
 	Cluster bool
 
-	// Sentinel says that Addrs are Sentinels, which know the master, when its MasterSet is set.
+	// A Sentinel says how to ask the Sentinels of a master.
 	Sentinel Sentinel
 
-	// Username is that of the ACL user at Redis; at the masters, not the Sentinels. Default: the default user.
+	// Username is the ACL user at Redis (at the masters, not at the Sentinels). Default: the
+	// default user.
 	Username string
 
 	// Password is the password at Redis. Default: none.
 	Password string `json:"-"`
 
-	// DB is the database to select. Pub/Sub knows no databases: whoever shares the server shares the channels.
+	// DB is the database to select. It does not separate applications, because Pub/Sub ignores
+	// databases: programs that share a server share its channels. See Prefix.
 	DB int
 
-	// Prefix is put before the name of every channel, so that several applications can share one Redis without hearing each
-	// other: with "shop:" the channel of broadcasts is shop:ws:broadcast. All servers and emitters of an application must have
-	// the same. It takes up to 64 letters, digits and : . _ - / and must not start as the channels themselves do; the
-	// reference implementation knows none. Default empty: no prefix.
+	// Prefix is put before the name of every channel, so that several applications can share one
+	// Redis. With "shop:" the channel of broadcasts is shop:ws:broadcast. All servers and emitters
+	// of an application need the same prefix. It consists of up to 64 letters, digits and : . _ - /
+	// and must not begin as the channels themselves do. The reference implementation has no prefix.
+	// Default: none.
 	Prefix string
 
-	// ClientName is what CLIENT LIST calls the connections. Default "hearth".
+	// ClientName is the name of the connections in CLIENT LIST. Default "hearth".
 	ClientName string
 
-	// TLS encrypts, with Sentinels too. Default nil: no TLS, unless the URL begins with rediss.
+	// TLS encrypts the connections, those to Sentinels included. Default nil: no TLS, unless the
+	// URL begins with rediss.
 	TLS *tls.Config `json:"-"`
 
-	// DialTimeout bounds connecting to one address, greetings and login included. Default 5 s.
+	// DialTimeout bounds connecting to one address, with TLS and login. Default 5 s.
 	DialTimeout time.Duration
 
-	// WriteTimeout bounds how long Redis may take for a pipeline of messages, replies included. Default 5 s.
+	// WriteTimeout bounds how long Redis may take to receive a pipeline of messages and to answer
+	// it. Default 5 s.
 	WriteTimeout time.Duration
 
-	// ConnectTimeout is how long Start waits for a Redis that is ready, if its context allows. Default 30 s.
+	// ConnectTimeout is how long Start waits until Redis is ready, if its context allows. Default
+	// 30 s.
 	ConnectTimeout time.Duration
 
-	// BackoffMin and BackoffMax bound the pause between two attempts to connect, which doubles from one to the other and is
-	// cut by a random part. Defaults 100 ms and 5 s.
+	// BackoffMin and BackoffMax bound the pause between two attempts to connect. It doubles with
+	// each attempt, and is cut by a random part of up to a half. Defaults 100 ms and 5 s.
 	BackoffMin, BackoffMax time.Duration
 
-	// Patterns subscribes to all rooms, clients and users by three patterns, as the reference does, instead of to those
-	// that are held. Less for Redis to remember, and every message of every node for this one to read.
+	// Patterns subscribes to all rooms, clients and users by three patterns, as the reference does,
+	// instead of to the channels that are held. Redis has less to remember, and this node reads
+	// every message of every node.
 	Patterns bool
 
-	// ReleaseGrace is how long a channel that nobody holds stays subscribed, so that a room that empties and fills again
-	// costs nothing. Default 5 s; negative: no time.
+	// ReleaseGrace is how long a channel without holders stays subscribed, so that a room that
+	// empties and fills again costs nothing. Default 5 s; negative: no time.
 	ReleaseGrace time.Duration
 
-	// GraceChannels is how many such channels may stay subscribed. Past that, those released first are unsubscribed before
-	// ReleaseGrace is over, so clients that join and leave ever new rooms do not fill Redis. Default 16384.
+	// GraceChannels is how many such channels may stay subscribed. Beyond that, those released
+	// first are unsubscribed before ReleaseGrace is over, so clients that join and leave ever new
+	// rooms do not fill Redis. Default 16384.
 	GraceChannels int
 
-	// HoldTimeout is how long Hold waits for Redis at most. A Redis that hangs is noticed after ProbeInterval and
-	// ProbeTimeout only, and until then clients that come must not wait for it: they are let in, what they hold counts as
-	// held, and what they may have missed is told when Redis has answered. Default 2 s.
+	// HoldTimeout is the longest time that Hold waits for Redis. A Redis that hangs is noticed
+	// after ProbeInterval and ProbeTimeout only, and clients that connect must not wait that long.
+	// They are accepted, their channels count as held, and messages that they may have missed are
+	// reported as a loss when Redis has answered. Default 2 s.
 	HoldTimeout time.Duration
 
-	// PublishQueue bounds what waits to go out; past it Publish returns broker.ErrQueueFull. Default 65536 messages,
-	// 64 MiB.
+	// PublishQueue bounds the messages that wait to be published. Beyond it Publish returns
+	// broker.ErrQueueFull. Default 65536 messages, 64 MiB.
 	PublishQueue Bound
 
-	// PublishMaxAge is how long a message waits for a Redis that is away; then it is dropped, and counted. Default 10 s.
+	// PublishMaxAge is how long a message waits while Redis is down. Then it is dropped and
+	// counted. Default 10 s.
 	PublishMaxAge time.Duration
 
-	// ReceiveQueue bounds what has come and waits for Receiver.Deliver; past it messages are lost, and told. Default
-	// 65536 messages, 64 MiB.
+	// ReceiveQueue bounds the messages that wait for Receiver.Deliver. Beyond it messages are
+	// dropped, and reported as a loss. Default 65536 messages, 64 MiB.
 	ReceiveQueue Bound
 
-	// MaxMessage is the largest message that is sent or taken, in bytes of its JSON. Default 8 MiB.
+	// MaxMessage is the largest message that is published or received, in bytes of its JSON.
+	// Default 8 MiB.
 	MaxMessage int
 
-	// ProbeInterval is the time between two messages that the node sends to itself, to know that it would get others'.
-	// ProbeTimeout is how long one may take. Defaults 5 s and 5 s.
+	// ProbeInterval is the time between two messages that the node sends to itself, to check that
+	// it receives messages. ProbeTimeout is how long one may take. Defaults 5 s and 5 s.
 	ProbeInterval, ProbeTimeout time.Duration
 
-	// Logger gets a line when Redis cannot be reached and when it is back, and summaries of what was dropped. Default
-	// slog.Default(); slog.New(slog.DiscardHandler) for no log.
+	// Logger receives a line when Redis cannot be reached and when it can be again, and at most one
+	// line in ten seconds about each kind of dropped messages. Default slog.Default(). Use
+	// slog.New(slog.DiscardHandler) for no log.
 	Logger *slog.Logger `json:"-"`
 }
 
 // A Sentinel is how the Sentinels of a master are asked.
 type Sentinel struct {
-	// MasterSet is the name by which they know the master.
+	// MasterSet is the name under which they know the master.
 	MasterSet string
 
-	// Username is that of the ACL user at the Sentinels. Default: the default user.
+	// Username is the ACL user at the Sentinels. Default: the default user.
 	Username string
 
 	// Password is the password at the Sentinels. Default: none.
 	Password string `json:"-"`
 }
 
-// A Bound is what a queue holds at most. An empty queue takes one message of any size.
+// A Bound limits a queue. An empty queue accepts one message of any size.
 type Bound struct {
 	Messages int // how many messages
 	Bytes    int // how many bytes of them
@@ -124,7 +137,7 @@ func (b Bound) withDefaults() Bound {
 	return Bound{Messages: cmp.Or(b.Messages, 1<<16), Bytes: cmp.Or(b.Bytes, 64<<20)}
 }
 
-// String names the addresses, and no secret.
+// String returns the addresses, without any secret.
 func (c Config) String() string {
 	c, err := c.withURL()
 	if err != nil {
@@ -133,13 +146,13 @@ func (c Config) String() string {
 	return "redis " + c.location()
 }
 
-// GoString is String: %#v shows no secret either.
+// GoString returns the same as String, so that %#v shows no secret.
 func (c Config) GoString() string { return c.String() }
 
-// LogValue is String, for slog.
+// LogValue returns the same as String, for slog.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// where is the address, for errors and logs.
+// location returns the address, for errors and logs.
 func (c Config) location() string {
 	at := strings.Join(c.Addrs, ", ")
 	switch {
@@ -151,13 +164,13 @@ func (c Config) location() string {
 	return at
 }
 
-// resolved is c with what its URL says.
+// withURL returns c with the settings of its URL.
 func (c Config) withURL() (Config, error) {
 	if c.URL == "" {
 		return c, nil
 	}
 	if len(c.Addrs) > 0 {
-		return c, errors.New("redis: Config.Addrs: there is a URL already")
+		return c, errors.New("redis: Config.Addrs: set either URL or Addrs")
 	}
 	from, err := parseURL(c.URL)
 	if err != nil {
@@ -200,7 +213,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// validate names the field that is wrong.
+// validate returns an error that names the first wrong field.
 func (c Config) validate() error {
 	if len(c.Addrs) == 0 {
 		return errors.New("redis: Config.URL or Config.Addrs is required")
@@ -213,7 +226,7 @@ func (c Config) validate() error {
 		if err != nil {
 			return fmt.Errorf("redis: Config.Addrs: %q is neither host:port nor the path of a socket", addr)
 		}
-		if _, err := net.LookupPort("tcp", port); err != nil { // or Start would wait for it
+		if _, err := net.LookupPort("tcp", port); err != nil { // Start would wait for it otherwise
 			return fmt.Errorf("redis: Config.Addrs: %q has a port that does not exist", addr)
 		}
 	}

@@ -21,8 +21,8 @@ type conn struct {
 	addr string
 	role string // master, replica, cluster or sentinel, as the server said last
 
-	// demoted is set on the connection of a subscription when it is kept only for messages that others
-	// still publish there. Probes received on it prove nothing.
+	// demoted is set on the connection of a subscription when it is kept only for messages that
+	// others still publish there. Probes received on it prove nothing.
 	demoted *atomic.Bool
 }
 
@@ -32,8 +32,8 @@ type login struct {
 	db                 int
 }
 
-// connect dials and logs in, and asks for the server's role. Only the fields of accept that are about
-// messages are used; they are zero on a connection that does not subscribe.
+// connect dials and logs in, and asks for the server's role. Only the fields of accept that are
+// about messages are used; they are zero on a connection that does not subscribe.
 func (d *dialer) connect(ctx context.Context, addr string, as login, accept resp.Options) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.config.DialTimeout)
 	defer cancel()
@@ -104,8 +104,8 @@ func (c *conn) hello(ctx context.Context) error {
 	return nil
 }
 
-// usable returns an error if messages published on the server would not reach the other nodes, by the
-// role that it reported last.
+// usable returns an error if messages published on the server would not reach the other nodes, by
+// the role that it reported last.
 func (c *conn) usable() error {
 	switch c.role {
 	case "sentinel":

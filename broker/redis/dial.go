@@ -14,10 +14,10 @@ import (
 	"github.com/hearthws/hearth/internal/resp"
 )
 
-// The ways in which a Redis is not one to work with.
+// Reasons why a server cannot be used.
 var (
-	errOldRedis    = errors.New("it does not speak RESP3: Redis 6 or later is needed")
-	errReplica     = errors.New("it is a replica: what is published there reaches nobody else")
+	errOldRedis    = errors.New("it does not speak RESP3: Redis 6 or later is required")
+	errReplica     = errors.New("it is a replica: messages published there do not reach other nodes")
 	errNoCluster   = errors.New("it is not a node of a Cluster")
 	errNoMaster    = errors.New("it knows no master of that name")
 	errSentinel    = errors.New("it is a Sentinel")
@@ -25,14 +25,14 @@ var (
 	errConnection  = errors.New("the connection was closed")
 )
 
-// A dialer finds Redis: it makes wires to wherever messages of all nodes go.
+// A dialer finds Redis: it opens connections to the server on which messages reach all nodes.
 type dialer struct {
 	config  Config // read-only, with defaults
 	secrets []string
 
 	mu        sync.Mutex // guards the fields below
-	nodes     []string   // of a Cluster: those given and those found, the next to try first
-	sentinels []string   // those that have failed go to the end
+	nodes     []string   // of a Cluster: configured and found, the next to try first
+	sentinels []string   // in the order in which to ask them
 }
 
 func newDialer(c Config) *dialer {
@@ -46,7 +46,8 @@ func newDialer(c Config) *dialer {
 	return d
 }
 
-// open makes a wire to the master, or to any node of a Cluster. Its errors name the addresses that it tried.
+// open connects to the master, or to any node of a Cluster. Its errors name the addresses that it
+// tried.
 func (d *dialer) open(ctx context.Context, accept resp.Options) (*conn, error) {
 	var c *conn
 	var err error
@@ -68,7 +69,7 @@ func (d *dialer) redisLogin() login {
 	return login{username: d.config.Username, password: d.config.Password, db: d.config.DB}
 }
 
-// toMaster connects to addr, which must not be a replica.
+// connectMaster connects to addr, which must not be a replica.
 func (d *dialer) connectMaster(ctx context.Context, addr string, accept resp.Options) (*conn, error) {
 	c, err := d.connect(ctx, addr, d.redisLogin(), accept)
 	if err == nil {
@@ -82,7 +83,8 @@ func (d *dialer) connectMaster(ctx context.Context, addr string, accept resp.Opt
 	return c, nil
 }
 
-// bySentinel asks one Sentinel after the other for the master, until one knows one that answers as such.
+// openBySentinel asks one Sentinel after the other for the master, until one names a server that is
+// a master.
 func (d *dialer) openBySentinel(ctx context.Context, accept resp.Options) (*conn, error) {
 	var failed []error
 	for _, sentinel := range d.sentinelOrder() {
@@ -100,14 +102,15 @@ func (d *dialer) openBySentinel(ctx context.Context, accept resp.Options) (*conn
 	return nil, joinErrors(failed)
 }
 
-// bestSentinels are all, those that answered last before those that did not.
+// sentinelOrder returns the Sentinels, those that answered last before those that did not.
 func (d *dialer) sentinelOrder() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.sentinels)
 }
 
-// demote has others asked before a Sentinel that did not answer: to wait for one that is silent takes long.
+// demote moves a Sentinel that did not answer behind the others, because waiting for a silent one
+// takes long.
 func (d *dialer) demote(sentinel string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -116,6 +119,7 @@ func (d *dialer) demote(sentinel string) {
 	}
 }
 
+// findMaster returns the address of the master, as the Sentinel knows it.
 func (d *dialer) findMaster(ctx context.Context, sentinel string) (string, error) {
 	c, err := d.connectSentinel(ctx, sentinel)
 	if err != nil {
@@ -130,7 +134,7 @@ func (d *dialer) connectSentinel(ctx context.Context, sentinel string) (*conn, e
 	return d.connect(ctx, sentinel, login{username: s.Username, password: s.Password}, resp.Options{})
 }
 
-// masterBy is the address of the master, by c's Sentinel.
+// queryMaster returns the address of the master. c is a connection to a Sentinel.
 func (d *dialer) queryMaster(ctx context.Context, c *conn) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.config.DialTimeout)
 	defer cancel()
@@ -139,15 +143,15 @@ func (d *dialer) queryMaster(ctx context.Context, c *conn) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	address, err := reply.Strings() // null: it does not know the name
+	address, err := reply.Strings() // fails for null: the name is not known
 	if err != nil || len(address) != 2 {
 		return "", errNoMaster
 	}
 	return net.JoinHostPort(address[0], address[1]), nil
 }
 
-// inCluster connects to the first node that answers, another one each time: Pub/Sub of a Cluster is one, wherever one
-// enters it.
+// openInCluster connects to the first node that answers, starting with another one each time.
+// Pub/Sub of a Cluster is the same at every node.
 func (d *dialer) openInCluster(ctx context.Context, accept resp.Options) (*conn, error) {
 	var failed []error
 	for range d.countNodes() {
@@ -170,7 +174,8 @@ func (d *dialer) countNodes() int {
 	return len(d.nodes)
 }
 
-// nextNode takes turns, so the two wires of a broker are to different nodes, and a probe passes from one to the other.
+// nextNode takes turns, so that the two connections of a broker lead to different nodes and a probe
+// passes from one to the other.
 func (d *dialer) nextNode() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -179,7 +184,7 @@ func (d *dialer) nextNode() string {
 	return addr
 }
 
-// learnNodes asks c's server for the other nodes.
+// learnNodes asks the server for the other nodes.
 func (d *dialer) learnNodes(ctx context.Context, c *conn) error {
 	if c.role != "cluster" {
 		return errNoCluster
@@ -219,7 +224,7 @@ func (d *dialer) learnNodes(ctx context.Context, c *conn) error {
 	return nil
 }
 
-// setNodes keeps the turns: nodes that were known stay where they are.
+// setNodes replaces the list of nodes. Known nodes keep their place.
 func (d *dialer) setNodes(all []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -231,23 +236,25 @@ func (d *dialer) setNodes(all []string) {
 	}
 }
 
-// A watch sees to it that a wire leads to the right server still. An old master serves on for ten seconds after a failover,
-// and who stays with it until then talks to nobody else. Owned by one goroutine.
+// A masterCheck checks that a connection still leads to the right server. After a failover the old
+// master goes on for about ten seconds, and a node that stays with it until then reaches only
+// itself. Owned by one goroutine.
 type masterCheck struct {
 	dialer   *dialer
-	sentinel *conn     // kept between questions; nil if there is none
-	retryAt  time.Time // Sentinels are not asked before that: none has answered
+	sentinel *conn     // kept between checks; nil if there is none
+	retryAt  time.Time // Sentinels are not asked before, because none has answered
 }
 
-// sentinelPatience is how long the Sentinels may take, all together, to say whether the master is still the same one. Whoever
-// asks has better things to do: joins, and messages to publish, wait for it.
+// sentinelTimeout bounds how long the Sentinels may take, all together, to confirm the master.
+// Joins and messages to publish wait for it.
 const sentinelTimeout = time.Second
 
-// check asks c's server who it is, and a Sentinel for the master. sure says that a Sentinel that would know has named c's
-// server; without Sentinels, that the server itself calls itself the master.
+// check asks the server for its role, and a Sentinel for the master. sure reports that a Sentinel
+// that would know of a failover has named the server. Without Sentinels, it reports that the server
+// calls itself the master.
 func (m *masterCheck) check(ctx context.Context, c *conn) (sure bool, err error) {
 	if err := c.hello(ctx); err != nil {
-		return false, fmt.Errorf("no sign of life from %s: %w", c.addr, lostConnection(err))
+		return false, fmt.Errorf("no answer from %s: %w", c.addr, lostConnection(err))
 	}
 	if err := c.usable(); err != nil {
 		return false, fmt.Errorf("%s: %w", c.addr, err)
@@ -262,8 +269,9 @@ func (m *masterCheck) check(ctx context.Context, c *conn) (sure bool, err error)
 	return sure, nil
 }
 
-// other reports whether a Sentinel knows another master than addr, and whether its word counts: one that is cut off from
-// the other Sentinels learns of no failover. When none answers all stays as it is.
+// otherMaster reports whether a Sentinel names another master than addr, and whether its knowledge
+// counts: a Sentinel that is cut off from the others does not learn of a failover. If none answers,
+// both are false.
 func (m *masterCheck) otherMaster(ctx context.Context, addr string) (other, sure bool) {
 	if time.Now().Before(m.retryAt) {
 		return false, false
@@ -283,7 +291,7 @@ func (m *masterCheck) otherMaster(ctx context.Context, addr string) (other, sure
 		}
 		m.close()
 		m.dialer.demote(sentinel)
-		if ctx.Err() != nil { // the others are next time's
+		if ctx.Err() != nil { // the others are asked next time
 			break
 		}
 	}
@@ -291,8 +299,8 @@ func (m *masterCheck) otherMaster(ctx context.Context, addr string) (other, sure
 	return false, false
 }
 
-// quorum reports whether the Sentinel that has just answered sees enough others to agree on a failover. One that may not be
-// asked that counts as one that does.
+// hasQuorum reports whether the Sentinel that has just answered sees enough others to agree on a
+// failover. One that does not permit the question counts as one that does.
 func (m *masterCheck) hasQuorum(ctx context.Context) bool {
 	_, err := m.sentinel.Do(ctx, "SENTINEL", "CKQUORUM", m.dialer.config.Sentinel.MasterSet)
 	if err == nil {
@@ -306,7 +314,7 @@ func (m *masterCheck) hasQuorum(ctx context.Context) bool {
 	return !strings.HasPrefix(string(rejected), "NOQUORUM")
 }
 
-// ask is the address of the master, by a Sentinel.
+// askMaster returns the address of the master, as the Sentinel knows it.
 func (m *masterCheck) askMaster(ctx context.Context, sentinel string) (string, error) {
 	if m.sentinel == nil {
 		var err error
@@ -324,7 +332,7 @@ func (m *masterCheck) close() {
 	}
 }
 
-// join makes one error of several, on one line.
+// joinErrors makes one error of several, on one line.
 func joinErrors(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]

@@ -6,11 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unacknowledged is how long the other side may leave what was sent unacknowledged, in milliseconds. Keep-alives do not
-// help while something is under way.
+// unackedTimeout is how long sent bytes may stay unacknowledged, in milliseconds. Keep-alives do
+// not work while there are such bytes.
 const unackedTimeout = 30_000
 
-// control prepares a socket before it connects.
+// setSocketOptions prepares a socket before it connects.
 func setSocketOptions(network, _ string, c syscall.RawConn) error {
 	if network == "unix" {
 		return nil

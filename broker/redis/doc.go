@@ -1,78 +1,85 @@
-// Package redis is the broker over Redis Pub/Sub: nodes and emitters that name the same Redis reach each other, and those
-// of the reference implementation.
+// Package redis is the broker over Redis Pub/Sub. Nodes and emitters that use the same Redis reach
+// each other, and those of the reference implementation.
 //
 //	b, err := redis.New(redis.Config{URL: "redis://:password@redis.internal:6379"})
 //	srv, err := hearth.New(hearth.Config[C, M]{Broker: b, …})
 //
-// Redis 6 or later, or what speaks like it. A user that is limited by ACLs needs the channels ws:* and hearth:*, and
-// with Config.Patterns also ws:room:*, ws:client:* and ws:user:*, since Redis compares patterns word for word. Config.Prefix
-// stands before each of these.
+// It needs Redis 6 or later, or a server that speaks like it. A user that is limited by ACLs needs
+// the channels ws:* and hearth:*. With Config.Patterns it also needs ws:room:*, ws:client:* and
+// ws:user:*, because Redis compares patterns literally. Config.Prefix is put before each of these.
 //
-// # Where Redis is
+// # Addresses
 //
 //	redis://user:password@host:6379/0               one server; rediss:// for TLS
-//	unix://user:password@/run/redis.sock?db=0       a socket
+//	unix://user:password@/run/redis.sock?db=0       a Unix socket
 //	redis://:password@s1:26379?addr=s2:26379&addr=s3:26379&master_set=main
-//	                                                the master that these Sentinels know; sentinel_username and
-//	                                                sentinel_password where they want any themselves
+//	                                                the master of these Sentinels; with sentinel_username
+//	                                                and sentinel_password if they require a login
 //	redis://host1:6379?addr=host2:6379&cluster=true a Cluster; some of its nodes are enough
 //
-// Further parameters: client_name, dial_timeout, write_timeout, skip_verify (of certificates). The fields of Config say the
-// same, and go first.
+// Further parameters are client_name, dial_timeout, write_timeout and skip_verify (of
+// certificates). The fields of Config have the same meaning, and override the URL.
 //
-// # What arrives
+// # Delivery
 //
-// A node has two connections, one to publish and one to subscribe, and an emitter the first of them. Everything is
-// published on one connection, so what one goroutine publishes arrives in its order, across channels. On a Cluster the two
-// are to different nodes: its Pub/Sub is one.
+// A node has two connections, one to publish and one to subscribe. An emitter has the first only.
+// All messages are published on one connection, so those of one goroutine arrive in its order,
+// across channels. In a Cluster the two lead to different nodes, which share all Pub/Sub messages.
 //
-// The node is subscribed to exactly the channels that it holds. Hold asks for them in batches that all callers share, and
-// returns when Redis has confirmed: what is published after that arrives. It waits for Config.HoldTimeout at most, since a
-// Redis that hangs must not keep clients out; what was not confirmed is told as a loss when it has been. What nobody holds
-// any more is given up after Config.ReleaseGrace, or earlier when that is more than Config.GraceChannels. Short lists of
-// channels are asked for before long ones, so a client that connects does not wait for others that join a thousand rooms. With Config.Patterns it is subscribed to everything.
+// The node is subscribed to exactly the channels that it holds. Hold subscribes in batches that all
+// callers share, and returns when Redis has confirmed: messages published after that arrive. It
+// waits at most Config.HoldTimeout, because a Redis that hangs must not keep clients out. Channels
+// that were not confirmed by then are reported as a loss when they are. A channel without holders
+// is unsubscribed after Config.ReleaseGrace, or earlier if there are more than
+// Config.GraceChannels. Holds take turns, so a client that connects does not wait for others that
+// join a thousand rooms. With Config.Patterns the node is subscribed to everything.
 //
-// # What is lost
+// # Losses
 //
-// Delivery is at most once, and nothing is ever sent twice:
+// Messages are delivered at most once, and never sent twice:
 //
-//   - While Redis is away, or its connection to this node, what others publish is lost for it. When it is back, everything
-//     that is held is subscribed again, and Receiver.Lost is told since when messages may be missing.
-//   - What this node publishes meanwhile waits: up to Config.PublishQueue, and for Config.PublishMaxAge, since a short
-//     absence should cost nothing, and news of some minutes ago do harm. Beyond that it is dropped, and counted in
-//     Health.Dropped, as is what was on its way when the connection broke.
-//   - A master that Sentinels have demoted goes on taking messages for some seconds. Nodes that have left it listen to it
-//     until it becomes a replica. Publishers ask a Sentinel every Config.ProbeInterval. What they have published to the old
-//     master before they knew is counted in Health.Uncertain, and the nodes are told (Receiver.Lost).
-//   - A receiver that is slower than what comes loses what exceeds Config.ReceiveQueue, and is told.
+//   - While Redis, or the connection to it, is down, messages of other nodes are lost for this
+//     node. Afterwards it subscribes to all held channels again, and Receiver.Lost reports since
+//     when messages may be missing.
+//   - Messages that this node publishes meanwhile wait, up to Config.PublishQueue and for
+//     Config.PublishMaxAge: a short outage should cost nothing, and messages that are minutes old
+//     do harm. Beyond that they are dropped and counted in Health.Dropped, like those that were
+//     being sent when the connection broke.
+//   - A master that Sentinels have demoted goes on accepting messages for some seconds. Nodes that
+//     have left it stay subscribed there until it becomes a replica. Publishers ask a Sentinel in
+//     every Config.ProbeInterval. Messages that they published to the old master in between are
+//     counted in Health.Uncertain and reported to the nodes (Receiver.Lost).
+//   - A receiver that is slower than the messages arrive loses those that exceed
+//     Config.ReceiveQueue, which is reported, too.
 //
-// Every Config.ProbeInterval a message of the node to itself goes the whole way, and the server is asked who it is. So a
-// connection that has died silently, a server that hangs, and one that has become a replica are noticed, left for the
-// right one, and told as a loss. Of a Cluster that falls apart a node notices only when its own two connections are on
-// different sides.
+// In every Config.ProbeInterval the node sends itself a message through Redis, and asks the server
+// for its role. So it notices a connection that died silently, a server that hangs, and one that
+// has become a replica. It then connects to the right server and reports a loss. If a Cluster falls
+// apart, a node notices that only if its own two connections are on different sides.
 //
-// # What is wrong
+// # Reasons
 //
-// Health.Reason says why a broker is not ok, by one of these words. They stay, for alerts; Health.Err has the details.
+// Health.Reason says why a broker is not ok, in one of these words. They do not change, so alerts
+// can use them. Health.Err has the details.
 //
-//	refused       nobody listens at the address: Redis does not run, or elsewhere
-//	unreachable   no way leads there: the network, or a name that nobody knows
-//	timeout       no answer in time: Redis hangs, or something on the way swallows what is sent
-//	closed        the connection ended: Redis was shut down, or closed it (a subscriber that is too slow, CLIENT KILL)
-//	no-echo       what this node publishes does not come back to it, though Redis answers
-//	subscribing   it is connected again, and asks for what is held
-//	replica       it is a replica, or the Sentinels name another master: a failover that has not ended
+//	refused       no process listens at the address: Redis is not running, or has another address
+//	unreachable   no route to the host, or the name is not known
+//	timeout       no answer in time: Redis hangs, or the network drops packets
+//	closed        the connection ended: Redis was shut down, or closed it (slow subscriber, CLIENT KILL)
+//	no-echo       messages of this node to itself do not arrive, though Redis answers
+//	subscribing   connected again, and subscribing to the held channels
+//	replica       the server is a replica, or the Sentinels name another master: a failover in progress
 //	no-master     no Sentinel knows a master of that name
-//	cluster-down  Redis answers CLUSTERDOWN,
-//	loading       … LOADING: it reads its data, after a start,
-//	busy          … BUSY: a script runs,
-//	misconf       … MISCONF: it can't write its data to disk,
-//	oom           … OOM: its memory is full
-//	max-clients   Redis takes no more connections: maxclients
-//	auth          the password or the user is wrong, or missing
-//	permission    the user may not do that, or not on that channel (NOPERM); or this process may not open the socket
-//	tls           no TLS is spoken there, or one of the two does not trust the other's certificate
-//	database      there is no such DB
-//	wrong-server  no Redis 6, no node of a Cluster, a Sentinel, or no Redis at all
-//	other         anything else
+//	cluster-down  Redis answers CLUSTERDOWN
+//	loading       Redis answers LOADING: it loads its data after a start
+//	busy          Redis answers BUSY: a script is running
+//	misconf       Redis answers MISCONF: it cannot write its data to disk
+//	oom           Redis answers OOM: its memory is full
+//	max-clients   Redis accepts no more connections (maxclients)
+//	auth          the password or the user is wrong or missing
+//	permission    the user may not use a command or a channel (NOPERM), or this process may not open the socket
+//	tls           the server does not speak TLS, or one side does not trust the other's certificate
+//	database      the database does not exist
+//	wrong-server  not Redis 6, not a node of a Cluster, a Sentinel, or not a Redis
+//	other         any other error
 package redis

@@ -14,8 +14,9 @@ import (
 	"github.com/hearthws/hearth/internal/resp"
 )
 
-// The words of Health.Reason, which the package's comment explains. Somebody's alerts know them: they do not change. Where there are
-// several reasons, as for the nodes of a Cluster, it is the one that stands first here: what waiting does not mend before what it may.
+// The words of Health.Reason. The package comment explains them. They do not change, because alerts
+// use them. Of several reasons, as for the nodes of a Cluster, the first in this list counts: those
+// that retrying cannot fix before those that may pass.
 const (
 	reasonAuth        = "auth"
 	reasonPermission  = "permission"
@@ -39,10 +40,10 @@ const (
 	reasonOther       = "other"
 )
 
-// A cause says which errors a reason is for.
+// A cause lists the errors of a reason.
 type cause struct {
 	reason  string
-	replies []string // beginnings of what Redis says
+	replies []string // beginnings of error replies
 	targets []error
 	match   func(error) bool
 }
@@ -65,12 +66,13 @@ var causes = []cause{
 	{reason: reasonNoEcho, targets: []error{errProbeLost}},
 	{reason: reasonUnreachable, targets: []error{syscall.ENETUNREACH, syscall.EHOSTUNREACH}, match: isDNS},
 	{reason: reasonTimeout, targets: []error{context.DeadlineExceeded, os.ErrDeadlineExceeded}, match: isTimeout},
-	{reason: reasonRefused, targets: []error{syscall.ECONNREFUSED, os.ErrNotExist}}, // of a socket in the file system, its name
+	// A Unix socket without a server does not exist.
+	{reason: reasonRefused, targets: []error{syscall.ECONNREFUSED, os.ErrNotExist}},
 	{reason: reasonClosed, targets: []error{errConnection, net.ErrClosed, io.EOF, syscall.ECONNRESET, syscall.EPIPE}},
 	{reason: reasonSubscribing, targets: []error{errSubscribing}},
 }
 
-// reasonOf is the word for an error; empty for none.
+// reasonOf returns the word for an error, and an empty one for nil.
 func reasonOf(err error) string {
 	if err == nil {
 		return ""
@@ -83,7 +85,7 @@ func reasonOf(err error) string {
 	return reasonOther
 }
 
-// of looks through all that err wraps.
+// matches looks at all errors that err wraps.
 func (c *cause) matches(err error) bool {
 	for _, target := range c.targets {
 		if errors.Is(err, target) {
@@ -107,7 +109,8 @@ func (c *cause) matches(err error) bool {
 	return false
 }
 
-// allSaid is what the servers have answered, of all that err wraps: errors.As would find the first only.
+// errorReplies returns the error replies of all servers that err wraps. errors.As would find only
+// the first.
 func errorReplies(err error) []string {
 	switch e := err.(type) {
 	case resp.Error:
@@ -124,25 +127,28 @@ func errorReplies(err error) []string {
 	return nil
 }
 
+// isTLS reports whether an error is of TLS.
 func isTLS(err error) bool {
 	var record tls.RecordHeaderError
 	var certificate *tls.CertificateVerificationError
-	var alert *net.OpError // that is what crypto/tls makes of one
+	var alert *net.OpError // crypto/tls returns an alert as one
 	return errors.As(err, &record) || errors.As(err, &certificate) ||
 		errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error")
 }
 
+// isDNS reports whether an error is of a name lookup.
 func isDNS(err error) bool {
 	var name *net.DNSError
 	return errors.As(err, &name)
 }
 
+// isTimeout reports whether an error is a timeout.
 func isTimeout(err error) bool {
 	var e net.Error
 	return errors.As(err, &e) && e.Timeout()
 }
 
-// A permanentError is one that no waiting mends, with what to do about it.
+// A permanentError is one that retrying cannot fix, with a hint what to do.
 type permanentError struct {
 	err  error
 	hint string
@@ -151,7 +157,7 @@ type permanentError struct {
 func (e *permanentError) Error() string { return e.err.Error() + " (" + e.hint + ")" }
 func (e *permanentError) Unwrap() error { return e.err }
 
-// explain adds hints, and takes out secrets: a server may quote what it was sent.
+// explain adds hints and removes secrets, because a server may quote what it received.
 func (d *dialer) explain(err error) error {
 	hint := hintFor(err)
 	err = d.redact(err)
@@ -161,6 +167,7 @@ func (d *dialer) explain(err error) error {
 	return err
 }
 
+// redact replaces the passwords in the text of an error.
 func (d *dialer) redact(err error) error {
 	text := err.Error()
 	for _, secret := range d.secrets {
@@ -174,21 +181,21 @@ func (d *dialer) redact(err error) error {
 	return &redactedError{text, reasonOf(err)}
 }
 
-// A cleanedError is what is left of one with a secret in it: it wraps nothing.
+// A redactedError replaces an error that contained a secret. It wraps nothing.
 type redactedError struct{ text, reason string }
 
 func (e *redactedError) Error() string { return e.text }
 
-// hints are for the error replies of Redis that stay until a setting is changed, by their beginnings.
+// hints are for error replies that stay until a setting is changed, by their beginnings.
 var hints = []struct{ prefix, hint string }{
 	{"WRONGPASS", "check Username and Password"},
-	{"NOAUTH", "this Redis wants a Password"},
-	{"NOPERM", "the user needs +publish, +subscribe, +psubscribe, +unsubscribe, +punsubscribe, +ping, +hello, +cluster, +select if a DB is given, the channels ws:* and hearth:*, and with Patterns ws:room:*, ws:client:* and ws:user:* word for word, all behind Prefix if there is one"},
+	{"NOAUTH", "this Redis requires a Password"},
+	{"NOPERM", "the user needs +publish, +subscribe, +psubscribe, +unsubscribe, +hello, +cluster, +select if a DB is set, the channels ws:* and hearth:*, and with Patterns exactly ws:room:*, ws:client:* and ws:user:*, each with the Prefix if there is one"},
 	{"ERR DB index is out of range", "there is no such DB"},
 	{"ERR SELECT is not allowed in cluster mode", "a Cluster has database 0 only"},
 }
 
-// hintFor is empty for errors that may pass.
+// hintFor returns an empty hint for errors that may pass.
 func hintFor(err error) string {
 	var reply resp.Error
 	if errors.As(err, &reply) {
@@ -202,21 +209,21 @@ func hintFor(err error) string {
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &record):
-		return "no TLS is spoken there: redis:// instead of rediss://?"
+		return "the server does not speak TLS; use redis:// instead of rediss://"
 	case errors.As(err, &certificate):
-		return "its certificate is not trusted: Config.TLS may name an authority"
+		return "its certificate is not trusted; set an authority in Config.TLS"
 	case errors.Is(err, errSentinel):
-		return "name its master: Config.Sentinel.MasterSet, or master_set in a URL"
+		return "set the name of its master: Config.Sentinel.MasterSet, or master_set in a URL"
 	case errors.Is(err, resp.ErrProtocol):
-		return "check the address, and whether TLS is spoken there"
+		return "check the address, and whether the server requires TLS"
 	case errors.Is(err, errOldRedis), errors.Is(err, errNoCluster):
 		return "check the address"
 	}
 	return ""
 }
 
-// withHint adds the likely reason to the error of a server that does not answer HELLO, or closes the
-// connection. The server may as well be busy, or about to end.
+// withHint adds the likely reason to the error of a server that does not answer HELLO, or closes
+// the connection. The server may as well be busy, or about to end.
 func (d *dialer) withHint(err error) error {
 	var timeout net.Error
 	late := errors.As(err, &timeout) && timeout.Timeout()
@@ -228,13 +235,14 @@ func (d *dialer) withHint(err error) error {
 	case late:
 		return fmt.Errorf("no answer: %w", err)
 	case closed && secure:
-		return fmt.Errorf("it hung up (does it want a certificate of the client?): %w", err)
+		return fmt.Errorf("the server closed the connection (does it require a client certificate?): %w", err)
 	case closed:
-		return fmt.Errorf("it hung up (does it want TLS?): %w", err)
+		return fmt.Errorf("the server closed the connection (does it require TLS?): %w", err)
 	}
 	return err
 }
 
+// isPermanent reports whether retrying cannot fix an error.
 func isPermanent(err error) bool {
 	var p *permanentError
 	return errors.As(err, &p)

@@ -167,7 +167,7 @@ func TestRefusalIsLogged(t *testing.T) {
 	log.await(t, "dropped")
 	server.Do("ACL", "SETUSER", "node", "+publish")
 	n.awaitReason(broker.StateOK, "")
-	log.await(t, "takes messages to other nodes again")
+	log.await(t, "accepts messages to other nodes again")
 	n.confirm(n.broadcast("taken"))
 	n.confirm(n.broadcast("taken, too"))
 	if text := log.String(); strings.Count(text, "to other nodes again") != 1 || !strings.Contains(text, "reason=permission") {

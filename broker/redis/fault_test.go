@@ -227,7 +227,7 @@ type containing struct {
 func (c containing) Handle(ctx context.Context, r slog.Record) error {
 	var err error
 	r.Attrs(func(a slog.Attr) bool {
-		if strings.Contains(a.Value.String(), c.text) && !strings.HasPrefix(r.Message, "can't publish") {
+		if strings.Contains(a.Value.String(), c.text) && !strings.HasPrefix(r.Message, "publishing") {
 			err = c.lineCounter.Handle(ctx, r)
 		}
 		return true

@@ -12,23 +12,23 @@ import (
 	"github.com/hearthws/hearth/internal/ratelog"
 )
 
-// health is what Broker.Health tells.
+// health is the state behind Broker.Health.
 type health struct {
 	published, delivered, dropped, uncertain, lost, losses, malformed atomic.Uint64
 
 	mu          sync.Mutex // guards the fields below
 	running     bool
-	receiveErr  error // why the subscription does not work; nil: it does
-	publishErr  error // why there is no connection to publish
-	probeErr    error // why the node's messages to itself don't leave, though there may be one
-	channelsErr error // why not all that is held is subscribed
+	receiveErr  error // why the subscription does not work; nil if it does
+	publishErr  error // why there is no connection to publish; nil if there is one
+	probeErr    error // why Redis rejects the node's probes; nil if it does not
+	channelsErr error // why some held channels are not subscribed; nil if all are
 	lastErr     error
 	state       broker.State
 	since       time.Time
 	reason      string
 }
 
-// update changes what state follows from.
+// update applies a change and derives the state and the reason from it.
 func (h *health) update(change func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -48,20 +48,22 @@ func (h *health) update(change func()) {
 	h.reason = reasonOf(cmp.Or(h.receiveErr, h.publishErr, h.probeErr, h.channelsErr))
 }
 
-// publishing says whether there is a connection to publish: nil, or why there is none.
+// setPublishErr records why there is no connection to publish, or with nil that there is one.
 func (h *health) setPublishErr(err error) { h.update(func() { h.publishErr = err }) }
 
-// end is for a broker that is closed: nothing is wrong with it any more.
+// closed records that the broker is closed, which is no failure.
 func (h *health) closed() {
 	h.update(func() { h.running, h.receiveErr, h.publishErr, h.probeErr, h.channelsErr = false, nil, nil, nil, nil })
 }
 
+// setError sets the last error.
 func (h *health) setError(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.lastErr = err
 }
 
+// get returns the health.
 func (h *health) get() broker.Health {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -72,11 +74,13 @@ func (h *health) get() broker.Health {
 	}
 }
 
-// A throttle logs the first of many events of a kind, and then one line every few seconds that counts them.
+// A limitedLog logs the first of many events of a kind, and then at most one line in each
+// logInterval, which counts them. Unlike ratelog.Handler it formats nothing for the others: other
+// programs decide how many malformed messages they publish.
 type limitedLog struct {
 	logger     *slog.Logger
 	message    string
-	withReason bool // the errors are such as reasonOf has a word for
+	withReason bool // add the attribute "reason"
 	limiter    *ratelog.Limiter
 }
 
@@ -86,13 +90,14 @@ func newLimitedLog(l *slog.Logger, text string) *limitedLog {
 	return &limitedLog{logger: l, message: text, limiter: ratelog.New(logInterval)}
 }
 
-// newReasoned makes a throttle for what Redis is the reason of.
+// newReasonLog makes a log whose lines have the reason that Redis gave.
 func newReasonLog(l *slog.Logger, text string) *limitedLog {
 	t := newLimitedLog(l, text)
 	t.withReason = true
 	return t
 }
 
+// warn counts an event, and logs it unless a line was logged recently.
 func (t *limitedLog) warn(err error, about ...any) {
 	if skipped, due := t.limiter.Allow(); due {
 		args := []any{"messages", skipped + 1, "error", err}
@@ -103,7 +108,8 @@ func (t *limitedLog) warn(err error, about ...any) {
 	}
 }
 
-// A backoff is how long to wait between attempts.
+// A backoff is the sequence of pauses between attempts: each is twice the last one, cut by a random
+// part.
 type backoff struct{ min, max, last time.Duration }
 
 func (b *backoff) next() time.Duration {

@@ -13,29 +13,32 @@ import (
 )
 
 const (
-	// handover is how many messages, and bytes, the reader gathers at most before it hands them over; a read that brought
-	// less ends a batch as well.
+	// batchMessages and batchBytes bound what the reader collects before it hands it over. The end
+	// of what one read returned also ends a batch.
 	batchMessages = 256
 	batchBytes    = 1 << 18
 
-	// chunksMax is how much memory that was read into is kept for messages that wait in it; more of them are copied.
+	// maxBufferBytes bounds the read buffers that are kept for messages in them. Beyond that,
+	// messages are copied.
 	maxBufferBytes = 16 << 20
 )
 
-// ErrOverflow is the cause of a loss: the node did not deliver as fast as the others published.
+// ErrOverflow is the cause of a loss: the node delivered messages more slowly than other nodes
+// published them.
 var ErrOverflow = errors.New("redis broker: receiver too slow, queue full")
 
-// An incoming message has been read and not yet been looked at.
+// An incoming message has been received and not been parsed.
 type incoming struct {
 	resp.Message
-	pinned int           // bytes of Buffer, in the first message of it that waits
-	losses []broker.Loss // told first
+	pinned int           // size of Buffer, in the first waiting message of it; 0 in the others
+	losses []broker.Loss // reported before the message
 }
 
-// waiting is what counts against a bound: with patterns, strangers choose how long the name of a channel is.
+// bytes returns how much the message counts against Config.ReceiveQueue. With Config.Patterns,
+// other programs choose how long the name of a channel is.
 func (m *incoming) bytes() int { return len(m.Channel) + len(m.Payload) }
 
-// detach gives m memory of its own.
+// detach copies the message out of its read buffer.
 func (m *incoming) detach() {
 	own := strings.Clone(m.Channel + m.Payload)
 	m.Channel, m.Payload = own[:len(m.Channel)], own[len(m.Channel):]
@@ -43,20 +46,23 @@ func (m *incoming) detach() {
 	m.Buffer = nil
 }
 
-// An inbox holds what has come, between the goroutine that reads from Redis, which never waits, and the one that
-// delivers.
+// An inbox holds the messages between the goroutine that reads from Redis, which never waits, and
+// the one that delivers them.
 type inbox struct {
-	limit    Bound // read-only
-	health   *health
-	onMissed func(protocol.Missed) // gets what publishers report; set before deliver, then read-only; nil: the receiver gets it
+	limit  Bound // read-only
+	health *health
+
+	// onMissed is called with reports of publishers; if it is nil, they are delivered. Set before
+	// deliver, then read-only.
+	onMissed func(protocol.Missed)
 
 	mu          sync.Mutex // guards the fields below
-	ready       sync.Cond  // signalled when there is something, or closed
+	ready       sync.Cond  // signalled when there is something to deliver, and on close
 	queue       fifo.Queue[incoming]
 	bytes       int
-	bufferBytes int           // bytes of memory that was read into, and that queue refers to
-	lastBuffer  *resp.Buffer  // of the end of queue, if its first message still waits
-	losses      []broker.Loss // after the last of queue; at most one of each kind (known and unknown number)
+	bufferBytes int           // size of the read buffers that queue refers to
+	lastBuffer  *resp.Buffer  // of the last message in queue, if that counts in bufferBytes
+	losses      []broker.Loss // behind the last message; at most one with a number, one without
 	closed      bool
 }
 
@@ -66,7 +72,7 @@ func newInbox(limit Bound, h *health) *inbox {
 	return in
 }
 
-// put takes over what batch holds.
+// put queues a batch, or counts the loss of what does not fit.
 func (in *inbox) put(batch []incoming) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -85,8 +91,8 @@ func (in *inbox) put(batch []incoming) {
 	in.ready.Signal()
 }
 
-// pinLocked lets m stay where it was read, unless too much memory is kept for that: when the receiver is slow, one short
-// message may be all that was kept of a chunk.
+// pinLocked lets m stay in its read buffer, unless too much memory is kept for that: with a slow
+// receiver, one short message may be all that is left in a buffer.
 func (in *inbox) pinLocked(m *incoming) {
 	switch {
 	case m.Buffer == nil || m.Buffer == in.lastBuffer:
@@ -99,13 +105,14 @@ func (in *inbox) pinLocked(m *incoming) {
 	}
 }
 
+// overflowLocked records the loss of one message.
 func (in *inbox) overflowLocked() {
 	now := time.Now()
 	in.loseLocked(broker.Loss{Messages: 1, Since: now, Until: now, Cause: ErrOverflow})
 	in.health.lost.Add(1)
 }
 
-// lose has a loss told behind what has come before it.
+// lose reports a loss behind the messages that are queued.
 func (in *inbox) lose(l broker.Loss) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -113,6 +120,7 @@ func (in *inbox) lose(l broker.Loss) {
 	in.ready.Signal()
 }
 
+// loseLocked joins the loss with one of the same kind that waits at the same place.
 func (in *inbox) loseLocked(l broker.Loss) {
 	for i := range in.losses {
 		if g := &in.losses[i]; (g.Messages > 0) == (l.Messages > 0) {
@@ -122,7 +130,7 @@ func (in *inbox) loseLocked(l broker.Loss) {
 				g.Since = l.Since
 			}
 			if g.Channels == nil || l.Channels == nil {
-				g.Channels = nil // any
+				g.Channels = nil // any channel
 			} else {
 				g.Channels = append(g.Channels, l.Channels...)
 			}
@@ -134,8 +142,8 @@ func (in *inbox) loseLocked(l broker.Loss) {
 	in.health.setError(l.Cause)
 }
 
-// take waits for something to deliver, and appends some of it to batch. With gaps and no message it is one without a
-// payload. False after close.
+// take waits until there is something to deliver, and appends some of it to batch. Losses without a
+// message are one without a payload. It returns false after close.
 func (in *inbox) take(batch []incoming) ([]incoming, bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -149,7 +157,7 @@ func (in *inbox) take(batch []incoming) ([]incoming, bool) {
 		m := in.queue.Pop()
 		bytes += m.bytes()
 		if in.bufferBytes -= m.pinned; m.pinned > 0 && m.Buffer == in.lastBuffer {
-			in.lastBuffer = nil // whatever else comes of it counts anew
+			in.lastBuffer = nil // later messages in it count it again
 		}
 		batch = append(batch, m)
 	}
@@ -161,6 +169,7 @@ func (in *inbox) take(batch []incoming) ([]incoming, bool) {
 	return batch, true
 }
 
+// bytesOf returns how much a batch counts against Config.ReceiveQueue.
 func bytesOf(batch []incoming) int {
 	n := 0
 	for i := range batch {
@@ -169,7 +178,7 @@ func bytesOf(batch []incoming) int {
 	return n
 }
 
-// close ends delivery; what waits is not delivered any more.
+// close ends delivery. Messages that wait are dropped.
 func (in *inbox) close() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -187,7 +196,7 @@ func (in *inbox) isClosed() bool {
 // deliver calls the receiver until the inbox is closed.
 func (in *inbox) deliver(r broker.Receiver, bad *limitedLog) {
 	var batch []incoming
-	var ms []protocol.Message // scratch
+	var ms []protocol.Message // reused
 	for {
 		var more bool
 		if batch, more = in.take(batch[:0]); !more {
@@ -196,7 +205,7 @@ func (in *inbox) deliver(r broker.Receiver, bad *limitedLog) {
 		for rest := batch; len(rest) > 0 && more; {
 			in.reportLosses(r, rest[0].losses)
 			n := 1
-			for n < len(rest) && rest[n].losses == nil { // a loss is told in its place
+			for n < len(rest) && rest[n].losses == nil { // a loss is reported in its place
 				n++
 			}
 			ms = in.parse(ms[:0], rest[:n], r.ServerID, bad)
@@ -211,6 +220,7 @@ func (in *inbox) deliver(r broker.Receiver, bad *limitedLog) {
 	}
 }
 
+// reportLosses calls the receiver for each loss.
 func (in *inbox) reportLosses(r broker.Receiver, losses []broker.Loss) {
 	for _, l := range losses {
 		if r.Lost != nil {
@@ -219,10 +229,11 @@ func (in *inbox) reportLosses(r broker.Receiver, losses []broker.Loss) {
 	}
 }
 
-// read appends to ms what batch says that is not the node's own and is for the receiver.
+// parse appends to ms the messages in batch that are for the receiver. It leaves out the node's own
+// messages and reports of publishers.
 func (in *inbox) parse(ms []protocol.Message, batch []incoming, own string, bad *limitedLog) []protocol.Message {
 	for i := range batch {
-		if batch[i].Payload == "" { // carries losses
+		if batch[i].Payload == "" { // carries losses only
 			continue
 		}
 		m, err := protocol.ParseMessageString(batch[i].Payload)
@@ -245,7 +256,8 @@ func (in *inbox) parse(ms []protocol.Message, batch []incoming, own string, bad 
 	return ms
 }
 
-// hand gives the receiver what was read. It reports whether the inbox is still open: once it is closed, calls end.
+// deliverParsed passes messages to the receiver. It reports whether the inbox is still open:
+// nothing is delivered after close.
 func (in *inbox) deliverParsed(r broker.Receiver, ms []protocol.Message) (open bool) {
 	if r.DeliverAll != nil {
 		if len(ms) > 0 {
@@ -264,7 +276,7 @@ func (in *inbox) deliverParsed(r broker.Receiver, ms []protocol.Message) (open b
 	return true
 }
 
-// clip is a copy of what strangers may have made long.
+// clip returns a copy of a text that other programs may have made long, cut to 100 bytes.
 func clip(s string) string {
 	if len(s) > 100 {
 		return s[:100] + "…"
@@ -272,30 +284,31 @@ func clip(s string) string {
 	return strings.Clone(s)
 }
 
-// A reader is what one subscription's wire calls: it gathers what one read has brought, and hands it over at once, so a
-// burst costs one lock and one wake-up. Owned by the goroutine that reads from the wire.
+// A batcher receives the messages of one connection. It collects those of one read and hands them
+// over together, so a burst costs one lock and one wake-up. Owned by the goroutine that reads from
+// the connection.
 type batcher struct {
 	inbox        *inbox
 	malformed    *limitedLog
-	maxMessage   int    // bytes of a message
-	ownPrefix    string // how messages of this node begin
-	probeChannel string // the channel of its probes
+	maxMessage   int    // bytes
+	ownPrefix    string // the beginning of messages of this node
+	probeChannel string // the channel of this node's probes
 	onProbe      func(probe string)
 
 	batch []incoming
 	bytes int
 }
 
-// message is called for each message, and never waits.
+// message is called for each message. It never waits.
 func (r *batcher) message(m resp.Message) {
 	switch {
 	case m.Channel == r.probeChannel && m.Payload != "":
 		r.onProbe(strings.Clone(m.Payload))
-	case m.Payload == "" || m.Size > r.maxMessage: // empty, or passed over
+	case m.Payload == "" || m.Size > r.maxMessage: // empty, or discarded
 		r.inbox.health.malformed.Add(1)
 		r.malformed.warn(errMessageSize, "channel", clip(m.Channel), "bytes", m.Size)
 	case strings.HasPrefix(m.Payload, r.ownPrefix):
-		// What AppendMessage has written here, back again: no need to look further.
+		// Published by this node.
 	default:
 		r.batch = append(r.batch, incoming{Message: m})
 		if r.bytes += m.Size; len(r.batch) >= batchMessages || r.bytes >= batchBytes {
@@ -306,9 +319,9 @@ func (r *batcher) message(m resp.Message) {
 	m.Buffer.Release()
 }
 
-var errMessageSize = errors.New("redis: a message that is empty, or larger than Config.MaxMessage, or on a channel of a longer name than any has")
+var errMessageSize = errors.New("redis: empty or oversized message")
 
-// flush hands over what was gathered.
+// flush hands over the collected messages.
 func (r *batcher) flush() {
 	if len(r.batch) == 0 {
 		return

@@ -10,22 +10,24 @@ import (
 )
 
 const (
-	// A command names so many channels, and one exchange has so many commands: none keeps Redis, or a probe, waiting long.
+	// commandChannels is how many channels a command names, and exchangeCommands how many commands
+	// are sent at once. They are small, so that neither Redis nor a probe waits long.
 	commandChannels  = 512
 	exchangeCommands = 16
 
-	// A round asks for about roundChannels of the channels that Holds wait for, and the Holds take
-	// turns of turnChannels. So a client that connects waits for turnChannels of each Hold before
-	// it, however many these name. A round is short, because what comes while Redis answers waits
-	// for the next one.
+	// A round subscribes about roundChannels of the channels that Holds wait for, and the Holds
+	// take turns of turnChannels. So a client that connects waits for turnChannels of each Hold
+	// before it, however many these name. A round is short, because a new Hold waits for the next
+	// one.
 	roundChannels = 256
 	turnChannels  = 8
 
-	// retries is how many channels that Redis has refused are asked for again with each probe.
+	// retryChannels is how many rejected channels are tried again with each probe.
 	retryChannels = 512
 )
 
-// run tends the subscription until ctx ends. c is the first wire, on which broadcasts come already.
+// run maintains the subscription until ctx ends. c is the first connection, already subscribed to
+// broadcasts.
 func (s *subscription) run(ctx context.Context, c *conn) {
 	defer s.endAll()
 	defer func() { s.endLinger() }()
@@ -38,30 +40,32 @@ func (s *subscription) run(ctx context.Context, c *conn) {
 			return
 		}
 		if time.Since(began) > s.config.BackoffMax {
-			backoff.reset() // it was a good connection
+			backoff.reset() // the connection was a good one
 		}
 		s.connectionLost(err)
 		c = s.reconnect(ctx, &backoff, err)
 	}
 }
 
-// lost notes that nothing comes any more.
+// connectionLost records that no messages arrive any more.
 func (s *subscription) connectionLost(err error) {
 	s.setDown(err)
 	s.health.setError(err)
 	s.probeSent = ""
-	// One that does not answer, or leads to the wrong place, is cut. One that was closed need not be the only one.
+	// If the server does not answer or is the wrong one, the publisher's connection is closed, too.
+	// If it closed the connection, it may not have closed the other one.
 	s.publisher.markSuspect(!errors.Is(err, errConnection))
-	s.config.Logger.Warn("messages of other nodes do not come in", "reason", reasonOf(err), "error", err)
+	s.config.Logger.Warn("receiving from Redis failed, reconnecting", "reason", reasonOf(err), "error", err)
 }
 
-// away notes why there is no connection.
+// setDown records why there is no connection, and fails all requests.
 func (s *subscription) setDown(err error) {
-	s.health.update(func() { s.health.receiveErr, s.health.probeErr = err, nil }) // first: who gets ErrDown below finds it so
+	// Health changes first: a Hold that returns ErrDown must find it so.
+	s.health.update(func() { s.health.receiveErr, s.health.probeErr = err, nil })
 	s.failRequests(fmt.Errorf("%w: %w", broker.ErrDown, err))
 }
 
-// fail ends all requests. New ones fail until there is a connection.
+// failRequests ends all requests. New ones fail until there is a connection.
 func (s *subscription) failRequests(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,7 +74,7 @@ func (s *subscription) failRequests(err error) {
 	s.channels.fail(err)
 }
 
-// endLastLocked ends the requests that end with the round.
+// endRequestsLocked ends the requests that end with the round.
 func (s *subscription) endRequestsLocked(err error) {
 	for _, r := range s.ending {
 		r.end(err)
@@ -78,7 +82,7 @@ func (s *subscription) endRequestsLocked(err error) {
 	s.ending = nil
 }
 
-// end is for the time after run.
+// endAll is called when run ends. Hold fails from then on.
 func (s *subscription) endAll() {
 	s.failRequests(broker.ErrClosed)
 	s.mu.Lock()
@@ -87,12 +91,12 @@ func (s *subscription) endAll() {
 	s.channels = channels{}
 }
 
-// reconnect tries until everything that is held is subscribed again, or ctx ends: then it returns nil. The loss that
-// there may be between is told once.
+// reconnect tries until all held channels are subscribed again. It returns nil if ctx ends before.
+// The loss in between is reported once.
 func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *conn {
 	timer := time.NewTimer(b.next())
 	defer timer.Stop()
-	said, permanent := false, false
+	logged, permanent := false, false
 	for {
 		select {
 		case <-timer.C:
@@ -110,17 +114,18 @@ func (s *subscription) reconnect(ctx context.Context, b *backoff, cause error) *
 		s.setDown(err)
 		if ctx.Err() == nil {
 			s.health.setError(err)
-			// Why it went says nothing of why it stays away, which may be for somebody to mend.
-			if hopeless := isPermanent(err); !said || hopeless && !permanent {
-				s.config.Logger.Warn("can't connect to Redis again, and goes on trying", "reason", reasonOf(err), "error", err)
-				said, permanent = true, hopeless
+			// Log why it cannot connect, once, and again when that is an error that retrying cannot
+			// fix.
+			if hopeless := isPermanent(err); !logged || hopeless && !permanent {
+				s.config.Logger.Warn("reconnect to Redis failed, retrying", "reason", reasonOf(err), "error", err)
+				logged, permanent = true, hopeless
 			}
 		}
 		timer.Reset(b.next())
 	}
 }
 
-// restore asks for everything that is held.
+// resubscribe subscribes to all held channels.
 func (s *subscription) resubscribe(ctx context.Context, c *conn) error {
 	s.health.update(func() { s.health.receiveErr, s.health.channelsErr = nil, errSubscribing })
 	s.mu.Lock()
@@ -135,20 +140,20 @@ func (s *subscription) resubscribe(ctx context.Context, c *conn) error {
 	return nil
 }
 
-// found tells of the loss.
+// resubscribed reports the loss since the last connection.
 func (s *subscription) resubscribed(c *conn, cause error) {
 	now := time.Now()
 	since := s.provenAt
 	if s.config.Sentinel.MasterSet != "" && c.addr != s.addr {
-		// Another Sentinel may have named the new master for a while when this node was still told of the old one.
+		// Other nodes may have learned of the new master earlier, from another Sentinel.
 		since = since.Add(-sentinelLag)
 	}
 	s.inbox.lose(broker.Loss{Since: since, Until: now, Cause: cause})
-	s.config.Logger.Info("messages of other nodes come in again", "redis", c.addr, "since", since)
+	s.config.Logger.Info("receiving from Redis resumed", "redis", c.addr, "since", since)
 	s.provenAt, s.reportedUntil, s.addr = now, now, c.addr
 }
 
-// tend does what there is to do on a good wire, and returns why it no longer is one.
+// maintain does all work on a connection until it fails or is the wrong one, and returns why.
 func (s *subscription) maintain(ctx context.Context, c *conn) error {
 	t := &maintainer{s: s, conn: c, graceTimer: stoppedTimer(), probeTimer: stoppedTimer(), master: masterCheck{dialer: s.dialer}}
 	defer t.master.close()
@@ -194,7 +199,7 @@ func stoppedTimer() *time.Timer {
 	return t
 }
 
-// due reports whether a round has something to do, and sets the timer for when it will.
+// hasWork reports whether a round has something to do. If not, it sets the timer for when one will.
 func (s *subscription) hasWork(idle *time.Timer) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,18 +216,18 @@ func (s *subscription) hasWork(idle *time.Timer) bool {
 	return wait <= 0
 }
 
-// A tending is what tend remembers between events.
+// A maintainer is the state of maintain.
 type maintainer struct {
 	s          *subscription
 	conn       *conn
-	graceTimer *time.Timer // for the end of the grace
-	probeTimer *time.Timer // for a probe that does not come back
+	graceTimer *time.Timer // fires at the end of Config.ReleaseGrace
+	probeTimer *time.Timer // fires when a probe is overdue
 	probe      *call
-	published  <-chan struct{} // the probe's done; nil if that has been looked at
+	published  <-chan struct{} // the probe's done; nil once its result has been handled
 	master     masterCheck
 }
 
-// ask checks that the wire is a good one, and sends a probe on its way.
+// checkAndProbe checks that the connection leads to the right server, and sends a probe.
 func (t *maintainer) checkAndProbe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.s.config.ProbeTimeout)
 	defer cancel()
@@ -241,8 +246,9 @@ func (t *maintainer) checkAndProbe(ctx context.Context) error {
 	return nil
 }
 
-// judge looks at what became of a probe on its way out. One that Redis refuses will not be back, and nor does anything else leave;
-// that there is no connection the outbox has told.
+// probePublished handles the result of publishing a probe. If Redis rejected it, it will not
+// arrive, and nothing else can be published either. That there is no connection has been recorded
+// by the publisher.
 func (t *maintainer) probePublished() {
 	t.published = nil
 	err := t.probe.errs[0]
@@ -254,8 +260,9 @@ func (t *maintainer) probePublished() {
 	t.s.health.update(func() { t.s.health.probeErr = err })
 }
 
-// missing judges a probe that is late. One that never left tells nothing of the subscription, and one that came while a long
-// round kept tend from looking is not missing.
+// probeOverdue handles a probe that is late, and returns an error if the subscription does not
+// work. A probe that was not published proves nothing. Nor is one overdue that arrived during a
+// long round.
 func (t *maintainer) probeOverdue() error {
 	select {
 	case probe := <-t.s.probes:
@@ -275,96 +282,96 @@ func (t *maintainer) probeOverdue() error {
 	return nil
 }
 
-// round asks for channels that Holds wait for, and for up to n others. Then it unsubscribes channels
+// round subscribes channels that Holds wait for, and up to n others. Then it unsubscribes channels
 // that have not been held for a while.
 func (s *subscription) round(ctx context.Context, c *conn, n int) error {
 	s.mu.Lock()
 	now := time.Since(s.created)
-	var ask []string
-	ask, s.ending = s.channels.nextRound(roundChannels, n)
+	var subscribe []string
+	subscribe, s.ending = s.channels.nextRound(roundChannels, n)
 	s.restoring = s.restoring && len(s.channels.unrequested) > 0
-	// At least as many go as come.
-	give := s.channels.expired(now-s.config.ReleaseGrace, s.config.GraceChannels, roundChannels+len(ask))
+	// Unsubscribe at least as many channels as are subscribed, so that they cannot pile up.
+	unsubscribe := s.channels.expired(now-s.config.ReleaseGrace, s.config.GraceChannels, roundChannels+len(subscribe))
 	s.mu.Unlock()
 
-	no, err := s.subscribe(ctx, c, ask)
+	rejected, err := s.subscribe(ctx, c, subscribe)
 	if err != nil {
-		return err // fail ends the requests
+		return err // failRequests ends the requests
 	}
-	s.finishSubscribe(ask, no)
-	stuck, err := s.send(ctx, c, "UNSUBSCRIBE", give, commandChannels)
-	s.noteRejections(stuck)
+	s.finishSubscribe(subscribe, rejected)
+	failed, err := s.send(ctx, c, "UNSUBSCRIBE", unsubscribe, commandChannels)
+	s.noteRejections(failed)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.channels.unsubscribed(give)
+	s.channels.unsubscribed(unsubscribe)
 	return nil
 }
 
-// settle ends a round that Redis has answered.
-func (s *subscription) finishSubscribe(ask, no []string) {
+// finishSubscribe records the results of the subscriptions of a round.
+func (s *subscription) finishSubscribe(subscribe, rejected []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Since(s.created)
-	for _, channel := range no {
+	for _, channel := range rejected {
 		s.channels.reject(channel, now)
 	}
-	owed, since := s.channels.confirm(ask, now)
-	if len(owed) > 0 {
-		until := time.Now() // both by the wall clock as it is set now
-		s.inbox.lose(broker.Loss{Channels: owed, Since: until.Add(since - now), Until: until, Cause: errSubscribedLate})
+	late, since := s.channels.confirm(subscribe, now)
+	if len(late) > 0 {
+		until := time.Now() // both times are of the wall clock as it is set now
+		s.inbox.lose(broker.Loss{Channels: late, Since: until.Add(since - now), Until: until, Cause: errSubscribedLate})
 	}
-	var missing error
+	var channelsErr error
 	switch {
 	case s.restoring:
-		missing = errSubscribing
+		channelsErr = errSubscribing
 	case len(s.channels.rejected) > 0:
-		missing = s.lastRejection
+		channelsErr = s.lastRejection
 	}
-	s.health.update(func() { s.health.channelsErr = missing })
+	s.health.update(func() { s.health.channelsErr = channelsErr })
 	s.endRequestsLocked(nil)
 }
 
-// A refusal is what Redis has against a command, and the channels that it named.
+// A rejection is an error of Redis about a command, and the channels that the command named.
 type rejection struct {
 	channels []string
 	err      error
 }
 
-// note keeps what Redis has refused, for Health and for the log.
-func (s *subscription) noteRejections(refusals []rejection) {
-	for _, r := range refusals {
+// noteRejections records rejections in Health and in the log.
+func (s *subscription) noteRejections(rejections []rejection) {
+	for _, r := range rejections {
 		s.lastRejection = r.err
 		s.health.setError(r.err)
 		s.rejections.warn(r.err, "channel", clip(s.config.channel(r.channels[0])))
 	}
 }
 
-// subscribe returns the channels that Redis refuses. It refuses a whole command for one of its channels, so those of
-// a refused one are asked for one by one.
-func (s *subscription) subscribe(ctx context.Context, c *conn, channels []string) (no []string, err error) {
-	doubtful, err := s.send(ctx, c, "SUBSCRIBE", channels, commandChannels)
-	if err != nil || len(doubtful) == 0 {
+// subscribe returns the channels that Redis rejects. Redis rejects a whole command because of one
+// channel, so the channels of a rejected command are tried one by one.
+func (s *subscription) subscribe(ctx context.Context, c *conn, channels []string) (rejected []string, err error) {
+	inDoubt, err := s.send(ctx, c, "SUBSCRIBE", channels, commandChannels)
+	if err != nil || len(inDoubt) == 0 {
 		return nil, err
 	}
-	refused, err := s.send(ctx, c, "SUBSCRIBE", channelsOf(doubtful), 1)
-	s.noteRejections(refused)
-	return channelsOf(refused), err
+	rejections, err := s.send(ctx, c, "SUBSCRIBE", channelsOf(inDoubt), 1)
+	s.noteRejections(rejections)
+	return channelsOf(rejections), err
 }
 
-// all are the channels of refusals.
-func channelsOf(refusals []rejection) (channels []string) {
-	for _, r := range refusals {
+// channelsOf returns the channels of rejections.
+func channelsOf(rejections []rejection) (channels []string) {
+	for _, r := range rejections {
 		channels = append(channels, r.channels...)
 	}
 	return channels
 }
 
-// send sends a command for each n channels, some commands at a time, and returns what Redis refused of that. Its error is
-// the connection's.
-func (s *subscription) send(ctx context.Context, c *conn, command string, channels []string, n int) (no []rejection, err error) {
+// send sends a command for each n channels, some commands at a time, and returns those that Redis
+// rejected. Its error is that of the connection.
+func (s *subscription) send(ctx context.Context, c *conn, command string, channels []string, n int) (rejected []rejection, err error) {
 	for len(channels) > 0 {
 		some := channels[:min(len(channels), n*exchangeCommands)]
 		channels = channels[len(some):]
@@ -372,32 +379,32 @@ func (s *subscription) send(ctx context.Context, c *conn, command string, channe
 		for rest := some; len(rest) > 0; rest = rest[min(n, len(rest)):] {
 			commands = append(commands, append([]string{command}, s.config.channels(rest[:min(n, len(rest))]...)...))
 		}
-		answers, err := s.do(ctx, c, commands)
+		results, err := s.do(ctx, c, commands)
 		if err != nil {
 			return nil, err
 		}
-		for i, err := range answers {
+		for i, err := range results {
 			if err != nil {
-				no = append(no, rejection{some[i*n : min(i*n+n, len(some))], err})
+				rejected = append(rejected, rejection{some[i*n : min(i*n+n, len(some))], err})
 			}
 		}
 	}
-	return no, nil
+	return rejected, nil
 }
 
-// answers sends commands, and returns what Redis has against each; nil for those that it has done.
+// do sends commands, and returns an error or nil for each.
 func (s *subscription) do(ctx context.Context, c *conn, commands [][]string) ([]error, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
 	defer cancel()
-	said := make([]error, len(commands))
+	errs := make([]error, len(commands))
 	replies, err := c.Pipeline(ctx, commands...)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe at %s: %w", c.addr, lostConnection(err))
 	}
 	for i, r := range replies {
 		if err := r.Err(); err != nil {
-			said[i] = fmt.Errorf("subscribe at %s: %w", c.addr, s.dialer.explain(err))
+			errs[i] = fmt.Errorf("subscribe at %s: %w", c.addr, s.dialer.explain(err))
 		}
 	}
-	return said, nil
+	return errs, nil
 }

@@ -15,41 +15,44 @@ import (
 )
 
 const (
-	// A pipeline has at most so many messages, and not much more than so many bytes: one that fails takes all of them along.
+	// pipelineMessages and pipelineBytes bound a pipeline, because all of it is lost if it fails.
+	// It may exceed the bytes by one message.
 	pipelineMessages = 512
 	pipelineBytes    = 1 << 20
 
-	// rest is how long a wire may do nothing and still be trusted. After it, and after the subscription has failed, it is
-	// asked for a sign of life first: what is sent on a dead one is lost.
+	// checkAfterIdle is how long the connection may be idle and still be trusted. After that, and
+	// after the subscription has failed, the server must answer a HELLO before the next pipeline is
+	// sent, because messages written to a dead connection are lost.
 	checkAfterIdle = time.Second
 
-	// closeGrace is how long Close waits for what is on its way out.
+	// closeGrace is how long Close waits until queued messages have been sent.
 	closeGrace = time.Second
 )
 
-// Why messages never went out.
+// Reasons why a message was not sent.
 var (
-	errTooOld       = errors.New("redis: waited too long for a connection")
-	errClosedUnsent = errors.New("redis: closed before it was sent")
+	errTooOld       = errors.New("redis: not connected for too long")
+	errClosedUnsent = errors.New("redis: closed before the message was sent")
 )
 
-// errPending stands for an outcome that there is not yet.
-var errPending = errors.New("redis: no outcome yet")
+// errPending is the result of a message that has none yet.
+var errPending = errors.New("redis: no result yet")
 
-// An outgoing message waits to be published.
+// outgoing is a message that waits to be published.
 type outgoing struct {
 	channel, payload string
-	at               time.Duration // since the outbox was made
+	at               time.Duration // since publisher.created
 	call             *call         // nil for Publish
 	index            int           // in call.errs
-	queued           bool          // was in the queue
+	queued           bool          // counted as published; the probe is not
 }
 
-// A call is one PublishAll, or a probe. Its fields are guarded by outbox.mu until done is closed.
+// A call is one PublishAll, or a probe. Its fields are guarded by publisher.mu until done is
+// closed.
 type call struct {
-	errs      []error       // the outcomes
-	left      int           // messages without one
-	abandoned error         // why the caller has stopped waiting; what still waits gets this error
+	errs      []error       // the results
+	left      int           // messages without a result
+	abandoned error         // why the caller stopped waiting; nil if it has not
 	done      chan struct{} // closed when left is 0
 }
 
@@ -57,8 +60,8 @@ func newCall(n int) *call {
 	return &call{errs: slices.Repeat([]error{errPending}, n), left: n, done: make(chan struct{})}
 }
 
-// An outbox publishes: a bounded queue, and one goroutine that sends what waits as one pipeline on one wire, so that
-// messages arrive in the order in which they were put here.
+// A publisher has a bounded queue of messages, and one goroutine that sends them in pipelines on
+// one connection, so that they arrive in the order in which they were queued.
 type publisher struct {
 	config  Config // read-only
 	dialer  *dialer
@@ -66,27 +69,27 @@ type publisher struct {
 	drops   *limitedLog
 	created time.Time
 
-	ctx        context.Context // ends when nothing more may be waited for
+	ctx        context.Context // ends when the goroutine must not wait for Redis any more
 	cancel     context.CancelFunc
-	wake       chan struct{} // holds one
+	wake       chan struct{} // has room for one; tells the goroutine to look again
 	goroutines sync.WaitGroup
 
 	mu          sync.Mutex // guards the fields below
 	queue       fifo.Queue[outgoing]
 	bytes       int           // of payloads in queue
-	probe       *outgoing     // goes first
-	inFlight    []outgoing    // the pipeline that Redis has not answered yet; its elements are the goroutine's
-	spaceFreed  chan struct{} // closed when there is room again; nil while nobody waits for it
+	probe       *outgoing     // sent before the queue; nil for none
+	inFlight    []outgoing    // not answered by Redis; the goroutine owns the elements
+	spaceFreed  chan struct{} // closed when there is space again; nil while no caller waits
 	started     bool
 	closing     bool
-	down        error         // why there is no connection, since an attempt to get one has failed; nil otherwise
+	down        error         // why the last attempt to connect failed; nil if it did not
 	conn        *conn         // nil if there is none
-	suspect     bool          // wire may be dead
-	serverID    string        // who reports what may be missed
-	unconfirmed unconfirmed   // what may have gone to the wrong server
-	report      *report       // what other nodes are to be told as soon as there is a connection; nil for nothing
-	lastUsed    time.Duration // when wire was, since the outbox was made
-	checked     time.Duration // when wire was known to be the right one
+	suspect     bool          // the connection may be dead
+	serverID    string        // the node that sends reports
+	unconfirmed unconfirmed   // messages that may have been sent to the wrong server
+	report      *report       // sent first on the next connection; nil for none
+	lastUsed    time.Duration // when the connection was used, since created
+	checked     time.Duration // when the server was known to be the right one, since created
 }
 
 func newPublisher(c Config, d *dialer, h *health) *publisher {
@@ -94,19 +97,19 @@ func newPublisher(c Config, d *dialer, h *health) *publisher {
 	if c.Sentinel.MasterSet != "" {
 		p.unconfirmed.lag = sentinelLag
 	}
-	p.drops = newReasonLog(c.Logger, "messages to other nodes were dropped")
+	p.drops = newReasonLog(c.Logger, "dropped messages to other nodes")
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
 
-// name says which node publishes.
+// setServerID sets the node that sends reports.
 func (p *publisher) setServerID(serverID string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.serverID = serverID
 }
 
-// startLocked starts the goroutine when there is something to do for it first.
+// wakeLocked wakes the goroutine. The first call starts it.
 func (p *publisher) wakeLocked() {
 	if !p.started && !p.closing {
 		p.started = true
@@ -118,7 +121,7 @@ func (p *publisher) wakeLocked() {
 	}
 }
 
-// put queues one message, or says at once that it can't.
+// put queues one message, or returns an error at once.
 func (p *publisher) put(channel, payload string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -146,7 +149,8 @@ func (p *publisher) pushLocked(m outgoing) {
 	p.wakeLocked()
 }
 
-// putProbe queues the node's message to itself, before all others. It replaces one that still waits.
+// putProbe queues the node's message to itself, before all others. It replaces one that still
+// waits.
 func (p *publisher) putProbe(channel, payload string) *call {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -163,17 +167,18 @@ func (p *publisher) putProbe(channel, payload string) *call {
 	return c
 }
 
-// refuse says that message i of c never comes here.
+// reject sets the result of message i of c, which is not queued.
 func (p *publisher) reject(c *call, i int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.finishLocked(outgoing{call: c, index: i}, err)
 }
 
-// putAll queues the messages that were not refused, waiting for room, and waits for what becomes of them.
+// putAll queues the messages that were not rejected, waits for space if necessary, and returns all
+// results.
 func (p *publisher) putAll(ctx context.Context, c *call, messages []outgoing) []error {
 	for i, m := range messages {
-		if m.channel == "" { // refused
+		if m.channel == "" { // rejected
 			continue
 		}
 		m.call, m.index = c, i
@@ -189,13 +194,14 @@ func (p *publisher) putAll(ctx context.Context, c *call, messages []outgoing) []
 	}
 }
 
-// giveUp has nobody wait for c any more. What is in the queue is taken out; of what is on the wire nobody will know.
+// giveUp returns the results of a call whose caller stops waiting. Its messages in the queue are
+// removed. Those in flight may or may not be published.
 func (p *publisher) giveUp(c *call, cause error) []error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.abandoned = cause
 	p.removeLocked(outgoing.abandoned)
-	errs := slices.Clone(c.errs) // what is on the wire will have an outcome yet
+	errs := slices.Clone(c.errs) // messages in flight get a result later
 	for i, err := range errs {
 		if err == errPending {
 			errs[i] = fmt.Errorf("redis: publish: no answer: %w", cause)
@@ -204,6 +210,7 @@ func (p *publisher) giveUp(c *call, cause error) []error {
 	return errs
 }
 
+// abandoned returns why the caller stopped waiting, nil if it waits or never did.
 func (m outgoing) abandoned() error {
 	if m.call == nil {
 		return nil
@@ -211,7 +218,7 @@ func (m outgoing) abandoned() error {
 	return m.call.abandoned
 }
 
-// putWaiting queues m as soon as there is room.
+// putWaiting queues m as soon as there is space.
 func (p *publisher) putWaiting(ctx context.Context, m outgoing) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -230,17 +237,17 @@ func (p *publisher) putWaiting(ctx context.Context, m outgoing) error {
 		if p.spaceFreed == nil {
 			p.spaceFreed = make(chan struct{})
 		}
-		room := p.spaceFreed
+		freed := p.spaceFreed
 		p.mu.Unlock()
 		select {
-		case <-room:
+		case <-freed:
 		case <-ctx.Done():
 		}
 		p.mu.Lock()
 	}
 }
 
-// settleLocked says what became of m.
+// finishLocked sets the result of m: it counts and logs a failure, and ends the call that waits.
 func (p *publisher) finishLocked(m outgoing, err error) {
 	if err != nil && m.queued {
 		p.health.dropped.Add(1)
@@ -257,7 +264,7 @@ func (p *publisher) finishLocked(m outgoing, err error) {
 	}
 }
 
-// purgeLocked takes out what has a reason to go, and keeps the rest in its order.
+// removeLocked removes the messages for which reason returns an error, and finishes them with it.
 func (p *publisher) removeLocked(reason func(outgoing) error) {
 	for range p.queue.Len() {
 		m := p.popLocked()
@@ -277,6 +284,7 @@ func (p *publisher) popLocked() outgoing {
 	return m
 }
 
+// signalSpaceLocked wakes the callers that wait for space.
 func (p *publisher) signalSpaceLocked() {
 	if p.spaceFreed != nil {
 		close(p.spaceFreed)
@@ -284,7 +292,8 @@ func (p *publisher) signalSpaceLocked() {
 	}
 }
 
-// take is what goes into one pipeline.
+// take removes the messages of one pipeline from the queue and appends them to batch. It drops
+// those that are too old or that no caller waits for.
 func (p *publisher) take(batch []outgoing) []outgoing {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -311,27 +320,28 @@ func (p *publisher) take(batch []outgoing) []outgoing {
 	return batch
 }
 
-// settle says what became of a pipeline: replies has one for each message, or err is that of all.
+// finishBatch finishes the messages of a pipeline: with their replies, or all of them with err.
 func (p *publisher) finishBatch(batch []outgoing, replies []resp.Value, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.inFlight = nil
-	took := 0
+	accepted := 0
 	for i, m := range batch {
 		if err != nil {
 			p.finishLocked(m, fmt.Errorf("%w: %w", broker.ErrDown, err))
 			continue
 		}
-		refused := p.rejection(replies[i].Err())
-		if refused == nil && m.queued {
-			took++
+		rejected := p.rejection(replies[i].Err())
+		if rejected == nil && m.queued {
+			accepted++
 		}
-		p.finishLocked(m, refused)
+		p.finishLocked(m, rejected)
 	}
-	p.unconfirmed.add(took, time.Since(p.created))
+	p.unconfirmed.add(accepted, time.Since(p.created))
 }
 
-// refusal is what Redis had against one message.
+// rejection returns the error for a message that Redis rejected, and records it in Health. It
+// returns nil for nil.
 func (p *publisher) rejection(err error) error {
 	if err == nil {
 		return nil

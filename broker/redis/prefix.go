@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// maxPrefix is how many bytes Config.Prefix may have.
+// maxPrefix is the largest length of Config.Prefix in bytes.
 const maxPrefix = 64
 
-// CheckPrefix reports why prefix cannot be Config.Prefix; nil if it can, as the empty one can.
+// CheckPrefix returns an error if prefix cannot be Config.Prefix. The empty prefix can.
 func CheckPrefix(prefix string) error {
 	if len(prefix) > maxPrefix {
 		return fmt.Errorf("it is longer than %d bytes", maxPrefix)
@@ -16,24 +16,25 @@ func CheckPrefix(prefix string) error {
 	for i := range len(prefix) {
 		c := prefix[i]
 		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !letter && strings.IndexByte(":._-/", c) < 0 { // the others may mean something in a pattern or a command line
-			return fmt.Errorf("it has %q; it takes letters, digits and : . _ - /", prefix[i:i+1])
+		// Other characters may have a meaning in a pattern or a command line.
+		if !letter && strings.IndexByte(":._-/", c) < 0 {
+			return fmt.Errorf("it contains %q, but may consist only of letters, digits and : . _ - /", prefix[i:i+1])
 		}
 	}
 	for _, p := range patterns {
 		if strings.Contains(prefix, strings.TrimSuffix(p, "*")) {
-			return fmt.Errorf("it has %q in it, so its channels could be those of a room, client or user of others", strings.TrimSuffix(p, "*"))
+			return fmt.Errorf("it contains %q, so its channels could be those of a room, client or user of another application", strings.TrimSuffix(p, "*"))
 		}
 	}
 	for _, own := range []string{"ws:", "hearth:"} {
 		if strings.HasPrefix(prefix, own) {
-			return fmt.Errorf("it starts with %q, as the channels without a prefix do: the ACL for those would cover it", own)
+			return fmt.Errorf("it starts with %q like the channels without a prefix, so an ACL for those would include it", own)
 		}
 	}
 	return nil
 }
 
-// channel is the name that Redis has for a channel.
+// channel returns the name of a channel in Redis.
 func (c *Config) channel(name string) string {
 	if c.Prefix == "" {
 		return name
@@ -41,7 +42,7 @@ func (c *Config) channel(name string) string {
 	return c.Prefix + name
 }
 
-// channels are the names that Redis has for channels.
+// channels returns the names of channels in Redis.
 func (c *Config) channels(names ...string) []string {
 	if c.Prefix == "" {
 		return names

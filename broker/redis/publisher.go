@@ -12,16 +12,16 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// run sends what waits, pipeline after pipeline, and sees to the connection.
+// run sends the queued messages, one pipeline after the other, and keeps a connection.
 func (p *publisher) run() {
-	watch := masterCheck{dialer: p.dialer}
-	defer watch.close()
+	master := masterCheck{dialer: p.dialer}
+	defer master.close()
 	backoff := backoff{min: p.config.BackoffMin, max: p.config.BackoffMax}
 	var batch []outgoing
 	for {
 		switch p.nextAction() {
 		case actionEnd:
-			p.checkBeforeEnd(&watch)
+			p.checkBeforeEnd(&master)
 			p.dropRest()
 			return
 		case actionWait:
@@ -39,7 +39,7 @@ func (p *publisher) run() {
 			backoff.reset()
 		case actionSend:
 		}
-		if !p.readyToSend(&watch) {
+		if !p.readyToSend(&master) {
 			continue
 		}
 		batch = p.take(batch[:0])
@@ -50,6 +50,7 @@ func (p *publisher) run() {
 	}
 }
 
+// An action is what the goroutine does next.
 type action uint8
 
 const (
@@ -59,7 +60,7 @@ const (
 	actionEnd
 )
 
-// next says what there is to do.
+// nextAction returns what the goroutine must do now.
 func (p *publisher) nextAction() action {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -75,7 +76,7 @@ func (p *publisher) nextAction() action {
 	return actionWait
 }
 
-// connect gets a wire.
+// connect opens a connection, and sends the report that waits for one.
 func (p *publisher) connect() error {
 	c, err := p.dialer.open(p.ctx, resp.Options{})
 	if err != nil {
@@ -83,7 +84,7 @@ func (p *publisher) connect() error {
 	}
 	if err := p.sendPendingReport(c); err != nil {
 		c.Close()
-		return fmt.Errorf("redis: report what may be missing: %w", lostConnection(err))
+		return fmt.Errorf("redis: report messages that may be missing: %w", lostConnection(err))
 	}
 	p.mu.Lock()
 	was := p.down
@@ -93,13 +94,14 @@ func (p *publisher) connect() error {
 	p.mu.Unlock()
 	p.health.setPublishErr(nil)
 	if was != nil {
-		p.config.Logger.Info("publishes to Redis again", "redis", c.addr)
+		p.config.Logger.Info("publishing to Redis resumed", "redis", c.addr)
 	}
 	return nil
 }
 
-// follow begins the trail of a new wire. Where that leads to another server than the last one, the last one may not have been
-// the master for a while. Then other nodes are told, before anything else is published.
+// sendPendingReport starts counting unconfirmed messages for a new connection. If it leads to
+// another server than the last one, that may not have been the master for a while. The other nodes
+// must learn of that before anything else is published.
 func (p *publisher) sendPendingReport(c *conn) error {
 	p.mu.Lock()
 	now := time.Since(p.created)
@@ -124,7 +126,8 @@ func (p *publisher) sendPendingReport(c *conn) error {
 	return nil
 }
 
-// tell publishes a report. One that Redis refuses is in the log and in Health, and no reason to stop.
+// sendReport publishes a report. If Redis rejects it, that is logged and set in Health, and not
+// returned.
 func (p *publisher) sendReport(ctx context.Context, c *conn, r *report) error {
 	p.mu.Lock()
 	serverID := p.serverID
@@ -144,9 +147,9 @@ func (p *publisher) sendReport(ctx context.Context, c *conn, r *report) error {
 	return nil
 }
 
-// lastLook asks at the end whether what was published since the last time went to the right server. If it did not, the other
-// nodes are told.
-func (p *publisher) checkBeforeEnd(v *masterCheck) {
+// checkBeforeEnd checks once more whether the last messages went to the right server. If they did
+// not, it reports that to the other nodes.
+func (p *publisher) checkBeforeEnd(m *masterCheck) {
 	p.mu.Lock()
 	c := p.conn
 	p.mu.Unlock()
@@ -155,7 +158,7 @@ func (p *publisher) checkBeforeEnd(v *masterCheck) {
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, closeGrace)
 	defer cancel()
-	if err := p.checkConn(ctx, v, c); err == nil || !isWrongServer(err) {
+	if err := p.checkConn(ctx, m, c); err == nil || !isWrongServer(err) {
 		return
 	}
 	if err := p.connect(); err != nil && p.ctx.Err() == nil {
@@ -163,21 +166,22 @@ func (p *publisher) checkBeforeEnd(v *masterCheck) {
 	}
 }
 
-// uncertain reports whether the last messages went to a server that no Sentinel has confirmed since, or only one whose word
-// may be too old.
+// uncertain reports whether the last messages went to a server that no Sentinel has confirmed
+// since, or only a Sentinel whose knowledge may be too old.
 func (p *publisher) uncertain() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.config.Sentinel.MasterSet != "" && p.unconfirmed.uncertain(time.Since(p.created))
 }
 
-// misled reports whether a server is the wrong one, by its own word or a Sentinel's.
+// isWrongServer reports whether an error says that a server is not the master: its own role, or
+// what a Sentinel said.
 func isWrongServer(err error) bool {
 	return errors.Is(err, errOtherMaster) || errors.Is(err, errReplica)
 }
 
-// failed notes that there is no connection to be had now. Who waits for an outcome gets one; the rest waits on, until it
-// is too old.
+// connectFailed records that connecting failed. Messages whose callers wait for a result fail. The
+// others stay in the queue until they are too old.
 func (p *publisher) connectFailed(err error) {
 	if p.ctx.Err() != nil {
 		return
@@ -203,11 +207,11 @@ func (p *publisher) connectFailed(err error) {
 	p.health.setPublishErr(err)
 	p.health.setError(err)
 	if first {
-		p.config.Logger.Warn("can't publish to other nodes", "reason", reasonOf(err), "error", err)
+		p.config.Logger.Warn("publishing to Redis failed, retrying", "reason", reasonOf(err), "error", err)
 	}
 }
 
-// pause waits before the next attempt, unless the broker closes.
+// pause waits before the next attempt to connect. It returns early when the broker closes.
 func (p *publisher) pause(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -223,31 +227,32 @@ func (p *publisher) pause(d time.Duration) {
 			return
 		case <-p.ctx.Done():
 			return
-		case <-p.wake: // for a message that has to wait, or for Close
+		case <-p.wake: // a message, which has to wait, or Close
 		}
 	}
 }
 
-// alive asks a wire that has rested, or that may be dead, for a sign of life, and now and then whether it is still the right
-// one. If it is not it is given up, and nothing with it.
-func (p *publisher) readyToSend(v *masterCheck) bool {
+// readyToSend checks the connection if it has been idle or may be dead, and from time to time
+// whether the server is still the right one. If the check fails the connection is closed. No
+// message is lost then, because none has been sent.
+func (p *publisher) readyToSend(m *masterCheck) bool {
 	p.mu.Lock()
 	now := time.Since(p.created)
-	c, ask := p.conn, p.suspect || now-p.lastUsed > checkAfterIdle || now-p.checked > p.config.ProbeInterval
+	c, check := p.conn, p.suspect || now-p.lastUsed > checkAfterIdle || now-p.checked > p.config.ProbeInterval
 	p.mu.Unlock()
-	if !ask {
+	if !check {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.WriteTimeout)
 	defer cancel()
-	return p.checkConn(ctx, v, c) == nil
+	return p.checkConn(ctx, m, c) == nil
 }
 
-// look asks whether c leads to the right server. If it does not, it is given up, and what was published on it may be
-// missing elsewhere.
-func (p *publisher) checkConn(ctx context.Context, v *masterCheck, c *conn) error {
+// checkConn checks that c leads to the right server. If it does not, c is closed, and the messages
+// published on it are reported as possibly lost.
+func (p *publisher) checkConn(ctx context.Context, m *masterCheck, c *conn) error {
 	began := time.Since(p.created)
-	sure, err := v.check(ctx, c)
+	sure, err := m.check(ctx, c)
 	if err != nil {
 		if isWrongServer(err) {
 			p.mu.Lock()
@@ -267,8 +272,8 @@ func (p *publisher) checkConn(ctx context.Context, v *masterCheck, c *conn) erro
 	return nil
 }
 
-// send publishes a batch. What is cut off half-way counts as dropped: nobody knows how much of it was taken, and to send
-// it again might be to send it twice.
+// send publishes a batch. If the connection breaks, all of it counts as dropped: it is unknown how
+// many messages Redis received, and sending them again could deliver them twice.
 func (p *publisher) send(batch []outgoing) {
 	p.mu.Lock()
 	c := p.conn
@@ -294,7 +299,7 @@ func (p *publisher) send(batch []outgoing) {
 	p.mu.Unlock()
 }
 
-// drop gives up a wire that has failed.
+// closeConn closes a connection that has failed.
 func (p *publisher) closeConn(err error) {
 	p.mu.Lock()
 	c := p.conn
@@ -308,7 +313,8 @@ func (p *publisher) closeConn(err error) {
 	}
 }
 
-// doubt says that the connection may be dead, cut that it is: whoever waits on it fails now. Any goroutine.
+// markSuspect marks the connection as possibly dead. If cut is set, it also closes it, so that a
+// pipeline in flight fails now. Any goroutine.
 func (p *publisher) markSuspect(cut bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -318,7 +324,7 @@ func (p *publisher) markSuspect(cut bool) {
 	}
 }
 
-// end drops what is left.
+// dropRest drops the messages that are left, and closes the connection.
 func (p *publisher) dropRest() {
 	p.mu.Lock()
 	c := p.conn
@@ -339,7 +345,7 @@ func (p *publisher) dropRest() {
 	}
 }
 
-// shut takes nothing more.
+// stopAccepting makes put and putAll fail with broker.ErrClosed.
 func (p *publisher) stopAccepting() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -351,7 +357,8 @@ func (p *publisher) stopAccepting() {
 	}
 }
 
-// close waits for the goroutine, which sends for a moment what anyone counts on.
+// close waits for the goroutine. That has closeGrace to send messages whose callers still wait, and
+// to check the last ones.
 func (p *publisher) close() {
 	p.stopAccepting()
 	grace := closeGrace
@@ -367,7 +374,7 @@ func (p *publisher) close() {
 	p.cancel()
 }
 
-// awaited reports whether there are messages to be sent still whose senders have not stopped waiting for that.
+// hasAwaited reports whether there are messages to be sent whose callers have not stopped waiting.
 func (p *publisher) hasAwaited() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

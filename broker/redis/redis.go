@@ -12,11 +12,11 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// ErrTooLarge is returned by Publish and PublishAll for a message of more than Config.MaxMessage bytes, which no receiver
-// would take.
+// ErrTooLarge is returned by Publish and PublishAll for a message of more than Config.MaxMessage
+// bytes. No receiver would accept it.
 var ErrTooLarge = errors.New("redis: message larger than Config.MaxMessage")
 
-// A Broker is a node's, or an emitter's, connection to the others through Redis.
+// A Broker connects a node, or an emitter, to the others through Redis. Safe for concurrent use.
 type Broker struct {
 	config    Config // read-only
 	dialer    *dialer
@@ -35,7 +35,7 @@ type Broker struct {
 	goroutines   sync.WaitGroup
 }
 
-// A phaseOf is how far a broker's life has come.
+// A lifecycle is the state of a Broker.
 type lifecycle uint8
 
 const (
@@ -50,7 +50,8 @@ var (
 	_ broker.Confirmer = (*Broker)(nil)
 )
 
-// New makes a broker. It connects nothing: Start does, or the first message. An error names the field that is wrong.
+// New makes a broker. It does not connect: Start does, or the first message. Its error names the
+// field that is wrong.
 func New(config Config) (*Broker, error) {
 	config, err := config.withURL()
 	if err != nil {
@@ -62,16 +63,17 @@ func New(config Config) (*Broker, error) {
 	config = config.withDefaults()
 	b := &Broker{config: config, dialer: newDialer(config)}
 	b.publisher = newPublisher(config, b.dialer, &b.health)
-	b.malformed = newLimitedLog(config.Logger, "messages that are none were ignored")
+	b.malformed = newLimitedLog(config.Logger, "ignored malformed messages")
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	return b, nil
 }
 
-// String names the addresses.
+// String returns the addresses, without any secret.
 func (b *Broker) String() string { return b.config.String() }
 
-// Start implements broker.Broker. It waits until a message that it publishes comes back: at most Config.ConnectTimeout,
-// and not at all for what no waiting mends, such as a wrong password.
+// Start implements broker.Broker. It waits until a message that the node publishes to itself
+// arrives, at most Config.ConnectTimeout. It fails at once for errors that retrying cannot fix,
+// such as a wrong password.
 func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
 	if err := r.Check(); err != nil {
 		return err
@@ -84,7 +86,7 @@ func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.config.ConnectTimeout)
 	defer cancel()
-	stop := context.AfterFunc(b.ctx, cancel) // Close ends a Start that waits
+	stop := context.AfterFunc(b.ctx, cancel) // Close ends a waiting Start
 	defer stop()
 	in := newInbox(b.config.ReceiveQueue, &b.health)
 	b.mu.Lock()
@@ -110,12 +112,13 @@ func (b *Broker) Start(ctx context.Context, r broker.Receiver) error {
 	b.publisher.setServerID(r.ServerID)
 	b.phase, b.subscription = running, s
 	b.health.update(func() { b.health.running, b.health.receiveErr = true, nil })
-	b.goroutines.Go(func() { s.run(b.ctx, c) })            // ends with b.ctx, by Close, which waits for it
-	b.goroutines.Go(func() { in.deliver(r, b.malformed) }) // ends with in.close, by Close, which waits for it
+	// Both end by Close, which waits for them: the first with b.ctx, the second with in.close.
+	b.goroutines.Go(func() { s.run(b.ctx, c) })
+	b.goroutines.Go(func() { in.deliver(r, b.malformed) })
 	return nil
 }
 
-// enter begins a Start, of which there is one at a time.
+// beginStart checks that Start may be called. There is one Start at a time.
 func (b *Broker) beginStart() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -130,7 +133,8 @@ func (b *Broker) beginStart() error {
 	return nil
 }
 
-// begin tries to connect until it works, it never will, or ctx ends.
+// connect retries until it has a subscription that works, an error that retrying cannot fix, or ctx
+// ends.
 func (b *Broker) connect(ctx context.Context, s *subscription) (*conn, error) {
 	backoff := backoff{min: b.config.BackoffMin, max: b.config.BackoffMax}
 	var last error
@@ -143,7 +147,7 @@ func (b *Broker) connect(ctx context.Context, s *subscription) (*conn, error) {
 			}
 			c.Close()
 		}
-		// Rather than that the time is up, which a dial may find out before ctx does.
+		// Keep the last error from before the deadline: a later one only says that the time is up.
 		if until, _ := ctx.Deadline(); last == nil || time.Now().Before(until) && ctx.Err() == nil {
 			last = err
 			b.health.update(func() { b.health.receiveErr = err })
@@ -212,7 +216,7 @@ func (b *Broker) PublishAll(ctx context.Context, ms []protocol.Message) []error 
 	return errs
 }
 
-// encode makes m's JSON. The string shares the bytes, which nobody changes.
+// encode returns the JSON of m. The string shares the bytes, which are not changed afterwards.
 func (b *Broker) encode(m protocol.Message) (string, error) {
 	if err := m.Check(); err != nil {
 		return "", err
@@ -224,7 +228,7 @@ func (b *Broker) encode(m protocol.Message) (string, error) {
 	return asString(line), nil
 }
 
-// sizeOf is about how long m's JSON is.
+// encodedSize estimates the length of the JSON of m.
 func encodedSize(m protocol.Message) int {
 	n := 80 + len(m.ServerID) + len(m.Target) + len(m.Event) + len(m.Data)
 	for _, id := range m.Exclude {
@@ -262,10 +266,12 @@ func (b *Broker) started() (*subscription, error) {
 	return b.subscription, nil
 }
 
-// Health implements broker.Broker. A broker that only publishes is idle; Err tells what went wrong.
+// Health implements broker.Broker. The state of a broker that only publishes is idle; Err says what
+// failed.
 func (b *Broker) Health() broker.Health { return b.health.get() }
 
-// Close implements broker.Broker. What waits to go out has a second for it, if there is a connection.
+// Close implements broker.Broker. Messages that wait to be published have one second, if there is a
+// connection.
 func (b *Broker) Close() error {
 	b.closeOnce.Do(func() {
 		b.mu.Lock()

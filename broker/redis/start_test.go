@@ -37,7 +37,7 @@ func TestStartExplains(t *testing.T) {
 		change func(*redis.Config)
 		want   []string
 	}{
-		"no password":     {func(c *redis.Config) { c.Password = "" }, []string{"NOAUTH", "wants a Password", server.Addr}},
+		"no password":     {func(c *redis.Config) { c.Password = "" }, []string{"NOAUTH", "requires a Password", server.Addr}},
 		"wrong password":  {func(c *redis.Config) { c.Password = "wrong-secret" }, []string{"WRONGPASS", "check Username and Password"}},
 		"no such db":      {func(c *redis.Config) { c.DB = 99 }, []string{"DB index", "no such DB"}},
 		"channels":        {func(c *redis.Config) { c.Username, c.Password = "limited", "limited-secret" }, []string{"NOPERM", "hearth:*"}},
@@ -250,7 +250,7 @@ func TestConfig(t *testing.T) {
 		{redis.Config{URL: "redis://h?x=%"}, "percent-encoded"},
 		{redis.Config{URL: "unix://secret"}, "a socket is"},
 		{redis.Config{URL: "redis://h?addr=i"}, "Config.Addrs: several need"},
-		{redis.Config{URL: "redis://h", Addrs: []string{"i:1"}}, "there is a URL already"},
+		{redis.Config{URL: "redis://h", Addrs: []string{"i:1"}}, "set either URL or Addrs"},
 		{redis.Config{URL: "redis://h/1?cluster=true"}, "Config.DB: a Cluster"},
 		{redis.Config{URL: "redis://h?cluster=true&master_set=m"}, "Config.Cluster"},
 		{redis.Config{URL: "redis://h?sentinel_password=secret"}, "Config.Sentinel.MasterSet"},

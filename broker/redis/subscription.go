@@ -16,22 +16,23 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// ErrSlow is returned, wrapped, by Hold when Redis has not answered within Config.HoldTimeout. The channels count as held.
-var ErrSlow = errors.New("redis has not answered in time")
+// ErrSlow is returned, wrapped, by Hold when Redis has not answered within Config.HoldTimeout. The
+// channels are held anyway.
+var ErrSlow = errors.New("redis did not answer in time")
 
-// Why reception failed, or was not to be relied on.
+// Reasons why messages were not received, or may not have been.
 var (
-	errProbeLost      = errors.New("redis: what this node publishes does not come back to it")
-	errSubscribing    = errors.New("redis: what is held is being subscribed again")
-	errSubscribedLate = errors.New("redis: subscribed later than Hold returned")
+	errProbeLost      = errors.New("redis: a message of this node to itself did not arrive")
+	errSubscribing    = errors.New("redis: subscribing to all held channels again")
+	errSubscribedLate = errors.New("redis: subscribed after Hold had returned")
 )
 
-// patterns cover rooms, clients and users.
+// patterns match the channels of all rooms, clients and users.
 var patterns = []string{protocol.RoomChannelPattern, protocol.ClientChannelPattern, protocol.UserChannelPattern}
 
-// A subscription is the half of a broker that receives: one wire at a time, and one goroutine that
-// tends it. That one subscribes and unsubscribes in rounds. A round takes the same number of
-// channels from each Hold that waits.
+// A subscription is the receiving half of a broker: one connection at a time, and one goroutine
+// that maintains it (run). The goroutine subscribes and unsubscribes in rounds. A round takes the
+// same number of channels from each Hold that waits.
 type subscription struct {
 	// Set by newSubscription, then read-only.
 	config       Config
@@ -39,33 +40,34 @@ type subscription struct {
 	publisher    *publisher
 	inbox        *inbox
 	health       *health
-	malformed    *limitedLog // of messages that are none
-	rejections   *limitedLog // of channels
-	probeChannel string      // the channel of the node's messages to itself
-	ownPrefix    string      // how messages of the node begin
-	created      time.Time
+	malformed    *limitedLog // for malformed messages
+	rejections   *limitedLog // for channels that Redis rejects
+	probeChannel string      // the channel of the node's probes
+	// ownPrefix returns how protocol.AppendMessage begins every message of the server.
+	ownPrefix string // the beginning of the JSON of the node's messages
+	created   time.Time
 
-	wake   chan struct{} // holds one
-	probes chan string   // probes that have come back; holds one
+	wake   chan struct{} // has room for one; tells run to look again
+	probes chan string   // received probes; has room for one
 
 	// Owned by run, and by Start before it.
-	probeSent     string    // the probe that is awaited; empty for none
-	probeSentAt   time.Time // when that began
+	probeSent     string    // the probe that has not arrived yet; empty for none
+	probeSentAt   time.Time // when it was sent
 	provenAt      time.Time // everything published before then has been received
-	reportedUntil time.Time // up to then, what may have been missed of other connections has been told
+	reportedUntil time.Time // losses of earlier connections have been reported up to then
 	addr          string    // of the server
 
-	endLinger func() // gives up a demoted master that is still listened to, if there is one, and waits for that
+	endLinger func() // closes the connection that retire keeps, if any, and waits
 
-	lastRejection error // the last that Redis had against a channel; owned by run
-	restoring     bool  // not all that was held when the connection was lost has been asked for again; owned by run
+	lastRejection error // the last error about a rejected channel; owned by run
+	restoring     bool  // not all channels are subscribed again after a loss; owned by run
 
-	expectedProbe atomic.Pointer[string] // sent, for the goroutine that reads
+	expectedProbe atomic.Pointer[string] // probeSent, for the goroutine that reads
 
 	mu       sync.Mutex // guards the fields below
 	channels channels
-	ending   []*request // end with the round that is under way
-	// What publishers have reported that may be missing, and is to be told; nil for nothing.
+	ending   []*request // end with the current round
+	// reported is a loss reported by publishers and not yet passed on; nil for none.
 	reported *timeSpan
 	down     bool
 	closed   bool
@@ -75,7 +77,7 @@ func newSubscription(b *Broker, serverID string) *subscription {
 	s := &subscription{
 		config: b.config, dialer: b.dialer, publisher: b.publisher, inbox: b.inbox, health: &b.health, malformed: b.malformed,
 		probeChannel: b.config.channel("hearth:probe:" + serverID),
-		rejections:   newReasonLog(b.config.Logger, "Redis refuses channels"),
+		rejections:   newReasonLog(b.config.Logger, "Redis rejected channels"),
 		created:      time.Now(),
 		wake:         make(chan struct{}, 1), endLinger: func() {},
 		probes: make(chan string, 1),
@@ -91,7 +93,7 @@ func ownPrefix(serverID string) string {
 	return head
 }
 
-// covered reports whether channel needs no subscription of its own.
+// isCovered reports whether messages of the channel arrive without a subscription of its own.
 func (s *subscription) isCovered(channel string) bool {
 	if channel == protocol.BroadcastChannel {
 		return true
@@ -106,7 +108,7 @@ func (s *subscription) isCovered(channel string) bool {
 	return false
 }
 
-// hold is Broker.Hold.
+// hold implements Broker.Hold.
 func (s *subscription) hold(ctx context.Context, channels []string) error {
 	s.mu.Lock()
 	if s.closed {
@@ -136,28 +138,29 @@ func (s *subscription) hold(ctx context.Context, channels []string) error {
 	return s.afterHold(channels, err)
 }
 
-// await waits for the end of r, for as long as both ctx and Config.HoldTimeout allow.
+// awaitRequest waits for the end of r, as long as ctx and Config.HoldTimeout allow.
 func (s *subscription) awaitRequest(ctx context.Context, r *request) error {
-	late := time.NewTimer(s.config.HoldTimeout)
-	defer late.Stop()
+	timeout := time.NewTimer(s.config.HoldTimeout)
+	defer timeout.Stop()
 	select {
 	case <-r.done:
 		return r.err
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-late.C:
+	case <-timeout.C:
 		return ErrSlow
 	}
 }
 
-// held is what Hold returns. Whoever gets an error is owed the loss that there may be until the channels are there.
+// afterHold returns the result of Hold. If that is an error, a loss will be reported when the
+// channels are subscribed, because messages may be missed until then.
 func (s *subscription) afterHold(channels []string, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && len(s.channels.rejected) > 0 {
 		for _, channel := range channels {
 			if _, no := s.channels.rejected[channel]; no {
-				err = fmt.Errorf("redis refuses %q", clip(s.config.channel(channel)))
+				err = fmt.Errorf("redis rejected %q", clip(s.config.channel(channel)))
 				break
 			}
 		}
@@ -172,6 +175,7 @@ func (s *subscription) afterHold(channels []string, err error) error {
 	return fmt.Errorf("hold: %w", err)
 }
 
+// wakeUp makes run look for work.
 func (s *subscription) wakeUp() {
 	select {
 	case s.wake <- struct{}{}:
@@ -179,30 +183,30 @@ func (s *subscription) wakeUp() {
 	}
 }
 
-// release is Broker.Release.
+// release implements Broker.Release.
 func (s *subscription) release(channels []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rested := s.channels.idle.Len()
+	before := s.channels.idle.Len()
 	now := time.Since(s.created)
 	for _, channel := range channels {
 		s.channels.release(channel, now)
 	}
-	if rested == 0 && s.channels.idle.Len() > 0 {
+	if before == 0 && s.channels.idle.Len() > 0 {
 		s.wakeUp() // to set the timer
 	}
 }
 
-// open makes a wire that gets broadcasts and probes.
+// open connects and subscribes to broadcasts and probes.
 func (s *subscription) open(ctx context.Context) (*conn, error) {
 	demoted := new(atomic.Bool)
 	r := &batcher{inbox: s.inbox, malformed: s.malformed, maxMessage: s.config.MaxMessage, ownPrefix: s.ownPrefix, probeChannel: s.probeChannel, onProbe: func(probe string) {
 		if sent := s.expectedProbe.Load(); demoted.Load() || sent == nil || probe != *sent {
-			return // anyone may write there
+			return // any client may publish on that channel
 		}
 		select {
 		case s.probes <- probe:
-		default: // it has come before
+		default: // one is there already
 		}
 	}}
 	c, err := s.dialer.open(ctx, resp.Options{OnMessage: r.message, BeforeRead: r.flush, MaxMessage: s.config.MaxMessage})
@@ -221,7 +225,7 @@ func (s *subscription) open(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// exchange sends commands, all of which must succeed.
+// doAll sends commands, and returns an error unless all succeed.
 func (s *subscription) doAll(ctx context.Context, c *conn, commands [][]string) error {
 	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
 	defer cancel()
@@ -232,30 +236,33 @@ func (s *subscription) doAll(ctx context.Context, c *conn, commands [][]string) 
 	return err
 }
 
-// sendProbe publishes a message to this node. At began the wire was known to be the right one.
+// sendProbe publishes a message to this node. At began the connection was known to lead to the
+// right server.
 func (s *subscription) sendProbe(began time.Time) *call {
-	probe := rand.Text() // nobody can guess it, and have a dead subscription pass for a live one
+	// A probe that can be guessed could make a dead subscription look alive.
+	probe := rand.Text()
 	s.probeSent, s.probeSentAt = probe, began
 	s.expectedProbe.Store(&probe)
 	return s.publisher.putProbe(s.probeChannel, s.probeSent)
 }
 
-// back takes a probe that has come: everything that was published before it was sent has come, too.
+// probeReceived handles a probe that has arrived: all messages published before it was sent have
+// arrived, too.
 func (s *subscription) probeReceived(probe string) bool {
 	if probe != s.probeSent || probe == "" {
 		return false
 	}
 	s.probeSent = ""
 	s.provenAt = s.probeSentAt
-	var refused error
-	s.health.update(func() { refused, s.health.probeErr = s.health.probeErr, nil })
-	if refused != nil {
-		s.config.Logger.Info("Redis takes messages to other nodes again")
+	var rejected error
+	s.health.update(func() { rejected, s.health.probeErr = s.health.probeErr, nil })
+	if rejected != nil {
+		s.config.Logger.Info("Redis accepts messages to other nodes again")
 	}
 	return true
 }
 
-// prove has a probe make the whole way, for Start.
+// verify sends a probe and waits until it arrives, for Start.
 func (s *subscription) verify(ctx context.Context, c *conn) error {
 	ctx, cancel := context.WithTimeout(ctx, s.config.ProbeTimeout)
 	defer cancel()

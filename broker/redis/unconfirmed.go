@@ -8,29 +8,31 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// sentinelLag is how long one Sentinel may name the old master after another has named the new one: they tell each other
-// every two seconds.
+// sentinelLag is how long one Sentinel may still name the old master after another has named the
+// new one. They inform each other every two seconds.
 const sentinelLag = 5 * time.Second
 
-// errStray is the cause of a loss that a publisher has reported.
-var errWrongMaster = errors.New("redis: another node or emitter has published to a server that was no longer the master")
+// errWrongMaster is the cause of a loss that a publisher has reported.
+var errWrongMaster = errors.New("redis: another node or emitter published to a server that was no longer the master")
 
-// A trail counts the messages that a server has taken while it may no longer have been the master. A demoted master goes on
-// answering PUBLISH, and nodes that have left it get none of that. Times are since the outbox was made.
+// unconfirmed counts the messages that a server accepted while it may no longer have been the
+// master. A demoted master goes on accepting PUBLISH, and nodes that have left it do not receive
+// these messages. Times are since publisher.created.
 type unconfirmed struct {
-	lag time.Duration // how old a confirmation may be in truth
+	lag time.Duration // how old the knowledge behind a confirmation may be
 
 	addr string // the server; empty before the first
 
-	// Messages are counted in two spans: the current one, and the one before it. A confirmation that comes at least lag
-	// after the current one began proves that the server was the master throughout the one before.
+	// Messages are counted in two spans, the current and the previous one. A confirmation at least
+	// lag after the current one began proves that the server was the master throughout the previous
+	// one.
 	current, previous           uint64
 	currentBegan, previousBegan time.Duration
 
-	lastTaken time.Duration // when the server took the last message
+	lastTaken time.Duration // when the server accepted the last message
 }
 
-// add counts messages that the server has taken.
+// add counts messages that the server has accepted.
 func (t *unconfirmed) add(messages int, now time.Duration) {
 	if messages > 0 {
 		t.current += uint64(messages)
@@ -38,7 +40,7 @@ func (t *unconfirmed) add(messages int, now time.Duration) {
 	}
 }
 
-// confirm notes that at the given time somebody who knows has named the server as the master.
+// confirm records that the server was confirmed as the master at the given time.
 func (t *unconfirmed) confirm(at time.Duration) {
 	if at-t.currentBegan >= t.lag {
 		t.previous, t.previousBegan = t.current, t.currentBegan
@@ -46,16 +48,17 @@ func (t *unconfirmed) confirm(at time.Duration) {
 	}
 }
 
-// uncertain reports whether the master is to be looked up once more before the trail ends: what was published in the
-// current span is uncertain, and so is the span before, as long as its confirmation may be too old.
+// uncertain reports whether the master must be looked up once more before the connection is given
+// up. Messages of the current span are uncertain, and so are those of the previous span as long as
+// its confirmation may be too old.
 func (t *unconfirmed) uncertain(now time.Duration) bool {
 	return t.current > 0 || t.previous > 0 && now-t.currentBegan < t.lag
 }
 
-// messages is how many are uncertain.
+// messages returns how many messages are uncertain.
 func (t *unconfirmed) messages() uint64 { return t.previous + t.current }
 
-// end ends the trail, and returns what is uncertain of it: messages of between since and until.
+// end starts anew, and returns how many messages were uncertain and when they were accepted.
 func (t *unconfirmed) end(now time.Duration) (messages uint64, since, until time.Duration) {
 	messages, since, until = t.messages(), t.previousBegan, t.lastTaken
 	if t.previous == 0 {
@@ -65,13 +68,13 @@ func (t *unconfirmed) end(now time.Duration) (messages uint64, since, until time
 	return messages, since, until
 }
 
-// A report is what the other nodes are yet to be told about messages that may have reached none of them.
+// A report tells the other nodes about messages that may have reached none of them.
 type report struct {
 	messages     uint64
-	since, until time.Duration // since the outbox was made
+	since, until time.Duration // since publisher.created
 }
 
-// strayLocked has it reported that the server was not the master while it took messages.
+// reportWrongMasterLocked counts and logs the uncertain messages, and queues a report about them.
 func (p *publisher) reportWrongMasterLocked(cause error) {
 	now := time.Since(p.created)
 	messages, since, until := p.unconfirmed.end(now)
@@ -87,17 +90,17 @@ func (p *publisher) reportWrongMasterLocked(cause error) {
 	p.report = &report{messages, since, until}
 }
 
-// message is the report as nodes get it.
+// message returns the report as it is sent.
 func (r *report) message(serverID string, now time.Duration) (protocol.Message, error) {
 	data, err := protocol.Missed{Since: now - r.since, Until: now - r.until}.Data()
 	return protocol.Message{ServerID: serverID, Type: protocol.TypeNodes, Event: protocol.NodeMissed, Data: data}, err
 }
 
-// A span is a time in which messages were published.
+// A timeSpan is when messages were published.
 type timeSpan struct{ since, until time.Time }
 
-// missed takes a publisher's report. It is told by the goroutine that tends the subscription, which knows what has been
-// told already. Any goroutine.
+// addMissed takes a publisher's report. The maintaining goroutine passes it on, because it knows
+// which losses have been reported. Any goroutine.
 func (s *subscription) addMissed(m protocol.Missed) {
 	now := time.Now()
 	since, until := now.Add(-m.Since), now.Add(-m.Until)
@@ -115,8 +118,9 @@ func (s *subscription) addMissed(m protocol.Missed) {
 	s.wakeUp()
 }
 
-// tellMissed tells what publishers have reported, unless it has been told: what they published before this node was on
-// the right server has come by the connection that it had, or is part of the loss that was told of that.
+// reportMissed reports the loss that publishers have reported, unless the node has reported it
+// already. Messages published before this node was connected to the right server were received
+// through its old connection, or belong to the loss that was reported for that.
 func (s *subscription) reportMissed() {
 	s.mu.Lock()
 	r := s.reported

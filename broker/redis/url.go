@@ -13,14 +13,14 @@ import (
 
 var errScheme = errors.New("it must begin with redis://, rediss:// or unix://")
 
-// parseURL reads the forms that the package's comment lists. Its errors never quote what may be a secret: of a URL that
-// can't be taken apart nobody knows which part is the password.
+// parseURL parses the forms that the package comment lists. Its errors never quote a part that may
+// be a secret. In a URL that cannot be parsed, any part may be the password.
 func parseURL(text string) (Config, error) {
 	if !strings.Contains(text, "://") {
 		return Config{}, errScheme
 	}
 	u, err := url.Parse(text)
-	// A password with a /, ? or # ends where nobody thinks it does: what follows it, the @ included, is then no longer in u.User.
+	// A password that contains /, ? or # ends there: the rest, with the @, is not part of u.User.
 	if err != nil || u.Opaque != "" || strings.Contains(text, "#") || strings.Contains(u.Path+u.RawQuery, "@") {
 		return Config{}, errors.New("not a URL: special characters of a user or password must be percent-encoded, @ as %40")
 	}
@@ -42,7 +42,7 @@ func parseURL(text string) (Config, error) {
 		c.Addrs = []string{withPort(u.Host)}
 		if db := strings.TrimPrefix(u.Path, "/"); db != "" {
 			if c.DB, err = strconv.Atoi(db); err != nil || c.DB < 0 {
-				return Config{}, errors.New("what follows the address must be the number of a database")
+				return Config{}, errors.New("the part behind the address must be the number of a database")
 			}
 		}
 	default:
@@ -55,8 +55,8 @@ func parseURL(text string) (Config, error) {
 	return c, c.setParameters(query)
 }
 
-// parameters reads what stands behind the question mark. What it does not know is an error: a misspelt name would
-// otherwise be a setting that nobody notices to be missing.
+// setParameters sets the fields for the query of a URL. An unknown parameter is an error, because a
+// misspelt one would be a missing setting otherwise.
 func (c *Config) setParameters(query url.Values) error {
 	for name, values := range query {
 		value := values[len(values)-1]
@@ -94,13 +94,13 @@ func (c *Config) setParameters(query url.Values) error {
 			return fmt.Errorf("unknown parameter %q", name)
 		}
 		if err != nil {
-			return fmt.Errorf("parameter %s: not a value for it", name)
+			return fmt.Errorf("parameter %s: invalid value", name)
 		}
 	}
 	return nil
 }
 
-// withPort adds what an address lacks: Redis's port, and this host.
+// withPort adds the parts that an address lacks: the port of Redis, and localhost.
 func withPort(hostport string) string {
 	host, port, err := net.SplitHostPort(hostport)
 	if err != nil {

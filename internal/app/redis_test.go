@@ -180,7 +180,7 @@ func TestTwoServersOnRedis(t *testing.T) {
 		return n == 2 && !more
 	})
 	grace.until("shout", nil)
-	for line, want := range map[string]int{"messages of other nodes do not come in": 1, "messages of other nodes come in again": 1, "reason=refused": 2} {
+	for line, want := range map[string]int{"receiving from Redis failed, reconnecting": 1, "receiving from Redis resumed": 1, "reason=refused": 2} {
 		if n := log.count(line); n != want {
 			t.Errorf("the log has %q %d times", line, n)
 		}

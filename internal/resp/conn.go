@@ -28,8 +28,8 @@ type Options struct {
 	// MaxString is the longest string in a reply, in bytes. Default 64 KiB.
 	MaxString int
 
-	// MaxElements is the largest number of elements of one array, set or map. Default 16384; a Cluster
-	// has as many slots.
+	// MaxElements is the largest number of elements of one array, set or map. Default 16384; a
+	// Cluster has as many slots.
 	MaxElements int
 
 	// MaxReply bounds a whole reply, in bytes; each value in it costs 64 in addition to its text.
@@ -41,18 +41,18 @@ type Options struct {
 	// ends the connection.
 	OnMessage func(Message)
 
-	// MaxMessage is the largest payload that OnMessage receives, in bytes. Of a larger one it learns
-	// the size only.
+	// MaxMessage is the largest payload that OnMessage receives, in bytes. Of a larger one it
+	// learns the size only.
 	MaxMessage int
 
-	// BeforeRead is called before each read from the connection, on the same goroutine as OnMessage:
-	// OnMessage has received all messages that have arrived. It may be nil.
+	// BeforeRead is called before each read from the connection, on the same goroutine as
+	// OnMessage: OnMessage has received all messages that have arrived. It may be nil.
 	BeforeRead func()
 }
 
 // A Conn is one connection to a server, logged in. Once it has failed it stays failed. A call that
-// fails with anything but an Error ends the connection, because it is not known which replies belong
-// to which commands afterwards.
+// fails with anything but an Error ends the connection, because it is not known which replies
+// belong to which commands afterwards.
 //
 // Safe for concurrent use.
 type Conn struct {
@@ -102,8 +102,8 @@ func Connect(ctx context.Context, conn net.Conn, o Options) (*Conn, error) {
 		commands = append(commands, []string{"SELECT", strconv.Itoa(o.DB)})
 	}
 	k := newCall(len(commands))
-	// A server that rejects the connection says so without being asked. Taken as the reply to HELLO,
-	// its error reaches the caller.
+	// A server that rejects the connection says so without being asked. Taken as the reply to
+	// HELLO, its error reaches the caller.
 	_ = c.expect(k, commands)
 	go c.read() // ends when the connection is closed; Close waits for it
 	replies, err := c.await(ctx, k, func() { c.write(commands) })
@@ -148,9 +148,9 @@ func (c *Conn) Do(ctx context.Context, command ...string) (Value, error) {
 	return replies[0], replies[0].Err()
 }
 
-// Pipeline sends commands together and returns a reply for each, some of which may be errors. Its own
-// error is that of the connection or of ctx; only the first commands may have a reply then. Commands
-// of concurrent calls are not mixed.
+// Pipeline sends commands together and returns a reply for each, some of which may be errors. Its
+// own error is that of the connection or of ctx; only the first commands may have a reply then.
+// Commands of concurrent calls are not mixed.
 func (c *Conn) Pipeline(ctx context.Context, commands ...[]string) ([]Value, error) {
 	if len(commands) == 0 {
 		return nil, nil
@@ -194,7 +194,8 @@ func (c *Conn) expect(k *call, commands [][]string) error {
 	return nil
 }
 
-// write writes commands. When it fails the connection ends, and the reading goroutine ends the calls.
+// write writes commands. When it fails the connection ends, and the reading goroutine ends the
+// calls.
 func (c *Conn) write(commands [][]string) {
 	for _, command := range commands { // out keeps the first error for Flush
 		c.writeLength('*', len(command))
@@ -215,12 +216,12 @@ func (c *Conn) writeLength(kind byte, n int) {
 	_, _ = c.out.Write(append(b, crlf...))
 }
 
-// Done returns a channel that is closed when the connection has ended and OnMessage is not called any
-// more.
+// Done returns a channel that is closed when the connection has ended and OnMessage is not called
+// any more.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
-// Err returns why the connection ended: io.EOF if the server closed it, net.ErrClosed after Close. It
-// returns nil before.
+// Err returns why the connection ended: io.EOF if the server closed it, net.ErrClosed after Close.
+// It returns nil before.
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -230,8 +231,8 @@ func (c *Conn) Err() error {
 // Abort closes the connection: all calls fail. It does not wait.
 func (c *Conn) Abort() { c.end(net.ErrClosed) }
 
-// Close closes the connection, and returns when OnMessage is not called any more. OnMessage must not
-// call it.
+// Close closes the connection, and returns when OnMessage is not called any more. OnMessage must
+// not call it.
 func (c *Conn) Close() {
 	c.Abort()
 	<-c.done

@@ -37,17 +37,17 @@ const (
 type Message struct {
 	Channel, Payload string // valid until Buffer is released
 
-	// Size is the length of the payload. Both strings are empty if the message was discarded, because
-	// the payload is longer than Options.MaxMessage or the channel longer than 64 KiB; Size is then the
-	// length of everything discarded.
+	// Size is the length of the payload. Both strings are empty if the message was discarded,
+	// because the payload is longer than Options.MaxMessage or the channel longer than 64 KiB; Size
+	// is then the length of everything discarded.
 	Size int
 
 	Buffer *Buffer // holds the strings; the receiver must release it
 }
 
-// A reader parses what a server sends. It checks all framing and all sizes, and never allocates more
-// than about twice what has been received. It does not know attributes and strings in parts, which
-// no server sends unasked.
+// A reader parses what a server sends. It checks all framing and all sizes, and never allocates
+// more than about twice what has been received. It does not know attributes and strings in parts,
+// which no server sends unasked.
 //
 //	stream    = { value | push }
 //	value     = scalar | string | aggregate
@@ -212,8 +212,8 @@ func (r *reader) push() (kind []byte, elements int, err error) {
 	return kind, n - 1, nil
 }
 
-// message reads the elements of a message: the pattern if there are three, the channel, the payload.
-// Those that are too long are discarded without being kept.
+// message reads the elements of a message: the pattern if there are three, the channel, the
+// payload. Those that are too long are discarded without being kept.
 func (r *reader) message(elements int) (Message, error) {
 	var channelFrom, channelTo, next int
 	for ; ; elements-- {
@@ -243,8 +243,8 @@ func (r *reader) message(elements int) (Message, error) {
 	}
 }
 
-// discardMessage reads the rest of a string of a message, and the elements behind it, without keeping
-// them.
+// discardMessage reads the rest of a string of a message, and the elements behind it, without
+// keeping them.
 func (r *reader) discardMessage(size, elements int) (Message, error) {
 	total := 0
 	for ; ; elements-- {

@@ -49,8 +49,8 @@ func (v Value) Int() (int64, error) {
 	return 0, v.wrongType("an integer")
 }
 
-// Array returns the elements of an array or a set. Those of a map are its keys, each followed by its
-// value.
+// Array returns the elements of an array or a set. Those of a map are its keys, each followed by
+// its value.
 func (v Value) Array() ([]Value, error) {
 	switch v.kind {
 	case '*', '~', '%':
