@@ -16,7 +16,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// cpu is what this process has used, in user and system mode.
+// cpu returns the CPU time of this process, in user and system mode.
 func cpu(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
@@ -26,8 +26,9 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkFromRedis is what a message of 100 bytes costs this process in all: from Redis's socket to Receiver.Deliver.
-// Another process publishes. cpu-ns/op is the figure; the time is that of the slowest of the three processes.
+// BenchmarkFromRedis measures what a message of 100 bytes costs this process in all, from Redis's
+// socket to Receiver.Deliver. Another process publishes. The figure is cpu-ns/op; the time is that
+// of the slowest of the three processes.
 func BenchmarkFromRedis(b *testing.B) {
 	tool, err := exec.LookPath("redis-benchmark")
 	if err != nil {
@@ -37,8 +38,9 @@ func BenchmarkFromRedis(b *testing.B) {
 		b.Run(fmt.Sprintf("pipeline=%d", pipeline), func(b *testing.B) {
 			server := redistest.Start(b)
 			got := make(chan struct{}, 1)
-			n, want := 0, 0                                                                                    // owned by the receiver while messages come
-			c := redis.Config{URL: server.URL(), ReceiveQueue: redis.Bound{Messages: 1 << 24, Bytes: 1 << 30}} // a loss would spoil the figure
+			n, want := 0, 0 // owned by the receiver while messages arrive
+			// A loss would falsify the figure.
+			c := redis.Config{URL: server.URL(), ReceiveQueue: redis.Bound{Messages: 1 << 24, Bytes: 1 << 30}}
 			node := newBroker(b, c)
 			defer func() { _ = node.Close() }()
 			if err := node.Start(ctx(b), broker.Receiver{ServerID: "me", Deliver: func(protocol.Message) {
@@ -56,7 +58,7 @@ func BenchmarkFromRedis(b *testing.B) {
 				b.Fatal(err)
 			}
 			_, port := split(server.Addr)
-			// The tool sends a whole number of pipelines from each of its connections.
+			// redis-benchmark sends a whole number of pipelines from each of its connections.
 			count := (b.N + pipeline - 1) / pipeline * pipeline
 			n, want = 0, count
 			publish := exec.Command(tool, "-p", port, "-c", "1", "-P", fmt.Sprint(pipeline), "-n", fmt.Sprint(count), "-q",
@@ -69,7 +71,7 @@ func BenchmarkFromRedis(b *testing.B) {
 			}
 			select {
 			case <-got:
-			case <-time.After(patience):
+			case <-time.After(testTimeout):
 				b.Fatalf("messages are missing: %+v", node.Health())
 			}
 			b.StopTimer()
@@ -78,7 +80,8 @@ func BenchmarkFromRedis(b *testing.B) {
 	}
 }
 
-// BenchmarkPublish is what a message of 100 bytes costs the publisher, and Redis, in the order in which they are sent.
+// BenchmarkPublish measures what a message of 100 bytes costs the publisher, and Redis, in the
+// order of sending.
 func BenchmarkPublish(b *testing.B) {
 	server := redistest.Start(b)
 	node := newBroker(b, redis.Config{URL: server.URL()})

@@ -10,21 +10,21 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A fakeRedis is the set of channels that a connection is subscribed to: what the rounds are for.
+// A fakeRedis is the set of channels that a connection is subscribed to.
 type fakeRedis map[string]bool
 
-// TestHoldsFollow has channels held and released in any order, before, between and within rounds,
-// and connections lost. What is held and not on its way must be subscribed, and in the end nothing
-// else is. Every request ends, and not before its last channel has been asked for.
-func TestHoldsFollow(t *testing.T) {
+// TestChannelsMatchModel holds and releases channels in any order, before, between and within
+// rounds, and loses connections. Held channels must be subscribed unless they are in progress, and
+// in the end no others are. Every request ends, and not before its last channel was subscribed.
+func TestChannelsMatchModel(t *testing.T) {
 	t.Parallel()
 	const grace = 10
 	rapid.Check(t, func(t *rapid.T) {
 		var h channels
 		redis, held := fakeRedis{}, map[string]int{}
-		var ask, give []string           // the round under way
-		var last []*request              // end with it
-		asked := map[*request][]string{} // the channels of those that have not ended
+		var ask, give []string           // the current round
+		var last []*request              // requests that end with it
+		asked := map[*request][]string{} // channels of the requests that have not ended
 		under, down := false, false
 		now := time.Duration(100)
 		finish := func(refuse func(string) bool) {
@@ -51,7 +51,7 @@ func TestHoldsFollow(t *testing.T) {
 			for _, r := range last {
 				for _, c := range asked[r] {
 					if h.states.Get(c).phase == phasePending {
-						t.Fatalf("a request ends with this round, which does not ask for %s", c)
+						t.Fatalf("a request ends with this round, which does not subscribe %s", c)
 					}
 				}
 			}
@@ -65,13 +65,13 @@ func TestHoldsFollow(t *testing.T) {
 					t.Fatalf("%s is held %d times, counted %d", c, n, v.count)
 				}
 				if v.phase == phaseSubscribed && !redis[c] && !down {
-					t.Fatalf("%s counts as subscribed, and is not", c)
+					t.Fatalf("%s counts as subscribed, but is not", c)
 				}
 				requested := slices.ContainsFunc(slices.Collect(maps.Keys(asked)), func(r *request) bool {
 					return slices.Contains(r.channels, c)
 				})
 				if n > 0 && v.phase == phasePending && !down && !slices.Contains(h.unrequested, c) && !requested {
-					t.Fatalf("%s is wanted, and nobody will ask for it", c)
+					t.Fatalf("%s is pending, and no round will subscribe it", c)
 				}
 			}
 		}
@@ -133,7 +133,7 @@ func TestHoldsFollow(t *testing.T) {
 		}
 		maps.DeleteFunc(held, func(_ string, n int) bool { return n == 0 })
 		if got, want := slices.Sorted(maps.Keys(redis)), slices.Sorted(maps.Keys(held)); !slices.Equal(got, want) {
-			t.Fatalf("subscribed to %v, held are %v", got, want)
+			t.Fatalf("subscribed to %v, holding %v", got, want)
 		}
 		if h.states.Len() != len(held) || h.idle.Len() > 0 || len(h.rejected) > 0 || len(asked) > 0 || h.hasWork() {
 			t.Fatalf("left: %v", h)
@@ -141,8 +141,9 @@ func TestHoldsFollow(t *testing.T) {
 	})
 }
 
-// TestHoldsOwe: whoever was given an error is told once the channel is there, whatever became of it in between.
-func TestHoldsOwe(t *testing.T) {
+// TestLossPending checks that a loss is reported for a channel once it is subscribed, if Hold
+// returned an error for it, whatever happened to the channel in between.
+func TestLossPending(t *testing.T) {
 	t.Parallel()
 	var h channels
 	channels := []string{"late", "no", "fine"}
@@ -154,13 +155,13 @@ func TestHoldsOwe(t *testing.T) {
 	asked, _ := h.nextRound(10, 0)
 	h.reject("no", 7)
 	if owed, since := h.confirm(asked, 8); !slices.Equal(owed, []string{"late"}) || since != 5 {
-		t.Errorf("owed %v since %v, want what was late, since 5", owed, since)
+		t.Errorf("losses of %v since %v, want those of the late channels, since 5", owed, since)
 	}
-	h.setLossPending("fine", 9) // it is there: nothing is missing
+	h.setLossPending("fine", 9) // it is subscribed: nothing is missing
 	h.retryRejected(10)
 	asked, _ = h.nextRound(0, 10)
 	if owed, since := h.confirm(asked, 10); !slices.Equal(owed, []string{"no"}) || since != 7 {
-		t.Errorf("owed %v since %v, want what was refused, since 7", owed, since)
+		t.Errorf("losses of %v since %v, want that of the rejected channel, since 7", owed, since)
 	}
 }
 
@@ -187,14 +188,14 @@ func TestTurns(t *testing.T) {
 	for !done {
 		ask, last := h.nextRound(round, 0)
 		if len(ask) == 0 || len(ask) >= round+turnChannels {
-			t.Fatalf("a round asks for %d channels, want about %d", len(ask), round)
+			t.Fatalf("a round subscribes %d channels, want about %d", len(ask), round)
 		}
 		asked += len(ask)
 		h.confirm(ask, 0)
 		done = slices.Contains(last, few)
 	}
 	if most := (holders+1)*turnChannels + round; asked > most {
-		t.Errorf("%d channels were asked for before the last of the few, want at most %d", asked, most)
+		t.Errorf("%d channels were requested before the last of the few, want at most %d", asked, most)
 	}
 	for h.hasWork() {
 		ask, _ := h.nextRound(round, 0)
@@ -202,6 +203,6 @@ func TestTurns(t *testing.T) {
 		h.confirm(ask, 0)
 	}
 	if want := holders*each + turnChannels; asked != want {
-		t.Errorf("%d channels were asked for, want each of %d once", asked, want)
+		t.Errorf("%d channels were requested, want each of %d once", asked, want)
 	}
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestClusterMovesSlots: slots, with keys in them, move from one master to another while messages go through channels
-// that hash to them. All arrive, once and in order, and nobody stays subscribed.
+// TestClusterMovesSlots moves slots, with keys in them, from one master to another while messages
+// go through channels that hash to them. All arrive, once and in order, and no subscription is
+// left.
 func TestClusterMovesSlots(t *testing.T) {
 	slow(t)
 	cluster := redistest.StartCluster(t)
@@ -58,14 +59,14 @@ func TestClusterMovesSlots(t *testing.T) {
 	})
 }
 
-// TestClusterReplicaTakesOver: a node is subscribed at a master that serves what it is subscribed to, and that one is gone. It
-// notices, is subscribed elsewhere, tells what it may have missed, and gets what is published from then on, all of it.
+// TestClusterReplicaTakesOver removes the master at which a node is subscribed. The node notices,
+// subscribes elsewhere, reports a loss, and receives all messages published from then on.
 func TestClusterReplicaTakesOver(t *testing.T) {
 	slow(t)
 	for name, fail := range map[string]func(*redistest.Server){"killed": (*redistest.Server).Kill, "frozen": (*redistest.Server).Freeze} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			x := startTakeover(t, 4*time.Second) // to notice one that is frozen
+			x := startTakeover(t, 4*time.Second) // to notice a frozen one
 			x.publish()
 			x.arrives()
 			began := time.Now()
@@ -73,10 +74,10 @@ func TestClusterReplicaTakesOver(t *testing.T) {
 			x.cluster.TakeOver(x.replica, "TAKEOVER")
 			l := x.b.nextLoss()
 			if l.Cause == nil || l.Channels != nil || l.Until.Before(began) || l.Since.After(l.Until) {
-				t.Errorf("told %+v of what happened after %v", l, began)
+				t.Errorf("reported %+v for a fault after %v", l, began)
 			}
 			if h := x.b.awaitState(broker.StateOK); h.Since.Before(began) || h.Err == nil || h.Reason != "" {
-				t.Errorf("health is %+v", h) // as if it had been ok throughout
+				t.Errorf("health is %+v", h) // the same as if it had been ok throughout
 			}
 			x.a.awaitState(broker.StateOK)
 			x.publish()
@@ -85,10 +86,11 @@ func TestClusterReplicaTakesOver(t *testing.T) {
 	}
 }
 
-// TestClusterMasterHandsOver to its replica, and stays: nothing is lost, and nobody has anything to tell.
-func TestClusterMasterHandsOver(t *testing.T) {
+// TestClusterFailover checks that nothing is lost, and no loss is reported, when a master hands
+// over to its replica and stays.
+func TestClusterFailover(t *testing.T) {
 	slow(t)
-	x := startTakeover(t, patience)
+	x := startTakeover(t, testTimeout)
 	x.publish()
 	x.cluster.TakeOver(x.replica)
 	x.publish()
@@ -98,16 +100,17 @@ func TestClusterMasterHandsOver(t *testing.T) {
 	}
 }
 
-// A takeover is of the master at which node b is subscribed, to rooms that hash to that master.
+// A takeover is of the master at which node b is subscribed to rooms that hash to that master.
 type takeover struct {
 	cluster         *redistest.Cluster
 	a, b            *node
 	master, replica *redistest.Server
 	rooms           []string
-	n, got          int // messages that a has published, and that b has got
+	n, got          int // messages that a has published, and that b has received
 }
 
-// startTakeover prepares one, with nodes that wait so long for a Redis before they take it to be gone.
+// startTakeover prepares a takeover. The nodes take a Redis that does not answer for so long to be
+// down.
 func startTakeover(t *testing.T, timeout time.Duration) *takeover {
 	t.Helper()
 	x := &takeover{cluster: redistest.StartCluster(t)}
@@ -122,7 +125,7 @@ func startTakeover(t *testing.T, timeout time.Duration) *takeover {
 		}
 	}
 	if x.master == nil {
-		t.Fatal("the node is subscribed nowhere")
+		t.Fatal("no master has the node's subscription")
 	}
 	for i := 0; len(x.rooms) < 10; i++ {
 		if room := fmt.Sprint("room ", i); owner(t, x.cluster, protocol.RoomChannel(room)) == x.master {
@@ -138,7 +141,7 @@ func startTakeover(t *testing.T, timeout time.Duration) *takeover {
 	return x
 }
 
-// publish publishes one message to each room, until a Redis has taken it.
+// publish publishes one message to each room, until a Redis has accepted it.
 func (x *takeover) publish() {
 	x.a.t.Helper()
 	for _, room := range x.rooms {
@@ -147,8 +150,8 @@ func (x *takeover) publish() {
 	}
 }
 
-// arrives checks that all that was published has come, in its order. What Redis did not confirm in time was published again, and
-// may come by two ways.
+// arrives checks that all published messages have arrived, in order. Those that Redis did not
+// confirm in time were published again, and may arrive twice.
 func (x *takeover) arrives() {
 	x.b.t.Helper()
 	for x.got < x.n {
@@ -163,7 +166,7 @@ func (x *takeover) arrives() {
 	}
 }
 
-// owner is the master of the slot of a key, of three with a third each.
+// owner returns the master of the slot of a key, of three masters with a third each.
 func owner(t *testing.T, c *redistest.Cluster, key string) *redistest.Server {
 	t.Helper()
 	slot, err := c.Servers[0].Do("CLUSTER", "KEYSLOT", key).Int()

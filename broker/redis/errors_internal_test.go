@@ -12,7 +12,7 @@ import (
 	"github.com/hearthws/hearth/broker"
 )
 
-// TestReasonOf is about errors that a test does not get from a Redis at will.
+// TestReasonOf checks errors that a test cannot get from a Redis at will.
 func TestReasonOf(t *testing.T) {
 	t.Parallel()
 	dial := func(err error) error {

@@ -19,7 +19,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// awaitReason waits until the broker says that it is so, and why.
+// awaitReason waits until the broker has the state and the reason.
 func (n *node) awaitReason(state broker.State, reason string) broker.Health {
 	n.t.Helper()
 	var h broker.Health
@@ -30,7 +30,8 @@ func (n *node) awaitReason(state broker.State, reason string) broker.Health {
 	return h
 }
 
-// TestReason: while a broker is not ok it says why, in a word, and since when; and afterwards no longer.
+// TestReason checks that a broker that is not ok says why, and since when, and that it does not
+// afterwards.
 func TestReason(t *testing.T) {
 	slow(t)
 	acl := func(s *redistest.Server, rules ...string) {
@@ -55,7 +56,7 @@ func TestReason(t *testing.T) {
 		"may not publish": {broker.StateDegraded, "permission",
 			func(s *redistest.Server) { acl(s, "-publish") }, func(s *redistest.Server) { acl(s, "+publish") }},
 		"a room is refused": {broker.StateDegraded, "permission", func(s *redistest.Server) {
-			acl(s, "resetchannels", "&hearth:*", "&ws:broadcast") // cuts the subscription
+			acl(s, "resetchannels", "&hearth:*", "&ws:broadcast") // closes a connection
 		}, func(s *redistest.Server) { acl(s, "allchannels") }},
 		"replica": {broker.StateDown, "replica",
 			func(s *redistest.Server) { s.Do("REPLICAOF", "127.0.0.1", "1") }, func(s *redistest.Server) { s.Do("REPLICAOF", "NO", "ONE") }},
@@ -71,7 +72,7 @@ func TestReason(t *testing.T) {
 			tt.fail(server)
 			h := n.awaitReason(tt.state, tt.reason)
 			if h.Since.Before(began) || h.Since.After(time.Now()) || h.Err == nil {
-				t.Errorf("failed after %v, and health is %+v", began, h)
+				t.Errorf("failed after %v, health is %+v", began, h)
 			}
 			tt.mend(server)
 			n.awaitReason(broker.StateOK, "")
@@ -79,7 +80,7 @@ func TestReason(t *testing.T) {
 	}
 }
 
-// serveError is a server that answers each command with the same error.
+// serveError starts a server that answers each command with the same error.
 func serveError(t *testing.T, text string) (addr string) {
 	t.Helper()
 	return serveClients(t, func(conn net.Conn) {
@@ -91,7 +92,7 @@ func serveError(t *testing.T, text string) (addr string) {
 	})
 }
 
-// TestStartReason: what keeps a broker from starting has its word, too.
+// TestStartReason checks the reason of a broker that cannot start.
 func TestStartReason(t *testing.T) {
 	t.Parallel()
 	server, full := redistest.Start(t), redistest.Start(t)
@@ -133,7 +134,7 @@ func TestStartReason(t *testing.T) {
 			ctx, cancel := context.WithCancel(ctx(t))
 			defer cancel()
 			started := make(chan error, 1)
-			go func() { started <- b.Start(ctx, receiver) }() // ends by itself or with cancel; received below
+			go func() { started <- b.Start(ctx, receiver) }() // received below
 			await(t, tt.reason, func() bool { return b.Health().Reason == tt.reason })
 			cancel()
 			if err := <-started; err == nil || strings.Contains(err.Error(), "s3cret") {
@@ -146,18 +147,19 @@ func TestStartReason(t *testing.T) {
 				t.Error(err)
 			}
 			if h := b.Health(); h.Reason != "" {
-				t.Errorf("closed, and the reason is %q", h.Reason)
+				t.Errorf("after Close the reason is %q", h.Reason)
 			}
 		})
 	}
 }
 
-// TestRefusalIsLogged: once when it begins and once when it ends, however many messages there are.
-func TestRefusalIsLogged(t *testing.T) {
+// TestRejectionIsLogged checks that a rejection is logged when it begins and when it ends, however
+// many messages there are.
+func TestRejectionIsLogged(t *testing.T) {
 	slow(t)
 	server := redistest.Start(t, "user node on >letmein +@all ~* allchannels")
 	c := calm(t, "redis://node:letmein@"+server.Addr)
-	var log lines
+	var log logBuffer
 	c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	n := startNode(t, "n", c)
 	server.Do("ACL", "SETUSER", "node", "-publish")
@@ -175,11 +177,11 @@ func TestRefusalIsLogged(t *testing.T) {
 	}
 }
 
-// TestReasonlessRefusalIsLogged as what it is: of any other reason.
-func TestReasonlessRefusalIsLogged(t *testing.T) {
+// TestRejectionWithoutReasonIsLogged checks that the reason of an unknown rejection is "other".
+func TestRejectionWithoutReasonIsLogged(t *testing.T) {
 	t.Parallel()
 	c := calm(t, redistest.Start(t, `rename-command PUBLISH ""`).URL())
-	var log lines
+	var log logBuffer
 	c.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	b := newBroker(t, c)
 	defer func() { _ = b.Close() }()
@@ -192,30 +194,31 @@ func TestReasonlessRefusalIsLogged(t *testing.T) {
 	}
 }
 
-// lines are what is logged.
-type lines struct {
+// A logBuffer keeps the text of a log.
+type logBuffer struct {
 	mu   sync.Mutex // guards text
 	text strings.Builder
 }
 
-func (l *lines) Write(p []byte) (int, error) {
+func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(p)
 }
 
-func (l *lines) String() string {
+func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
-func (l *lines) await(t *testing.T, text string) {
+func (l *logBuffer) await(t *testing.T, text string) {
 	t.Helper()
 	await(t, text, func() bool { return strings.Contains(l.String(), text) })
 }
 
-// TestReasonsAreExplained, each of them, to those who program and to those who are woken by them.
+// TestReasonsAreExplained checks that the package comment and the operations manual explain each
+// reason.
 func TestReasonsAreExplained(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{"doc.go", "../../docs/operations.md"} {
@@ -225,7 +228,7 @@ func TestReasonsAreExplained(t *testing.T) {
 		}
 		for _, word := range redis.Reasons() {
 			if !strings.Contains(string(text), "`"+word+"`") && !strings.Contains(string(text), "\t"+word+" ") {
-				t.Errorf("%s says nothing of %q", file, word)
+				t.Errorf("%s does not mention %q", file, word)
 			}
 		}
 	}

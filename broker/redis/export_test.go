@@ -1,6 +1,6 @@
 package redis
 
-// Reasons are all words of Health.Reason.
+// Reasons returns all words of Health.Reason.
 func Reasons() []string {
 	words := []string{reasonOther}
 	for _, c := range causes {

@@ -13,31 +13,32 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// A sent message is one that Redis has taken.
-type sent struct {
+// A confirmed message is one that Redis has accepted.
+type confirmed struct {
 	event      string
 	begin, end time.Time // of the call
 }
 
-// An emitting publishes numbered broadcasts until it is told to stop, each when the one before it has been confirmed.
-type emitting struct {
+// A numberedEmitter publishes numbered broadcasts until it is stopped, each when the one before it
+// has been confirmed.
+type numberedEmitter struct {
 	t    *testing.T
 	b    *redis.Broker
 	stop context.CancelFunc
-	done chan []sent // gets those that were confirmed
+	done chan []confirmed // receives the confirmed messages
 }
 
 // emit starts an emitter.
-func emit(t *testing.T, c redis.Config) *emitting {
+func emit(t *testing.T, c redis.Config) *numberedEmitter {
 	ctx, stop := context.WithCancel(t.Context())
-	e := &emitting{t: t, b: newBroker(t, c), stop: stop, done: make(chan []sent, 1)}
+	e := &numberedEmitter{t: t, b: newBroker(t, c), stop: stop, done: make(chan []confirmed, 1)}
 	t.Cleanup(func() { stop(); _ = e.b.Close() })
 	go func() { // ends with stop; done is received by end, or dropped with the test
-		var all []sent
+		var all []confirmed
 		every := time.NewTicker(5 * time.Millisecond)
 		defer every.Stop()
 		for i := 0; ctx.Err() == nil; i++ {
-			s := sent{event: strconv.Itoa(i), begin: time.Now()}
+			s := confirmed{event: strconv.Itoa(i), begin: time.Now()}
 			m := protocol.Message{ServerID: protocol.EmitterID, Type: protocol.TypeBroadcast, Event: s.event, Data: []byte("1")}
 			if errs := e.b.PublishAll(ctx, []protocol.Message{m}); errs == nil {
 				s.end = time.Now()
@@ -50,8 +51,8 @@ func emit(t *testing.T, c redis.Config) *emitting {
 	return e
 }
 
-// end stops the emitter, closes it, and returns what Redis has taken.
-func (e *emitting) end() []sent {
+// end stops and closes the emitter, and returns the messages that Redis has accepted.
+func (e *numberedEmitter) end() []confirmed {
 	e.t.Helper()
 	e.stop()
 	all := <-e.done
@@ -61,9 +62,9 @@ func (e *emitting) end() []sent {
 	return all
 }
 
-// accounts checks that n has got each of the messages, once, or was told that it may have missed it. It returns how many
-// were not delivered. Whatever n is yet to be told must have come before.
-func (n *node) accounts(all []sent) (missing int) {
+// checkAccounted checks that n received each of the messages once, or was told that it may have
+// missed it. It returns how many were not delivered. All losses must have been reported before.
+func (n *node) checkAccounted(all []confirmed) (missing int) {
 	n.t.Helper()
 	got := map[string]int{}
 	var losses []broker.Loss
@@ -85,7 +86,7 @@ func (n *node) accounts(all []sent) (missing int) {
 			continue
 		case 0:
 		default:
-			n.t.Errorf("%s came %d times to %s", s.event, got[s.event], n.id)
+			n.t.Errorf("%s arrived %d times at %s", s.event, got[s.event], n.id)
 		}
 		missing++
 		told := false
@@ -100,7 +101,7 @@ func (n *node) accounts(all []sent) (missing int) {
 	return missing
 }
 
-// awaitFence waits until a message of another emitter has come, and all that came before it.
+// awaitFence waits until a message of another emitter has arrived, and so all before it.
 func (n *node) awaitFence(c redis.Config) {
 	n.t.Helper()
 	fence := newBroker(n.t, c)
@@ -120,13 +121,14 @@ func (n *node) awaitFence(c redis.Config) {
 	}
 }
 
-// TestFailoverAccountsForAll checks that in an orderly failover each message that Redis has taken from an emitter is delivered,
-// or covered by a loss that the node is told of. A demoted master goes on answering for seconds, and an emitter that asks the
-// Sentinels less often than the node goes on publishing to it.
+// TestFailoverAccountsForAll checks that in an orderly failover each message that Redis accepted
+// from an emitter is delivered, or covered by a loss that is reported to the node. A demoted master
+// goes on answering for seconds, and an emitter that asks the Sentinels less often than the node
+// goes on publishing to it.
 func TestFailoverAccountsForAll(t *testing.T) {
 	slow(t)
 	for name, tt := range map[string]struct {
-		interval time.Duration // of the emitter's questions
+		interval time.Duration // of the emitter's checks
 		cutOff   bool          // the node loses the old master before the emitter does
 	}{
 		"the emitter asks":                   {2 * time.Second, false},
@@ -139,7 +141,7 @@ func TestFailoverAccountsForAll(t *testing.T) {
 			set := redistest.StartSentinel(t)
 			c := calm(t, set.URL())
 			n := startNode(t, "n", c)
-			if err := n.Hold(ctx(t), protocol.NodesChannel); err != nil { // as every Hearth node does
+			if err := n.Hold(ctx(t), protocol.NodesChannel); err != nil {
 				t.Fatal(err)
 			}
 			lazy := c
@@ -158,14 +160,14 @@ func TestFailoverAccountsForAll(t *testing.T) {
 			})
 			all := e.end()
 			n.awaitFence(c)
-			missing := n.accounts(all)
+			missing := n.checkAccounted(all)
 			t.Logf("%d published, %d not delivered; the emitter's health is %+v", len(all), missing, e.b.Health())
 		})
 	}
 }
 
-// TestReports checks what a node makes of a publisher's report that messages may be missing.
-func TestReports(t *testing.T) {
+// TestMissedReports checks what a node does with a publisher's report that messages may be missing.
+func TestMissedReports(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	c := calm(t, server.URL())
@@ -183,21 +185,21 @@ func TestReports(t *testing.T) {
 		m := protocol.Message{ServerID: from, Type: protocol.TypeNodes, Event: protocol.NodeMissed, Data: data}
 		other.confirm(m)
 	}
-	report("emitter", time.Hour, time.Minute) // before the node was there
-	report("n", time.Hour, 0)                 // its own: it has had its messages
+	report("emitter", time.Hour, time.Minute) // before the node started
+	report("n", time.Hour, 0)                 // its own report: it has received its messages
 	other.confirm(other.broadcast("fence"))
 	if got := n.next().Event; got != "fence" {
 		t.Errorf("got %q", got)
 	}
 	select {
 	case l := <-n.lost:
-		t.Errorf("told %+v", l)
+		t.Errorf("reported %+v", l)
 	default:
 	}
 	report("emitter", time.Hour, 0)
 	l := n.nextLoss()
 	if l.Messages != 0 || l.Channels != nil || l.Cause == nil || l.Since.Before(early) || l.Since.After(started) || l.Until.Before(started) {
-		t.Errorf("told %+v; the node was started between %v and %v", l, early, started)
+		t.Errorf("reported %+v; the node was started between %v and %v", l, early, started)
 	}
 	if h := n.Health(); h.State != broker.StateOK || h.Losses != 1 || h.Malformed != 0 {
 		t.Errorf("health is %+v", h)

@@ -16,13 +16,13 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// A pair is two nodes with rooms in common, before and after something happened to Redis.
+// A pair is two nodes with common rooms, before and after a fault of Redis.
 type pair struct {
 	t    *testing.T
 	a, b *node
 }
 
-const pairRooms = 1500 // more than one command's worth
+const pairRooms = 1500 // more than one command names
 
 func startPair(t *testing.T, url string) *pair {
 	t.Helper()
@@ -41,18 +41,19 @@ func pairOf(t *testing.T, c redis.Config) *pair {
 			t.Fatal(err)
 		}
 	}
-	p.works("before")
+	p.checkWorks("before")
 	return p
 }
 
-// works checks that what is published now arrives, both ways, in old rooms, in a new one, and as a broadcast.
-func (p *pair) works(when string) {
+// checkWorks checks that messages published now arrive, both ways, in old rooms, in a new one, and
+// as a broadcast.
+func (p *pair) checkWorks(when string) {
 	p.t.Helper()
 	for _, way := range [][2]*node{{p.a, p.b}, {p.b, p.a}} {
 		from, to := way[0], way[1]
 		room := fmt.Sprintf("%s, from %s", when, from.id)
 		switch err := to.Hold(ctx(p.t), protocol.RoomChannel(room)); {
-		case errors.Is(err, broker.ErrDown): // it is held, and there as soon as Redis is
+		case errors.Is(err, broker.ErrDown): // it is subscribed when Redis runs again
 			to.awaitState(broker.StateOK)
 		case err != nil:
 			p.t.Fatalf("%s: hold: %v", when, err)
@@ -73,29 +74,29 @@ func (p *pair) works(when string) {
 			}
 		}
 		if len(want) > 0 {
-			p.t.Errorf("%s: %v did not come to %s", when, want, to.id)
+			p.t.Errorf("%s: %v did not arrive at %s", when, want, to.id)
 		}
 		to.Release(protocol.RoomChannel(room))
 	}
 }
 
-// recovers checks what follows once Redis is well again: both nodes say so, have told of one loss each that covers the
-// time, between began and now, when it failed, and everything works.
-func (p *pair) recovers(began time.Time) {
+// checkRecovers checks the recovery of Redis: both nodes are ok again, have reported one loss each
+// that covers the time of the fault, which began at began, and everything works.
+func (p *pair) checkRecovers(began time.Time) {
 	p.t.Helper()
 	failed := time.Now()
 	for _, n := range []*node{p.a, p.b} {
 		l := n.nextLoss()
 		if l.Cause == nil || l.Messages != 0 || l.Channels != nil || l.Since.After(failed) || l.Until.Before(began) || l.Until.Before(l.Since) {
-			p.t.Errorf("%s was told %+v of what happened between %v and %v", n.id, l, began, failed)
+			p.t.Errorf("%s reported %+v for a fault between %v and %v", n.id, l, began, failed)
 		}
 		n.awaitState(broker.StateOK)
 	}
-	p.works("after")
+	p.checkWorks("after")
 	for _, n := range []*node{p.a, p.b} {
 		select {
 		case l := <-n.lost:
-			p.t.Errorf("%s was told of another loss: %+v", n.id, l)
+			p.t.Errorf("%s reported another loss: %+v", n.id, l)
 		default:
 		}
 		if h := n.Health(); h.State != broker.StateOK || h.Err == nil || h.Losses != 1 || h.Lost != 0 {
@@ -112,7 +113,7 @@ func slow(t *testing.T) {
 	t.Parallel()
 }
 
-// TestCrash is not in parallel with others, whose goroutines would count.
+// TestCrash is not parallel, because it counts goroutines.
 func TestCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for Redis to fail and come back")
@@ -127,13 +128,13 @@ func TestCrash(t *testing.T) {
 	if err := p.b.Hold(ctx(t), held); !errors.Is(err, broker.ErrDown) {
 		t.Errorf("hold while down: error %v, want ErrDown", err)
 	}
-	await(t, "ErrDown for what is to be confirmed", func() bool {
+	await(t, "ErrDown from PublishAll", func() bool {
 		errs := p.a.PublishAll(ctx(t), []protocol.Message{p.a.broadcast("confirmed?")})
 		return len(errs) == 1 && errors.Is(errs[0], broker.ErrDown)
 	})
-	p.a.publish(p.a.broadcast("waits for Redis")) // a short absence loses nothing of this node's
+	p.a.publish(p.a.broadcast("waits for Redis")) // a short outage loses no message of this node
 	server.Restart()
-	p.recovers(began)
+	p.checkRecovers(began)
 	p.a.confirm(p.a.room("held while down", "to the room"))
 	for p.b.next().Event != "to the room" {
 	}
@@ -146,7 +147,8 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestFrozen: connections stay, and nobody answers. Probes notice.
+// TestFrozen checks that probes notice a Redis whose connections stay open and that does not
+// answer.
 func TestFrozen(t *testing.T) {
 	slow(t)
 	server := redistest.Start(t)
@@ -158,10 +160,10 @@ func TestFrozen(t *testing.T) {
 	p.a.awaitState(broker.StateDown)
 	p.b.awaitState(broker.StateDown)
 	server.Thaw()
-	p.recovers(began)
+	p.checkRecovers(began)
 }
 
-// TestKilledConnections: Redis closes one kind of connections.
+// TestKilledConnections makes Redis close one kind of connections.
 func TestKilledConnections(t *testing.T) {
 	slow(t)
 	server := redistest.Start(t)
@@ -169,37 +171,38 @@ func TestKilledConnections(t *testing.T) {
 		p := startPair(t, server.URL())
 		began := time.Now()
 		server.Do("CLIENT", "KILL", "TYPE", "pubsub")
-		p.recovers(began)
+		p.checkRecovers(began)
 	})
 	t.Run("publishers", func(t *testing.T) {
 		p := startPair(t, server.URL())
 		for range 3 {
 			server.Do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-			p.works("after a kill")
+			p.checkWorks("after a kill")
 		}
 		p.a.awaitState(broker.StateOK)
 		if h := p.b.Health(); h.Losses != 0 {
-			t.Errorf("a loss was told, and there was none: %+v", h)
+			t.Errorf("a loss was reported, but there was none: %+v", h)
 		}
 	})
-	await(t, "the end of what is closed", func() bool {
+	await(t, "the end of closed connections", func() bool {
 		channels, clients := server.Subscriptions()
 		return channels == 0 && clients == 0
 	})
 }
 
-// TestFailover: the Sentinels name another master, on purpose and because the old one is gone.
+// TestFailover makes the Sentinels name another master.
 func TestFailover(t *testing.T) {
 	slow(t)
 	set := redistest.StartSentinel(t)
 	p := startPair(t, set.URL())
 	began := time.Now()
 	set.Failover()
-	p.recovers(began)
+	p.checkRecovers(began)
 }
 
-// TestWhyItStaysAway: a Redis that is back, and does not take this node any more, says why, once, in the log.
-func TestWhyItStaysAway(t *testing.T) {
+// TestReconnectErrorIsLogged checks that the reason is logged, once, when a Redis runs again and
+// rejects the node.
+func TestReconnectErrorIsLogged(t *testing.T) {
 	slow(t)
 	server := redistest.Start(t, "user node on >before +@all ~* allchannels")
 	c := calm(t, "redis://node:before@"+server.Addr)
@@ -214,11 +217,11 @@ func TestWhyItStaysAway(t *testing.T) {
 	n.nextLoss()
 	n.awaitState(broker.StateOK)
 	if lines := said.lines.Load(); lines != 1 {
-		t.Errorf("said in %d lines", lines)
+		t.Errorf("logged in %d lines", lines)
 	}
 }
 
-// containing hands on what has a text in its values.
+// containing passes on records that have a text in their values.
 type containing struct {
 	*lineCounter
 	text string
@@ -235,7 +238,7 @@ func (c containing) Handle(ctx context.Context, r slog.Record) error {
 	return err
 }
 
-// failedLogins is how many HELLOs a server has refused.
+// failedLogins returns how many HELLOs a server has rejected.
 func failedLogins(t *testing.T, s *redistest.Server) int {
 	t.Helper()
 	text, err := s.Do("INFO", "commandstats").Text()
@@ -256,11 +259,11 @@ func TestMasterDies(t *testing.T) {
 	began := time.Now()
 	set.Servers[0].Kill()
 	set.AwaitNewMaster(set.Servers[0].Addr)
-	p.recovers(began)
+	p.checkRecovers(began)
 }
 
-// TestSilentSentinels: what has nothing to do with them does not wait for them, one or all, however long that may take; and one
-// of them does not keep the others from being asked.
+// TestSilentSentinels checks that joins and messages do not wait for Sentinels that do not answer,
+// one or all, and that a silent Sentinel does not keep the others from being asked.
 func TestSilentSentinels(t *testing.T) {
 	slow(t)
 	set := redistest.StartSentinel(t)
@@ -270,7 +273,7 @@ func TestSilentSentinels(t *testing.T) {
 	n := startNode(t, "n", c)
 	works := func(when string) {
 		t.Helper()
-		for began, i := time.Now(), 0; i < 3 || time.Since(began) < 10*c.ProbeInterval; i++ { // for some questions to Sentinels
+		for began, i := time.Now(), 0; i < 3 || time.Since(began) < 10*c.ProbeInterval; i++ {
 			room := fmt.Sprintf("room %d with %s", i, when)
 			if err := n.Hold(ctx(t), protocol.RoomChannel(room)); err != nil {
 				t.Fatalf("%s: hold: %v", when, err)
@@ -297,7 +300,8 @@ func TestSilentSentinels(t *testing.T) {
 	}
 }
 
-// TestBecomesReplica: the server goes on serving, as a replica: what is published there reaches nobody elsewhere.
+// TestBecomesReplica turns the server into a replica, which goes on answering: messages published
+// there do not reach other nodes.
 func TestBecomesReplica(t *testing.T) {
 	slow(t)
 	other := redistest.Start(t)
@@ -312,23 +316,24 @@ func TestBecomesReplica(t *testing.T) {
 		}
 	}
 	server.Do("REPLICAOF", "NO", "ONE")
-	p.recovers(began)
+	p.checkRecovers(began)
 }
 
 func TestClusterNodeDies(t *testing.T) {
 	slow(t)
 	cluster := redistest.StartCluster(t)
 	p := startPair(t, cluster.URL())
-	// One after the other, so that each wire has to find another node; the last two see each other still.
+	// One after the other, so that each connection has to find another node. The last two still see
+	// each other.
 	moved := cluster.Servers[1]
 	moved.Do("CLUSTER", "SETSLOT", "6000", "MIGRATING", nodeID(t, cluster.Servers[2]))
-	p.works("with a slot on its way")
+	p.checkWorks("with a slot on its way")
 	cluster.Servers[0].Kill()
 	for _, n := range []*node{p.a, p.b} {
 		await(t, "another node of the cluster", func() bool { return n.PublishAll(ctx(t), []protocol.Message{n.broadcast("x")}) == nil })
 		n.awaitState(broker.StateOK)
 	}
-	p.works("with a node less")
+	p.checkWorks("with a node less")
 }
 
 func nodeID(t *testing.T, s *redistest.Server) string {
@@ -340,7 +345,8 @@ func nodeID(t *testing.T, s *redistest.Server) string {
 	return id
 }
 
-// TestQueueWhileDown: what is published while Redis is away waits for it, and not for ever.
+// TestQueueWhileDown checks that messages published while Redis is down wait for it for a limited
+// time.
 func TestQueueWhileDown(t *testing.T) {
 	slow(t)
 	server := redistest.Start(t)
@@ -363,14 +369,14 @@ func TestQueueWhileDown(t *testing.T) {
 		}
 	}
 	if full != 10 {
-		t.Errorf("%d of 20 refused by a queue of 10", full)
+		t.Errorf("a queue of 10 rejected %d of 20", full)
 	}
-	await(t, "the end of what is too old", func() bool { return a.Health().Dropped == 20 })
+	await(t, "the end of old messages", func() bool { return a.Health().Dropped == 20 })
 	server.Restart()
 	b.awaitState(broker.StateOK)
 	await(t, "publishing", func() bool { return a.PublishAll(ctx(t), []protocol.Message{emitted("new")}) == nil })
 	if got := b.next().Event; got != "new" {
-		t.Errorf("got %q, which was too old", got)
+		t.Errorf("got %q, which is too old", got)
 	}
 	if h := a.Health(); h.Published < 11 || h.Err == nil {
 		t.Errorf("health is %+v", h)

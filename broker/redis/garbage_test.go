@@ -17,7 +17,7 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// garbage is what no Redis sends, and what some readers of RESP do not survive.
+// garbage are replies that no Redis sends and that some RESP readers do not survive.
 var garbage = map[string]string{
 	"http":            "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
 	"TLS alert":       "\x15\x03\x01\x00\x02\x02\x46",
@@ -46,12 +46,12 @@ var garbage = map[string]string{
 	"sharded":         ">3\r\n$12\r\nsunsubscribe\r\n$1\r\nc\r\n:1\r\n",
 }
 
-// unasked is well formed, and comes without a question.
-var unasked = map[string]string{
+// unrequested are well-formed replies without a command.
+var unrequested = map[string]string{
 	"reply": "+OK\r\n", "error": "-ERR x\r\n", "number": ":1\r\n", "queued": "+QUEUED\r\n", "pong": "+PONG\r\n", "map": "%1\r\n+a\r\n+b\r\n",
 }
 
-// serveClients is a server that talks to each client until talk returns, on a goroutine of the client's own.
+// serveClients starts a server that calls talk for each client, on a goroutine of its own.
 func serveClients(t *testing.T, talk func(conn net.Conn)) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -75,7 +75,7 @@ func serveClients(t *testing.T, talk func(conn net.Conn)) (addr string) {
 	return l.Addr().String()
 }
 
-// serveBytes is a server that answers whatever it is told first with the same bytes.
+// serveBytes starts a server that answers the first command with the given bytes.
 func serveBytes(t *testing.T, answer string) (addr string) {
 	t.Helper()
 	return serveClients(t, func(conn net.Conn) {
@@ -86,8 +86,9 @@ func serveBytes(t *testing.T, answer string) (addr string) {
 	})
 }
 
-// TestStartIsNoRedis: what is no Redis is said to be none, at once, and does no harm.
-func TestStartIsNoRedis(t *testing.T) {
+// TestStartRejectsGarbage checks that a server that is no Redis is reported as such, at once, and
+// does no harm.
+func TestStartRejectsGarbage(t *testing.T) {
 	t.Parallel()
 	for name, answer := range garbage {
 		t.Run(name, func(t *testing.T) {
@@ -99,8 +100,8 @@ func TestStartIsNoRedis(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "not a Redis server") || !strings.Contains(err.Error(), "check the address") {
 				t.Errorf("start: %v", err)
 			}
-			if took := time.Since(began); took > patience/2 {
-				t.Errorf("it took %v to say %v", took, err)
+			if took := time.Since(began); took > testTimeout/2 {
+				t.Errorf("it took %v to return %v", took, err)
 			}
 		})
 	}
@@ -118,32 +119,32 @@ func TestStartIsNoRedis(t *testing.T) {
 	}
 }
 
-// A meddler is a proxy before a Redis that says more than that does.
-type meddler struct {
+// A proxy stands before a Redis and can send more than that does.
+type proxy struct {
 	t        *testing.T
 	listener net.Listener
 	redis    string
 	all      sync.WaitGroup
 
 	mu    sync.Mutex // guards the fields below
-	conns []*meddled
+	conns []*proxyConn
 }
 
-// A meddled is one connection by way of a meddler.
-type meddled struct {
+// A proxyConn is one connection through a proxy.
+type proxyConn struct {
 	client, redis net.Conn
 
-	mu         sync.Mutex // guards what follows, and writes to client
+	mu         sync.Mutex // guards the field below, and writes to client
 	subscribes bool
 }
 
-func startMeddler(t *testing.T, redis string) *meddler {
+func startProxy(t *testing.T, redis string) *proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &meddler{t: t, listener: l, redis: redis}
+	m := &proxy{t: t, listener: l, redis: redis}
 	m.all.Go(m.accept) // ends with the listener, as do the connections
 	t.Cleanup(func() {
 		_ = l.Close()
@@ -156,13 +157,13 @@ func startMeddler(t *testing.T, redis string) *meddler {
 	return m
 }
 
-func (m *meddler) current() []*meddled {
+func (m *proxy) current() []*proxyConn {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.conns
 }
 
-func (m *meddler) accept() {
+func (m *proxy) accept() {
 	for {
 		client, err := m.listener.Accept()
 		if err != nil {
@@ -173,16 +174,16 @@ func (m *meddler) accept() {
 			m.t.Error(err)
 			return
 		}
-		c := &meddled{client: client, redis: redis}
+		c := &proxyConn{client: client, redis: redis}
 		m.mu.Lock()
 		m.conns = append(m.conns, c)
 		m.mu.Unlock()
-		m.all.Go(func() { c.copy(redis, client, c.ask) })
-		m.all.Go(func() { c.copy(client, redis, c.say) })
+		m.all.Go(func() { c.copy(redis, client, c.toServer) })
+		m.all.Go(func() { c.copy(client, redis, c.toClient) })
 	}
 }
 
-func (c *meddled) copy(_, from net.Conn, take func([]byte) error) {
+func (c *proxyConn) copy(_, from net.Conn, take func([]byte) error) {
 	defer func() { _ = c.client.Close(); _ = c.redis.Close() }()
 	b := make([]byte, 1<<16)
 	for {
@@ -193,7 +194,7 @@ func (c *meddled) copy(_, from net.Conn, take func([]byte) error) {
 	}
 }
 
-func (c *meddled) ask(b []byte) error {
+func (c *proxyConn) toServer(b []byte) error {
 	c.mu.Lock()
 	c.subscribes = c.subscribes || bytes.Contains(b, []byte("SUBSCRIBE"))
 	c.mu.Unlock()
@@ -201,15 +202,15 @@ func (c *meddled) ask(b []byte) error {
 	return err
 }
 
-func (c *meddled) say(b []byte) error {
+func (c *proxyConn) toClient(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, err := c.client.Write(b)
 	return err
 }
 
-// inject says text to the connection that was made last, of the two kinds.
-func (m *meddler) inject(text string, toSubscription bool) {
+// inject sends text to the newest connection of the two kinds.
+func (m *proxy) inject(text string, toSubscription bool) {
 	m.t.Helper()
 	conns := m.current()
 	for i := len(conns) - 1; i >= 0; i-- {
@@ -217,23 +218,23 @@ func (m *meddler) inject(text string, toSubscription bool) {
 		found := conns[i].subscribes == toSubscription
 		conns[i].mu.Unlock()
 		if found {
-			_ = conns[i].say([]byte(text)) // an error: it has been closed in the midst
+			_ = conns[i].toClient([]byte(text)) // an error means that it was closed meanwhile
 			return
 		}
 	}
 	m.t.Fatal("no such connection")
 }
 
-// TestGarbageLater: what comes on a connection that was a good one ends that, not the process; it is told as a loss, and
-// everything works again.
-func TestGarbageLater(t *testing.T) {
+// TestGarbageOnGoodConnection checks that garbage on a working connection ends the connection, not
+// the process. A loss is reported, and everything works again.
+func TestGarbageOnGoodConnection(t *testing.T) {
 	slow(t)
-	for _, list := range []map[string]string{garbage, unasked} {
+	for _, list := range []map[string]string{garbage, unrequested} {
 		for name, text := range list {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				server := redistest.Start(t)
-				m := startMeddler(t, server.Addr)
+				m := startProxy(t, server.Addr)
 				n, other := startNode(t, "n", calm(t, "redis://"+m.listener.Addr().String())), startNode(t, "other", calm(t, server.URL()))
 				if err := n.Hold(ctx(t), protocol.RoomChannel("r")); err != nil {
 					t.Fatal(err)
@@ -260,7 +261,8 @@ func TestGarbageLater(t *testing.T) {
 // TestHugeMessages checks that messages that are too large cost neither the connection nor memory.
 func TestHugeMessages(t *testing.T) {
 	slow(t)
-	// Redis closes a subscriber for whom 32 MiB wait. Three messages of 20 MiB may wait when the machine is busy.
+	// Redis closes a subscriber when 32 MiB wait. Three messages of 20 MiB may wait on a busy
+	// machine.
 	server := redistest.Start(t, "client-output-buffer-limit pubsub 0 0 0")
 	c := quick(t, server.URL())
 	c.MaxMessage = 100 << 10
@@ -294,13 +296,13 @@ func TestHugeMessages(t *testing.T) {
 	}
 }
 
-// TestRefusedPing: Redis answers a PING, and one goes out behind each UNSUBSCRIBE, with errors while its disk is full or a
-// script runs. Rooms that empty meanwhile do no harm.
-func TestRefusedPing(t *testing.T) {
+// TestUnsubscribeWhileRedisFails empties rooms while Redis answers some commands with errors,
+// because its disk is full, a script runs, or it is a stale replica. That does no harm.
+func TestUnsubscribeWhileRedisFails(t *testing.T) {
 	slow(t)
 	for name, tt := range map[string]struct {
 		begin, end func(*testing.T, *redistest.Server)
-		refused    string // what is said to UNSUBSCRIBE; "" when it is done
+		rejected   string // in the error for UNSUBSCRIBE; "" if it succeeds
 	}{
 		"disk full": {begin: fillDisk, end: func(_ *testing.T, s *redistest.Server) { s.Do("CONFIG", "SET", "save", "") }},
 		"stale replica": {
@@ -310,7 +312,7 @@ func TestRefusedPing(t *testing.T) {
 			},
 			end: func(_ *testing.T, s *redistest.Server) { s.Do("REPLICAOF", "NO", "ONE") },
 		},
-		"script": {begin: runScript, end: func(_ *testing.T, s *redistest.Server) { s.Do("SCRIPT", "KILL") }, refused: "busy"},
+		"script": {begin: runScript, end: func(_ *testing.T, s *redistest.Server) { s.Do("SCRIPT", "KILL") }, rejected: "busy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -323,9 +325,9 @@ func TestRefusedPing(t *testing.T) {
 			tt.begin(t, server)
 			for _, channel := range held {
 				n.Release(channel)
-				await(t, "the end of "+channel, func() bool {
-					if h := n.Health(); tt.refused != "" {
-						return h.Err != nil && strings.Contains(h.Err.Error(), tt.refused)
+				await(t, "unsubscribe "+channel, func() bool {
+					if h := n.Health(); tt.rejected != "" {
+						return h.Err != nil && strings.Contains(h.Err.Error(), tt.rejected)
 					}
 					list, err := server.Do("PUBSUB", "CHANNELS", channel).Strings()
 					return err == nil && len(list) == 0
@@ -333,7 +335,7 @@ func TestRefusedPing(t *testing.T) {
 			}
 			tt.end(t, server)
 			n.awaitState(broker.StateOK)
-			for range 2 { // a question and its reply on the subscription's connection go before each probe
+			for range 2 { // a HELLO on the subscription's connection precedes each probe
 				before := stat(t, server, "cmdstat_publish:")
 				await(t, "a probe", func() bool { return stat(t, server, "cmdstat_publish:") != before })
 			}
@@ -348,19 +350,20 @@ func TestRefusedPing(t *testing.T) {
 	}
 }
 
-// fillDisk has s fail to save its data, as when the disk is full.
+// fillDisk makes s fail to save its data, as when the disk is full.
 func fillDisk(t *testing.T, s *redistest.Server) {
 	t.Helper()
 	dir, err := s.Do("CONFIG", "GET", "dir").Get("dir").Text()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(filepath.Join(dir, "dump.rdb"), 0o700); err != nil { // a file can't take its place
+	// A file cannot replace a folder.
+	if err := os.Mkdir(filepath.Join(dir, "dump.rdb"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	s.Do("CONFIG", "SET", "save", "3600 1")
 	s.Do("BGSAVE")
-	await(t, "a save that fails", func() bool {
+	await(t, "a failed save", func() bool {
 		text, _ := s.Do("INFO", "persistence").Text()
 		return strings.Contains(text, "rdb_last_bgsave_status:err")
 	})
@@ -378,7 +381,8 @@ func runScript(t *testing.T, s *redistest.Server) {
 		if _, err := io.WriteString(conn, command); err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasPrefix(command, "PING") { // answered as soon as Redis sees how long it takes
+		// Redis answers as soon as it notices how long the script takes.
+		if strings.HasPrefix(command, "PING") {
 			if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.HasPrefix(line, "-BUSY") {
 				t.Fatalf("PING: %q, %v", line, err)
 			}

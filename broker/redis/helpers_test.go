@@ -11,10 +11,10 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// patience is how long to wait for what must happen.
-const patience = time.Minute
+// testTimeout is how long to wait for an event that must happen.
+const testTimeout = time.Minute
 
-// A node is a broker that has been started, and what it was given.
+// A node is a started broker, with the messages and losses that it received.
 type node struct {
 	*redis.Broker
 	t    testing.TB
@@ -23,7 +23,7 @@ type node struct {
 	lost chan broker.Loss
 }
 
-// startNode starts a node that keeps what it gets, and closes it at the end of the test.
+// startNode starts a node that keeps what it receives, and closes it at the end of the test.
 func startNode(t testing.TB, id string, c redis.Config) *node {
 	t.Helper()
 	n := &node{Broker: newBroker(t, c), t: t, id: id, got: make(chan protocol.Message, 1<<16), lost: make(chan broker.Loss, 100)}
@@ -37,9 +37,9 @@ func startNode(t testing.TB, id string, c redis.Config) *node {
 	return n
 }
 
-// ctx lasts as long as the tests are patient.
+// ctx returns a context that lasts for testTimeout.
 func ctx(t testing.TB) context.Context {
-	c, cancel := context.WithTimeout(context.Background(), patience)
+	c, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
 	return c
 }
@@ -52,31 +52,31 @@ func (n *node) broadcast(event string) protocol.Message {
 	return protocol.Message{ServerID: n.id, Type: protocol.TypeBroadcast, Event: event, Data: []byte("1")}
 }
 
-// next is the next message.
+// next returns the next message.
 func (n *node) next() protocol.Message {
 	n.t.Helper()
 	select {
 	case m := <-n.got:
 		return m
-	case <-time.After(patience):
-		n.t.Fatal("a message did not come")
+	case <-time.After(testTimeout):
+		n.t.Fatal("no message arrived")
 		return protocol.Message{}
 	}
 }
 
-// nextLoss is the next loss.
+// nextLoss returns the next loss.
 func (n *node) nextLoss() broker.Loss {
 	n.t.Helper()
 	select {
 	case l := <-n.lost:
 		return l
-	case <-time.After(patience):
-		n.t.Fatal("no loss was told")
+	case <-time.After(testTimeout):
+		n.t.Fatal("no loss was reported")
 		return broker.Loss{}
 	}
 }
 
-// awaitState waits until the broker says that it is so.
+// awaitState waits until the broker has one of the states.
 func (n *node) awaitState(want ...broker.State) broker.Health {
 	n.t.Helper()
 	var h broker.Health
@@ -92,22 +92,22 @@ func (n *node) awaitState(want ...broker.State) broker.Health {
 	return h
 }
 
-// await waits for something that no event tells of.
+// await waits for a condition that no event reports.
 func await(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(testTimeout)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("%s: not within %v", what, patience)
+			t.Fatalf("%s: not within %v", what, testTimeout)
 		}
 	}
 }
 
-// published publishes m, whatever Redis may be doing to connections that rest.
+// publish publishes m without waiting for the result.
 func (n *node) publish(m protocol.Message) {
 	n.t.Helper()
 	if err := n.Publish(ctx(n.t), m); err != nil {
@@ -115,7 +115,7 @@ func (n *node) publish(m protocol.Message) {
 	}
 }
 
-// confirm publishes m until a Redis has taken it.
+// confirm publishes m until a Redis has accepted it.
 func (n *node) confirm(m protocol.Message) {
 	n.t.Helper()
 	await(n.t, "publishing", func() bool { return n.PublishAll(ctx(n.t), []protocol.Message{m}) == nil })

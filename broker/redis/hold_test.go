@@ -19,9 +19,10 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestStorm: a hundred thousand channels are held by many at once, work, are subscribed exactly once, and leave nothing
-// behind, neither in Redis nor here. Not in parallel with others, whose memory would count.
-func TestStorm(t *testing.T) {
+// TestManyChannels holds a hundred thousand channels concurrently. They work, are subscribed
+// exactly once, and leave nothing behind, neither in Redis nor in the node. It is not parallel,
+// because it measures memory.
+func TestManyChannels(t *testing.T) {
 	if testing.Short() {
 		t.Skip("holds many channels")
 	}
@@ -48,7 +49,8 @@ func TestStorm(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if channels, _ := server.Subscriptions(); channels != holders*each+3 { // and broadcasts, and two nodes' probes
+	// Broadcasts and the probes of two nodes have channels, too.
+	if channels, _ := server.Subscriptions(); channels != holders*each+3 {
 		t.Errorf("%d channels in Redis, want %d", channels, holders*each+3)
 	}
 	for _, h := range []int{0, holders / 2, holders - 1} {
@@ -70,13 +72,14 @@ func TestStorm(t *testing.T) {
 		channels, _ := server.Subscriptions()
 		return channels == 3
 	})
-	await(t, "the memory", func() bool { return heap() <= before+4<<20 }) // the node hears of the end a little later
+	// The node notices the end a little later.
+	await(t, "the memory", func() bool { return heap() <= before+4<<20 })
 	if h := n.Health(); h.State != broker.StateOK || h.Err != nil {
 		t.Errorf("health is %+v", h)
 	}
 }
 
-// heap is what is in use after a collection.
+// heap returns the memory in use after a collection.
 func heap() uint64 {
 	runtime.GC()
 	runtime.GC()
@@ -85,7 +88,7 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// TestGrace: a room that empties and fills again is not unsubscribed.
+// TestGrace checks that a room that empties and fills again is not unsubscribed.
 func TestGrace(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -104,14 +107,14 @@ func TestGrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	if after := stat(t, server, "cmdstat_subscribe:"); after != before || before != "2" {
-		t.Errorf("%s times subscribed, %s after holding it again; want 2 and 2", before, after)
+		t.Errorf("subscribed %s times, %s after holding it again; want 2 and 2", before, after)
 	}
 	if got := stat(t, server, "cmdstat_unsubscribe:"); got != "" {
 		t.Errorf("unsubscribed %s times", got)
 	}
 }
 
-// stat is how often a command was called; empty for never.
+// stat returns how often a command was called, as Redis says it; empty for never.
 func stat(t *testing.T, s *redistest.Server, command string) string {
 	t.Helper()
 	text, err := s.Do("INFO", "commandstats").Text()
@@ -123,9 +126,10 @@ func stat(t *testing.T, s *redistest.Server, command string) string {
 	return calls
 }
 
-// TestRefusedChannel: Redis refuses a whole command for one of its channels. Only that one is missing, its holder is told,
-// and it comes as soon as Redis allows it.
-func TestRefusedChannel(t *testing.T) {
+// TestRejectedChannel checks that Redis rejects a whole command for one of its channels, and that
+// only this channel is missing: Hold returns an error for it, and it is subscribed when Redis
+// accepts it.
+func TestRejectedChannel(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "user limited on >pw +@all ~* resetchannels &ws:broadcast &hearth:* &ws:room:good*")
 	c := calm(t, "")
@@ -153,7 +157,7 @@ func TestRefusedChannel(t *testing.T) {
 	n.awaitState(broker.StateOK)
 	l := n.nextLoss()
 	if len(l.Channels) != 1 || l.Channels[0] != channels[0] || l.Since.Before(began) || l.Until.Before(l.Since) || l.Cause == nil {
-		t.Errorf("told %+v", l)
+		t.Errorf("reported %+v", l)
 	}
 	other.publish(other.room("bad", "at last"))
 	if got := n.next().Event; got != "at last" {
@@ -161,16 +165,16 @@ func TestRefusedChannel(t *testing.T) {
 	}
 }
 
-// TestLateHold: a Hold that is over before Redis answers, by its context or by its own patience, holds all the same, and
-// what it may have missed is told.
+// TestLateHold checks that the channels of a Hold that ends before Redis answers, by its context or
+// by Config.HoldTimeout, are held anyway, and that a loss is reported.
 func TestLateHold(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		context, patience time.Duration
 		want              error
 	}{
-		"context":  {100 * time.Millisecond, patience, context.DeadlineExceeded},
-		"patience": {patience, 100 * time.Millisecond, redis.ErrSlow},
+		"context":  {100 * time.Millisecond, testTimeout, context.DeadlineExceeded},
+		"patience": {testTimeout, 100 * time.Millisecond, redis.ErrSlow},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -187,7 +191,7 @@ func TestLateHold(t *testing.T) {
 			}
 			server.Thaw()
 			if l := n.nextLoss(); len(l.Channels) != 1 || l.Channels[0] != channel || l.Until.Before(l.Since) {
-				t.Errorf("told %+v", l)
+				t.Errorf("reported %+v", l)
 			}
 			other.publish(other.room("late", "e"))
 			if got := n.next().Event; got != "e" {
@@ -197,7 +201,8 @@ func TestLateHold(t *testing.T) {
 	}
 }
 
-// TestPatternsHoldOthers: with patterns, channels that none of them covers are subscribed exactly.
+// TestPatternsHoldOthers checks that with patterns, channels that no pattern matches are subscribed
+// exactly.
 func TestPatternsHoldOthers(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -217,8 +222,9 @@ func TestPatternsHoldOthers(t *testing.T) {
 	}
 }
 
-// TestGraceIsBounded checks that clients that join and leave ever new rooms do not have ever more channels subscribed, however
-// long the grace, and that the channels released last are the ones that stay.
+// TestGraceIsBounded checks that clients that join and leave ever new rooms do not have ever more
+// channels subscribed, however long the grace, and that the channels released last are the ones
+// that stay.
 func TestGraceIsBounded(t *testing.T) {
 	t.Parallel()
 	const most, rooms, some = 1 << 14, 3 << 14, 512 // most is the default
@@ -245,7 +251,7 @@ func TestGraceIsBounded(t *testing.T) {
 	var channels int
 	await(t, "the end of most subscriptions", func() bool {
 		channels, _ = server.Subscriptions()
-		return channels <= most+3 // and broadcasts, probes, and what is held
+		return channels <= most+3 // and broadcasts, probes, and held channels
 	})
 	if channels < most/2 {
 		t.Errorf("%d channels are left, want about %d", channels, most)
@@ -264,12 +270,12 @@ func TestGraceIsBounded(t *testing.T) {
 	}
 }
 
-// TestFewGoFirst checks that what a client needs to connect does not wait until all the channels are subscribed that others
-// asked for before it, which may be many thousands.
-func TestFewGoFirst(t *testing.T) {
+// TestFewChannelsGoFirst checks that the few channels of a client that connects do not wait until
+// all those are subscribed that others requested before it, which may be many thousands.
+func TestFewChannelsGoFirst(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	began := make(chan struct{}) // closed when the first of many is asked for
+	began := make(chan struct{}) // closed when the first of many is requested
 	var once sync.Once
 	r := startRecorder(t, server, func(b []byte) {
 		if bytes.Contains(b, []byte("ws:room:many ")) {
@@ -295,14 +301,15 @@ func TestFewGoFirst(t *testing.T) {
 		t.Errorf("hold: %v", err)
 	}
 	all.Wait()
-	if channels, _ := server.Subscriptions(); channels != holders*each+4 { // and broadcasts, probes, and the few
+	// Broadcasts, probes and the few have channels, too.
+	if channels, _ := server.Subscriptions(); channels != holders*each+4 {
 		t.Errorf("%d channels in Redis, want %d", channels, holders*each+4)
 	}
 	before, _, found := strings.Cut(r.sent(), protocol.ClientChannel("few"))
 	if first := strings.Count(before, "ws:room:many "); !found || first > holders*each/2 {
-		t.Errorf("%d of %d channels were asked for first", first, holders*each)
+		t.Errorf("%d of %d channels were requested first", first, holders*each)
 	} else {
-		t.Logf("%d channels were asked for first", first)
+		t.Logf("%d channels were requested first", first)
 	}
 }
 
@@ -310,7 +317,7 @@ func TestFewGoFirst(t *testing.T) {
 // however many these name.
 func TestHoldsTakeTurns(t *testing.T) {
 	t.Parallel()
-	const holders, each, few = 20, 500, 24 // so few that the losses that are told fit in node.lost
+	const holders, each, few = 20, 500, 24 // so few that the reported losses fit in node.lost
 	server := redistest.Start(t)
 	began, all := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -321,7 +328,7 @@ func TestHoldsTakeTurns(t *testing.T) {
 	})
 	n := startNode(t, "n", calm(t, r.url))
 	over, cancel := context.WithCancel(t.Context())
-	cancel() // so Hold asks, and does not wait
+	cancel() // so Hold requests, and does not wait
 	hold := func(name string, count int) {
 		channels := make([]string, count)
 		for i := range channels {
@@ -332,7 +339,7 @@ func TestHoldsTakeTurns(t *testing.T) {
 		}
 	}
 	hold("many first", each)
-	<-began // the first round is under way
+	<-began // the first round is in progress
 	for h := range holders {
 		hold(fmt.Sprint("many ", h), each)
 	}
@@ -346,11 +353,11 @@ func TestHoldsTakeTurns(t *testing.T) {
 	before, _, found := strings.Cut(r.sent(), protocol.RoomChannel(fmt.Sprint("few ", few-1))+"\r\n")
 	const round = 512 // a round has fewer: the first one, and the one with the last of the few
 	if first := strings.Count(before, "ws:room:many "); !found || first > (holders+1)*few+2*round {
-		t.Errorf("%d of %d channels were asked for first", first, want)
+		t.Errorf("%d of %d channels were requested first", first, want)
 	}
 }
 
-// A recorder passes what a node writes on to a Redis, and keeps it.
+// A recorder passes on what a node writes to a Redis, and keeps it.
 type recorder struct {
 	url string // for the node
 
@@ -391,7 +398,7 @@ func startRecorder(t *testing.T, server *redistest.Server, each func([]byte)) *r
 	return r
 }
 
-// sent is what was passed on so far.
+// sent returns what has been passed on.
 func (r *recorder) sent() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

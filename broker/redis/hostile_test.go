@@ -22,9 +22,9 @@ func (c *lineCounter) Handle(context.Context, slog.Record) error  { c.lines.Add(
 func (c *lineCounter) WithAttrs([]slog.Attr) slog.Handler         { return c }
 func (c *lineCounter) WithGroup(string) slog.Handler              { return c }
 
-// TestHostileMessages: whoever may publish may publish anything. It is dropped and counted, a line is logged for many, and
-// nothing else happens.
-func TestHostileMessages(t *testing.T) {
+// TestMalformedMessages publishes what any client with permission could. It is dropped and counted,
+// one line is logged for many, and nothing else happens.
+func TestMalformedMessages(t *testing.T) {
 	t.Parallel()
 	hostile := []string{
 		"", "hello", "{", "null", "[]", "42", `"text"`, "\xff\xfe", "{\"serverId\":\"\xff\xff",
@@ -61,11 +61,11 @@ func TestHostileMessages(t *testing.T) {
 			}
 		}
 		want := uint64(len(channels) * len(hostile))
-		if patterns { // which match any name
+		if patterns { // patterns match any name
 			server.Do("PUBLISH", protocol.RoomChannel(strings.Repeat("x", 100_000)), "hostile")
 			want++
 		}
-		for range 100 { // and where the node looks for its probes
+		for range 100 { // also on the channel of its probes
 			server.Do("PUBLISH", "hearth:probe:n", "hostile")
 		}
 		other.publish(other.room("r", "good"))
@@ -81,8 +81,8 @@ func TestHostileMessages(t *testing.T) {
 	}
 }
 
-// TestOddMessages: what is strange and within the contract arrives.
-func TestOddMessages(t *testing.T) {
+// TestUnusualMessages checks that unusual messages within the contract arrive.
+func TestUnusualMessages(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	n := startNode(t, "n", calm(t, server.URL()))
@@ -106,7 +106,7 @@ func TestOddMessages(t *testing.T) {
 	}
 }
 
-// TestTooLarge: what no receiver would take is not sent.
+// TestTooLarge checks that messages that no receiver would accept are not sent.
 func TestTooLarge(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t, redis.Config{Addrs: []string{"127.0.0.1:1"}, MaxMessage: 1000})
@@ -120,8 +120,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestCloseSends: what was published just before Close leaves.
-func TestCloseSends(t *testing.T) {
+// TestClosePublishesQueue checks that messages published just before Close are sent.
+func TestClosePublishesQueue(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	n := startNode(t, "n", calm(t, server.URL()))

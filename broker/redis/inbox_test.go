@@ -13,18 +13,18 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// line is a message's JSON, with data of a size.
+// line returns the JSON of a message with data of a size.
 func line(server, event string, size int) string {
 	m := protocol.Message{ServerID: server, Type: protocol.TypeBroadcast, Event: event, Data: []byte(`"` + strings.Repeat("x", size) + `"`)}
 	return string(protocol.AppendMessage(nil, m))
 }
 
-// msg is a message as it comes from a connection.
+// msg returns a message as it comes from a connection.
 func msg(channel, payload string) resp.Message {
 	return resp.Message{Channel: channel, Payload: payload, Size: len(payload)}
 }
 
-// incomingOf is what waits of messages.
+// incomingOf returns messages as they are queued.
 func incomingOf(messages ...resp.Message) (batch []incoming) {
 	for _, m := range messages {
 		batch = append(batch, incoming{Message: m})
@@ -32,7 +32,7 @@ func incomingOf(messages ...resp.Message) (batch []incoming) {
 	return batch
 }
 
-// payloads is what waits of messages with these payloads.
+// payloads returns messages with these payloads as they are queued.
 func payloads(texts ...string) (batch []incoming) {
 	for _, text := range texts {
 		batch = append(batch, incomingOf(resp.Message{Payload: text})...)
@@ -40,16 +40,16 @@ func payloads(texts ...string) (batch []incoming) {
 	return batch
 }
 
-// TestLossIsToldInItsPlace checks the exact sequence of deliveries and losses: of overflows, whose number is known, and
-// of a connection, whose is not.
-func TestLossIsToldInItsPlace(t *testing.T) {
+// TestLossOrder checks the exact sequence of deliveries and losses: of overflows, whose number is
+// known, and of a connection, whose number is not.
+func TestLossOrder(t *testing.T) {
 	t.Parallel()
 	for _, together := range []bool{false, true} {
-		t.Run(fmt.Sprint("together=", together), func(t *testing.T) { testLossIsToldInItsPlace(t, together) })
+		t.Run(fmt.Sprint("together=", together), func(t *testing.T) { testLossOrder(t, together) })
 	}
 }
 
-func testLossIsToldInItsPlace(t *testing.T, together bool) {
+func testLossOrder(t *testing.T, together bool) {
 	synctest.Test(t, func(t *testing.T) {
 		var h health
 		in := newInbox(Bound{Messages: 3, Bytes: 1000}, &h)
@@ -109,7 +109,7 @@ func testLossIsToldInItsPlace(t *testing.T, together bool) {
 	})
 }
 
-// TestLongChannels: what is kept is bounded, whatever it consists of.
+// TestLongChannels checks that the queue is bounded, also for long channel names.
 func TestLongChannels(t *testing.T) {
 	t.Parallel()
 	var h health
@@ -121,12 +121,13 @@ func TestLongChannels(t *testing.T) {
 		t.Errorf("%d messages wait, and %d are lost; want 2 and 3", n, h.get().Lost)
 	}
 	if _, more := in.take(nil); !more || in.bytes != 0 {
-		t.Errorf("%d bytes remain when nothing waits", in.bytes)
+		t.Errorf("%d bytes are counted for an empty queue", in.bytes)
 	}
 }
 
-// TestFewOfMany: messages of which each is the only one that was kept of its chunk do not keep the chunks.
-func TestFewOfMany(t *testing.T) {
+// TestKeptBuffersAreBounded checks that messages do not keep many buffers of which each contains
+// only one of them.
+func TestKeptBuffersAreBounded(t *testing.T) {
 	t.Parallel()
 	const messages = 1 << 12
 	var h health
@@ -143,7 +144,7 @@ func TestFewOfMany(t *testing.T) {
 			}
 		}
 	}
-	for range 2 { // what was counted is given back
+	for range 2 { // the count is reduced again
 		fill()
 		if bytes := len(kept) * resp.BufferSize; bytes > maxBufferBytes || bytes < maxBufferBytes/2 {
 			t.Errorf("%d MiB are kept for %d short messages", bytes>>20, messages)
@@ -152,21 +153,21 @@ func TestFewOfMany(t *testing.T) {
 			batch, _ := in.take(nil)
 			for _, m := range batch {
 				if m.Payload != line("other", "e", 1) || m.Channel != "c" {
-					t.Fatalf("%+v came out", m)
+					t.Fatalf("got %+v", m)
 				}
 				delete(kept, m.Buffer)
 				m.Buffer.Release()
 			}
 		}
 		if len(kept) > 0 || in.bufferBytes != 0 || in.bytes != 0 {
-			t.Errorf("%d chunks are kept for nothing, %d bytes of chunks and %d are counted", len(kept), in.bufferBytes, in.bytes)
+			t.Errorf("%d buffers are kept, %d bytes of buffers and %d of messages are counted; want none", len(kept), in.bufferBytes, in.bytes)
 		}
 	}
 }
 
-// TestReaderGathers: what one read brings is handed over when the next begins, or when it is much; the node's own
-// messages and probes not at all.
-func TestReaderGathers(t *testing.T) {
+// TestBatcher checks that the messages of one read are handed over when the next one begins, or
+// when they are many, and that the node's own messages and probes are not.
+func TestBatcher(t *testing.T) {
 	t.Parallel()
 	var h health
 	in := newInbox(Bound{Messages: 1 << 20, Bytes: 1 << 30}, &h)
@@ -182,7 +183,7 @@ func TestReaderGathers(t *testing.T) {
 	r.message(msg("c", ""))
 	r.message(msg("c", line("me\"2", "e", 1)))
 	if waits() != 0 {
-		t.Error("handed over before the read was through")
+		t.Error("handed over before the read ended")
 	}
 	r.flush()
 	if waits() != 1 || h.malformed.Load() != 2 || len(seen) != 1 || seen[0] != "7" {
@@ -196,7 +197,8 @@ func TestReaderGathers(t *testing.T) {
 	}
 }
 
-// BenchmarkReceive is what a message of 100 bytes costs between the sieve and the receiver.
+// BenchmarkReceive measures what a message of 100 bytes costs between the connection and the
+// receiver.
 func BenchmarkReceive(b *testing.B) {
 	var h health
 	in := newInbox(Bound{}.withDefaults(), &h)
@@ -209,7 +211,7 @@ func BenchmarkReceive(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		r.message(m)
-		if i%64 == 63 { // as one read brings them
+		if i%64 == 63 { // as one read returns them
 			r.flush()
 			batch, _ = in.take(batch[:0])
 			ms = in.parse(ms[:0], batch, "me", bad)

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestLateProbe: a probe that has come is not missing, though the time for it was up as well when tend got to look.
+// TestLateProbe checks that a probe that has arrived is not missing, even if its time was up before
+// maintain looked.
 func TestLateProbe(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -31,10 +32,10 @@ func TestLateProbe(t *testing.T) {
 			close(c.done)
 		}
 		if err := (&maintainer{s: s, probe: c}).probeOverdue(); !errors.Is(err, tt.want) || s.probeSent != "" {
-			t.Errorf("%s: error %v, want %v; still awaited: %q", tt.name, err, tt.want, s.probeSent)
+			t.Errorf("%s: error %v, want %v; still waiting for %q", tt.name, err, tt.want, s.probeSent)
 		}
 		if came := s.provenAt.Equal(began); came != (tt.seen == "p") {
-			t.Errorf("%s: known to have come: %v", tt.name, came)
+			t.Errorf("%s: proven: %v", tt.name, came)
 		}
 	}
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestPrefix checks that applications with different prefixes share a Redis, and the names of rooms, clients and users, without
-// hearing each other, and that a user with the channels of one prefix is enough for that application.
+// TestPrefix checks that applications with different prefixes share a Redis, and the names of
+// rooms, clients and users, without receiving each other's messages, and that a user with the
+// channels of one prefix is enough for that application.
 func TestPrefix(t *testing.T) {
 	t.Parallel()
 	for name, patterns := range map[string]bool{"exact": false, "patterns": true} {
@@ -58,13 +59,14 @@ func TestPrefix(t *testing.T) {
 				}
 			}
 			if list, err := server.Do("ACL", "LOG").Array(); err != nil || len(list) > 0 {
-				t.Errorf("Redis has refused %d times something, %v", len(list), err)
+				t.Errorf("Redis has rejected %d commands, %v", len(list), err)
 			}
 		})
 	}
 }
 
-// TestCheckPrefix checks that what a pattern would read otherwise, and what could be somebody else's channel, is refused.
+// TestCheckPrefix checks that prefixes are rejected that have a meaning in a pattern, or could make
+// the channel of another application.
 func TestCheckPrefix(t *testing.T) {
 	t.Parallel()
 	for prefix, want := range map[string]string{
@@ -78,7 +80,7 @@ func TestCheckPrefix(t *testing.T) {
 			t.Errorf("%q: error %v, want %q", prefix, err, want)
 		}
 		if _, err2 := redis.New(redis.Config{Addrs: []string{"127.0.0.1:1"}, Prefix: prefix}); (err2 == nil) != (err == nil) {
-			t.Errorf("%q: New says %v, CheckPrefix %v", prefix, err2, err)
+			t.Errorf("%q: New returns %v, CheckPrefix %v", prefix, err2, err)
 		} else if err2 != nil && !strings.Contains(err2.Error(), "Config.Prefix") {
 			t.Errorf("%q: error %v names no field", prefix, err2)
 		}

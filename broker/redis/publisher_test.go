@@ -12,14 +12,14 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// TestGiveUp: whoever waits for a Redis that does not answer waits for as long as its context allows, and Close not at all for what
-// nobody waits for any more.
-func TestGiveUp(t *testing.T) {
+// TestPublishTimeout checks that a caller waits for a silent Redis only as long as its context
+// allows, and that Close does not wait for messages whose callers have stopped waiting.
+func TestPublishTimeout(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	for name, tt := range map[string]struct {
 		addr  string
-		meets bool // and falls silent then
+		meets bool // answers at first
 	}{
 		"never answered": {addr: serveSilence(t)},
 		"fell silent":    {addr: server.Addr, meets: true},
@@ -29,7 +29,7 @@ func TestGiveUp(t *testing.T) {
 			news := []protocol.Message{{ServerID: "s", Type: protocol.TypeBroadcast, Event: "e", Data: []byte("1")}}
 			giveUp := func() (closing time.Duration) {
 				c := quick(t, "redis://"+tt.addr)
-				c.DialTimeout, c.WriteTimeout = patience, patience
+				c.DialTimeout, c.WriteTimeout = testTimeout, testTimeout
 				b := newBroker(t, c)
 				if tt.meets {
 					if errs := b.PublishAll(ctx(t), news); errs != nil {
@@ -53,17 +53,17 @@ func TestGiveUp(t *testing.T) {
 				}
 				return time.Since(began)
 			}
-			for range 10 { // a machine that has a lot else to do may once need longer
+			for range 10 { // a busy machine may need longer once
 				if giveUp() < time.Second {
 					return
 				}
 			}
-			t.Error("close always waits")
+			t.Error("Close always waits")
 		})
 	}
 }
 
-// serveSilence is a server that takes what it is told, and says nothing.
+// serveSilence starts a server that reads and never answers.
 func serveSilence(t *testing.T) (addr string) {
 	return serveClients(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 }

@@ -15,23 +15,23 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// quick has everything happen within seconds.
+// quick returns a configuration with which everything happens within seconds.
 func quick(t testing.TB, url string) redis.Config {
 	return redis.Config{
 		URL: url, DialTimeout: time.Second, WriteTimeout: time.Second, ProbeInterval: 200 * time.Millisecond, ProbeTimeout: time.Second,
-		BackoffMin: 20 * time.Millisecond, BackoffMax: 200 * time.Millisecond, ReleaseGrace: 100 * time.Millisecond, HoldTimeout: patience,
+		BackoffMin: 20 * time.Millisecond, BackoffMax: 200 * time.Millisecond, ReleaseGrace: 100 * time.Millisecond, HoldTimeout: testTimeout,
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}
 }
 
-// calm is quick where nothing fails: the machine may be busy, and any answer late.
+// calm is quick with long timeouts, for tests in which Redis answers: the machine may be busy.
 func calm(t testing.TB, url string) redis.Config {
 	c := quick(t, url)
-	c.DialTimeout, c.WriteTimeout, c.ProbeTimeout = patience/2, patience/2, patience/2
+	c.DialTimeout, c.WriteTimeout, c.ProbeTimeout = testTimeout/2, testTimeout/2, testTimeout/2
 	return c
 }
 
-// testWriter is where a broker's log goes.
+// A testWriter writes the log of a broker to the log of a test.
 type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
@@ -39,7 +39,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// newBroker makes a broker that has to be closed.
+// newBroker makes a broker that must be closed.
 func newBroker(t testing.TB, c redis.Config) *redis.Broker {
 	t.Helper()
 	b, err := redis.New(c)
@@ -65,7 +65,7 @@ func TestSuite(t *testing.T) {
 				},
 				Selective: name != "patterns",
 				Overflow:  30_000,
-				Timeout:   patience,
+				Timeout:   testTimeout,
 			})
 		})
 	}

@@ -27,7 +27,8 @@ func split(addr string) (host, port string) {
 
 var receiver = broker.Receiver{ServerID: "s", Deliver: func(protocol.Message) {}}
 
-// TestStartExplains: what no waiting mends fails at once, says why and what to do, and shows no secret.
+// TestStartExplains checks that errors that retrying cannot fix fail at once, say why and what to
+// do, and show no secret.
 func TestStartExplains(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "requirepass letmein",
@@ -50,7 +51,7 @@ func TestStartExplains(t *testing.T) {
 			c := quick(t, "")
 			c.Addrs, c.Password = []string{server.Addr}, "letmein"
 			waits := name == "no TLS there"
-			if c.ConnectTimeout = patience; waits {
+			if c.ConnectTimeout = testTimeout; waits {
 				c.ConnectTimeout = 5 * time.Second
 			}
 			tt.change(&c)
@@ -62,11 +63,11 @@ func TestStartExplains(t *testing.T) {
 				t.Fatal("started")
 			}
 			if took := time.Since(began); took >= c.ConnectTimeout && !waits {
-				t.Errorf("it took %v to say %v", took, err)
+				t.Errorf("it took %v to return %v", took, err)
 			}
 			for _, want := range tt.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("error %q says nothing of %q", err, want)
+					t.Errorf("error %q does not contain %q", err, want)
 				}
 			}
 			if strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "letmein") {
@@ -76,7 +77,8 @@ func TestStartExplains(t *testing.T) {
 	}
 }
 
-// TestLeastPermissions: what the document for operators gives a user is enough, for channels and for patterns.
+// TestLeastPermissions checks that the permissions in the operations manual are enough, for
+// channels and for patterns.
 func TestLeastPermissions(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/operations.md")
@@ -94,7 +96,7 @@ func TestLeastPermissions(t *testing.T) {
 			c := calm(t, "redis://hearth:password@"+server.Addr)
 			c.Patterns, c.ReleaseGrace = patterns, time.Millisecond
 			a, b := startNode(t, "a "+name, c), startNode(t, "b "+name, c)
-			for i := range 3 { // each time the room is unsubscribed, or about to be
+			for i := range 3 { // each time the room is unsubscribed, or will be soon
 				if err := b.Hold(ctx(t), protocol.RoomChannel("r")); err != nil {
 					t.Fatal(err)
 				}
@@ -112,11 +114,11 @@ func TestLeastPermissions(t *testing.T) {
 		})
 	}
 	if list, err := server.Do("ACL", "LOG").Array(); err != nil || len(list) > 0 {
-		t.Errorf("Redis has refused %d times something, %v", len(list), err)
+		t.Errorf("Redis has rejected %d commands, %v", len(list), err)
 	}
 }
 
-// TestStartAtSentinel: who takes a Sentinel for a Redis is told at once.
+// TestStartAtSentinel checks that a Sentinel in place of a Redis is reported at once.
 func TestStartAtSentinel(t *testing.T) {
 	slow(t)
 	b := newBroker(t, quick(t, "redis://"+redistest.StartSentinel(t).Sentinels[0].Addr))
@@ -126,13 +128,14 @@ func TestStartAtSentinel(t *testing.T) {
 	}
 }
 
-// TestStartWaits: Redis may come later than the node, and a Start that failed may be repeated.
+// TestStartWaits checks that Redis may start later than the node, and that Start may be called
+// again after it failed.
 func TestStartWaits(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	server.Kill()
 	c := quick(t, server.URL())
-	c.ConnectTimeout = 2 * time.Second // it asks at once
+	c.ConnectTimeout = 2 * time.Second // the first attempt is at once
 	b := newBroker(t, c)
 	defer func() { _ = b.Close() }()
 	err := b.Start(ctx(t), receiver)
@@ -140,24 +143,24 @@ func TestStartWaits(t *testing.T) {
 		t.Errorf("start without a Redis: %v", err)
 	}
 	if h := b.Health(); h.State != broker.StateIdle {
-		t.Errorf("after a start that failed: %+v", h)
+		t.Errorf("after a failed start: %+v", h)
 	}
 
-	c.ConnectTimeout = patience
+	c.ConnectTimeout = testTimeout
 	late := newBroker(t, c)
 	defer func() { _ = late.Close() }()
 	started := make(chan error, 1)
-	go func() { started <- late.Start(ctx(t), receiver) }() // ends when Redis is there; received below
+	go func() { started <- late.Start(ctx(t), receiver) }() // ends when Redis runs; received below
 	server.Restart()
 	if err := <-started; err != nil {
 		t.Errorf("start before Redis: %v", err)
 	}
 	if err := b.Start(ctx(t), receiver); err != nil {
-		t.Errorf("start after one that failed: %v", err)
+		t.Errorf("start after a failed start: %v", err)
 	}
 }
 
-// TestCloseWhileStarting: Close does not wait for a Redis that is not there.
+// TestCloseWhileStarting checks that Close does not wait for a Redis that is not running.
 func TestCloseWhileStarting(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -167,7 +170,7 @@ func TestCloseWhileStarting(t *testing.T) {
 	go func() { started <- b.Start(ctx(t), receiver) }() // ended by Close; received below
 	await(t, "an attempt", func() bool { return b.Health().Err != nil })
 	if err := b.Start(ctx(t), receiver); !errors.Is(err, broker.ErrStarted) {
-		t.Errorf("start during another: error %v, want ErrStarted", err)
+		t.Errorf("start during another start: error %v, want ErrStarted", err)
 	}
 	if err := b.Close(); err != nil {
 		t.Error(err)
@@ -177,14 +180,14 @@ func TestCloseWhileStarting(t *testing.T) {
 	}
 }
 
-// TestReplicaIsNotReady: what is published on a replica stays there.
+// TestReplicaIsNotReady checks that Start fails at a replica.
 func TestReplicaIsNotReady(t *testing.T) {
 	t.Parallel()
 	master := redistest.Start(t)
 	host, port := split(master.Addr)
 	replica := redistest.Start(t, "replicaof "+host+" "+port)
 	c := quick(t, replica.URL())
-	c.ConnectTimeout = 3 * time.Second // it asks at once
+	c.ConnectTimeout = 3 * time.Second // the first attempt is at once
 	b := newBroker(t, c)
 	defer func() { _ = b.Close() }()
 	if err := b.Start(ctx(t), receiver); err == nil || !strings.Contains(err.Error(), "replica") {
@@ -192,8 +195,8 @@ func TestReplicaIsNotReady(t *testing.T) {
 	}
 }
 
-// TestWaysIn: every way to say where Redis is leads there.
-func TestWaysIn(t *testing.T) {
+// TestAddresses checks every way to give an address and a login.
+func TestAddresses(t *testing.T) {
 	t.Parallel()
 	socket := t.TempDir() + "/redis.sock"
 	server := redistest.Start(t, "requirepass p@ss/word", "unixsocket "+socket)
@@ -212,7 +215,8 @@ func TestWaysIn(t *testing.T) {
 				t.Error(err)
 			}
 			want := map[bool]string{true: "name=me ", false: "name=hearth "}[name == "url, database"]
-			await(t, "two clients with "+want, func() bool { // those of the last case may be there a little longer
+			// The clients of the last case may stay a little longer.
+			await(t, "two clients with "+want, func() bool {
 				text, _ := server.Do("CLIENT", "LIST").Text()
 				return strings.Count(text, want) == 2
 			})
@@ -220,7 +224,7 @@ func TestWaysIn(t *testing.T) {
 	}
 }
 
-// TestConfig: what is wrong is named, and a secret never.
+// TestConfig checks that errors name the wrong setting, and never a secret.
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -272,8 +276,8 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestStartSaysThatItWaits: a server that waits for an absent Redis does not look as if it hung.
-func TestStartSaysThatItWaits(t *testing.T) {
+// TestStartLogsThatItWaits checks that a Start that waits for Redis logs that it does.
+func TestStartLogsThatItWaits(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	nowhere := port.Free(t)

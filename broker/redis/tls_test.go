@@ -12,12 +12,13 @@ import (
 	"github.com/hearthws/hearth/internal/test/redistest"
 )
 
-// trust is a configuration that trusts who is in roots.
+// trust returns a configuration that trusts the authorities in roots.
 func trust(roots *x509.CertPool, own ...tls.Certificate) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: own}
 }
 
-// TestTLS: nodes reach each other through a Redis that speaks TLS and wants a password, and a certificate.
+// TestTLS checks that nodes reach each other through a Redis that requires TLS, a password, and a
+// certificate.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	lenient, open := redistest.StartTLS(t, "tls-auth-clients no", "requirepass letmein")
@@ -55,7 +56,8 @@ func TestTLS(t *testing.T) {
 	})
 }
 
-// TestTLSExplains: what is wrong with TLS is said, at once where no waiting mends it.
+// TestTLSExplains checks the errors about TLS, and that those that retrying cannot fix come at
+// once.
 func TestTLSExplains(t *testing.T) {
 	t.Parallel()
 	_, open := redistest.StartTLS(t, "tls-auth-clients no", "requirepass letmein")
@@ -75,7 +77,7 @@ func TestTLSExplains(t *testing.T) {
 			t.Parallel()
 			c := quick(t, "")
 			c.Addrs, c.Password, c.TLS = []string{""}, "letmein", trust(open.Roots)
-			if c.ConnectTimeout = patience; tt.waits {
+			if c.ConnectTimeout = testTimeout; tt.waits {
 				c.ConnectTimeout = 3 * time.Second
 			}
 			tt.change(&c)
@@ -87,7 +89,7 @@ func TestTLSExplains(t *testing.T) {
 				t.Errorf("start: %v", err)
 			}
 			if took := time.Since(began); took >= c.ConnectTimeout && !tt.waits {
-				t.Errorf("it took %v to say %v", took, err)
+				t.Errorf("it took %v to return %v", took, err)
 			}
 		})
 	}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestTrail checks how far back messages are uncertain.
-func TestTrail(t *testing.T) {
+// TestUnconfirmed checks how far back messages are uncertain.
+func TestUnconfirmed(t *testing.T) {
 	t.Parallel()
 	type step struct {
 		at       time.Duration
@@ -49,8 +49,9 @@ func TestTrail(t *testing.T) {
 	}
 }
 
-// TestTrailUncertain: a confirmation by a Sentinel that may lag does not make the messages before it certain.
-func TestTrailUncertain(t *testing.T) {
+// TestUnconfirmedUncertain checks that a confirmation by a Sentinel that may lag does not make the
+// messages before it certain.
+func TestUnconfirmedUncertain(t *testing.T) {
 	t.Parallel()
 	trail := unconfirmed{lag: 5 * time.Second}
 	trail.confirm(10 * time.Second)

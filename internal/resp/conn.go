@@ -60,7 +60,9 @@ type Conn struct {
 	onMessage func(Message) // nil if there is none
 	done      chan struct{} // closed when the reading goroutine has ended
 
-	reader reader // owned by the reading goroutine
+	// Owned by the reading goroutine.
+	reader    reader
+	confirmed int // channels of the first pending command that have been confirmed
 
 	writing sync.Mutex // held while commands are queued and written, so that both have one order
 	out     *bufio.Writer
@@ -72,10 +74,9 @@ type Conn struct {
 
 // A pendingReply is a command that has not been answered in full.
 type pendingReply struct {
-	call    *call
-	confirm string // kind of the pushes that confirm it, one for each channel; "" for a plain reply
-	pushes  int    // of those, how many are missing
-	begun   bool   // one has arrived
+	call     *call
+	confirm  string // kind of the pushes that confirm it, one per channel; "" for none
+	channels int
 }
 
 // A call is the commands of one Pipeline. The reading goroutine writes it until done is closed.
@@ -187,7 +188,7 @@ func (c *Conn) expect(k *call, commands [][]string) error {
 		p := pendingReply{call: k}
 		switch command[0] {
 		case "SUBSCRIBE", "PSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE":
-			p.confirm, p.pushes = strings.ToLower(command[0]), len(command)-1
+			p.confirm, p.channels = strings.ToLower(command[0]), len(command)-1
 		}
 		c.pending.Push(p)
 	}
@@ -281,8 +282,13 @@ func (c *Conn) next() error {
 	if kind == '>' {
 		return c.push()
 	}
-	if err := c.mayReply(kind == '-' || kind == '!'); err != nil {
-		return err
+	first := c.first()
+	isError := kind == '-' || kind == '!'
+	switch {
+	case first.call == nil:
+		return protocolError("a reply without a command")
+	case first.confirm != "" && (!isError || c.confirmed > 0):
+		return protocolError("a plain reply to %s", first.confirm)
 	}
 	v, err := c.reader.value()
 	if err == nil {
@@ -298,16 +304,21 @@ func (c *Conn) push() error {
 		return err
 	}
 	switch string(kind) {
-	case "message", "pmessage":
-		return c.message(string(kind) == "pmessage", elements)
+	case "message":
+		return c.message(elements, 2)
+	case "pmessage":
+		return c.message(elements, 3)
 	case "subscribe", "psubscribe", "unsubscribe", "punsubscribe":
-		if err := c.mayConfirm(string(kind)); err != nil {
-			return err
+		first := c.first()
+		if first.confirm != string(kind) {
+			return protocolError("%s, which was not requested", kind)
 		}
 		if err := c.reader.confirmation(elements); err != nil {
 			return err
 		}
-		c.confirm()
+		if c.confirmed++; c.confirmed == first.channels {
+			c.complete(Value{})
+		}
 		return nil
 	case "smessage", "ssubscribe", "sunsubscribe", "invalidate":
 		return protocolError("%s, which was not requested", kind)
@@ -321,11 +332,7 @@ func (c *Conn) push() error {
 }
 
 // message reads a message and hands it over.
-func (c *Conn) message(pattern bool, elements int) error {
-	want := 2
-	if pattern {
-		want = 3
-	}
+func (c *Conn) message(elements, want int) error {
 	switch {
 	case c.onMessage == nil:
 		return protocolError("a message, which was not requested")
@@ -339,45 +346,19 @@ func (c *Conn) message(pattern bool, elements int) error {
 	return err
 }
 
-// mayReply returns an error if no command waits for a plain reply, or for an error.
-func (c *Conn) mayReply(isError bool) error {
+// first returns the command that has waited longest. Its call is nil if there is none.
+func (c *Conn) first() pendingReply {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.pending.Peek()
-	switch {
-	case p == nil:
-		return protocolError("a reply without a command")
-	case p.confirm != "" && (!isError || p.begun):
-		return protocolError("a plain reply to %s", p.confirm)
+	if p := c.pending.Peek(); p != nil {
+		return *p
 	}
-	return nil
-}
-
-// mayConfirm returns an error if no command waits for a push of the kind.
-func (c *Conn) mayConfirm(kind string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if p := c.pending.Peek(); p == nil || p.confirm != kind {
-		return protocolError("%s, which was not requested", kind)
-	}
-	return nil
-}
-
-// confirm counts one push that confirms a channel.
-func (c *Conn) confirm() {
-	c.mu.Lock()
-	p := c.pending.Peek()
-	p.begun = true
-	p.pushes--
-	complete := p.pushes == 0
-	c.mu.Unlock()
-	if complete {
-		c.complete(Value{})
-	}
+	return pendingReply{}
 }
 
 // complete answers the command that has waited longest.
 func (c *Conn) complete(v Value) {
+	c.confirmed = 0
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k := c.pending.Pop().call

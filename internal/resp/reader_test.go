@@ -69,8 +69,8 @@ func TestReplies(t *testing.T) {
 	}
 }
 
-// TestReplySize checks that a reply is bounded as a whole, however small its parts are, and that the
-// name of a channel may be as long as a reply.
+// TestReplySize checks that a reply is bounded as a whole, however small its parts are, and that
+// the name of a channel may be as long as a reply.
 func TestReplySize(t *testing.T) {
 	t.Parallel()
 	const maxString, maxReply = 64 << 10, 16 << 20
@@ -186,8 +186,8 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// batches is a connection that reads text in pieces of 16 KiB, and whose messages are released before
-// it reads again.
+// batches is a connection that reads text in pieces of 16 KiB, and whose messages are released
+// before it reads again.
 func batches(text string) *Conn {
 	waiting := make([]*Buffer, 0, 100)
 	return newConn(&fakeConn{r: &pieceReader{text: text, pieces: []int{16 << 10}}}, Options{

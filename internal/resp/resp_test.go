@@ -166,7 +166,7 @@ func serve(t *testing.T, o Options, talk func(net.Conn)) *Conn {
 	t.Helper()
 	here, there := net.Pipe()
 	done := make(chan struct{})
-	go func() { // ends when talk returns, at the latest when the client has closed; waited for in Cleanup
+	go func() { // ends when talk returns; waited for in Cleanup
 		defer close(done)
 		defer func() { _ = there.Close() }()
 		if _, err := there.Read(make([]byte, 4096)); err == nil {
