@@ -18,11 +18,11 @@ const (
 	maxColumns = 100
 
 	// Lines beyond maxColumns, per 1,000 lines. The target is 10.
-	maxLongInComments, maxLongInDocuments = 33.0, 2.0
+	maxLongInComments, maxLongInDocuments = 5.0, 2.0
 
 	// Words such as "who" and "nobody", in place of "the client" or "no caller", per 1,000 words. The
 	// target is 0.6.
-	maxPronounsInComments, maxPronounsInDocuments = 0.8, 0.2
+	maxPronounsInComments, maxPronounsInDocuments = 0.3, 0.2
 
 	// Uses of the phrase in butFor. The target is 0.
 	maxButForInComments, maxButForInDocuments = 0, 0

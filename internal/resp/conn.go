@@ -64,8 +64,8 @@ type Conn struct {
 	reader    reader
 	confirmed int // channels of the first pending command that have been confirmed
 
-	writing sync.Mutex // held while commands are queued and written, so that both have one order
-	out     *bufio.Writer
+	writing sync.Mutex    // held while commands are queued and written, so that both have one order
+	out     *bufio.Writer // guarded by writing
 
 	mu      sync.Mutex // guards the fields below
 	pending fifo.Queue[pendingReply]
@@ -136,8 +136,8 @@ func newCall(commands int) *call {
 	return &call{replies: make([]Value, 0, commands), left: commands, done: make(chan struct{})}
 }
 
-// Do sends one command and returns the reply. An error reply is returned as an Error. If ctx ends
-// first, the connection ends, too.
+// Do sends one command and returns the reply. A command is its name, in upper case, and its
+// arguments. An error reply is returned as an Error. If ctx ends first, the connection ends, too.
 //
 // SUBSCRIBE, PSUBSCRIBE, UNSUBSCRIBE and PUNSUBSCRIBE need at least one channel. They return null
 // when the server has confirmed all.

@@ -45,9 +45,9 @@ type Message struct {
 	Buffer *Buffer // holds the strings; the receiver must release it
 }
 
-// A reader parses what a server sends. It checks all framing and all sizes, and never allocates
-// more than about twice what has been received. It does not know attributes and strings in parts,
-// which no server sends unasked.
+// A reader parses what a server sends. It checks all framing and all sizes, and allocates as bytes
+// arrive, not as lengths promise. It does not know attributes and strings in parts, which no server
+// sends unasked.
 //
 //	stream    = { value | push }
 //	value     = scalar | string | aggregate
