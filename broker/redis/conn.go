@@ -32,8 +32,9 @@ type login struct {
 	db                 int
 }
 
-// connect dials and logs in, and asks for the server's role. Only the fields of accept that are
-// about messages are used; they are zero on a connection that does not subscribe.
+// connect dials and logs in, and asks for the server's role. accept says which messages and how
+// large replies the connection accepts; its login is ignored. The zero value is for a connection
+// that does not subscribe.
 func (d *dialer) connect(ctx context.Context, addr string, as login, accept resp.Options) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.config.DialTimeout)
 	defer cancel()
@@ -52,6 +53,7 @@ func (d *dialer) connect(ctx context.Context, addr string, as login, accept resp
 	return c, nil
 }
 
+// logIn dials and logs in.
 func (d *dialer) logIn(ctx context.Context, addr string, as login, accept resp.Options) (*conn, error) {
 	socket, err := d.dial(ctx, addr)
 	if err != nil {
