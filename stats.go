@@ -65,7 +65,7 @@ func (s *Server[A, M]) Stats() Stats {
 		Connections: int(st.Connections.Load()), Unauthenticated: s.node.Unauthenticated(),
 		Clients: s.Local().Count(ToAll()), Rooms: hub.CountRooms(), Encrypted: hub.Encrypted(), Nodes: s.node.CountNodes(),
 
-		Opened: st.Opened.Load(), HandshakeRefused: st.Refused.Load(), Authenticated: st.Authenticated.Load(),
+		Opened: st.Opened.Load(), HandshakeRefused: st.HandshakeRefused.Load(), Authenticated: st.Authenticated.Load(),
 		KeysAgreed: st.KeysAgreed.Load(), KeysRejected: st.KeysRejected.Load(), KeysFailed: st.KeysFailed.Load(),
 		DecryptFailed: st.DecryptFailed.Load(), PlaintextRejected: st.PlaintextRejected.Load(), Unsealed: hub.Unsealed(),
 		AuthRejected: st.AuthRejected.Load(), AuthFailed: st.AuthFailed.Load(), AuthTimeouts: st.AuthTimeouts.Load(),

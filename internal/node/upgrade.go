@@ -32,7 +32,7 @@ func (n *Node) answer(w http.ResponseWriter, r *http.Request, given *verdict) {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		n.conns.release()
-		n.env.Stats.Refused.Add(1)
+		n.env.Stats.HandshakeRefused.Add(1)
 		n.cfg.Log.Error("connection can't be taken over from net/http: is there a middleware whose ResponseWriter lacks Unwrap?", "error", err)
 		http.Error(w, "this server can't upgrade connections here", http.StatusInternalServerError)
 		return
@@ -43,7 +43,7 @@ func (n *Node) answer(w http.ResponseWriter, r *http.Request, given *verdict) {
 	}
 	if err := n.adopt(nc, early, v.accepted, v.results, w.Header()); err != nil {
 		n.conns.release()
-		n.env.Stats.Refused.Add(1)
+		n.env.Stats.HandshakeRefused.Add(1)
 		n.cfg.Log.Debug("connection lost during its handshake", "error", err)
 		nc.Close()
 	}
@@ -52,7 +52,7 @@ func (n *Node) answer(w http.ResponseWriter, r *http.Request, given *verdict) {
 // reject counts a rejected handshake and answers it. If err is http.ErrAbortHandler, reject closes
 // the connection without an answer.
 func (n *Node) reject(w http.ResponseWriter, r *http.Request, err error) {
-	n.env.Stats.Refused.Add(1)
+	n.env.Stats.HandshakeRefused.Add(1)
 	if err == http.ErrAbortHandler {
 		if nc, _, err := http.NewResponseController(w).Hijack(); err == nil {
 			nc.Close()

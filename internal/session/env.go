@@ -129,7 +129,7 @@ type Env struct {
 type Stats struct {
 	Connections       atomic.Int64 // gauge: sockets that have a session
 	Opened            atomic.Uint64
-	Refused           atomic.Uint64 // opening handshakes
+	HandshakeRefused  atomic.Uint64
 	Authenticated     atomic.Uint64
 	AuthRejected      atomic.Uint64
 	AuthFailed        atomic.Uint64 // the callback failed
