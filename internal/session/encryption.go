@@ -101,7 +101,7 @@ func (w worker) open(c *seal.Cipher, data []byte) (protocol.Envelope, bool) {
 	inner, err := c.OpenData(nil, data)
 	switch {
 	case errors.Is(err, seal.ErrExhausted):
-		owner{w.Session}.closeExhausted()
+		owner(w).closeExhausted()
 		return protocol.Envelope{}, false
 	case err != nil:
 		w.env.Stats.DecryptFailed.Add(1)

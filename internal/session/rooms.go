@@ -26,7 +26,7 @@ func (w worker) join(data, id json.RawMessage) {
 	var allowed []string
 	ok := callback.Run(func() (err error) {
 		// The validator gets a copy, because it may change its list.
-		allowed, err = w.env.Calls.ValidateRooms(sessionContext{w.Session}, w.Session, slices.Clone(requested), id)
+		allowed, err = w.env.Calls.ValidateRooms(sessionContext(w), w.Session, slices.Clone(requested), id)
 		return err
 	}, func(err error) { w.callbackFailed(&w.env.Stats.CallbackErrors, "validate rooms", err) })
 	if !ok {
@@ -34,7 +34,7 @@ func (w worker) join(data, id json.RawMessage) {
 	}
 	allowed = checkAllowed(&w.member, requested, allowed)
 	rejected.Add(uint64(max(0, len(requested)-len(allowed))))
-	if err := w.Join(sessionContext{w.Session}, allowed...); err != nil {
+	if err := w.Join(sessionContext(w), allowed...); err != nil {
 		missing := slices.DeleteFunc(allowed, w.In)
 		rejected.Add(uint64(len(missing)))
 		w.env.Log.Warn("client did not join all rooms", "client", w.ID(), "error", err, "missing", len(missing))

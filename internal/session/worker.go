@@ -122,7 +122,7 @@ func (w worker) parseUnparsed() {
 		}
 		unparsed := t.unparsed
 		t.unparsed, t.parsing = nil, true
-		w.unlocked(func() { unparsed = reader{w.Session}.parse(unparsed) })
+		w.unlocked(func() { unparsed = reader(w).parse(unparsed) })
 		if t.parsing && len(unparsed) > 0 { // otherwise the session has ended and dropped the rest
 			t.unparsed = unparsed
 		}
