@@ -312,7 +312,7 @@ func TestUnsubscribeWhileRedisFails(t *testing.T) {
 			},
 			end: func(_ *testing.T, s *redistest.Server) { s.Do("REPLICAOF", "NO", "ONE") },
 		},
-		"script": {begin: runScript, end: func(_ *testing.T, s *redistest.Server) { s.Do("SCRIPT", "KILL") }, rejected: "busy"},
+		"script": {begin: runScript, end: killScript, rejected: "busy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -366,6 +366,17 @@ func fillDisk(t *testing.T, s *redistest.Server) {
 	await(t, "a failed save", func() bool {
 		text, _ := s.Do("INFO", "persistence").Text()
 		return strings.Contains(text, "rdb_last_bgsave_status:err")
+	})
+}
+
+// killScript ends the script and waits until Redis executes commands again: SCRIPT KILL returns
+// before the script has stopped.
+func killScript(t *testing.T, s *redistest.Server) {
+	t.Helper()
+	s.Do("SCRIPT", "KILL")
+	await(t, "the end of the script", func() bool {
+		_, err := s.Do("PING").Text()
+		return err == nil
 	})
 }
 
