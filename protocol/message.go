@@ -138,11 +138,22 @@ type Message struct {
 	// Exclude lists the ids of clients that do not get the message. Only for TypeRoom and
 	// TypeBroadcast, ignored otherwise.
 	Exclude []string
+
+	// Position is the place of the message in the history of its room. Only for TypeRoom, ignored
+	// otherwise. The broker sets it (broker.History); it is zero for rooms without history, and for
+	// messages of senders that do not know the history.
+	Position Position
+
+	// Key identifies the message among those that were published to its room recently, so that a
+	// second publish of the same message does nothing (broker.History). It is not part of the
+	// message on the wire. Empty: none.
+	Key string
 }
 
 // Clone returns a copy of m that shares no memory with it.
 func (m Message) Clone() Message {
 	m.ServerID, m.Target, m.Event = strings.Clone(m.ServerID), strings.Clone(m.Target), strings.Clone(m.Event)
+	m.Position.Epoch, m.Key = strings.Clone(m.Position.Epoch), strings.Clone(m.Key)
 	m.Data = bytes.Clone(m.Data)
 	exclude := m.Exclude
 	m.Exclude = nil
@@ -172,7 +183,7 @@ func (m Message) Channel() string {
 }
 
 // Check returns an error if m lacks a known type, a server id, an event or a target, or excludes
-// too many ids. It does not check Data. The error wraps ErrMessage.
+// too many ids. It does not check Data and Position. The error wraps ErrMessage.
 func (m Message) Check() error {
 	switch {
 	case m.Type < TypeBroadcast || m.Type > TypeNode:
@@ -217,6 +228,9 @@ func AppendMessage(dst []byte, m Message) []byte {
 	}
 	if len(m.Exclude) > 0 {
 		dst = append(dst, ']')
+	}
+	if m.Type == TypeRoom && m.Position.Offset > 0 {
+		dst = appendOffset(dst, m.Position)
 	}
 	return append(dst, '}')
 }
@@ -274,6 +288,11 @@ func parseMessage(b []byte, text func(raw []byte) string) (Message, error) {
 			return Message{}, err
 		}
 	}
+	if m.Type == TypeRoom && f.offset != nil {
+		if m.Position, err = parseMessagePosition(f, text); err != nil {
+			return Message{}, err
+		}
+	}
 	if err := m.Check(); err != nil {
 		return Message{}, err
 	}
@@ -281,7 +300,7 @@ func parseMessage(b []byte, text func(raw []byte) string) (Message, error) {
 }
 
 // messageFields has the raw values of a message's members, nil where absent.
-type messageFields struct{ serverID, typ, target, event, data, exclude []byte }
+type messageFields struct{ serverID, typ, target, event, data, exclude, offset, epoch []byte }
 
 func parseMessageFields(b []byte) (messageFields, error) {
 	f, ok := parseCanonicalFields(b)
@@ -303,6 +322,10 @@ func parseMessageFields(b []byte) (messageFields, error) {
 			f.data = value
 		case "exclude":
 			f.exclude = value
+		case "offset":
+			f.offset = value
+		case "epoch":
+			f.epoch = value
 		}
 	})
 	if !valid || !object {
@@ -322,6 +345,7 @@ func parseCanonicalFields(b []byte) (f messageFields, ok bool) {
 	}{
 		{`{"serverId":`, &f.serverID}, {`,"type":`, &f.typ}, {`,"target":`, &f.target},
 		{`,"event":`, &f.event}, {`,"data":`, &f.data}, {`,"exclude":`, &f.exclude},
+		{`,"offset":`, &f.offset}, {`,"epoch":`, &f.epoch},
 	} {
 		if !s.literal(m.head) {
 			continue
@@ -362,6 +386,19 @@ func parseText(name string, raw []byte, text func([]byte) string) (string, error
 		return "", fmt.Errorf("%w: %s is not a string", ErrMessage, name)
 	}
 	return text(raw), nil
+}
+
+// parseMessagePosition returns the position of a message of a room. Invalid positions are errors: a
+// message without its position would be delivered out of order.
+func parseMessagePosition(f messageFields, text func([]byte) string) (p Position, err error) {
+	p.Offset = parseInteger(f.offset, MaxOffset)
+	if p.Epoch, err = parseText("epoch", f.epoch, text); err != nil {
+		return Position{}, err
+	}
+	if p.Offset == 0 || !validEpoch(p.Epoch) {
+		return Position{}, fmt.Errorf("%w: invalid position", ErrMessage)
+	}
+	return p, nil
 }
 
 // parseExclude parses an array that the scanner has checked. It returns nil if the array is null or
