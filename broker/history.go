@@ -1,0 +1,149 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hearthws/hearth/protocol"
+)
+
+// A History is a Broker that can keep the history of rooms: a log of the last messages of each. The
+// configuration of the broker has the rules that select the rooms. All nodes and emitters need the
+// same rules.
+//
+// For a room with history, Publish and PublishAll add the message to the log of the room. That
+// gives it the next Position of the room. Then every node that holds the channel of the room
+// receives it with its Position, including the node that published it: Receiver.ServerID does not
+// exclude messages with a position. The messages of a room arrive in the order of their offsets,
+// and a missing offset is a lost message.
+//
+// If a message has a Key, a message with the same key that was added to the same log within
+// KeyLifetime is not added or delivered again, and the second publish succeeds. So a sender that
+// does not know whether a message was published can publish it again.
+type History interface {
+	Broker
+
+	// HasHistory reports whether a rule selects the room.
+	HasHistory(room string) bool
+
+	// ReadHistory returns a part of the history of each room, in the order of the requests. It
+	// waits for the network until ctx is done. The error says why nothing could be read, and wraps
+	// ErrDown if there is no connection. A room that has no log gets an empty one, and so a position
+	// from which a client can continue.
+	ReadHistory(ctx context.Context, requests ...HistoryRequest) ([]HistoryPart, error)
+
+	// RemoveHistory removes the log of the room. Its next log has another epoch. Later reads from
+	// a position of the removed log return protocol.UnrecoveredReset.
+	RemoveHistory(ctx context.Context, room string) error
+}
+
+// KeyLifetime is how long a message with the same Key counts as a repetition.
+const KeyLifetime = 2 * time.Minute
+
+// A HistoryRequest asks for messages of one room. If the room has no history, the result is an
+// empty HistoryPart with protocol.UnrecoveredNoHistory.
+type HistoryRequest struct {
+	// Room is the name of the room.
+	Room string
+
+	// After is the position after which the messages begin. The zero Position asks for the newest
+	// messages instead.
+	After protocol.Position
+
+	// Limit is the largest number of messages to return. If there are more after After, the result
+	// is protocol.UnrecoveredLimit, and without After the newest ones. 0 asks for the position
+	// only: with After, the result then says whether messages were missed, by UnrecoveredLimit.
+	Limit int
+
+	// Bytes bounds the sum of the data of the messages. If they have more, the result is as if
+	// Limit were lower. 0: no bound.
+	Bytes int
+}
+
+// A HistoryPart is the answer to a HistoryRequest.
+type HistoryPart struct {
+	// Position is the newest position of the log: that of the last message, or offset 0 if none was
+	// added to it.
+	Position protocol.Position
+
+	// Messages are in the order of their offsets, without gaps, each with its Position. The last
+	// one is at Position. There are none if Unrecovered is set.
+	Messages []protocol.Message
+
+	// Unrecovered says why the messages after HistoryRequest.After are not there: one of
+	// protocol.UnrecoveredEvicted, UnrecoveredReset, UnrecoveredLimit and UnrecoveredNoHistory.
+	// Empty if they are there.
+	Unrecovered string
+}
+
+// A HistoryRule selects rooms that have history.
+type HistoryRule struct {
+	// Rooms is a pattern for the names of the rooms. "*" in it stands for any text: "chat:*" selects
+	// all rooms whose names begin with "chat:". Required.
+	Rooms string
+
+	// Size is how many messages the log of a room keeps, 1 to MaxHistorySize. Required.
+	Size int
+
+	// Age is how long a message is kept, MinHistoryAge to MaxHistoryAge. Required.
+	Age time.Duration
+}
+
+// The limits of a HistoryRule.
+const (
+	MaxHistorySize = 100_000
+	MinHistoryAge  = time.Second
+	MaxHistoryAge  = 30 * 24 * time.Hour
+)
+
+// HistoryRules are tried in their order: the first that matches the name of a room applies.
+type HistoryRules []HistoryRule
+
+// Rule returns the rule for a room. ok is false if the room has no history.
+func (r HistoryRules) Rule(room string) (rule HistoryRule, ok bool) {
+	for i := range r {
+		if matchRoom(r[i].Rooms, room) {
+			return r[i], true
+		}
+	}
+	return HistoryRule{}, false
+}
+
+// Check returns an error that names the first field that is invalid, with the valid values.
+func (r HistoryRules) Check() error {
+	for i, rule := range r {
+		switch {
+		case rule.Rooms == "":
+			return fmt.Errorf("broker: history rule %d: Rooms is empty; it is the name of a room, or a pattern such as \"chat:*\"", i+1)
+		case rule.Size < 1 || rule.Size > MaxHistorySize:
+			return fmt.Errorf("broker: history rule %d for %q: Size is %d; it can be 1 to %d", i+1, rule.Rooms, rule.Size, MaxHistorySize)
+		case rule.Age < MinHistoryAge || rule.Age > MaxHistoryAge:
+			return fmt.Errorf("broker: history rule %d for %q: Age is %v; it can be %v to %v", i+1, rule.Rooms, rule.Age, MinHistoryAge, MaxHistoryAge)
+		}
+	}
+	return nil
+}
+
+// matchRoom reports whether a pattern matches a name. It takes time proportional to the length of
+// the name for each "*".
+func matchRoom(pattern, name string) bool {
+	head, rest, star := strings.Cut(pattern, "*")
+	if !star {
+		return pattern == name
+	}
+	name, ok := strings.CutPrefix(name, head)
+	for ok {
+		var part string
+		if part, rest, star = strings.Cut(rest, "*"); !star {
+			return strings.HasSuffix(name, part)
+		}
+		_, name, ok = strings.Cut(name, part)
+	}
+	return false
+}
+
+// ErrNoHistory is returned by RemoveHistory for a room that no rule selects.
+var ErrNoHistory = errors.New("broker: the room has no history")
