@@ -22,7 +22,7 @@ func (s *sink) Recall(func([]byte, int) int) [][]byte { return nil }
 func (s *sink) NotifyBelow(int) bool                  { return false }
 func (s *sink) Closing() bool                         { return false }
 func (s *sink) Buffered() int                         { return 0 }
-func (s *sink) Dropped(int)                           {}
+func (s *sink) Dropped(int) bool                      { return false }
 func (s *sink) Unsealed(error)                        {}
 func (s *sink) CloseDelayed()                         {}
 

@@ -29,6 +29,8 @@ type client struct {
 	finished bool
 	gone     bool // the link rejects everything, like a closed one
 
+	dropClosed bool // the owner closes the client when messages are dropped
+
 	buffered     atomic.Int64
 	awaited      int // buffered must fall below this
 	dropped      int
@@ -65,9 +67,12 @@ func (c *client) NotifyBelow(n int) bool {
 	c.awaited = n
 	return true
 }
-func (c *client) Closing() bool  { return c.finished || c.gone }
-func (c *client) Buffered() int  { return int(c.buffered.Load()) }
-func (c *client) Dropped(n int)  { c.dropped += n }
+func (c *client) Closing() bool { return c.finished || c.gone }
+func (c *client) Buffered() int { return int(c.buffered.Load()) }
+func (c *client) Dropped(n int) bool {
+	c.dropped += n
+	return c.dropClosed
+}
 func (c *client) CloseDelayed()  { c.closeDelayed++ }
 func (c *client) Unsealed(error) { c.unsealed.Add(1) }
 

@@ -104,6 +104,61 @@ func TestDropped(t *testing.T) {
 	expect(t, slow, "connected", "m0", "m1", "m2", "again")
 }
 
+// TestDroppedClosed checks that a client that is closed for a dropped message gets no later message,
+// although it would fit.
+func TestDroppedClosed(t *testing.T) {
+	t.Parallel()
+	h := newHub(1, hub.Config{})
+	c := admit(h, "c", 0, "", "r")
+	settle(h, 1)
+	c.room, c.dropClosed = 0, true
+	send(t, h, toRoom("r"), "dropped")
+	settle(h, 1)
+	c.room = -1
+	send(t, h, toRoom("r"), "too late")
+	send(t, h, toClient("c"), "too late")
+	c.CloseAfterFlush(nil)
+	settle(h, 1)
+	expect(t, c, "connected")
+	if c.dropped != 1 || !c.finished {
+		t.Errorf("dropped %d, finished %v", c.dropped, c.finished)
+	}
+}
+
+// TestPositions checks that each member of a room gets the form of a message that it wants, alone
+// and in a series, also if only a part of the series fits.
+func TestPositions(t *testing.T) {
+	t.Parallel()
+	h := newHub(1, hub.Config{})
+	plain, deflated := admit(h, "plain", 0, "", "r"), admit(h, "deflated", 0, "", "r")
+	deflated.Deflate = true
+	positions, both, slow := admit(h, "positions", 0, "", "r"), admit(h, "both", 0, "", "r"), admit(h, "slow", 0, "", "r")
+	positions.Positions, slow.Positions = true, true
+	both.Deflate, both.Positions = true, true
+	settle(h, 1)
+	series := func(names ...string) *ws.Message {
+		return ws.BuildSeries(len(names), 0, func(dst []byte, i int) []byte {
+			return append(append(append(dst, `{"event":"`...), names[i]...), `"}`...)
+		})
+	}
+	slow.room = len(series("p1", "p2").Frame())
+	for _, msg := range []*ws.Message{
+		series("m1", "m2", "m3").WithPositions(series("p1", "p2", "p3")), message("both"), message("m4").WithPositions(message("p4")),
+	} {
+		if err := h.Send(toRoom("r"), msg, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settle(h, 1)
+	for _, c := range []*client{plain, deflated} {
+		expect(t, c, "connected", "m1", "m2", "m3", "both", "m4")
+	}
+	for _, c := range []*client{positions, both} {
+		expect(t, c, "connected", "p1", "p2", "p3", "both", "p4")
+	}
+	expect(t, slow, "connected", "p1", "p2")
+}
+
 // TestLargeBatches sends more than fits into one write, and into one turn.
 func TestLargeBatches(t *testing.T) {
 	t.Parallel()

@@ -277,7 +277,7 @@ func (l *Lane) handle(run []item, size int, atOnce bool) {
 		m.sealed = m.queue.Load() != nil // the welcome is the last unencrypted message
 	case notice:
 		if m.sealed {
-			l.sealer.accept(m, &fanOutBatch{run: run})
+			l.sealer.accept(m, newFanOutBatch(run, m.Positions))
 		} else {
 			l.record(m, 1, m.link.Write(it.msg.Frame()))
 		}
@@ -300,11 +300,11 @@ func (l *Lane) deliver(run []item) {
 	m := run[0].member
 	switch {
 	case m.sealed:
-		l.sealer.accept(m, &fanOutBatch{run: run})
+		l.sealer.accept(m, newFanOutBatch(run, m.Positions))
 	case m.link.Write(m.frameOf(run[0].msg)):
 		l.record(m, countMessages(run), true)
 	default:
-		l.writeIndividually(m, splitSeries(run))
+		l.writeIndividually(m, newFanOutBatch(run, m.Positions).single())
 	}
 }
 
@@ -317,7 +317,9 @@ func (l *Lane) record(m *Member, n int, written bool) {
 		l.hub.delivered.Add(uint64(n))
 	case !m.link.Closing():
 		l.hub.dropped.Add(uint64(n))
-		m.owner.Dropped(n)
+		if m.owner.Dropped(n) {
+			m.live = false // until its last frame, which closes the connection
+		}
 	}
 }
 
@@ -352,10 +354,9 @@ func (l *Lane) fanOut(run []item, size int, atOnce bool) {
 // writeRun writes a run of messages to l.members.
 func (l *Lane) writeRun(run []item, size int, atOnce bool) {
 	l.setExcluded(run[0].exclude, true)
-	var deflated []byte
-	plain := joinFrames(run, size, (*ws.Message).Frame)
+	plain := joinFrames(run, size, (*ws.Message).Frame) // the form that nearly all members need
+	others := otherForms{run: run, size: size}
 	messages, delivered := countMessages(run), 0
-	apart := fanOutBatch{run: run}
 	for i, m := range l.members {
 		if i%prefetchWidth == 0 {
 			prefetch(l.members[i:min(i+prefetchWidth, len(l.members))])
@@ -364,15 +365,12 @@ func (l *Lane) writeRun(run []item, size int, atOnce bool) {
 			continue
 		}
 		if m.sealed {
-			l.sealer.accept(m, &apart)
+			l.sealer.accept(m, others.batch(m.Positions))
 			continue
 		}
 		p := plain
-		if m.Deflate {
-			if deflated == nil {
-				deflated = joinFrames(run, size, (*ws.Message).Deflated)
-			}
-			p = deflated
+		if m.Deflate || m.Positions {
+			p = others.frames(m)
 		}
 		ok := false
 		if atOnce {
@@ -383,11 +381,47 @@ func (l *Lane) writeRun(run []item, size int, atOnce bool) {
 		if ok {
 			delivered += messages
 		} else {
-			l.writeIndividually(m, apart.single())
+			l.writeIndividually(m, others.batch(m.Positions).single())
 		}
 	}
 	l.setExcluded(run[0].exclude, false)
 	l.hub.delivered.Add(uint64(delivered))
+}
+
+// otherForms has the messages of a run in the forms that some members need. Each is made for the
+// first of them.
+type otherForms struct {
+	run     []item
+	size    int
+	joined  [4][]byte       // by form
+	batches [2]*fanOutBatch // the second for members that get positions
+}
+
+// frames returns the frames of the run in the form for m.
+func (f *otherForms) frames(m *Member) []byte {
+	form := 0
+	if m.Deflate {
+		form++
+	}
+	if m.Positions {
+		form += 2
+	}
+	if f.joined[form] == nil {
+		f.joined[form] = joinFrames(f.run, f.size, m.frameOf)
+	}
+	return f.joined[form]
+}
+
+// batch returns the run for members that get positions, or for those that do not.
+func (f *otherForms) batch(positions bool) *fanOutBatch {
+	i := 0
+	if positions {
+		i = 1
+	}
+	if f.batches[i] == nil {
+		f.batches[i] = newFanOutBatch(f.run, positions)
+	}
+	return f.batches[i]
 }
 
 // prefetch reads the memory that the writes to several members will need, before the first write.

@@ -34,9 +34,10 @@ type Link interface {
 // Owner gets reports about the messages of a member.
 type Owner interface {
 	// Dropped reports that n messages for the member were dropped because too much was waiting for
-	// it. Messages that are lost with a closing connection are not reported. It is called on the
-	// lane's loop, and must not block.
-	Dropped(n int)
+	// it. Messages that are lost with a closing connection are not reported. If it returns true, the
+	// member gets no further messages: the owner closes it. It is called on the lane's loop, and
+	// must not block.
+	Dropped(n int) (closed bool)
 	// Unsealed reports that a message for the member was dropped because it could not be encrypted.
 	// It is called on the loop and on goroutines of the hub, and must not block for long.
 	Unsealed(err error)
@@ -52,10 +53,13 @@ type Member struct {
 
 	link Link // set before the first use, then read-only
 	// Deflate means that the member accepts compressed messages. Set before Admit, then read-only.
-	Deflate  bool
-	live     bool // from the welcome to the last frame: gets messages; owned by the lane's loop
-	excluded bool // from the current fan-out; owned by the lane's loop
-	sealed   bool // all messages go through the seal queue; owned by the lane's loop
+	Deflate bool
+	// Positions means that the member gets messages in the form of ws.Message.Positioned. Set before
+	// Admit, then read-only.
+	Positions bool
+	live      bool // from the welcome to the last frame: gets messages; owned by the lane's loop
+	excluded  bool // from the current fan-out; owned by the lane's loop
+	sealed    bool // all messages go through the seal queue; owned by the lane's loop
 
 	admitted bool // guarded by Hub.mu
 	ownRoom  bool // in the room named by its own id, which has no group; guarded by Hub.mu
@@ -102,6 +106,9 @@ func (m *Member) Cipher() *seal.Cipher {
 
 // frameOf returns the unencrypted frame of msg in the form for m.
 func (m *Member) frameOf(msg *ws.Message) []byte {
+	if m.Positions {
+		msg = msg.Positioned()
+	}
 	if m.Deflate {
 		return msg.Deflated()
 	}

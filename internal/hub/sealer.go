@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -75,6 +76,23 @@ type fanOutBatch struct {
 	split  []item    // see single
 	sealed [1]*batch // all messages, for members whose messages are only sealed
 	each   []*batch  // one for each message, for members with a Transform
+}
+
+// newFanOutBatch returns the batch of a run, for members that get positions or for those that do
+// not.
+func newFanOutBatch(run []item, positions bool) *fanOutBatch {
+	f := &fanOutBatch{run: run}
+	for i := range run {
+		msg := run[i].msg
+		if !positions || msg.Positioned() == msg {
+			continue
+		}
+		if &f.run[0] == &run[0] {
+			f.run = slices.Clone(run) // the others need run unchanged
+		}
+		f.run[i].msg = msg.Positioned()
+	}
+	return f
 }
 
 // single returns the run with each message of a series as an item of its own.

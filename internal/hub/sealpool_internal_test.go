@@ -19,7 +19,7 @@ func (*nullMember) Recall(func([]byte, int) int) [][]byte { return nil }
 func (*nullMember) NotifyBelow(int) bool                  { return false }
 func (*nullMember) Buffered() int                         { return 0 }
 func (*nullMember) Closing() bool                         { return false }
-func (*nullMember) Dropped(int)                           {}
+func (*nullMember) Dropped(int) bool                      { return false }
 func (*nullMember) Unsealed(error)                        {}
 func (*nullMember) CloseDelayed()                         {}
 

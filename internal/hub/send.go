@@ -68,6 +68,7 @@ func (h *Hub) SendFunc(t Target, message func() *ws.Message, exclude []string) e
 	msg := message() // without the lock, because the message may be large
 	if h.deflating.Load() > 0 {
 		msg.Deflated() // compresses the message on this goroutine, not on a loop
+		msg.Positioned().Deflated()
 	}
 	// Members that have left since then get nothing. A room that has lost all members and got new
 	// ones since then is another group. Its members have joined during this call, so they need not

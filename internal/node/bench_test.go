@@ -28,7 +28,7 @@ func (s *discardMember) Recall(func([]byte, int) int) [][]byte { return nil }
 func (s *discardMember) NotifyBelow(int) bool                  { return false }
 func (s *discardMember) Closing() bool                         { return false }
 func (s *discardMember) Buffered() int                         { return 0 }
-func (s *discardMember) Dropped(int)                           {}
+func (s *discardMember) Dropped(int) bool                      { return false }
 func (s *discardMember) Unsealed(error)                        {}
 func (s *discardMember) CloseDelayed()                         {}
 

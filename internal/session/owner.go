@@ -19,22 +19,24 @@ func Of(m *hub.Member) *Session {
 	return o.Session
 }
 
-// Dropped handles that messages for the client were dropped. It implements hub.Owner.
-func (o owner) Dropped(int) {
+// Dropped handles that messages for the client were dropped. It implements hub.Owner. A client that
+// gets positions is always closed: it then recovers what it has missed on its next connection.
+func (o owner) Dropped(int) (closed bool) {
 	if o.ended() {
-		return // the client is not slow: it has disconnected
+		return false // the client is not slow: it has disconnected
 	}
 	o.mu.Lock()
 	first := !o.slow
 	o.slow = true
 	o.mu.Unlock()
-	if o.env.Limits.CloseOnBackpressure {
+	if o.env.Limits.CloseOnBackpressure || o.member.Positions {
 		o.CloseFor(&o.env.Stats.SlowClosed, protocol.CloseSlowConsumer, protocol.ReasonSlowConsumer)
-		return
+		return true
 	}
 	if first {
 		o.env.Log.Warn("client is too slow, messages for it are dropped", "client", o.ID(), "waiting", o.member.Buffered())
 	}
+	return false
 }
 
 // Unsealed handles that a message for the client could not be encrypted. It implements hub.Owner.

@@ -29,9 +29,12 @@ type Message struct {
 	frame []byte // the frame, or the frames of a series in order; set when made, then read-only
 	// Number of messages in a series, 0 for a single message; set when made, then read-only.
 	series int32
+	// The same messages for receivers that get positions; nil if these get the same form. Set when
+	// made, then read-only.
+	positioned *Message
 
 	once     sync.Once
-	deflated []byte // guarded by once
+	deflated *[]byte // guarded by once; may be &frame
 }
 
 // NewMessage encodes a copy of payload, which must be UTF-8.
@@ -82,6 +85,22 @@ func BuildSeries(n, size int, build func(dst []byte, i int) []byte) *Message {
 	return &Message{frame: buf[:len(buf):len(buf)], series: int32(n)}
 }
 
+// WithPositions sets the form of m for receivers that get the positions of messages, and returns m.
+// It is called before m is shared. p must have as many messages as m.
+func (m *Message) WithPositions(p *Message) *Message {
+	m.positioned = p
+	return m
+}
+
+// Positioned returns the form of m for receivers that get the positions of messages: m itself if it
+// has none.
+func (m *Message) Positioned() *Message {
+	if m.positioned != nil {
+		return m.positioned
+	}
+	return m
+}
+
 // Count returns the number of messages in m.
 func (m *Message) Count() int { return max(1, int(m.series)) }
 
@@ -120,17 +139,19 @@ func (m *Message) Payload() []byte {
 // compresses, and concurrent calls wait for it. The result must not be changed.
 func (m *Message) Deflated() []byte {
 	m.once.Do(m.deflate)
-	return m.deflated
+	return *m.deflated
 }
 
 func (m *Message) deflate() {
 	if m.series > 0 {
+		var all []byte
 		for _, single := range m.Split(nil) {
-			m.deflated = append(m.deflated, single.Deflated()...)
+			all = append(all, single.Deflated()...)
 		}
+		m.deflated = &all
 		return
 	}
-	m.deflated = m.frame
+	m.deflated = &m.frame
 	payload := m.Payload()
 	if len(payload) < minDeflate {
 		return
@@ -142,5 +163,6 @@ func (m *Message) deflate() {
 		return // compression does not pay; no other error is possible
 	}
 	frame := AppendHeader(make([]byte, 0, headerSize(len(out))+len(out)), OpText, true, len(out))
-	m.deflated = append(frame, out...)
+	frame = append(frame, out...)
+	m.deflated = &frame
 }
