@@ -21,13 +21,16 @@ var noData = []byte("{}")
 type authentication struct {
 	*Session
 	client   *pendingClient
-	data     []byte // of the client's `authenticate`
+	data     []byte                    // of the client's `authenticate`
+	request  protocol.ExtensionRequest // the extension that the client requests
+	grants   grants                    // what the client gets when it is admitted
 	identity Identity
 	keys     *seal.Keys // nil if the client is not encrypted
 }
 
 // startAuthentication starts the authentication of the client.
-func (w worker) startAuthentication(data []byte) {
+func (w worker) startAuthentication(e protocol.Envelope) {
+	data := []byte(e.Data)
 	if len(data) == 0 || bytes.Equal(data, []byte("null")) {
 		data = noData
 	}
@@ -41,7 +44,10 @@ func (w worker) startAuthentication(data []byte) {
 	w.env.Running.Add(1)
 	w.mu.Unlock()
 	w.env.Lobby.beginAuthentication(c)
-	a := &authentication{Session: w.Session, client: c, data: data}
+	request, requested := protocol.ParseExtensionRequest(e.Extension)
+	a := &authentication{
+		Session: w.Session, client: c, data: data, request: request, grants: w.env.grantsFor(request, requested),
+	}
 	// It ends with the callbacks, whose context ends with the session. Env.Running waits for it.
 	go a.run()
 }
@@ -145,7 +151,8 @@ func (a *authentication) admit() bool {
 		a.mu.Unlock()
 		return false
 	}
-	a.admitted, a.value = true, a.identity.Value
+	a.Session.grants, a.value = a.grants, a.identity.Value
+	a.member.Positions = a.grants.has(recovery)
 	a.lastRead.Store(int64(a.env.Clock.Now())) // the sweep sends pings from now on
 	a.state.Store(uint32(protocol.StateAuthenticated))
 	a.inbox.connecting = a.env.Calls.Connected != nil
@@ -169,12 +176,17 @@ func (a *authentication) admit() bool {
 func (a *authentication) admission() hub.Admission {
 	id, user, now := a.ID(), a.identity.User, time.Now()
 	adm := hub.Admission{User: user, Rooms: a.env.DefaultRooms}
+	var welcome []byte
 	if a.keys == nil {
-		adm.Welcome = ws.NewMessage(protocol.AppendConnected(nil, id, user, now))
-		return adm
+		welcome = protocol.AppendConnected(nil, id, user, now)
+	} else {
+		adm.Encryption = owner{a.Session}.encryption(a.keys.Cipher)
+		welcome = protocol.AppendConnectedEncrypted(nil, id, user, now, a.keys.ServerPublicKey, a.keys.Salt)
 	}
-	adm.Encryption = owner{a.Session}.encryption(a.keys.Cipher)
-	adm.Welcome = ws.NewMessage(protocol.AppendConnectedEncrypted(nil, id, user, now, a.keys.ServerPublicKey, a.keys.Salt))
+	if a.grants.has(extension) {
+		welcome = protocol.AppendGranted(welcome, a.env.granted(a.grants, a.request.Version))
+	}
+	adm.Welcome = ws.NewMessage(welcome)
 	return adm
 }
 

@@ -91,7 +91,7 @@ func (s *Session) disconnect(req closeRequest) bool {
 	s.state.Store(uint32(protocol.StateDisconnected))
 	dropped := 0
 	// The messages of a client that is not authenticated only cause replies.
-	if req.drop || !s.admitted {
+	if req.drop || !s.grants.has(admitted) {
 		dropped = s.inbox.clear()
 		t.dropUnparsed()
 	}
@@ -106,7 +106,7 @@ func (s *Session) disconnect(req closeRequest) bool {
 	// must not find this one.
 	user, rooms, member := s.env.Hub.Remove(&s.member)
 	t.closeInfo.rooms = rooms
-	if s.admitted || s.inbox.running {
+	if s.grants.has(admitted) || s.inbox.running {
 		s.scheduleLocked(false)
 	} else {
 		t.closeInfo.finished = true
@@ -131,9 +131,9 @@ func (s *Session) countDiscarded(n int) {
 	}
 	s.env.Stats.MessagesDiscarded.Add(uint64(n))
 	s.mu.Lock()
-	admitted := s.admitted
+	logged := s.grants.has(admitted)
 	s.mu.Unlock()
-	if admitted {
+	if logged {
 		s.env.Log.Warn("messages of a closed client are not handled", "client", s.ID(), "messages", n)
 	}
 }

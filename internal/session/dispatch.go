@@ -21,8 +21,9 @@ func (w worker) parse(payload []byte) (e protocol.Envelope, ok bool) {
 	return e, err == nil
 }
 
-// dispatch is the table of protocol §3: what an event does in each state of the client.
-func (w worker) dispatch(e protocol.Envelope, admitted bool) {
+// dispatch is the table of protocol §3: what an event does in each state of the client. g is what
+// was granted to the client when the worker took the message.
+func (w worker) dispatch(e protocol.Envelope, g grants) {
 	switch {
 	case e.Event == protocol.EventHeartbeat:
 	case e.Event == protocol.EventAuthenticate:
@@ -30,8 +31,8 @@ func (w worker) dispatch(e protocol.Envelope, admitted bool) {
 			w.reply(protocol.ErrAlreadyAuthenticated)
 			return
 		}
-		w.startAuthentication(e.Data)
-	case !admitted:
+		w.startAuthentication(e)
+	case !g.has(admitted):
 		w.reply(protocol.ErrNotAuthenticated)
 	case e.Event == protocol.EventJoin:
 		w.join(e.Data, e.ID)

@@ -40,7 +40,7 @@ func (l *inflateLimiter) inflate(m message, limit int) ([]byte, error) {
 // inflate returns false if the message is dropped.
 func (w worker) inflate(j job) (payload []byte, ok bool) {
 	limit := w.env.Limits.UnauthenticatedPayload
-	if j.admitted {
+	if j.grants.has(admitted) {
 		limit = w.env.Limits.MaxPayload
 	}
 	payload, err := w.env.inflating.inflate(j.message, limit)

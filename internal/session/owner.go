@@ -28,8 +28,9 @@ func (o owner) Dropped(int) (closed bool) {
 	o.mu.Lock()
 	first := !o.slow
 	o.slow = true
+	recovers := o.grants.has(recovery)
 	o.mu.Unlock()
-	if o.env.Limits.CloseOnBackpressure || o.member.Positions {
+	if o.env.Limits.CloseOnBackpressure || recovers {
 		o.CloseFor(&o.env.Stats.SlowClosed, protocol.CloseSlowConsumer, protocol.ReasonSlowConsumer)
 		return true
 	}

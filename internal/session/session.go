@@ -40,14 +40,14 @@ type Session struct {
 	lastRead   atomic.Int64 // a clock.Instant: when bytes arrived
 	lastActive atomic.Int64 // a clock.Instant: when a message arrived
 
-	// A protocol.State. Written with mu held; value and admitted do not change between
-	// authenticated and disconnected.
+	// A protocol.State. Written with mu held. The grants and the value are written before the state
+	// becomes authenticated, and do not change between authenticated and disconnected.
 	state atomic.Uint32
 
 	// mu guards the fields below, unless they name another owner. It is taken before the locks of
 	// Hub and Pool, and never together with that of Lobby.
 	mu        sync.Mutex
-	admitted  bool  // the client has been authenticated, so the callbacks are called at its end
+	grants    grants
 	slow      bool  // messages were dropped, and the client has not caught up since
 	pongs     uint8 // queued by this call of Data; owned by the owner of in
 	pings     uint8 // queued since the client fell silent; owned by the sweep

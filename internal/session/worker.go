@@ -21,9 +21,9 @@ const (
 
 // A job is what a worker does next: report a change of rooms, or handle a message.
 type job struct {
-	change   roomChange // if it names a room
-	message             // otherwise
-	admitted bool       // the client was authenticated when the worker took the job
+	change  roomChange // if it names a room
+	message            // otherwise
+	grants  grants     // of the client when the worker took the job
 }
 
 // Run handles a part of the input. It implements workpool.Task, and may block in callbacks.
@@ -66,7 +66,7 @@ func (w worker) next() (j job, ok bool) {
 			w.transient = w.transient.orNil()
 			return j, true
 		case !box.empty():
-			j.message, j.admitted = box.pop(), w.admitted
+			j.message, j.grants = box.pop(), w.grants
 			if (box.paused || t.hasDeferred()) && box.short(w.env.Limits.ClientQueue) {
 				w.unlocked(w.parseUnparsed)
 			}
@@ -169,7 +169,7 @@ func (w worker) finish() {
 	info.disconnectedCalled = true
 	w.mu.Unlock()
 
-	if w.admitted && !called && w.env.Calls.Disconnected != nil {
+	if w.grants.has(admitted) && !called && w.env.Calls.Disconnected != nil {
 		w.runCallback("disconnected", func(ctx context.Context) error {
 			w.env.Calls.Disconnected(ctx, w.Session, info.code, info.reason)
 			return nil
@@ -193,17 +193,17 @@ func (w worker) handle(j job) (size int) {
 			return len(j.payload)
 		}
 	}
-	w.handlePayload(payload, j.admitted)
+	w.handlePayload(payload, j.grants)
 	return len(payload)
 }
 
 // handlePayload handles a message by the state in which the worker took it: the authenticate and
 // connected callbacks run beside the worker, and may change the state meanwhile.
-func (w worker) handlePayload(payload []byte, admitted bool) {
+func (w worker) handlePayload(payload []byte, g grants) {
 	cipher := w.member.Cipher() // nil for a client that is not authenticated
 	e, ok := w.parse(payload)
 	switch {
-	case cipher == nil || !admitted || ok && e.Event == protocol.EventHeartbeat:
+	case cipher == nil || !g.has(admitted) || ok && e.Event == protocol.EventHeartbeat:
 	case ok && e.Event == protocol.EventEncrypted:
 		e, ok = w.open(cipher, e.Data)
 	case w.env.Encryption.Only:
@@ -211,6 +211,6 @@ func (w worker) handlePayload(payload []byte, admitted bool) {
 		return
 	}
 	if ok {
-		w.dispatch(e, admitted)
+		w.dispatch(e, g)
 	}
 }
