@@ -32,6 +32,7 @@ var rules = []rule{
 	{folder: "internal/shrinkmap"},
 	{folder: "internal/ratelog"},
 	{folder: "internal/origin"},
+	{folder: "internal/ticket"},
 	{folder: "internal/resp", imports: []string{"internal/fifo"}},
 
 	// Packages that carry messages to other nodes. They do not know each other, nor the packages
