@@ -1,0 +1,244 @@
+package recovery_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/recovery"
+	"github.com/hearthws/hearth/protocol"
+)
+
+const roomName = "chat"
+
+// A history has the log of one room.
+type history struct {
+	broker.Broker // nil: only the methods below are called
+
+	mu     sync.Mutex // guards the fields below
+	epoch  int
+	top    uint64
+	kept   []protocol.Message
+	err    error // of reads
+	reads  int
+	onRead func() // called with mu unlocked, after the read
+}
+
+var _ broker.History = (*history)(nil)
+
+func (h *history) HasHistory(room string) bool { return room == roomName }
+
+func (h *history) RemoveHistory(context.Context, string) error { return nil }
+
+func (h *history) ReadHistory(_ context.Context, requests ...broker.HistoryRequest) ([]broker.HistoryPart, error) {
+	h.mu.Lock()
+	h.reads++
+	var parts []broker.HistoryPart
+	for _, q := range requests {
+		parts = append(parts, h.partLocked(q))
+	}
+	err, onRead := h.err, h.onRead
+	h.mu.Unlock()
+	if onRead != nil {
+		onRead()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return parts, nil
+}
+
+func (h *history) partLocked(q broker.HistoryRequest) broker.HistoryPart {
+	part := broker.HistoryPart{Position: h.positionLocked()}
+	if q.After == (protocol.Position{}) {
+		part.Messages = slices.Clone(h.kept[len(h.kept)-min(q.Limit, len(h.kept)):])
+		return part
+	}
+	missed := h.top - q.After.Offset
+	switch {
+	case q.After.Epoch != part.Position.Epoch || q.After.Offset > h.top:
+		part.Unrecovered = protocol.UnrecoveredReset
+	case missed > uint64(q.Limit):
+		part.Unrecovered = protocol.UnrecoveredLimit
+	case missed > uint64(len(h.kept)):
+		part.Unrecovered = protocol.UnrecoveredEvicted
+	default:
+		part.Messages = slices.Clone(h.kept[len(h.kept)-int(missed):])
+	}
+	return part
+}
+
+func (h *history) positionLocked() protocol.Position {
+	return protocol.Position{Offset: h.top, Epoch: "e" + strconv.Itoa(h.epoch)}
+}
+
+func (h *history) position() protocol.Position {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.positionLocked()
+}
+
+// publish adds n messages and returns them.
+func (h *history) publish(n int) []protocol.Message {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for range n {
+		h.top++
+		h.kept = append(h.kept, protocol.Message{ServerID: "s", Type: protocol.TypeRoom, Target: roomName, Event: "e", Position: h.positionLocked()})
+	}
+	return slices.Clone(h.kept[len(h.kept)-n:])
+}
+
+// evict keeps the newest n messages only.
+func (h *history) evict(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.kept = slices.Clone(h.kept[len(h.kept)-min(n, len(h.kept)):])
+}
+
+// remove begins a new log.
+func (h *history) remove() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.epoch++
+	h.top, h.kept = 0, nil
+}
+
+func (h *history) fail(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = err
+}
+
+func (h *history) countReads() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.reads
+}
+
+// A world has one node with its clients in one room.
+type world struct {
+	*testing.T
+	*history
+	*recovery.Rooms
+
+	mu      sync.Mutex // guards the fields below and the clients
+	members []*client
+	losses  int
+	sendErr error
+}
+
+// A client checks that the messages arrive without gaps and duplicates.
+type client struct {
+	w           *world
+	positions   bool
+	at          protocol.Position // zero until the first message or answer
+	got         int
+	interrupted bool
+	unrecovered string
+	held        bool
+	wrong       string // the first violation
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{T: t, history: &history{}}
+	w.Rooms = recovery.New(w.config(w.history))
+	return w
+}
+
+func (w *world) config(h *history) recovery.Config {
+	return recovery.Config{
+		History: h, Send: w.send, Interrupt: w.interrupt, Log: slog.New(slog.DiscardHandler),
+		Lost: func(broker.Loss) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.losses++
+		},
+	}
+}
+
+func (w *world) send(_ string, ms []protocol.Message) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.members {
+		c.receive(ms)
+	}
+	return w.sendErr
+}
+
+func (w *world) interrupt(string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.members = slices.DeleteFunc(w.members, func(c *client) bool {
+		if c.positions {
+			c.interrupted = true
+		}
+		return c.positions
+	})
+}
+
+// receive is called with w.mu held.
+func (c *client) receive(ms []protocol.Message) {
+	for _, m := range ms {
+		if follows := m.Position.Epoch == c.at.Epoch && m.Position.Offset == c.at.Offset+1; c.positions && c.at != (protocol.Position{}) && !follows && c.wrong == "" {
+			c.wrong = "message at " + text(m.Position) + " after " + text(c.at)
+		}
+		c.at = m.Position
+		c.got++
+	}
+}
+
+func text(p protocol.Position) string { return p.Epoch + ":" + strconv.FormatUint(p.Offset, 10) }
+
+// enter makes c a member, from its position if it has one.
+func (w *world) enter(c *client, last int) {
+	w.Hold(w.Context(), roomName)
+	c.held = true
+	limits := recovery.Limits{Messages: 1000, Bytes: 1 << 20}
+	w.Join(w.Context(), limits, []recovery.Request{{Room: roomName, After: c.at, Last: last}}, func(results []recovery.Result) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		result := results[0]
+		c.unrecovered, c.interrupted = result.Unrecovered, false
+		if result.Unrecovered != "" || last > 0 {
+			c.at = protocol.Position{} // what was missed is reported
+		}
+		c.receive(result.Messages)
+		if c.at == (protocol.Position{}) {
+			c.at = result.Position
+		}
+		if c.at != result.Position && c.wrong == "" {
+			c.wrong = "joined at " + text(result.Position) + " with messages up to " + text(c.at)
+		}
+		w.members = append(w.members, c)
+	})
+}
+
+// exit ends the membership of c.
+func (w *world) exit(c *client) {
+	w.mu.Lock()
+	w.members = slices.DeleteFunc(w.members, func(o *client) bool { return o == c })
+	held := c.held
+	c.held = false
+	w.mu.Unlock()
+	if held {
+		w.Release(roomName)
+	}
+}
+
+func (c *client) check(t interface{ Errorf(string, ...any) }) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.wrong != "" {
+		t.Errorf("%s", c.wrong)
+	}
+}
+
+func (w *world) client() *client { return &client{w: w, positions: true} }
+
+var errBroken = errors.New("broken")

@@ -1,0 +1,41 @@
+package recovery
+
+import "github.com/hearthws/hearth/protocol"
+
+// A queue has the newest messages of a room, bounded by maxWaiting and maxWaitingBytes. The oldest
+// are dropped.
+type queue struct {
+	ms      []protocol.Message
+	bytes   int
+	pushed  uint64 // how many messages were ever added
+	dropped bool   // messages before the oldest one were dropped
+}
+
+// push adds copies of messages.
+func (q *queue) push(ms []protocol.Message) {
+	for _, m := range ms {
+		q.ms = append(q.ms, m.Clone())
+		q.bytes += size(m)
+	}
+	q.pushed += uint64(len(ms))
+	drop := 0
+	for len(q.ms)-drop > maxWaiting || q.bytes > maxWaitingBytes && drop < len(q.ms) {
+		q.bytes -= size(q.ms[drop])
+		drop++
+	}
+	if drop > 0 {
+		q.dropped = true
+		clear(q.ms[:drop])
+		q.ms = q.ms[drop:]
+	}
+}
+
+// takeAll removes all messages.
+func (q *queue) takeAll() []protocol.Message {
+	ms := q.ms
+	*q = queue{pushed: q.pushed}
+	return ms
+}
+
+// size is what a message costs in a queue, in bytes.
+func size(m protocol.Message) int { return len(m.Data) + len(m.Event) + 128 }
