@@ -26,6 +26,9 @@ import (
 type History interface {
 	Broker
 
+	// KeepsHistory reports whether there are rules.
+	KeepsHistory() bool
+
 	// HasHistory reports whether a rule selects the room.
 	HasHistory(room string) bool
 

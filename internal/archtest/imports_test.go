@@ -59,7 +59,7 @@ var rules = []rule{
 	{folder: "internal/hub", imports: []string{"internal/callback", "internal/fifo", "internal/shrinkmap", "internal/ws", "seal"}},
 	{folder: "internal/cluster", imports: []string{"broker", "internal/clock", "internal/fifo", "protocol"}},
 	{folder: "internal/recovery", imports: []string{"broker", "protocol"}},
-	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/hub", "internal/transport", "internal/workpool", "internal/ws", "protocol", "seal"}},
+	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/hub", "internal/recovery", "internal/transport", "internal/workpool", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
 	{folder: "internal/node", imports: []string{"broker", "internal/callback", "internal/clock", "internal/cluster", "internal/hub", "internal/recovery", "internal/session", "internal/ratelog",

@@ -63,7 +63,9 @@ func (n *Node) brokerLost(l broker.Loss) {
 	if l.Channels == nil || slices.Contains(l.Channels, protocol.NodesChannel) || slices.Contains(l.Channels, protocol.NodeChannel(n.id)) {
 		n.cluster.Lost()
 	}
-	n.losses.report(l)
+	if rest, ok := withoutHistory(n.history, l); ok {
+		n.losses.report(rest)
+	}
 }
 
 // localCalls handles calls for the clients of this node.

@@ -37,8 +37,9 @@ type losses struct {
 }
 
 // newLosses makes one notifier for each observer, so that each of them can take its own time. The
-// notifiers do not pause any more when stopping is closed.
-func newLosses(cfg Config, env *session.Env, stopping <-chan struct{}) *losses {
+// notifiers do not pause any more when stopping is closed. tracks reports whether missing messages of
+// a room are recovered without the clients.
+func newLosses(cfg Config, env *session.Env, stopping <-chan struct{}, tracks func(room string) bool) *losses {
 	notifiers := []*lossNotifier{{pause: lossLogPause, stopping: stopping, notify: func(l broker.Loss) { logLoss(env, l) }}}
 	if call := cfg.BrokerLost; call != nil {
 		notifiers = append(notifiers, &lossNotifier{stopping: stopping, notify: func(l broker.Loss) {
@@ -49,14 +50,13 @@ func newLosses(cfg Config, env *session.Env, stopping <-chan struct{}) *losses {
 		}})
 	}
 	if cfg.Resync {
-		notifiers = append(notifiers, newResyncNotifier(env, stopping))
+		notifiers = append(notifiers, newResyncNotifier(&resyncer{env: env, tracks: tracks}, stopping))
 	}
 	return &losses{stats: env.Stats, notifiers: notifiers}
 }
 
 // newResyncNotifier makes the notifier that sends resync to the clients.
-func newResyncNotifier(env *session.Env, stopping <-chan struct{}) *lossNotifier {
-	r := &resyncer{env: env}
+func newResyncNotifier(r *resyncer, stopping <-chan struct{}) *lossNotifier {
 	n := &lossNotifier{pause: resyncPause, stopping: stopping}
 	n.notify = func(l broker.Loss) {
 		if r.resync(l) == 0 {

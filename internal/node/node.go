@@ -21,6 +21,7 @@ import (
 	"github.com/hearthws/hearth/internal/cluster"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ratelog"
+	"github.com/hearthws/hearth/internal/recovery"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport/epoll"
 	"github.com/hearthws/hearth/internal/workpool"
@@ -96,6 +97,7 @@ type Node struct {
 	upgrader   *upgrader
 	conns      *connLimit
 	losses     *losses
+	history    *recovery.Rooms    // nil if no room has history
 	cluster    *cluster.Cluster   // nil without a broker
 	created    time.Time          // when New was called
 	logs       *ratelog.Handler   // the handler of cfg.Log
@@ -145,12 +147,16 @@ func New(cfg Config) (*Node, error) {
 		stopping: make(chan struct{}),
 	}
 	if cfg.Broker != nil {
-		env.Interest = &interest{broker: cfg.Broker, log: cfg.Log}
+		env.Interest = &interest{node: n}
 		n.cluster = cluster.New(cluster.Config{
 			ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Clock: clk, Log: cfg.Log, Answer: localCalls{n.hub}.handle,
 		})
 	}
-	n.losses = newLosses(cfg, env, n.stopping)
+	tracks := func(room string) bool { return n.history != nil && n.history.Tracks(room) }
+	n.losses = newLosses(cfg, env, n.stopping, tracks)
+	if n.history = newHistory(n); n.history != nil {
+		env.History = n.history
+	}
 	return n, nil
 }
 
@@ -196,6 +202,9 @@ func (n *Node) Start(ctx context.Context) (err error) {
 			return fmt.Errorf("broker: %w", err)
 		}
 		n.cluster.Start(ctx)
+	}
+	if n.history != nil {
+		n.history.Start()
 	}
 	s := &sweeper{env: n.env, stop: n.stopping}
 	n.sweeper.Go(s.run)   // ends when n.stopping is closed; Shutdown waits for it
@@ -261,6 +270,9 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	// them.
 	err = errors.Join(err, waitWithGrace(ctx, "transformers", n.hub.Wait, n.cancelCallbacks))
 	n.canSend.Store(false) // until here Disconnected callbacks may publish
+	if n.history != nil {
+		n.history.Close()
+	}
 	if n.cfg.Broker != nil {
 		if cerr := n.cfg.Broker.Close(); cerr != nil {
 			err = errors.Join(err, fmt.Errorf("close broker: %w", cerr))

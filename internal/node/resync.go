@@ -25,7 +25,8 @@ const (
 
 // resyncer sends resync messages to the clients that a loss may affect.
 type resyncer struct {
-	env *session.Env
+	env    *session.Env
+	tracks func(room string) bool // missing messages of the room are recovered
 }
 
 // resync sends each client the list of its rooms in which messages may be missing (protocol §9),
@@ -35,6 +36,7 @@ func (r *resyncer) resync(l broker.Loss) (failed int) {
 	ctx, cancel := context.WithTimeout(r.env.Base, resyncTimeout)
 	defer cancel()
 	a := affectedBy(l.Channels)
+	a.tracks = r.tracks
 	shared := make(map[string]*ws.Message) // by payload
 	kept := 0
 	var payload []byte
@@ -89,6 +91,7 @@ type affected struct {
 	all       bool // every target
 	broadcast bool
 	names     [len(messageTypes)]map[string]bool // by hub.Kind
+	tracks    func(room string) bool             // resyncer.tracks
 }
 
 // affectedBy returns the targets of the channels; nil stands for any channel.
@@ -125,7 +128,7 @@ func (a *affected) report(h *hub.Hub, m *hub.Member) (r protocol.Resync, ok bool
 	}
 	for _, name := range h.MemberRooms(m) {
 		switch {
-		case !a.includes(hub.Room, name):
+		case !a.includes(hub.Room, name) || a.all && a.tracks(name):
 		case name == own:
 			r.Client = true // messages to the room with the client's id are messages to the client
 		default:

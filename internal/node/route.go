@@ -63,12 +63,16 @@ func (n *Node) SendHere(t protocol.Target, event string, data json.RawMessage) e
 
 // Publish queues an event for the target's clients on this node, and passes it to the broker for
 // the clients of other nodes. If one of the two fails, the other still happens; the error reports
-// both. It returns ErrNotRunning before Start and after Shutdown.
+// both. A message to a room with history comes back from the broker, in the order of the room. It
+// returns ErrNotRunning before Start and after Shutdown.
 func (n *Node) Publish(ctx context.Context, t protocol.Target, event string, data json.RawMessage) error {
 	if !n.canSend.Load() {
 		return n.notRunningError()
 	}
-	err := n.SendHere(t, event, data)
+	var err error
+	if !n.hasHistory(t.Type(), t.Name()) {
+		err = n.SendHere(t, event, data)
+	}
 	if n.cfg.Broker == nil {
 		return err
 	}
@@ -125,7 +129,8 @@ func seriesLength(ms []protocol.Message) int {
 	size := payloadSize(first)
 	for i := range ms[1:] {
 		m := &ms[1+i]
-		if size += payloadSize(m); size > maxSeriesBytes || m.Type != first.Type || m.Target != first.Target || m.Exclude != nil {
+		if size += payloadSize(m); size > maxSeriesBytes || m.Type != first.Type || m.Target != first.Target || m.Exclude != nil ||
+			(m.Position == protocol.Position{}) != (first.Position == protocol.Position{}) {
 			return 1 + i
 		}
 	}
@@ -136,6 +141,13 @@ func seriesLength(ms []protocol.Message) int {
 func (n *Node) deliverSeries(ms []protocol.Message) {
 	var err error
 	first := &ms[0]
+	if n.hasHistory(first.Type, first.Target) {
+		if first.Position != (protocol.Position{}) {
+			n.history.Deliver(ms)
+			return
+		}
+		n.env.Stats.Unpositioned.Add(uint64(len(ms)))
+	}
 	if t, ok := parseTarget(first.Type, first.Target); ok {
 		if err = n.hub.SendFunc(t, func() *ws.Message { return encodeSeries(ms) }, first.Exclude); err != nil {
 			n.reportOverflow(ms, err)

@@ -31,6 +31,8 @@ type history struct {
 
 var _ broker.History = (*history)(nil)
 
+func (h *history) KeepsHistory() bool { return true }
+
 func (h *history) HasHistory(room string) bool { return room == roomName }
 
 func (h *history) RemoveHistory(context.Context, string) error { return nil }
@@ -171,15 +173,17 @@ func (w *world) send(_ string, ms []protocol.Message) error {
 	return w.sendErr
 }
 
-func (w *world) interrupt(string) {
+func (w *world) interrupt(string) (clients int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.members = slices.DeleteFunc(w.members, func(c *client) bool {
 		if c.positions {
-			c.interrupted = true
+			c.interrupted, c.held = true, false
+			clients++
 		}
 		return c.positions
 	})
+	return clients
 }
 
 // receive is called with w.mu held.

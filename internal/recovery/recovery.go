@@ -56,9 +56,10 @@ type Config struct {
 	Send func(room string, ms []protocol.Message) error
 
 	// Interrupt takes the clients that get positions out of the room, and tells them. Their
-	// positions say from where they can recover. It is called with a lock of Rooms held: it must
-	// not block, and must not call methods of Rooms.
-	Interrupt func(room string)
+	// positions say from where they can recover. It returns how many there were: the holds of their
+	// memberships end. It is called with a lock of Rooms held: it must not block, and must not call
+	// methods of Rooms.
+	Interrupt func(room string) (clients int)
 
 	// Lost reports messages that could not be recovered, for clients that get no positions. It must
 	// not block.
@@ -69,11 +70,10 @@ type Config struct {
 
 // Stats are counters of Rooms.
 type Stats struct {
-	Fetched      atomic.Uint64 // messages that the broker lost, and that were read from the history
-	Interrupted  atomic.Uint64 // times that a room had missing messages that could not be recovered
-	Unpositioned atomic.Uint64 // messages to rooms with history that came without a position
-	Recovered    atomic.Uint64 // messages that were read for clients that joined
-	Unrecovered  atomic.Uint64 // rooms that clients joined without what they had missed
+	Fetched     atomic.Uint64 // messages that the broker lost, and that were read from the history
+	Gaps        atomic.Uint64 // times that a room had missing messages that could not be recovered
+	Recovered   atomic.Uint64 // messages that were read for clients that joined
+	Unrecovered atomic.Uint64 // rooms that clients joined without what they had missed
 }
 
 // Rooms has the state of the rooms with history that have members on this node. Its methods may be
@@ -210,13 +210,16 @@ func (r *Rooms) Release(rooms ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, name := range rooms {
-		rm := r.rooms[name]
-		if rm == nil {
-			continue
+		if rm := r.rooms[name]; rm != nil {
+			r.releaseLocked(rm, 1)
 		}
-		if rm.holds--; rm.holds == 0 {
-			delete(r.rooms, name)
-		}
+	}
+}
+
+// releaseLocked ends n holds of a room, and forgets a room without any.
+func (r *Rooms) releaseLocked(rm *room, n int) {
+	if rm.holds -= n; rm.holds == 0 {
+		delete(r.rooms, rm.name)
 	}
 }
 
@@ -287,8 +290,8 @@ func next(p protocol.Position) protocol.Position {
 // interruptLocked reports messages that some clients of the room did not get. messages is their
 // number, 0 if it is not known.
 func (r *Rooms) interruptLocked(rm *room, messages uint64, cause error) {
-	r.stats.Interrupted.Add(1)
-	r.cfg.Interrupt(rm.name)
+	r.stats.Gaps.Add(1)
+	r.releaseLocked(rm, r.cfg.Interrupt(rm.name))
 	now := time.Now()
 	r.cfg.Lost(broker.Loss{Messages: messages, Channels: []string{protocol.RoomChannel(rm.name)}, Since: now, Until: now, Cause: cause})
 }

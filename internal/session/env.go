@@ -109,6 +109,7 @@ type Env struct {
 	Lobby        *Lobby
 	Calls        Callbacks
 	Interest     Interest     // nil if the broker delivers all channels
+	History      History      // nil if no room has history
 	Clock        *clock.Clock // for timeouts
 	Log          *slog.Logger
 	Stats        *Stats
@@ -151,6 +152,8 @@ type Stats struct {
 	ProtocolErrors    atomic.Uint64 // closed with 1002, 1007 or 1009
 	RoomsRejected     atomic.Uint64
 	CallbackErrors    atomic.Uint64 // a callback returned an error or panicked
+	Interrupted       atomic.Uint64 // clients that were taken out of a room because messages are missing
+	Unpositioned      atomic.Uint64 // messages to rooms with history that came without a position
 	DeliveriesLost    atomic.Uint64 // of other nodes, beyond Limits.SendQueue; in BrokerLost too
 	BrokerLosses      atomic.Uint64 // times that the broker may have missed something
 	BrokerLost        atomic.Uint64 // messages that the broker is known to have missed
