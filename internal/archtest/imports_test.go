@@ -58,11 +58,11 @@ var rules = []rule{
 	// The index of clients, and sessions. No sockets: a hub writes to links, a session gets bytes.
 	{folder: "internal/hub", imports: []string{"internal/callback", "internal/fifo", "internal/shrinkmap", "internal/ws", "seal"}},
 	{folder: "internal/cluster", imports: []string{"broker", "internal/clock", "internal/fifo", "protocol"}},
-	{folder: "internal/recovery", imports: []string{"broker", "protocol"}},
-	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/hub", "internal/recovery", "internal/transport", "internal/workpool", "internal/ws", "protocol", "seal"}},
+	{folder: "internal/history", imports: []string{"broker", "protocol"}},
+	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/hub", "internal/history", "internal/transport", "internal/workpool", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
-	{folder: "internal/node", imports: []string{"broker", "internal/callback", "internal/clock", "internal/cluster", "internal/hub", "internal/recovery", "internal/session", "internal/ratelog",
+	{folder: "internal/node", imports: []string{"broker", "internal/callback", "internal/clock", "internal/cluster", "internal/hub", "internal/history", "internal/session", "internal/ratelog",
 		"internal/transport", "internal/transport/epoll", "internal/transport/netconn", "internal/workpool", "internal/ws", "protocol"},
 		libraries: []string{"github.com/google/uuid"}},
 

@@ -4,8 +4,8 @@ import (
 	"errors"
 
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/history"
 	"github.com/hearthws/hearth/internal/hub"
-	"github.com/hearthws/hearth/internal/recovery"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
@@ -15,13 +15,13 @@ import (
 type historyNode struct{ *Node }
 
 // newHistory returns the rooms with history, or nil if the broker keeps none.
-func newHistory(n *Node) *recovery.Rooms {
+func newHistory(n *Node) *history.Rooms {
 	h, ok := n.cfg.Broker.(broker.History)
 	if !ok || !h.KeepsHistory() {
 		return nil
 	}
 	hn := historyNode{n}
-	return recovery.New(recovery.Config{
+	return history.New(history.Config{
 		History: h, Send: hn.send, Interrupt: hn.interrupt, Lost: n.losses.report, Log: n.cfg.Log,
 	})
 }
@@ -79,7 +79,7 @@ func (n historyNode) interrupt(room string) (clients int) {
 
 // withoutHistory returns the part of a loss that is not recovered from the history. ok is false if
 // there is none.
-func withoutHistory(rooms *recovery.Rooms, l broker.Loss) (rest broker.Loss, ok bool) {
+func withoutHistory(rooms *history.Rooms, l broker.Loss) (rest broker.Loss, ok bool) {
 	if rooms == nil {
 		return l, true
 	}

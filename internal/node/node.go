@@ -19,9 +19,9 @@ import (
 	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/cluster"
+	"github.com/hearthws/hearth/internal/history"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ratelog"
-	"github.com/hearthws/hearth/internal/recovery"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport/epoll"
 	"github.com/hearthws/hearth/internal/workpool"
@@ -97,7 +97,7 @@ type Node struct {
 	upgrader   *upgrader
 	conns      *connLimit
 	losses     *losses
-	history    *recovery.Rooms    // nil if no room has history
+	history    *history.Rooms     // nil if no room has history
 	cluster    *cluster.Cluster   // nil without a broker
 	created    time.Time          // when New was called
 	logs       *ratelog.Handler   // the handler of cfg.Log

@@ -117,7 +117,6 @@ type Env struct {
 	Timeouts     Timeouts
 	Encryption   Encryption
 	DefaultRooms []string
-	Recovery     bool // rooms may have a history, so clients may have protocol.FeatureRecovery
 	Resume       bool // clients may have protocol.FeatureResume
 
 	Abandoned atomic.Bool // set when a shutdown stops waiting: then messages in inboxes are dropped

@@ -33,7 +33,7 @@ func (e *Env) grantsFor(r protocol.ExtensionRequest, requested bool) grants {
 		return admitted
 	}
 	g := admitted | extension
-	if e.Recovery && r.Wants(protocol.FeatureRecovery) {
+	if e.History != nil && r.Wants(protocol.FeatureRecovery) {
 		g |= recovery
 	}
 	if e.Resume && r.Wants(protocol.FeatureResume) {

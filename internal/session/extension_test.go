@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hearthws/hearth/internal/history"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
@@ -101,7 +102,10 @@ func TestNegotiation(t *testing.T) {
 					}
 					b := newFixture(session.LobbyConfig{}, calls)
 					defer b.close()
-					b.env.Recovery, b.env.Resume = tt.recovery, tt.resume
+					b.env.Resume = tt.resume
+					if tt.recovery {
+						b.env.History = history.New(history.Config{})
+					}
 					if tt.change != nil {
 						tt.change(b.env)
 					}
@@ -133,7 +137,7 @@ func TestRecoveringClientIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newFixture(session.LobbyConfig{}, session.Callbacks{})
 		defer b.close()
-		b.env.Recovery = true
+		b.env.History = history.New(history.Config{})
 		with, without := b.extended(`"recovery"`), b.extended("")
 		if !with.Owner().Dropped(1) || without.Owner().Dropped(1) {
 			t.Error("closed the wrong client")

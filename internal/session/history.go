@@ -3,20 +3,20 @@ package session
 import (
 	"context"
 
+	"github.com/hearthws/hearth/internal/history"
 	"github.com/hearthws/hearth/internal/hub"
-	"github.com/hearthws/hearth/internal/recovery"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
 )
 
-// History has the rooms with history, and recovers what clients have missed. recovery.Rooms
+// History has the rooms with history, and recovers what clients have missed. history.Rooms
 // implements it.
 type History interface {
 	// Has reports whether the room has history.
 	Has(room string) bool
 	// Join reads what a client wants of rooms, and calls join with the results at a moment when no
 	// message of these rooms is being sent.
-	Join(ctx context.Context, limits recovery.Limits, requests []recovery.Request, join func([]recovery.Result))
+	Join(ctx context.Context, limits history.Limits, requests []history.Request, join func([]history.Result))
 }
 
 // Interrupt takes a client out of a room because messages of the room are missing, and tells it. It

@@ -1,4 +1,4 @@
-package recovery_test
+package history_test
 
 import (
 	"testing"
@@ -7,13 +7,13 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/hearthws/hearth/internal/recovery"
+	"github.com/hearthws/hearth/internal/history"
 	"github.com/hearthws/hearth/protocol"
 )
 
 // network is a broker that loses, delays and repeats messages between the history and two nodes.
 type network struct {
-	history *history
+	history *roomLog
 	nodes   []*world
 	queues  [][]protocol.Message // sent and not delivered, by node
 	clients []*modelClient
@@ -32,10 +32,10 @@ func TestModel(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) { // without t.Deadline, which a bubble lacks
-			n := &network{history: &history{}}
+			n := &network{history: &roomLog{}}
 			for range 2 {
-				w := &world{T: t, history: n.history}
-				w.Rooms = recovery.New(w.config(n.history))
+				w := &world{T: t, roomLog: n.history}
+				w.Rooms = history.New(w.config(n.history))
 				w.Start()
 				defer w.Close()
 				n.nodes = append(n.nodes, w)

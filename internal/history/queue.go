@@ -1,4 +1,4 @@
-package recovery
+package history
 
 import "github.com/hearthws/hearth/protocol"
 

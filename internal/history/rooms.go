@@ -1,4 +1,4 @@
-// Package recovery delivers the messages of rooms with history to the clients of one node: in the
+// Package history delivers the messages of rooms with history to the clients of one node: in the
 // order of their offsets, without gaps and duplicates, also when the broker has lost some. It lets
 // a client join a room from a position, so that the client gets what it has missed and then the
 // live messages.
@@ -6,7 +6,7 @@
 // Rooms has a small state for each room that has members on this node: the position of the last
 // message that went to the hub. A message that does not follow it is a gap. Then the messages that
 // arrive wait until the fetcher has read the missing ones from the history.
-package recovery
+package history
 
 import (
 	"context"

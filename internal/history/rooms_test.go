@@ -1,4 +1,4 @@
-package recovery_test
+package history_test
 
 import (
 	"testing"
@@ -92,9 +92,9 @@ func TestUnrecoverable(t *testing.T) {
 		"removed": func(w *world) { w.publish(5); w.remove() },
 		"shorter": func(w *world) { // the log lost messages that were delivered
 			w.Deliver(w.publish(1))
-			w.history.mu.Lock()
+			w.roomLog.mu.Lock()
 			w.top--
-			w.history.mu.Unlock()
+			w.roomLog.mu.Unlock()
 			w.Lost(nil)
 		},
 	} {

@@ -1,4 +1,4 @@
-package recovery_test
+package history_test
 
 import (
 	"context"
@@ -10,14 +10,14 @@ import (
 	"testing"
 
 	"github.com/hearthws/hearth/broker"
-	"github.com/hearthws/hearth/internal/recovery"
+	"github.com/hearthws/hearth/internal/history"
 	"github.com/hearthws/hearth/protocol"
 )
 
 const roomName = "chat"
 
-// A history has the log of one room.
-type history struct {
+// A roomLog has the log of one room.
+type roomLog struct {
 	broker.Broker // nil: only the methods below are called
 
 	mu     sync.Mutex // guards the fields below
@@ -29,15 +29,15 @@ type history struct {
 	onRead func() // called with mu unlocked, after the read
 }
 
-var _ broker.History = (*history)(nil)
+var _ broker.History = (*roomLog)(nil)
 
-func (h *history) KeepsHistory() bool { return true }
+func (h *roomLog) KeepsHistory() bool { return true }
 
-func (h *history) HasHistory(room string) bool { return room == roomName }
+func (h *roomLog) HasHistory(room string) bool { return room == roomName }
 
-func (h *history) RemoveHistory(context.Context, string) error { return nil }
+func (h *roomLog) RemoveHistory(context.Context, string) error { return nil }
 
-func (h *history) ReadHistory(_ context.Context, requests ...broker.HistoryRequest) ([]broker.HistoryPart, error) {
+func (h *roomLog) ReadHistory(_ context.Context, requests ...broker.HistoryRequest) ([]broker.HistoryPart, error) {
 	h.mu.Lock()
 	h.reads++
 	var parts []broker.HistoryPart
@@ -55,7 +55,7 @@ func (h *history) ReadHistory(_ context.Context, requests ...broker.HistoryReque
 	return parts, nil
 }
 
-func (h *history) partLocked(q broker.HistoryRequest) broker.HistoryPart {
+func (h *roomLog) partLocked(q broker.HistoryRequest) broker.HistoryPart {
 	part := broker.HistoryPart{Position: h.positionLocked()}
 	if q.After == (protocol.Position{}) {
 		part.Messages = slices.Clone(h.kept[len(h.kept)-min(q.Limit, len(h.kept)):])
@@ -75,18 +75,18 @@ func (h *history) partLocked(q broker.HistoryRequest) broker.HistoryPart {
 	return part
 }
 
-func (h *history) positionLocked() protocol.Position {
+func (h *roomLog) positionLocked() protocol.Position {
 	return protocol.Position{Offset: h.top, Epoch: "e" + strconv.Itoa(h.epoch)}
 }
 
-func (h *history) position() protocol.Position {
+func (h *roomLog) position() protocol.Position {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.positionLocked()
 }
 
 // publish adds n messages and returns them.
-func (h *history) publish(n int) []protocol.Message {
+func (h *roomLog) publish(n int) []protocol.Message {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for range n {
@@ -97,27 +97,27 @@ func (h *history) publish(n int) []protocol.Message {
 }
 
 // evict keeps the newest n messages only.
-func (h *history) evict(n int) {
+func (h *roomLog) evict(n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.kept = slices.Clone(h.kept[len(h.kept)-min(n, len(h.kept)):])
 }
 
 // remove begins a new log.
-func (h *history) remove() {
+func (h *roomLog) remove() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.epoch++
 	h.top, h.kept = 0, nil
 }
 
-func (h *history) fail(err error) {
+func (h *roomLog) fail(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.err = err
 }
 
-func (h *history) countReads() int {
+func (h *roomLog) countReads() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.reads
@@ -126,8 +126,8 @@ func (h *history) countReads() int {
 // A world has one node with its clients in one room.
 type world struct {
 	*testing.T
-	*history
-	*recovery.Rooms
+	*roomLog
+	*history.Rooms
 
 	mu      sync.Mutex // guards the fields below and the clients
 	members []*client
@@ -148,13 +148,13 @@ type client struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{T: t, history: &history{}}
-	w.Rooms = recovery.New(w.config(w.history))
+	w := &world{T: t, roomLog: &roomLog{}}
+	w.Rooms = history.New(w.config(w.roomLog))
 	return w
 }
 
-func (w *world) config(h *history) recovery.Config {
-	return recovery.Config{
+func (w *world) config(h *roomLog) history.Config {
+	return history.Config{
 		History: h, Send: w.send, Interrupt: w.interrupt, Log: slog.New(slog.DiscardHandler),
 		Lost: func(broker.Loss) {
 			w.mu.Lock()
@@ -203,8 +203,8 @@ func text(p protocol.Position) string { return p.Epoch + ":" + strconv.FormatUin
 func (w *world) enter(c *client, last int) {
 	w.Hold(w.Context(), roomName)
 	c.held = true
-	limits := recovery.Limits{Messages: 1000, Bytes: 1 << 20}
-	w.Join(w.Context(), limits, []recovery.Request{{Room: roomName, After: c.at, Last: last}}, func(results []recovery.Result) {
+	limits := history.Limits{Messages: 1000, Bytes: 1 << 20}
+	w.Join(w.Context(), limits, []history.Request{{Room: roomName, After: c.at, Last: last}}, func(results []history.Result) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		result := results[0]
