@@ -24,6 +24,7 @@ const (
 	// blocks would cost gigabytes of copying.
 	maxStreams = 16
 
+	// window is how far back DEFLATE can refer, in bytes.
 	window = 32 << 10
 
 	// inflatePiece is the number of bytes inflated between two calls of yield.
@@ -98,8 +99,9 @@ func (f *inflater) inflate(payload []byte, limit int, yield func()) ([]byte, err
 			}
 			return nil, invalidPayload("compressed data is corrupt")
 		}
-		// If all of the tail is unread, the message ended with a final block and without the empty
-		// block that should follow. This has no other meaning.
+		// In a valid message, the last final block is that of the tail, and nothing is left. If all
+		// of the tail is left, the message ended with a final block of its own and without the
+		// empty block that should follow. This has no other meaning, so it is accepted.
 		if left := f.in.Len(); left == 0 || left == len(inflateTail) {
 			return f.out, nil
 		}
@@ -116,8 +118,8 @@ func (f *inflater) reset(dict []byte) {
 	_ = f.flate.(flate.Resetter).Reset(&f.in, dict)
 }
 
-// stream appends to out up to the end of a final block. It stops after limit bytes and one more,
-// which proves the excess.
+// stream inflates up to the end of the next final block, and appends the result to out. It fails
+// with errTooLong once out is longer than limit. At most one byte more than limit is inflated.
 func (f *inflater) stream(limit int) error {
 	for next := len(f.out) + inflatePiece; ; {
 		if f.yield != nil && len(f.out) >= next {

@@ -44,9 +44,9 @@ type DeferredHandler interface {
 // zero Endpoint is a server without compression and with DefaultMessageLimit. One goroutine owns it
 // at a time.
 type Endpoint struct {
-	part  *partial // nil unless something is incomplete
-	limit uint32   // maximum message in bytes; 0 means DefaultMessageLimit
-	flags flags
+	partial *partial // nil unless a header, a frame or a message is incomplete
+	limit   uint32   // maximum message in bytes; 0 means DefaultMessageLimit
+	flags   flags
 }
 
 type flags uint8
@@ -79,7 +79,7 @@ func (e *Endpoint) SetMessageLimit(n int) { e.limit = uint32(min(max(n, 0), 1<<3
 
 // Stop discards incomplete input. From now on the Endpoint ignores all input.
 func (e *Endpoint) Stop() {
-	e.part = nil
+	e.partial = nil
 	e.flags |= flagStopped
 }
 
@@ -124,8 +124,10 @@ func (e *Endpoint) Parse(b []byte, h Handler) (n int, err error) {
 
 func (e *Endpoint) has(f flags) bool { return e.flags&f != 0 }
 
-func (e *Endpoint) inMessage() bool { return e.part != nil && e.part.message != 0 }
+// inMessage reports whether a fragmented message is incomplete.
+func (e *Endpoint) inMessage() bool { return e.partial != nil && e.partial.message != 0 }
 
+// max returns the maximum message in bytes.
 func (e *Endpoint) max() int {
 	if e.limit == 0 {
 		return DefaultMessageLimit
@@ -143,11 +145,11 @@ func maxCompressed(limit int) int { return limit + limit/8 + 64 }
 
 // step consumes one frame, or a part of one, from the start of b, and returns the number of bytes.
 func (e *Endpoint) step(b []byte, h Handler) (int, error) {
-	if p := e.part; p != nil && p.inFrame {
+	if p := e.partial; p != nil && p.inFrame {
 		return e.resumeFrame(p, b, h)
 	}
 	var hd header
-	used, ok, err := e.header(b, &hd)
+	used, ok, err := e.readHeader(b, &hd)
 	if !ok || err != nil {
 		return used, err
 	}
@@ -160,29 +162,29 @@ func (e *Endpoint) step(b []byte, h Handler) (int, error) {
 	if hd.masked {
 		mask(payload, hd.key)
 	}
-	err = e.frame(&hd, payload, h)
-	if p := e.part; p != nil && p.message == 0 {
-		e.part = nil // it only held an incomplete header
+	err = e.handleFrame(&hd, payload, h)
+	if p := e.partial; p != nil && p.message == 0 {
+		e.partial = nil // it only held an incomplete header
 	}
 	return used + hd.length, err
 }
 
-// header reads a header from b, or from an incomplete header kept earlier followed by b. used is
-// how many bytes of b it consumed. If ok is false, the header is still incomplete and all of b has
-// been kept.
-func (e *Endpoint) header(b []byte, hd *header) (used int, ok bool, err error) {
-	p := e.part
+// readHeader reads a header from b, or from an incomplete header that was kept earlier and b after
+// it. used is how many bytes of b it consumed. If ok is false, the header is still incomplete and
+// all of b has been kept.
+func (e *Endpoint) readHeader(b []byte, hd *header) (used int, ok bool, err error) {
+	p := e.partial
 	if p == nil || p.headLen == 0 {
-		if ok, err = e.parse(b, hd); ok || err != nil {
+		if ok, err = e.parseHeader(b, hd); ok || err != nil {
 			return hd.size, ok, err
 		}
-		p = e.partial()
+		p = e.needPartial()
 		p.headLen = uint8(copy(p.head[:], b))
 		return len(b), false, nil
 	}
 	had := int(p.headLen)
 	n := copy(p.head[had:], b)
-	if ok, err = e.parse(p.head[:had+n], hd); !ok {
+	if ok, err = e.parseHeader(p.head[:had+n], hd); !ok {
 		p.headLen = uint8(had + n)
 		return n, false, err
 	}
@@ -190,26 +192,27 @@ func (e *Endpoint) header(b []byte, hd *header) (used int, ok bool, err error) {
 	return hd.size - had, true, nil
 }
 
-// frame handles a frame that is complete in the caller's buffer.
-func (e *Endpoint) frame(hd *header, payload []byte, h Handler) error {
+// handleFrame handles a frame whose unmasked payload is complete in the caller's buffer.
+func (e *Endpoint) handleFrame(hd *header, payload []byte, h Handler) error {
 	if hd.op.control() {
-		return e.control(hd.op, payload, h)
+		return e.handleControl(hd.op, payload, h)
 	}
 	if hd.fin && hd.op != OpContinuation {
 		return e.deliver(hd.op, hd.rsv1, payload, 0, h)
 	}
+	// A fragment: keep it as part of its message. Unlike in step, all of its payload is there.
 	e.beginFrame(hd)
-	p := e.part
+	p := e.partial
 	p.inFrame, p.left = false, 0
 	if err := p.add(payload); err != nil {
 		return err
 	}
-	return e.finish(p, h)
+	return e.deliverIfComplete(p, h)
 }
 
-// beginFrame prepares for a frame whose payload has not arrived yet.
+// beginFrame records the header of a frame, and counts its payload as not arrived yet.
 func (e *Endpoint) beginFrame(hd *header) {
-	p := e.partial()
+	p := e.needPartial()
 	p.inFrame, p.op, p.fin, p.masked = true, hd.op, hd.fin, hd.masked
 	p.left, p.key = hd.length, hd.key
 	if hd.op.control() {
@@ -234,7 +237,7 @@ func (e *Endpoint) resumeFrame(p *partial, b []byte, h Handler) (int, error) {
 		if err := p.add(b); err != nil {
 			return n, err
 		}
-		return n, e.finish(p, h)
+		return n, e.deliverIfComplete(p, h)
 	}
 	p.controlPayload = append(p.controlPayload, b...)
 	if p.inFrame {
@@ -243,17 +246,17 @@ func (e *Endpoint) resumeFrame(p *partial, b []byte, h Handler) (int, error) {
 	payload := p.controlPayload
 	p.controlPayload = nil
 	if p.message == 0 {
-		e.part = nil
+		e.partial = nil
 	}
-	return n, e.control(p.op, payload, h)
+	return n, e.handleControl(p.op, payload, h)
 }
 
-// finish delivers the message in p if its last frame is complete.
-func (e *Endpoint) finish(p *partial, h Handler) error {
+// deliverIfComplete delivers the message in p if its last frame is complete.
+func (e *Endpoint) deliverIfComplete(p *partial, h Handler) error {
 	if p.inFrame || !p.fin {
 		return nil
 	}
-	e.part = nil
+	e.partial = nil
 	return e.deliver(p.message, p.compressed, p.buf, p.checked, h)
 }
 
@@ -278,8 +281,8 @@ func (e *Endpoint) deliver(op Opcode, compressed bool, payload []byte, checked i
 	return nil
 }
 
-// control passes a control frame to h.
-func (e *Endpoint) control(op Opcode, payload []byte, h Handler) error {
+// handleControl passes a control frame to h.
+func (e *Endpoint) handleControl(op Opcode, payload []byte, h Handler) error {
 	switch op {
 	case OpPing:
 		h.Ping(payload)

@@ -6,10 +6,10 @@ var Mask = mask
 
 // Held returns how many bytes of payload buffers an Endpoint holds, -1 if it holds no state at all.
 func Held(e *Endpoint) int {
-	if e.part == nil {
+	if e.partial == nil {
 		return -1
 	}
-	return cap(e.part.buf) + cap(e.part.controlPayload)
+	return cap(e.partial.buf) + cap(e.partial.controlPayload)
 }
 
 // Inflate inflates one message to at most limit bytes, and returns the final size of its buffer.

@@ -5,21 +5,22 @@ import (
 	"strings"
 )
 
-var errExtensions = errors.New("malformed extension list")
+var (
+	errExtensions = errors.New("malformed extension list")
+	errProtocols  = errors.New("malformed list of subprotocols")
+)
 
 // An offer is one extension in Sec-WebSocket-Extensions, with the properties that matter here.
 type offer struct {
-	ok         bool // permessage-deflate, with parameters that this package supports
-	windowBits bool // with server_max_window_bits=15
-
-	seen param
+	ok   bool   // permessage-deflate, with parameters that this package supports
+	seen params // the parameters of the offer
 }
 
-// param is a set of the parameters of permessage-deflate.
-type param uint8
+// params is a set of the parameters of permessage-deflate.
+type params uint8
 
 const (
-	serverNoContextTakeover param = 1 << iota
+	serverNoContextTakeover params = 1 << iota
 	clientNoContextTakeover
 	serverMaxWindowBits
 	clientMaxWindowBits
@@ -55,7 +56,7 @@ func negotiate(lines []string) (offer, error) {
 // addParam checks one parameter of an offer. An unknown parameter, a duplicate, or an invalid value
 // declines the whole offer (RFC 7692 §7.1).
 func (o *offer) addParam(name, value string, hasValue bool) {
-	var p param
+	var p params
 	good := true
 	switch name {
 	case "server_no_context_takeover":
@@ -66,7 +67,6 @@ func (o *offer) addParam(name, value string, hasValue bool) {
 		// A smaller window is declined, because a message is compressed once for all receivers,
 		// with a window of 2^15 bytes.
 		p, good = serverMaxWindowBits, value == "15"
-		o.windowBits = true
 	case "client_max_window_bits":
 		// A window of 2^15 bytes can read any smaller window of the client, so the answer need not
 		// mention it.

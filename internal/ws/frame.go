@@ -25,11 +25,11 @@ func AppendFrame(dst []byte, op Opcode, payload []byte) []byte {
 func FrameEnd(frames []byte, n int) int {
 	end := 0
 	for end < n && len(frames)-end >= 2 {
-		length, size, err := parseLength(frames[end:], Opcode(frames[end]&bitsOp))
-		if rest := len(frames) - end; err != nil || size == 0 || length > uint64(rest-size) {
-			return len(frames) // frames violates the precondition
+		length, header, err := parseLength(frames[end:], Opcode(frames[end]&bitsOp))
+		if rest := len(frames) - end; err != nil || header == 0 || length > uint64(rest-header) {
+			return len(frames) // frames has an incomplete frame, which the caller must not pass
 		}
-		end += size + int(length)
+		end += header + int(length)
 	}
 	return end
 }
@@ -66,22 +66,22 @@ func appendClose(dst []byte, code int, reason string, maskBit byte) ([]byte, int
 	if !validCloseCode(code) {
 		return appendHeader(dst, OpClose, false, 0, maskBit), 2
 	}
-	reason = cutReason(reason)
+	reason = truncateReason(reason)
 	dst = appendHeader(dst, OpClose, false, 2+len(reason), maskBit)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(code))
 	return append(dst, reason...), 2
 }
 
-// cutReason makes reason valid UTF-8 of at most 123 bytes.
-func cutReason(reason string) string {
-	const room = MaxControlPayload - 2
-	// Cut roughly before the repair and exactly after it, so that a huge reason costs nothing.
-	reason = strings.ToValidUTF8(cutRunes(reason, 2*room), "\uFFFD")
-	return cutRunes(reason, room)
+// truncateReason makes reason valid UTF-8 of at most 123 bytes.
+func truncateReason(reason string) string {
+	const most = MaxControlPayload - 2 // the code takes two bytes
+	// Truncate roughly before the repair and exactly after it, so that a huge reason costs nothing.
+	reason = strings.ToValidUTF8(truncateRunes(reason, 2*most), "\uFFFD")
+	return truncateRunes(reason, most)
 }
 
-// cutRunes truncates s to at most n bytes, without splitting a rune.
-func cutRunes(s string, n int) string {
+// truncateRunes truncates s to at most n bytes, without splitting a rune.
+func truncateRunes(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}

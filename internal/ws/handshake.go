@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha1" // RFC 6455 requires it; no security depends on it
 	"encoding/base64"
-	"errors"
 	"net/http"
 	"strings"
 )
@@ -73,7 +72,7 @@ func Upgrade(r *http.Request) (Accepted, error) {
 	if err != nil {
 		return Accepted{}, badRequest("malformed Sec-WebSocket-Extensions")
 	}
-	a := Accepted{Key: keys[0], Deflate: o.ok, windowBits: o.windowBits}
+	a := Accepted{Key: keys[0], Deflate: o.ok, windowBits: o.seen&serverMaxWindowBits != 0}
 	if lines := r.Header["Sec-Websocket-Protocol"]; lines != nil {
 		if a.Offered, err = subprotocols(lines); err != nil {
 			return Accepted{}, badRequest("malformed Sec-WebSocket-Protocol")
@@ -104,8 +103,6 @@ func subprotocols(lines []string) (offered []string, err error) {
 	}
 	return offered, nil
 }
-
-var errProtocols = errors.New("malformed list of subprotocols")
 
 // checkUpgrade checks everything in the request except the key and the extensions. It checks the
 // protocol first, because HTTP/2 has another method and other headers, and errors about those would

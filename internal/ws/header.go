@@ -32,14 +32,14 @@ type header struct {
 	size   int    // length of the header itself, in bytes
 	op     Opcode
 	fin    bool
-	rsv1   bool
+	rsv1   bool // the payload is compressed
 	masked bool
 }
 
-// parse reads a header from the start of b into hd. It returns false when b ends before the header
-// does. It reports a violation as soon as the bytes that prove it are there, so that the error does
-// not depend on how the input was split.
-func (e *Endpoint) parse(b []byte, hd *header) (bool, error) {
+// parseHeader reads a header from the start of b, which is not empty, into hd. It returns false if
+// b ends before the header does. It reports a violation as soon as the bytes that prove it are
+// there, so that the error does not depend on how the input was split.
+func (e *Endpoint) parseHeader(b []byte, hd *header) (bool, error) {
 	if err := e.parseFirst(b[0], hd); err != nil {
 		return false, err
 	}
@@ -53,8 +53,8 @@ func (e *Endpoint) parse(b []byte, hd *header) (bool, error) {
 		}
 		return false, protocolError("unmasked frame from a client")
 	}
-	length, n, err := parseLength(b, hd.op)
-	if n == 0 || err != nil {
+	length, end, err := parseLength(b, hd.op)
+	if end == 0 || err != nil {
 		return false, err
 	}
 	if !hd.op.control() {
@@ -63,12 +63,12 @@ func (e *Endpoint) parse(b []byte, hd *header) (bool, error) {
 		}
 	}
 	hd.length = int(length)
-	hd.size = n
+	hd.size = end
 	if hd.masked {
-		if len(b) < n+4 {
+		if len(b) < end+4 {
 			return false, nil
 		}
-		hd.key = binary.LittleEndian.Uint32(b[n:])
+		hd.key = binary.LittleEndian.Uint32(b[end:])
 		hd.size += 4
 	}
 	return true, nil
@@ -101,8 +101,8 @@ func (e *Endpoint) parseFirst(b byte, hd *header) error {
 	return nil
 }
 
-// parseLength reads the payload length of a frame that starts at b. end is the index after the
-// length, 0 if b is too short.
+// parseLength reads the payload length of a frame that starts at b, which has at least two bytes.
+// end is the index after the length. It is 0 if b is too short.
 func parseLength(b []byte, op Opcode) (length uint64, end int, err error) {
 	length = uint64(b[1] & bitsLen)
 	switch {
@@ -138,7 +138,7 @@ func parseLength(b []byte, op Opcode) (length uint64, end int, err error) {
 // allocated for it.
 func (e *Endpoint) checkLength(length uint64, hd *header) error {
 	limit, have, compressed := e.max(), 0, hd.rsv1
-	if p := e.part; p != nil && p.message != 0 {
+	if p := e.partial; p != nil && p.message != 0 {
 		if p.frames >= maxFrames(limit) {
 			return tooBig("too many fragments")
 		}

@@ -29,8 +29,8 @@ type Message struct {
 	frame []byte // the frame, or the frames of a series in order; set when made, then read-only
 	// Number of messages in a series, 0 for a single message; set when made, then read-only.
 	series int32
-	// The same messages for receivers that get positions; nil if these get the same form. Set when
-	// made, then read-only.
+	// The same messages for receivers that get positions; nil if frame is for all receivers. Set
+	// when made, then read-only.
 	positioned *Message
 
 	once     sync.Once
@@ -74,7 +74,7 @@ func BuildSeries(n, size int, build func(dst []byte, i int) []byte) *Message {
 		start := len(buf)
 		buf = build(append(buf, header[:seriesSpace]...), i)
 		length := len(buf) - start - seriesSpace
-		// The header does not fit exactly: move the payload.
+		// If the header does not take exactly seriesSpace, move the payload behind it.
 		if size := headerSize(length); size != seriesSpace {
 			buf = append(buf, header[:max(0, size-seriesSpace)]...)
 			copy(buf[start+size:], buf[start+seriesSpace:start+seriesSpace+length])

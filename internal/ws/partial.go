@@ -27,12 +27,12 @@ type partial struct {
 	head    [maxHeader]byte
 }
 
-// partial returns the Endpoint's partial, and makes it if there is none.
-func (e *Endpoint) partial() *partial {
-	if e.part == nil {
-		e.part = &partial{}
+// needPartial returns the Endpoint's partial, and makes it if there is none.
+func (e *Endpoint) needPartial() *partial {
+	if e.partial == nil {
+		e.partial = &partial{}
 	}
-	return e.part
+	return e.partial
 }
 
 // add appends a piece of a data frame to the message. It fails as soon as text can no longer become
