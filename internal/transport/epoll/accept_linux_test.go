@@ -10,7 +10,7 @@ import (
 // TestManyLoopsAccept checks that every loop may accept, however many there are. The kernel limits
 // how many epolls may watch one socket if they are nested, and a loop that is rejected retries
 // forever.
-func TestDoorsOfManyLoops(t *testing.T) {
+func TestManyLoopsAccept(t *testing.T) {
 	t.Parallel()
 	tr, err := New(transport.Config{Loops: 128, Tick: func(int) bool { return false }})
 	if err != nil {

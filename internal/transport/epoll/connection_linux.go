@@ -21,7 +21,7 @@ type connection struct {
 	state    state           // owned by the loop
 
 	interest    uint16        // events that epoll was last asked for; owned by the loop
-	requests    atomic.Uint32 // a set of requestsPosted and the like; any goroutine
+	requests    atomic.Uint32 // a set of the requests below; any goroutine
 	notifyBelow int32         // argument of NotifyBelow; owned by the loop
 	serial      uint32        // the upper half of the id; set by newConnection, then read-only
 
@@ -43,7 +43,7 @@ const (
 	closeRequested                   // CloseAfterFlush was called
 	writeShut                        // then everything was written, and the writing side shut down
 	peerClosed                       // the peer has closed its side
-	closing                          // in loop.toClose, or closed
+	toBeClosed                       // in loop.toClose, or closed
 	wantsDrained                     // NotifyBelow was called and Drained not yet
 )
 
@@ -95,30 +95,30 @@ func (c *connection) request(set, unset uint32) {
 func (c *connection) is(s state) bool { return c.state&s != 0 }
 
 func (c *connection) Write(p []byte) bool {
-	if c.is(closing|closeRequested) || !c.fits(len(p)) {
+	if c.is(toBeClosed|closeRequested) || !c.fits(len(p)) {
 		return false
 	}
 	c.push(p)
 	return true
 }
 
-func (c *connection) Closing() bool { return c.is(closing | closeRequested) }
+func (c *connection) Closing() bool { return c.is(toBeClosed | closeRequested) }
 
-// fits reports whether the limit allows n more bytes. The bytes of this turn can still be written,
-// so fits first flushes if they take the space.
+// fits reports whether the limit allows n more bytes. The socket was not given the bytes of this turn
+// yet, so if they take the space, fits first flushes c.
 func (c *connection) fits(n int) bool {
 	limit := c.loop.t.cfg.BackpressureLimit
 	if c.out != nil && c.out.Len()+n > limit && !c.is(blocked) {
 		c.loop.flush(c)
 	}
-	return !c.is(closing) && (c.out == nil || c.out.Len()+n <= limit)
+	return !c.is(toBeClosed) && (c.out == nil || c.out.Len()+n <= limit)
 }
 
 func (c *connection) WriteNow(p []byte) bool {
 	if c.out != nil || len(p) == 0 {
 		return c.Write(p)
 	}
-	if c.is(closing | closeRequested) {
+	if c.is(toBeClosed | closeRequested) {
 		return false
 	}
 	n, errno := send(c.fd, p)
@@ -127,8 +127,8 @@ func (c *connection) WriteNow(p []byte) bool {
 		return false
 	}
 	if n < len(p) {
-		c.state |= blocked
-		c.push(p) // with the written part, because Recall passes whole pieces to cut
+		c.state |= blocked // before push, which then schedules no flush
+		c.push(p)          // with the written part, because Recall passes whole pieces to cut
 		c.out.Advance(n)
 		c.setBuffered(c.out.Len())
 		c.loop.updateInterest(c)
@@ -155,7 +155,7 @@ func (c *connection) setBuffered(n int) {
 }
 
 func (c *connection) Recall(cut func(piece []byte, n int) int) [][]byte {
-	if c.out == nil || c.is(closing|closeRequested) {
+	if c.out == nil || c.is(toBeClosed|closeRequested) {
 		return nil
 	}
 	taken := c.out.Recall(0, cut)
@@ -167,7 +167,7 @@ func (c *connection) Recall(cut func(piece []byte, n int) int) [][]byte {
 }
 
 func (c *connection) CloseAfterFlush(p []byte) {
-	if c.is(closing | closeRequested) {
+	if c.is(toBeClosed | closeRequested) {
 		return
 	}
 	c.state |= closeRequested

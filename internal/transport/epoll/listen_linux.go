@@ -51,7 +51,7 @@ func (t *Transport) Listen(ln *net.TCPListener, open func(RawConn) transport.Han
 		}
 		lr.acceptors = append(lr.acceptors, &acceptor{loop: l, id: newID(t.serial.Add(1), int32(fd)), fd: int32(fd), open: open, closed: make(chan struct{})})
 	}
-	setAcceptedOptions(int(lr.acceptors[0].fd))
+	setAcceptedOptions(int(lr.acceptors[0].fd)) // all acceptors share one socket
 	_ = ln.Close()
 	for _, a := range lr.acceptors {
 		a.loop.post(command{kind: listen, acceptor: a})
@@ -123,17 +123,15 @@ func (l *loop) resumeAccepting() {
 	}
 }
 
-// accept accepts connections and gives each to the loop with the fewest. a may be nil.
+// accept accepts connections and gives each to the loop with the fewest.
 func (l *loop) accept(a *acceptor) {
-	if a == nil {
-		return
-	}
 	for range maxAccepts {
 		fd, from, err := unix.Accept4(int(a.fd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
 		case unix.EAGAIN:
 			return
+		// There are no descriptors or no memory left, or the listening socket is unusable.
 		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EINVAL, unix.EBADF, unix.ENOTSOCK, unix.EOPNOTSUPP:
 			l.pauseAccepting()
 			return
@@ -146,7 +144,8 @@ func (l *loop) accept(a *acceptor) {
 		if to == l {
 			l.register(c, nil)
 		} else if !to.post(command{kind: register, c: c}) {
-			c.state |= registered // so that this loop closes it
+			// The other loop has stopped. This loop closes c, as if c were one of its own.
+			c.state |= registered
 			l.closeLater(c, transport.ErrClosed)
 		}
 	}
@@ -174,7 +173,7 @@ func (c *connection) SetHandler(h transport.Handler) { c.handler = h }
 
 // Detach implements RawConn.
 func (c *connection) Detach() (net.Conn, error) {
-	if c.is(closing|closeRequested) || c.out != nil {
+	if c.is(toBeClosed|closeRequested) || c.out != nil {
 		return nil, fmt.Errorf("detach connection: %w", transport.ErrClosed)
 	}
 	fd, err := unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -189,7 +188,7 @@ func (c *connection) Detach() (net.Conn, error) {
 		_ = unix.SetNonblock(int(c.fd), true)
 		return nil, fmt.Errorf("detach connection: %w", err)
 	}
-	c.state |= closing
+	c.state |= toBeClosed
 	c.loop.unregister(c)
 	_ = unix.Close(int(c.fd))
 	c.fd, c.handler = -1, nil

@@ -34,8 +34,8 @@ type loop struct {
 	stopping   atomic.Bool   // set by Close
 	sleepState atomic.Uint32 // awake, notified or asleep: see wake
 
-	eventMu sync.Mutex // guards event
-	event   int        // an eventfd that ends a sleep; -1 when the loop has stopped
+	wakeMu sync.Mutex // guards wakeFD
+	wakeFD int        // an eventfd that ends a sleep; -1 when the loop has stopped
 
 	mu       sync.Mutex // guards commands
 	commands []command
@@ -90,21 +90,21 @@ func newLoop(t *Transport, index int) (*loop, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	wakeFD, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		_ = unix.Close(ep)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
 	l := &loop{
-		t: t, index: index, ep: ep, event: event,
+		t: t, index: index, ep: ep, wakeFD: wakeFD,
 		buffer:    make([]byte, bufferSize),
 		scratch:   make([]byte, 0, bufferSize),
 		heldEarly: make(map[*connection][]byte),
 		acceptors: make(map[uint64]*acceptor),
 	}
 	// Edge-triggered: epoll reports each write once, and the eventfd never has to be read.
-	ev := newEvent(readable|unix.EPOLLET&(1<<32-1), 0)
-	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, event, &ev); err != nil {
+	ev := newEvent(readable|unix.EPOLLET, 0)
+	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wakeFD, &ev); err != nil {
 		l.closeDescriptors()
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
@@ -113,10 +113,10 @@ func newLoop(t *Transport, index int) (*loop, error) {
 
 // closeDescriptors closes the descriptors that newLoop has opened.
 func (l *loop) closeDescriptors() {
-	l.eventMu.Lock()
-	defer l.eventMu.Unlock()
-	_ = unix.Close(l.event)
-	l.event = -1
+	l.wakeMu.Lock()
+	defer l.wakeMu.Unlock()
+	_ = unix.Close(l.wakeFD)
+	l.wakeFD = -1
 	_ = unix.Close(l.ep)
 }
 
@@ -136,12 +136,12 @@ func (l *loop) wake() {
 	if l.sleepState.Swap(notified) != asleep {
 		return
 	}
-	l.eventMu.Lock()
-	defer l.eventMu.Unlock()
-	if l.event >= 0 { // otherwise the number may belong to another file by now
+	l.wakeMu.Lock()
+	defer l.wakeMu.Unlock()
+	if l.wakeFD >= 0 { // otherwise the number may belong to another file by now
 		// The kernel adds the value to a counter of 64 bits, which is never read. Adding 1 each
 		// time, it does not overflow.
-		_, _ = unix.Write(l.event, binary.NativeEndian.AppendUint64(nil, 1))
+		_, _ = unix.Write(l.wakeFD, binary.NativeEndian.AppendUint64(nil, 1))
 	}
 }
 
@@ -157,6 +157,7 @@ func (l *loop) post(cmd command) bool {
 	return !stopped
 }
 
+// run takes turns until Close. The package comment describes a turn.
 func (l *loop) run() {
 	for more := false; ; {
 		n := l.wait(more)
@@ -195,9 +196,10 @@ func (l *loop) notifyDrained() {
 	l.drained = l.drained[:0]
 }
 
-// wait fills l.events and returns their number. It sleeps only if there is nothing to do.
+// wait fills l.events and returns their number. It sleeps if there are none, unless the last turn has
+// left more to do or wake was called since it began.
 func (l *loop) wait(more bool) int {
-	if n := pollEvents(l.ep, l.events[:]); n > 0 || more {
+	if n := waitEvents(l.ep, l.events[:], 0); n > 0 || more {
 		return n
 	}
 	// Let the goroutines that this turn has started use this thread before it sleeps. The scheduler
@@ -231,7 +233,9 @@ func (l *loop) handleEvent(ev *unix.EpollEvent) {
 	id := eventID(ev)
 	c := l.conns.get(id)
 	if c == nil {
-		l.accept(l.acceptors[id]) // nil for the eventfd and for a closed connection
+		if a := l.acceptors[id]; a != nil { // otherwise the eventfd, or a connection that is closed
+			l.accept(a)
+		}
 		return
 	}
 	if ev.Events&writable != 0 {
@@ -244,7 +248,7 @@ func (l *loop) handleEvent(ev *unix.EpollEvent) {
 
 // read reads once, so that one connection never delays the others for long.
 func (l *loop) read(c *connection, events uint32) {
-	if c.is(closing) {
+	if c.is(toBeClosed) {
 		return
 	}
 	if !c.readEnabled() || c.requests.Load()&(pauseRequested|abortRequested) != 0 {
@@ -263,7 +267,7 @@ func (l *loop) read(c *connection, events uint32) {
 		l.peersClosed = append(l.peersClosed, c)
 		l.updateInterest(c)
 	case err != unix.EAGAIN:
-		l.closeLater(c, os.NewSyscallError("read", err))
+		l.fail(c, os.NewSyscallError("read", err))
 	case events&broken != 0:
 		l.fail(c, socketError(c.fd))
 	}
@@ -282,7 +286,7 @@ func (l *loop) runCommands() {
 		case apply:
 			l.applyRequests(cmd.c)
 		case do:
-			if cmd.c.is(registered) && !cmd.c.is(closing) {
+			if cmd.c.is(registered) && !cmd.c.is(toBeClosed) {
 				cmd.f()
 			}
 		case listen:
@@ -300,8 +304,8 @@ func (l *loop) runCommands() {
 // register adds c to the loop. c may have been written to, aborted or paused before.
 func (l *loop) register(c *connection, early []byte) {
 	c.state |= registered
-	if c.is(closing) {
-		return // closeAll closes it now
+	if c.is(toBeClosed) {
+		return // closeAll has kept it in l.toClose, and closes it in this turn
 	}
 	if c.requests.Load()&abortRequested != 0 || l.stopping.Load() {
 		l.closeLater(c, transport.ErrClosed)
@@ -330,7 +334,7 @@ func (l *loop) register(c *connection, early []byte) {
 // applyRequests applies the requests of c.
 func (l *loop) applyRequests(c *connection) {
 	requests := c.requests.And(^requestsPosted)
-	if c.is(closing) || !c.is(registered) {
+	if c.is(toBeClosed) || !c.is(registered) {
 		return
 	}
 	if requests&abortRequested != 0 {
@@ -344,9 +348,9 @@ func (l *loop) applyRequests(c *connection) {
 	}
 }
 
-// wantedEvents returns the events that epoll should report for c. It always reports the end of the
-// connection. That the peer has closed its side is noticed by reading: epoll would report
-// EPOLLRDHUP again and again while the connection is paused.
+// wantedEvents returns the events that epoll should report for c. Epoll reports errors and the end of
+// both directions in any case. The loop notices by reading that the peer has closed its side: epoll
+// would report EPOLLRDHUP again and again while the connection is paused.
 func (c *connection) wantedEvents() (events uint16) {
 	if c.requests.Load()&pauseRequested == 0 && !c.is(peerClosed) {
 		events |= uint16(readable)
@@ -363,7 +367,7 @@ func (c *connection) readEnabled() bool { return uint32(c.interest)&readable != 
 // updateInterest tells epoll which events of c are wanted, if they have changed.
 func (l *loop) updateInterest(c *connection) {
 	want := c.wantedEvents()
-	if want == c.interest || !c.is(registered) || c.is(closing) {
+	if want == c.interest || !c.is(registered) || c.is(toBeClosed) {
 		return
 	}
 	c.interest = want
@@ -373,17 +377,18 @@ func (l *loop) updateInterest(c *connection) {
 	}
 }
 
-// startCloseTimeout cuts c when CloseTimeout has passed from now.
+// startCloseTimeout makes the loop cut c if it is still open after CloseTimeout.
 func (l *loop) startCloseTimeout(c *connection) {
 	l.deadlines.Add(c.id(), l.now.Add(l.t.cfg.CloseTimeout))
 }
 
-// closeLater makes the loop close c at the end of the turn, with err as the reason.
+// closeLater makes the loop close c at the end of the turn, with err as the reason. Queued bytes are
+// lost.
 func (l *loop) closeLater(c *connection, err error) {
-	if c.is(closing) {
+	if c.is(toBeClosed) {
 		return
 	}
-	c.state |= closing
+	c.state |= toBeClosed
 	if c.out != nil {
 		l.recycle(c)
 	}
@@ -402,7 +407,7 @@ func (l *loop) fail(c *connection, err error) {
 // afterPeerClosed continues with a connection whose peer has closed its side.
 func (l *loop) afterPeerClosed(c *connection) {
 	switch {
-	case c.is(closing):
+	case c.is(toBeClosed):
 	case c.is(closeRequested):
 		if c.is(writeShut) {
 			l.closeLater(c, io.EOF)
@@ -439,11 +444,11 @@ func (l *loop) closePending() {
 // closeAll closes the connections in l.toClose and calls their handlers. A connection that is not
 // registered yet has no handler, and stays in l.toClose.
 func (l *loop) closeAll() {
-	var early []closeItem
-	for _, d := range l.toClose {
-		c := d.c
+	var unregistered []closeItem
+	for _, item := range l.toClose {
+		c := item.c
 		if !c.is(registered) {
-			early = append(early, d)
+			unregistered = append(unregistered, item)
 			continue
 		}
 		l.unregister(c)
@@ -451,10 +456,10 @@ func (l *loop) closeAll() {
 		c.fd = -1
 		handler := c.handler
 		c.handler = nil
-		handler.Closed(d.err)
+		handler.Closed(item.err)
 	}
 	clear(l.toClose)
-	l.toClose = append(l.toClose[:0], early...)
+	l.toClose = append(l.toClose[:0], unregistered...)
 }
 
 // unregister removes c from the loop. Call it before closing the descriptor.

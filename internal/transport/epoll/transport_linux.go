@@ -105,6 +105,7 @@ func (t *Transport) beginAdopt() bool {
 	return !t.closed
 }
 
+// newConnection makes a connection of l, and counts it there until unregister.
 func (t *Transport) newConnection(l *loop, fd int, remote netip.AddrPort) *connection {
 	l.count.Add(1)
 	c := &connection{loop: l, fd: int32(fd), serial: t.serial.Add(1)}

@@ -11,18 +11,18 @@ import (
 // flush writes the queue of c until it is empty or the socket takes no more. Once it is empty,
 // flush shuts down the writing side if CloseAfterFlush was called.
 func (l *loop) flush(c *connection) {
-	if c.is(closing) {
+	if c.is(toBeClosed) {
 		return
 	}
 	for c.out != nil {
-		n, of, errno := l.send(c)
+		n, tried, errno := l.send(c)
 		if errno != 0 && errno != unix.EAGAIN {
 			l.fail(c, os.NewSyscallError("send", errno))
 			return
 		}
 		c.out.Advance(n)
 		c.setBuffered(c.out.Len())
-		if n < of {
+		if n < tried {
 			c.state |= blocked
 			l.updateInterest(c)
 			return
@@ -38,9 +38,10 @@ func (l *loop) flush(c *connection) {
 	}
 }
 
-// send writes once. It returns the number of bytes that were written, and of those it tried to
-// write.
-func (l *loop) send(c *connection) (n, of int, errno unix.Errno) {
+// send passes bytes of the queue of c to the socket, in one system call. It returns the number of
+// bytes that the socket has taken, and the number of bytes that it was given. Small pieces are first
+// joined in l.scratch, because a copy then costs less than one more piece in the call.
+func (l *loop) send(c *connection) (n, tried int, errno unix.Errno) {
 	if refs := c.out.Refs(); refs > 1 && c.out.Len() >= refs*minGather {
 		l.gather.pieces = c.out.Vector(l.gather.pieces, maxIovecs)
 		return l.gather.send(c.fd)
@@ -50,7 +51,7 @@ func (l *loop) send(c *connection) (n, of int, errno unix.Errno) {
 	return n, len(p), errno
 }
 
-// shut ends a CloseAfterFlush whose bytes are all written.
+// shutdownWrite ends a CloseAfterFlush whose bytes are all written.
 func (l *loop) shutdownWrite(c *connection) {
 	c.state |= writeShut
 	// Shutdown fails if the peer has closed the connection.
