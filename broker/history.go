@@ -73,12 +73,13 @@ type HistoryPart struct {
 	Position protocol.Position
 
 	// Messages are in the order of their offsets, without gaps, each with its Position. The last
-	// one is at Position. There are none if Unrecovered is set.
+	// one is at Position. There are none if Unrecovered is set. Their data must not be changed.
 	Messages []protocol.Message
 
 	// Unrecovered says why the messages after HistoryRequest.After are not there: one of
-	// protocol.UnrecoveredEvicted, UnrecoveredReset, UnrecoveredLimit and UnrecoveredNoHistory.
-	// Empty if they are there.
+	// protocol.UnrecoveredNoHistory, UnrecoveredReset, UnrecoveredLimit and UnrecoveredEvicted. If
+	// there are more than Limit, it is UnrecoveredLimit, whether or not they were evicted. Empty if
+	// they are there.
 	Unrecovered string
 }
 
@@ -102,13 +103,16 @@ const (
 	MaxHistoryAge  = 30 * 24 * time.Hour
 )
 
+// Matches reports whether the rule selects a room.
+func (r HistoryRule) Matches(room string) bool { return matchRoom(r.Rooms, room) }
+
 // HistoryRules are tried in their order: the first that matches the name of a room applies.
 type HistoryRules []HistoryRule
 
 // Rule returns the rule for a room. ok is false if the room has no history.
 func (r HistoryRules) Rule(room string) (rule HistoryRule, ok bool) {
 	for i := range r {
-		if matchRoom(r[i].Rooms, room) {
+		if r[i].Matches(room) {
 			return r[i], true
 		}
 	}

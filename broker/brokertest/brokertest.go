@@ -22,6 +22,10 @@ type Suite struct {
 	// up everything else. Required.
 	New func(t *testing.T) func() broker.Broker
 
+	// NewHistory is New for brokers with history. They implement broker.History. nil skips its
+	// tests.
+	NewHistory func(t *testing.T, rules broker.HistoryRules) func() broker.Broker
+
 	// Selective means that messages on channels that are not held are not delivered: immediately if
 	// never held, and within Timeout after the last Release.
 	Selective bool
@@ -39,10 +43,7 @@ func Run(t *testing.T, s Suite) {
 	if s.Timeout == 0 {
 		s.Timeout = time.Minute
 	}
-	for _, test := range []struct {
-		name string
-		run  func(*fixture)
-	}{
+	s.run(t, s.New, []test{
 		{"Types", testTypes},
 		{"Data", testData},
 		{"NoEcho", testNoEcho},
@@ -67,10 +68,27 @@ func Run(t *testing.T, s Suite) {
 		{"CloseUnderLoad", testCloseUnderLoad},
 		{"Overflow", testOverflow},
 		{"Health", testHealth},
-	} {
+	})
+	if s.NewHistory == nil {
+		return
+	}
+	t.Run("History", func(t *testing.T) {
+		s.run(t, func(t *testing.T) func() broker.Broker { return s.NewHistory(t, historyRules) }, historyTests)
+	})
+}
+
+// A test is one test of the suite.
+type test struct {
+	name string
+	run  func(*fixture)
+}
+
+// run runs tests with brokers that prepare makes.
+func (s Suite) run(t *testing.T, prepare func(*testing.T) func() broker.Broker, tests []test) {
+	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			goleak.VerifyNone(t) // otherwise this test would be blamed for leaks of an earlier one
-			w := &fixture{T: t, suite: s, broker: s.New(t)}
+			w := &fixture{T: t, suite: s, broker: prepare(t)}
 			// Goroutines of the test setup, such as a server's, end with t.Cleanup.
 			others := goleak.IgnoreCurrent()
 			test.run(w)

@@ -27,6 +27,13 @@ type Config struct {
 	// QueueBytes is the maximum number of bytes of data that wait for one node. An empty queue
 	// accepts a message of any size. Default 64 MiB.
 	QueueBytes int
+
+	// History selects the rooms with history (broker.History). The logs belong to the bus: all its
+	// nodes share them. A room that has no messages anymore keeps its epoch for 24 hours after its
+	// last use, or less if 65,536 other rooms without messages were used since. A log remembers the
+	// last 100,000 keys. If a rule is invalid, Start and the methods that publish and read return the
+	// error of HistoryRules.Check. Default: no room has history.
+	History broker.HistoryRules
 }
 
 func (c Config) withDefaults() Config {
@@ -43,6 +50,7 @@ func (c Config) withDefaults() Config {
 // that have been started and not closed.
 type Bus struct {
 	config Config // read-only
+	logs   *logs  // has its own lock
 
 	// Guards changes of nodes; lock it after a Broker's mu, never before.
 	mu    sync.Mutex
@@ -51,7 +59,7 @@ type Bus struct {
 
 // NewBus makes a Bus without nodes.
 func NewBus(config Config) *Bus {
-	b := &Bus{config: config.withDefaults()}
+	b := &Bus{config: config.withDefaults(), logs: newLogs(config.History)}
 	b.nodes.Store(new([]*Broker))
 	return b
 }
@@ -104,11 +112,15 @@ const (
 	closed
 )
 
-var _ broker.Broker = (*Broker)(nil)
+var _ broker.History = (*Broker)(nil)
 
-// Start implements broker.Broker. It never waits.
+// Start implements broker.Broker. It never waits. The error of HistoryRules.Check is returned for
+// invalid rules in Config.History.
 func (n *Broker) Start(ctx context.Context, r broker.Receiver) error {
 	if err := r.Check(); err != nil {
+		return err
+	}
+	if err := n.bus.logs.err; err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -130,7 +142,7 @@ func (n *Broker) Start(ctx context.Context, r broker.Receiver) error {
 }
 
 // Publish implements broker.Publisher. When it returns, the message is in the queue of each other
-// node.
+// node, and in the log of its room.
 func (n *Broker) Publish(ctx context.Context, m protocol.Message) error {
 	if n.phase.Load() == closed {
 		return broker.ErrClosed
@@ -138,16 +150,33 @@ func (n *Broker) Publish(ctx context.Context, m protocol.Message) error {
 	if err := m.Check(); err != nil {
 		return err
 	}
+	if err := n.bus.logs.err; err != nil {
+		return err
+	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
-	n.published.Add(1)
-	for _, o := range *n.bus.nodes.Load() {
-		if o.receiver.ServerID != m.ServerID {
-			o.enqueue(m)
+	m.Position = protocol.Position{}
+	if m.Type == protocol.TypeRoom {
+		if rule := n.bus.logs.rule(m.Target); rule != nil {
+			n.bus.logs.publish(rule, m, n.bus.deliver)
+			n.published.Add(1)
+			return nil
 		}
 	}
+	m.Key = ""
+	n.published.Add(1)
+	n.bus.deliver(m)
 	return nil
+}
+
+// deliver queues a message for each node that gets it.
+func (b *Bus) deliver(m protocol.Message) {
+	for _, n := range *b.nodes.Load() {
+		if n.receiver.ServerID != m.ServerID || m.Position.Offset > 0 {
+			n.enqueue(m)
+		}
+	}
 }
 
 // Hold implements broker.Broker. It never waits.

@@ -24,6 +24,12 @@ func TestSuite(t *testing.T) {
 					bus := memory.NewBus(config)
 					return func() broker.Broker { return bus.Broker() }
 				},
+				NewHistory: func(_ *testing.T, rules broker.HistoryRules) func() broker.Broker {
+					config := config
+					config.History = rules
+					bus := memory.NewBus(config)
+					return func() broker.Broker { return bus.Broker() }
+				},
 				Overflow: 1<<16 + 100,
 			})
 		})

@@ -39,7 +39,7 @@ var rules = []rule{
 	// that use them.
 	{folder: "broker/brokertest", imports: []string{"broker", "protocol"}, anyTest: true,
 		libraries: []string{"github.com/google/go-cmp", "go.uber.org/goleak"}},
-	{folder: "broker/memory", anyTest: true, imports: []string{"broker", "internal/fifo", "protocol"}},
+	{folder: "broker/memory", anyTest: true, imports: []string{"broker", "internal/fifo", "internal/shrinkmap", "protocol"}},
 	{folder: "broker/redis", imports: []string{"broker", "internal/fifo", "internal/ratelog", "internal/resp", "internal/shrinkmap", "protocol"},
 		libraries: []string{"golang.org/x/sys"}},
 

@@ -39,6 +39,11 @@ func TestQueueMatchesSlice(t *testing.T) {
 			if q.Len() != len(want) {
 				t.Fatalf("%d values, want %d", q.Len(), len(want))
 			}
+			for i := range want {
+				if got := *q.At(i); got != want[i] {
+					t.Fatalf("value %d is %d, want %d", i, got, want[i])
+				}
+			}
 		}
 	})
 }

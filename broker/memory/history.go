@@ -1,0 +1,57 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// KeepsHistory implements broker.History.
+func (n *Broker) KeepsHistory() bool { return len(n.bus.logs.rules) > 0 }
+
+// HasHistory implements broker.History.
+func (n *Broker) HasHistory(room string) bool { return n.bus.logs.rule(room) != nil }
+
+// ReadHistory implements broker.History. It never waits. It also works before Start.
+func (n *Broker) ReadHistory(ctx context.Context, requests ...broker.HistoryRequest) ([]broker.HistoryPart, error) {
+	if err := n.checkHistory(ctx, "read history"); err != nil {
+		return nil, err
+	}
+	parts := make([]broker.HistoryPart, len(requests))
+	for i, r := range requests {
+		rule := n.bus.logs.rule(r.Room)
+		if rule == nil {
+			parts[i] = broker.HistoryPart{Unrecovered: protocol.UnrecoveredNoHistory}
+			continue
+		}
+		parts[i] = n.bus.logs.read(rule, r)
+	}
+	return parts, nil
+}
+
+// RemoveHistory implements broker.History. It never waits. It also works before Start.
+func (n *Broker) RemoveHistory(ctx context.Context, room string) error {
+	if err := n.checkHistory(ctx, "remove history"); err != nil {
+		return err
+	}
+	if n.bus.logs.rule(room) == nil {
+		return broker.ErrNoHistory
+	}
+	n.bus.logs.remove(room)
+	return nil
+}
+
+func (n *Broker) checkHistory(ctx context.Context, operation string) error {
+	if n.phase.Load() == closed {
+		return broker.ErrClosed
+	}
+	if err := n.bus.logs.err; err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s: %w", operation, err)
+	}
+	return nil
+}
