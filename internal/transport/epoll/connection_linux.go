@@ -104,8 +104,8 @@ func (c *connection) Write(p []byte) bool {
 
 func (c *connection) Closing() bool { return c.is(toBeClosed | closeRequested) }
 
-// fits reports whether the limit allows n more bytes. The socket was not given the bytes of this turn
-// yet, so if they take the space, fits first flushes c.
+// fits reports whether the limit allows n more bytes. The socket was not given the bytes of this
+// turn yet, so if they take the space, fits first flushes c.
 func (c *connection) fits(n int) bool {
 	limit := c.loop.t.cfg.BackpressureLimit
 	if c.out != nil && c.out.Len()+n > limit && !c.is(blocked) {

@@ -196,8 +196,8 @@ func (l *loop) notifyDrained() {
 	l.drained = l.drained[:0]
 }
 
-// wait fills l.events and returns their number. It sleeps if there are none, unless the last turn has
-// left more to do or wake was called since it began.
+// wait fills l.events and returns their number. It sleeps if there are none, unless the last turn
+// has left more to do or wake was called since it began.
 func (l *loop) wait(more bool) int {
 	if n := waitEvents(l.ep, l.events[:], 0); n > 0 || more {
 		return n
@@ -348,9 +348,9 @@ func (l *loop) applyRequests(c *connection) {
 	}
 }
 
-// wantedEvents returns the events that epoll should report for c. Epoll reports errors and the end of
-// both directions in any case. The loop notices by reading that the peer has closed its side: epoll
-// would report EPOLLRDHUP again and again while the connection is paused.
+// wantedEvents returns the events that epoll should report for c. Epoll reports errors and the end
+// of both directions in any case. The loop notices by reading that the peer has closed its side:
+// epoll would report EPOLLRDHUP again and again while the connection is paused.
 func (c *connection) wantedEvents() (events uint16) {
 	if c.requests.Load()&pauseRequested == 0 && !c.is(peerClosed) {
 		events |= uint16(readable)
@@ -382,8 +382,8 @@ func (l *loop) startCloseTimeout(c *connection) {
 	l.deadlines.Add(c.id(), l.now.Add(l.t.cfg.CloseTimeout))
 }
 
-// closeLater makes the loop close c at the end of the turn, with err as the reason. Queued bytes are
-// lost.
+// closeLater makes the loop close c at the end of the turn, with err as the reason. Queued bytes
+// are lost.
 func (l *loop) closeLater(c *connection, err error) {
 	if c.is(toBeClosed) {
 		return

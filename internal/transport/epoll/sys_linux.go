@@ -33,8 +33,11 @@ func eventID(ev *unix.EpollEvent) uint64 { return uint64(uint32(ev.Pad))<<32 | u
 
 const sendFlags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
 
-// send writes p, which is not empty, once. Package unix has no send that returns the number of
-// bytes written.
+// The calls below are visible to the runtime. Hiding them, with RawSyscall,
+// saves less than a tenth of a send.
+
+// send passes p, which is not empty, to the socket once. Package unix has no send that returns the
+// number of bytes that the socket has taken.
 func send(fd int32, p []byte) (int, unix.Errno) {
 	for {
 		n, _, e := syscall.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), sendFlags, 0, 0)
@@ -47,8 +50,8 @@ func send(fd int32, p []byte) (int, unix.Errno) {
 	}
 }
 
-// A gatherWriter writes several pieces in one call. Unlike unix.SendmsgBuffers it allocates nothing,
-// because a loop reuses one.
+// A gatherWriter writes several pieces in one call. Unlike unix.SendmsgBuffers it allocates
+// nothing, because a loop reuses one.
 type gatherWriter struct {
 	pieces [][]byte
 	iov    []unix.Iovec
@@ -57,8 +60,8 @@ type gatherWriter struct {
 
 const maxIovecs = 64
 
-// send passes v.pieces to the socket once, and removes them. It returns the number of bytes that the
-// socket has taken, and the number of bytes in all pieces.
+// send passes v.pieces to the socket once, and removes them. It returns the number of bytes that
+// the socket has taken, and the number of bytes in all pieces.
 func (v *gatherWriter) send(fd int32) (n, total int, e unix.Errno) {
 	v.iov = v.iov[:0]
 	for _, p := range v.pieces {

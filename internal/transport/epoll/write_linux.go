@@ -39,8 +39,8 @@ func (l *loop) flush(c *connection) {
 }
 
 // send passes bytes of the queue of c to the socket, in one system call. It returns the number of
-// bytes that the socket has taken, and the number of bytes that it was given. Small pieces are first
-// joined in l.scratch, because a copy then costs less than one more piece in the call.
+// bytes that the socket has taken, and the number of bytes that it was given. Small pieces are
+// first joined in l.scratch, because a copy then costs less than one more piece in the call.
 func (l *loop) send(c *connection) (n, tried int, errno unix.Errno) {
 	if refs := c.out.Refs(); refs > 1 && c.out.Len() >= refs*minGather {
 		l.gather.pieces = c.out.Vector(l.gather.pieces, maxIovecs)
