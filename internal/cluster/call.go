@@ -100,7 +100,7 @@ type pendingCall struct {
 type answerState uint8
 
 const (
-	answered answerState = iota // or left
+	answered answerState = iota // or left; also the state of a node that the call does not expect
 	awaited
 	skipped // counts as missing, and the call does not wait for it
 )
@@ -167,9 +167,9 @@ func (c *Cluster) Call(ctx context.Context, call protocol.Call) (clients int, er
 		return 0, err
 	}
 	c.sendCall(ctx, pc, call)
-	n, own := c.cfg.Answer(ctx, call)
+	own, ownErr := c.cfg.Answer(ctx, call)
 	c.await(ctx, pc, warmUpLeft)
-	return c.endCall(ctx, call, pc, n, own)
+	return c.endCall(ctx, call, pc, own, ownErr)
 }
 
 // beginCall registers a call and the nodes that it waits for. warmUpLeft is the time until the list
@@ -185,7 +185,7 @@ func (c *Cluster) beginCall(call *protocol.Call) (pc *pendingCall, warmUpLeft ti
 	}
 	c.lastCall++
 	call.ID = c.lastCall
-	warmUpLeft = warmUp - time.Since(c.incompleteSince)
+	warmUpLeft = warmUp - time.Since(c.warmUpStart)
 	pc = &pendingCall{
 		began: time.Now(), nodes: make(map[string]answerState, len(c.peers)), done: make(chan struct{}), warmingUp: warmUpLeft > 0,
 	}
@@ -251,14 +251,14 @@ func (c *Cluster) await(ctx context.Context, pc *pendingCall, warmUpLeft time.Du
 	}
 }
 
-// endCall removes the call and returns the sum of the results. n and own are the result of this
-// node.
-func (c *Cluster) endCall(ctx context.Context, call protocol.Call, pc *pendingCall, n int, own error) (clients int, err error) {
+// endCall removes the call and returns the sum of the results. own and ownErr are the result of
+// this node.
+func (c *Cluster) endCall(ctx context.Context, call protocol.Call, pc *pendingCall, own int, ownErr error) (clients int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.calls, call.ID)
-	if own != nil {
-		pc.failed = append(pc.failed, Failure{c.cfg.ID, own})
+	if ownErr != nil {
+		pc.failed = append(pc.failed, Failure{c.cfg.ID, ownErr})
 	}
 	e := &Error{Failed: pc.failed, Cause: pc.cause}
 	for id, state := range pc.nodes {
@@ -272,19 +272,28 @@ func (c *Cluster) endCall(ctx context.Context, call protocol.Call, pc *pendingCa
 	}
 	slices.Sort(e.Missing)
 	slices.SortFunc(e.Failed, func(a, b Failure) int { return strings.Compare(a.Node, b.Node) })
-	if e.Cause == nil && (pc.warmingUp || len(e.Missing) > 0) {
-		e.Cause = ctx.Err()
-	}
-	if e.Cause == nil && len(e.Missing) > 0 {
-		e.Cause = errUnresponsive
-	}
-	if e.Cause == nil && !c.peerRejected.IsZero() && time.Since(c.peerRejected) < peerTimeout {
-		e.Cause = errTooManyNodes
+	if e.Cause == nil {
+		e.Cause = c.causeLocked(ctx, pc, len(e.Missing) > 0)
 	}
 	if e.Cause == nil && len(e.Failed) == 0 {
-		return n + pc.clients, nil
+		return own + pc.clients, nil
 	}
-	return n + pc.clients, e
+	return own + pc.clients, e
+}
+
+// causeLocked returns the reason why the result of a call that has not failed may be incomplete, or
+// nil if it is complete.
+func (c *Cluster) causeLocked(ctx context.Context, pc *pendingCall, missing bool) error {
+	if err := ctx.Err(); err != nil && (pc.warmingUp || missing) {
+		return err
+	}
+	if missing {
+		return errUnresponsive
+	}
+	if !c.peerRejected.IsZero() && time.Since(c.peerRejected) < peerTimeout {
+		return errTooManyNodes
+	}
+	return nil
 }
 
 // markUnresponsiveLocked records that a node did not answer a count that began at that time. A

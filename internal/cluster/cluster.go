@@ -1,7 +1,12 @@
-// Package cluster keeps one node's list of the other Hearth nodes, and makes calls to them. Nodes
-// know each other by announcements. Each node answers a call for its own clients. The package needs
-// a broker only to carry messages, so it works with any broker. Other implementations of the
-// protocol do not subscribe to its channels (docs/protocol.md §9).
+// Package cluster keeps one node's list of the other Hearth nodes, and makes calls to them. Each
+// node answers a call for its own clients. The package needs a broker only to carry messages, so it
+// works with any broker. Other implementations of the protocol do not subscribe to its channels
+// (docs/protocol.md §9).
+//
+// Nodes know each other by three announcements. NodeHello says that a node is running, and asks the
+// others to answer; a node sends it at its start, and when it may have missed messages. NodeHere
+// says that it is still running; a node sends it every five seconds, and as the answer to a hello.
+// NodeBye says that it leaves.
 package cluster
 
 import (
@@ -79,17 +84,17 @@ type Cluster struct {
 	goroutines   sync.WaitGroup // announceLoop and workers; added to under mu while running
 	lossReported chan struct{}  // wakes announceLoop after Lost; holds one
 
-	mu              sync.Mutex // guards the fields below; no other lock is taken under it
-	running         bool
-	started         time.Time // the time of Start
-	incompleteSince time.Time // when peers last became possibly incomplete
-	peerRejected    time.Time // when a node was last ignored because of maxPeers
-	cutOff          bool      // messages of other nodes did not arrive at the last check
-	peers           map[string]*peer
-	calls           map[uint64]*pendingCall // calls of this node that are in progress
-	lastCall        uint64                  // the ID of the latest call
-	jobs            fifo.Queue[job]         // calls of other nodes, waiting for a worker
-	workers         int
+	mu           sync.Mutex // guards the fields below; no other lock is taken under it
+	running      bool
+	started      time.Time // the time of Start
+	warmUpStart  time.Time // when peers last became possibly incomplete; see warmUp
+	peerRejected time.Time // when a node was last ignored because of maxPeers
+	cutOff       bool      // the broker did not deliver messages of other nodes at the last check
+	peers        map[string]*peer
+	calls        map[uint64]*pendingCall // calls of this node that are in progress
+	lastCall     uint64                  // the ID of the latest call
+	jobs         fifo.Queue[job]         // calls of other nodes, waiting for a worker
+	workers      int
 }
 
 // A peer is another node. Guarded by Cluster.mu.
@@ -131,7 +136,7 @@ func (c *Cluster) Start(ctx context.Context) {
 // calls treat the list of nodes as incomplete.
 func (c *Cluster) Lost() {
 	c.mu.Lock()
-	c.incompleteSince = time.Now()
+	c.warmUpStart = time.Now()
 	c.mu.Unlock()
 	select {
 	case c.lossReported <- struct{}{}:
@@ -159,9 +164,8 @@ func (c *Cluster) Close() {
 }
 
 // announceLoop announces this node at intervals, and removes the nodes that have been silent for
-// too long. couldReceive reports whether this node receives the messages of other nodes at the
-// start.
-func (c *Cluster) announceLoop(couldReceive bool) {
+// too long. received is whether the broker delivers the messages of other nodes at the start.
+func (c *Cluster) announceLoop(received bool) {
 	tick := time.NewTicker(announceInterval)
 	defer tick.Stop()
 	lastHello := time.Time{}
@@ -169,7 +173,7 @@ func (c *Cluster) announceLoop(couldReceive bool) {
 		select {
 		case <-tick.C:
 		case <-c.lossReported:
-			couldReceive = false // says hello again
+			received = false // says hello again
 			if time.Since(lastHello) < helloPause {
 				continue // no node would answer; the next tick says hello
 			}
@@ -185,13 +189,13 @@ func (c *Cluster) announceLoop(couldReceive bool) {
 		switch {
 		case !receives: // the silence of others says nothing about them
 			c.resetSilence()
-		case !couldReceive:
+		case !received: // messages arrive again
 			c.resetSilence()
 			event, lastHello = protocol.NodeHello, time.Now()
 		default:
 			c.removeSilent(c.cfg.Clock.Now().Add(-peerTimeout))
 		}
-		if couldReceive = receives; state != broker.StateDown {
+		if received = receives; state != broker.StateDown {
 			c.announce(event)
 		}
 	}
@@ -200,14 +204,16 @@ func (c *Cluster) announceLoop(couldReceive bool) {
 // checkReceives reports whether the broker delivers the messages of other nodes, and records it in
 // cutOff. If the broker is degraded, checkReceives asks it to confirm the channels between nodes.
 // It may be degraded for a long time only because of the channel of a client's room, and calls
-// should not wait for dead nodes until that is over. It also asks a broker that is OK again.
+// should not wait for dead nodes until that is over. It also asks a broker that is OK again. Start
+// holds the channels already, so the hold that asks is released at once.
 func (c *Cluster) checkReceives(state broker.State) (receives bool) {
 	c.mu.Lock()
-	received := !c.cutOff
+	wasCutOff := c.cutOff
 	c.mu.Unlock()
 	switch state {
 	case broker.StateOK, broker.StateDegraded:
-		if receives = state == broker.StateOK && received; receives {
+		if state == broker.StateOK && !wasCutOff {
+			receives = true
 			break
 		}
 		ctx, cancel := context.WithTimeout(c.base, holdTimeout)
@@ -215,7 +221,7 @@ func (c *Cluster) checkReceives(state broker.State) (receives bool) {
 		channels := c.channels()
 		receives = c.cfg.Broker.Hold(ctx, channels...) == nil
 		c.cfg.Broker.Release(channels...)
-	case broker.StateDown, broker.StateIdle:
+	case broker.StateDown, broker.StateIdle: // nothing is delivered
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -254,7 +260,7 @@ func (c *Cluster) removeSilent(since clock.Instant) {
 func (c *Cluster) announce(event string) {
 	if event == protocol.NodeHello {
 		c.mu.Lock()
-		c.incompleteSince = time.Now()
+		c.warmUpStart = time.Now()
 		c.mu.Unlock()
 	}
 	c.publish(protocol.Message{Type: protocol.TypeNodes, Event: event}, c.presence)
@@ -319,10 +325,10 @@ func (c *Cluster) Deliver(m protocol.Message) error {
 		return nil
 	case m.Event == protocol.NodeHello || m.Event == protocol.NodeHere:
 		return c.addPeer(m)
-	case m.Type == protocol.TypeNode:
+	case m.Type == protocol.TypeNode: // to this node alone: nothing else than a reply
 		return c.handleReply(m)
 	}
-	return c.handleCall(m)
+	return c.handleCall(m) // to all nodes
 }
 
 // addPeer adds a node that has announced itself to the list, and answers its hello.
@@ -343,7 +349,9 @@ func (c *Cluster) addPeer(m protocol.Message) error {
 		p = &peer{Node: Node{ID: m.ServerID, Since: now, Seen: now}, silentSince: c.cfg.Clock.Now()}
 		c.peers[m.ServerID] = p
 		c.cfg.Log.Info("another node joined", "node", m.ServerID, "name", presence.Name)
-		if m.Type == protocol.TypeNode { // it was there first, so it got the calls in progress
+		// The answer to a hello comes from a node that was there before, so it got the calls in
+		// progress.
+		if m.Type == protocol.TypeNode {
 			for _, pc := range c.calls {
 				pc.expectLocked(m.ServerID)
 			}

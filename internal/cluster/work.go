@@ -40,22 +40,29 @@ func (c *Cluster) handleCall(m protocol.Message) error {
 		return nil
 	}
 	j := job{call: call, from: m.ServerID, deadline: time.Now().Add(min(call.Within, maxWithin))}
-	c.mu.Lock()
-	switch {
-	case !c.running:
-	case c.jobs.Len() >= maxJobs:
-		c.mu.Unlock()
+	if !c.enqueue(j) {
 		c.reply(j.from, j.call, 0, errTooManyJobs)
-		return nil
-	default:
-		c.jobs.Push(j)
-		if c.workers < maxWorkers {
-			c.workers++
-			c.goroutines.Go(c.worker) // ends when no job waits, or with Close, which waits for it
-		}
 	}
-	c.mu.Unlock()
 	return nil
+}
+
+// enqueue queues j and starts a worker if fewer than maxWorkers are running. It returns false if
+// too many jobs wait. If the cluster is not running, it drops j.
+func (c *Cluster) enqueue(j job) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.running {
+		return true
+	}
+	if c.jobs.Len() >= maxJobs {
+		return false
+	}
+	c.jobs.Push(j)
+	if c.workers < maxWorkers {
+		c.workers++
+		c.goroutines.Go(c.worker) // ends when no job waits, or with Close, which waits for it
+	}
+	return true
 }
 
 // worker runs jobs until none waits.
