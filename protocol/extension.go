@@ -300,6 +300,27 @@ func AppendPosition(dst []byte, room string, p Position) []byte {
 	return append(appendOffset(dst, p), '}')
 }
 
+// CopyPosition adds the position of the message src, if it has one, to the message at the end of dst.
+func CopyPosition(dst, src []byte) []byte {
+	var room, offset, epoch []byte
+	parseObject(src, func(key, value []byte) {
+		switch string(key) {
+		case "room":
+			room = value
+		case "offset":
+			offset = value
+		case "epoch":
+			epoch = value
+		}
+	})
+	if room == nil || offset == nil || epoch == nil {
+		return dst
+	}
+	dst = append(append(dst[:len(dst)-1], `,"room":`...), room...)
+	dst = append(append(dst, `,"offset":`...), offset...)
+	return append(append(append(dst, `,"epoch":`...), epoch...), '}')
+}
+
 // appendOffset appends the members offset and epoch, each after a comma.
 func appendOffset(dst []byte, p Position) []byte {
 	dst = append(dst, `,"offset":`...)
@@ -408,13 +429,11 @@ func appendStrings(dst []byte, list []string) []byte {
 	return append(dst, ']')
 }
 
-// The reasons of EventInterrupted.
-const (
-	InterruptedSlow = "slow" // messages were dropped, because the client reads too slowly
-	InterruptedGap  = "gap"  // the server missed messages and could not read them from the history
-)
+// InterruptedGap is the reason of EventInterrupted: the server has missed messages, and could not
+// read them from the history.
+const InterruptedGap = "gap"
 
-// AppendInterrupted appends the event that takes rooms from a client, for one of the reasons above.
+// AppendInterrupted appends the event that takes rooms from a client, for the reason above.
 func AppendInterrupted(dst []byte, rooms []string, reason string) []byte {
 	dst = append(dst, `{"event":"hearth:interrupted","data":{"rooms":`...)
 	dst = appendStrings(dst, rooms)

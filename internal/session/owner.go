@@ -80,6 +80,9 @@ func (o owner) transform(payload []byte) (replacement []byte, err error) {
 			return err
 		}
 		replacement, err = o.env.Calls.Transform(o.env.Base, o.Session, e)
+		if replacement != nil && o.member.Positions {
+			replacement = protocol.CopyPosition(replacement, payload)
+		}
 		return err
 	}, func(failure error) { err = failure })
 	return replacement, err
