@@ -152,5 +152,28 @@ func matchRoom(pattern, name string) bool {
 	return false
 }
 
-// ErrNoHistory is returned by RemoveHistory for a room that no rule selects.
-var ErrNoHistory = errors.New("broker: the room has no history")
+var (
+	// ErrNoHistory is returned by RemoveHistory for a room that no rule selects.
+	ErrNoHistory = errors.New("the room has no history")
+
+	// ErrUnrecovered is the error of HistoryPart.Err for a part with HistoryPart.Unrecovered.
+	ErrUnrecovered = errors.New("the history does not have all messages after the position")
+)
+
+// Err returns nil if Unrecovered is empty. Otherwise the error wraps ErrNoHistory or
+// ErrUnrecovered, and has the reason in words.
+func (p HistoryPart) Err() error {
+	switch p.Unrecovered {
+	case "":
+		return nil
+	case protocol.UnrecoveredNoHistory:
+		return ErrNoHistory
+	case protocol.UnrecoveredEvicted:
+		return fmt.Errorf("%w: some are no longer stored", ErrUnrecovered)
+	case protocol.UnrecoveredReset:
+		return fmt.Errorf("%w: it is of a history that was removed or lost", ErrUnrecovered)
+	case protocol.UnrecoveredLimit:
+		return fmt.Errorf("%w: there are more than the limit", ErrUnrecovered)
+	}
+	return fmt.Errorf("%w: %s", ErrUnrecovered, p.Unrecovered)
+}

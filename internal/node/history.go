@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 
 	"github.com/hearthws/hearth/broker"
@@ -88,4 +89,39 @@ func withoutHistory(rooms *history.Rooms, l broker.Loss) (rest broker.Loss, ok b
 		l.Channels, l.Messages = others, 0
 	}
 	return l, ok
+}
+
+// ReadHistory returns a part of the history of a room. The error is ErrNotRunning, that of the
+// broker, or that of HistoryPart.Err.
+func (n *Node) ReadHistory(ctx context.Context, r broker.HistoryRequest) (broker.HistoryPart, error) {
+	h, err := n.historyBroker(r.Room)
+	if err != nil {
+		return broker.HistoryPart{}, err
+	}
+	parts, err := h.ReadHistory(ctx, r)
+	if err != nil {
+		return broker.HistoryPart{}, err
+	}
+	return parts[0], parts[0].Err()
+}
+
+// RemoveHistory removes the history of a room.
+func (n *Node) RemoveHistory(ctx context.Context, room string) error {
+	h, err := n.historyBroker(room)
+	if err != nil {
+		return err
+	}
+	return h.RemoveHistory(ctx, room)
+}
+
+// historyBroker returns the broker if it keeps the history of the room.
+func (n *Node) historyBroker(room string) (broker.History, error) {
+	if !n.hasHistory(protocol.TypeRoom, room) {
+		return nil, broker.ErrNoHistory
+	}
+	if !n.canSend.Load() {
+		return nil, n.notRunningError()
+	}
+	h, _ := n.cfg.Broker.(broker.History)
+	return h, nil
 }
