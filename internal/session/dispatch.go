@@ -26,6 +26,9 @@ func (w worker) parse(payload []byte) (e protocol.Envelope, ok bool) {
 func (w worker) dispatch(e protocol.Envelope, g grants) {
 	switch {
 	case e.Event == protocol.EventHeartbeat:
+		if g.has(extension) {
+			answerHeartbeat(&w.member, e.ID)
+		}
 	case e.Event == protocol.EventAuthenticate:
 		if w.State() != protocol.StateUnauthorized {
 			w.reply(protocol.ErrAlreadyAuthenticated)

@@ -52,10 +52,11 @@ type peer struct {
 
 	abandon func() // set by the tests that use it
 
-	mu      sync.Mutex // guards the fields below
-	out     []byte
-	paused  bool
-	aborted bool
+	mu       sync.Mutex // guards the fields below
+	out      []byte
+	paused   bool
+	aborted  bool
+	buffered int
 }
 
 // idOf returns the id of the nth session of a fixture.
@@ -104,12 +105,17 @@ func (c *conn) CloseAfterFlush(p []byte)              { c.Write(p) }
 func (c *conn) Recall(func([]byte, int) int) [][]byte { return nil }
 func (c *conn) NotifyBelow(int) bool                  { return false }
 func (c *conn) Closing() bool                         { return false }
-func (c *conn) Buffered() int                         { return 0 }
 func (c *conn) RemoteAddr() netip.AddrPort            { return c.addr }
 func (c *conn) Loop() int                             { return 0 }
 func (c *conn) Pause()                                { c.set(&c.paused, true) }
 func (c *conn) Resume()                               { c.set(&c.paused, false) }
 func (c *conn) Abort()                                { c.set(&c.aborted, true) }
+
+func (c *conn) Buffered() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.buffered
+}
 
 func (c *conn) set(field *bool, v bool) {
 	c.mu.Lock()

@@ -52,21 +52,17 @@ func (e *Env) violation(err error) *closeRequest {
 	return &closeRequest{code: v.Code, reason: v.Reason, counter: &e.Stats.ProtocolErrors}
 }
 
-var heartbeat = []byte(`{"event":"heartbeat"}`)
-
 // Message implements ws.DeferredHandler.
-func (r reader) Message(_ ws.Opcode, payload []byte) {
-	r.accept(payload, 0, bytes.Equal(payload, heartbeat)) // the most frequent message
-}
+func (r reader) Message(_ ws.Opcode, payload []byte) { r.accept(payload, 0) }
 
 // Compressed implements ws.DeferredHandler.
-func (r reader) Compressed(op ws.Opcode, payload []byte) { r.accept(payload, op, false) }
+func (r reader) Compressed(op ws.Opcode, payload []byte) { r.accept(payload, op) }
 
 const reasonPreAuthFlood = "Too many messages before authentication"
 
-// accept counts a message. It puts the message into the inbox, unless it needs no further handling.
-// deflate is the opcode of a compressed message, otherwise 0.
-func (r reader) accept(payload []byte, deflate ws.Opcode, handled bool) {
+// accept counts a message. It puts the message into the inbox, unless the message is a heartbeat,
+// which it handles. deflate is the opcode of a compressed message, otherwise 0.
+func (r reader) accept(payload []byte, deflate ws.Opcode) {
 	r.lastActive.Store(r.lastRead.Load())
 	r.mu.Lock()
 	// What the peer sent before it disconnected is accepted, and nothing after a close.
@@ -95,10 +91,16 @@ func (r reader) accept(payload []byte, deflate ws.Opcode, handled bool) {
 		}
 		c.messages++
 	}
-	if !handled {
+	answered := r.grants.has(extension)
+	id, beat := parseHeartbeat(payload, deflate, answered)
+	if !beat {
 		r.enqueueLocked(message{bytes.Clone(payload), deflate})
 	}
 	r.mu.Unlock()
+	if beat && answered && r.pongs < maxPongs {
+		r.pongs++
+		answerHeartbeat(&r.member, id)
+	}
 }
 
 // stop parses nothing more, and ends the session when the messages before have been handled.

@@ -49,7 +49,7 @@ type Session struct {
 	mu        sync.Mutex
 	grants    grants
 	slow      bool  // messages were dropped, and the client has not caught up since
-	pongs     uint8 // queued by this call of Data; owned by the owner of in
+	pongs     uint8 // and heartbeats, queued by this call of Data; owned by the owner of in
 	pings     uint8 // queued since the client fell silent; owned by the sweep
 	inbox     inbox
 	value     any        // Identity.Value
