@@ -39,8 +39,10 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 		calls.ValidateRooms = func(ctx context.Context, s *session.Session, rooms []string, id json.RawMessage) ([]string, error) {
 			allowed, err := c.ValidateRooms(ctx, clientOf[M](s), rooms)
 			if err != nil {
-				// with an error the client joins no room, whatever else was returned
-				return nil, tellClient(s, err, id)
+				if err = tellClient(s, err, id); err == nil {
+					err = session.ErrAnswered
+				}
+				return nil, err // the client joins no room, whatever else was returned
 			}
 			return allowed, nil
 		}

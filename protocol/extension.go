@@ -167,8 +167,8 @@ func memberName(key []byte) string {
 // extension.
 type JoinRequest struct {
 	Rooms []string // valid names, in order, as ParseRooms returns them
-	// Invalid are the names that are not valid, in order. Each is cut to MaxRoomName bytes.
-	Invalid []string
+	// Invalid are the names that are not valid, in order.
+	Invalid []InvalidName
 	// Ignored is how many elements of the list were ignored: those that are not strings, and those
 	// after the first MaxRoomsPerRequest.
 	Ignored int
@@ -177,6 +177,13 @@ type JoinRequest struct {
 	Positions map[string]Position
 	// Last is how many of the newest messages the client wants of these rooms.
 	Last map[string]int
+}
+
+// An InvalidName is a name in a join or leave that is not a valid room name.
+type InvalidName struct {
+	Name string // cut to MaxRoomName bytes
+	// After is how many of JoinRequest.Rooms come before it in the list.
+	After int
 }
 
 // ParseJoin parses the data of a join or leave from a client with the extension. The zero
@@ -203,13 +210,13 @@ func ParseJoin(data json.RawMessage) JoinRequest {
 		case seen > MaxRoomsPerRequest || raw[0] != '"':
 			r.Ignored++
 		case len(raw) > maxRoomJSON:
-			r.Invalid = append(r.Invalid, cut(string(shortText(raw))))
+			r.Invalid = append(r.Invalid, InvalidName{cut(string(shortText(raw))), len(r.Rooms)})
 		default:
 			name := unquote(raw)
 			if CheckRoom(name) == nil {
 				r.Rooms = append(r.Rooms, name)
 			} else {
-				r.Invalid = append(r.Invalid, cut(name))
+				r.Invalid = append(r.Invalid, InvalidName{cut(name), len(r.Rooms)})
 			}
 		}
 		return true

@@ -132,7 +132,7 @@ func TestExtensionIsBounded(t *testing.T) {
 		t.Errorf("%v: %d features, a ticket of %d bytes", ok, len(r.Features), len(r.Ticket))
 	}
 	long := strings.Repeat("x", 5000)
-	if join := protocol.ParseJoin(json.RawMessage(`{"rooms":["` + long + `"]}`)); len(join.Invalid) != 1 || len(join.Invalid[0]) != protocol.MaxRoomName {
+	if join := protocol.ParseJoin(json.RawMessage(`{"rooms":["` + long + `"]}`)); len(join.Invalid) != 1 || len(join.Invalid[0].Name) != protocol.MaxRoomName {
 		t.Errorf("a long name: %d", len(join.Invalid))
 	}
 }
@@ -171,7 +171,14 @@ func FuzzExtension(f *testing.F) {
 		if diff := cmp.Diff(protocol.ParseRooms(e.Data), join.Rooms, cmpopts.EquateEmpty()); diff != "" {
 			t.Error(diff)
 		}
-		reply := protocol.AppendJoin(nil, nil, []protocol.Rejected{{Room: strings.Join(join.Invalid, ""), Code: "invalid"}}, join.Ignored, e.ID)
+		var rejected []protocol.Rejected
+		for _, n := range join.Invalid {
+			if protocol.CheckRoom(n.Name) == nil && len(n.Name) < protocol.MaxRoomName || n.After > len(join.Rooms) {
+				t.Errorf("%+v is not valid", n)
+			}
+			rejected = append(rejected, protocol.Rejected{Room: n.Name, Code: "invalid"})
+		}
+		reply := protocol.AppendJoin(nil, nil, rejected, join.Ignored, e.ID)
 		if !json.Valid(reply) {
 			t.Errorf("%q", reply)
 		}

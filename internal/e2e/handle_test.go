@@ -130,19 +130,23 @@ func TestRejectionByClientError(t *testing.T) {
 	}
 }
 
-// TestValidatorClientError checks that a ClientError of the room validator reaches the client.
+// TestValidatorClientError checks that a ClientError of the room validator reaches the client, and
+// is the only answer to the join, with and without the extension.
 func TestValidatorClientError(t *testing.T) {
 	t.Parallel()
 	r := start(t, config{ValidateRooms: func(context.Context, *client, []string) ([]string, error) {
 		return []string{"shop"}, &hearth.ClientError{Code: "closed", Message: "The shop is closed"}
 	}})
-	p := r.member("ada")
-	sendText(t, p, `{"event":"join","data":{"rooms":["shop"]}}`)
-	p.wants(`{"event":"error","data":{"message":"The shop is closed","code":"closed"}}`)
-	sendText(t, p, `{"event":"join","data":{"rooms":["shop"]},"id":"7"}`)
-	p.wants(`{"event":"error","data":{"message":"The shop is closed","code":"closed"},"id":"7"}`)
-	if r.client(p).In("shop") {
-		t.Error("the client joined although the validator failed")
+	for _, p := range []*peer{r.member("ada"), r.extended("bob")} {
+		sendText(t, p, `{"event":"join","data":{"rooms":["shop"]}}`)
+		p.wants(`{"event":"error","data":{"message":"The shop is closed","code":"closed"}}`)
+		sendText(t, p, `{"event":"join","data":{"rooms":["shop"]},"id":"7"}`)
+		p.wants(`{"event":"error","data":{"message":"The shop is closed","code":"closed"},"id":"7"}`)
+		if r.client(p).In("shop") {
+			t.Error("the client joined although the validator failed")
+		}
+		must(t, r.client(p).Send("last", 1))
+		p.wants(`{"event":"last","data":1}`)
 	}
 }
 

@@ -168,6 +168,15 @@ func (r *rig) member(user string) *peer {
 	return p
 }
 
+// extended connects and authenticates a client that requests the extension.
+func (r *rig) extended(user string) *peer {
+	r.t.Helper()
+	p := r.peer()
+	p.text(`{"event":"authenticate","data":{"as":"` + user + `","name":"` + user + `"},"hearth":{"version":1}}`)
+	p.welcome()
+	return p
+}
+
 // coderPeer connects a client that uses coder/websocket. It needs TCP.
 func (r *rig) coderPeer(mode websocket.CompressionMode) *peer {
 	r.t.Helper()

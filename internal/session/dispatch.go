@@ -38,9 +38,9 @@ func (w worker) dispatch(e protocol.Envelope, g grants) {
 	case !g.has(admitted):
 		w.reply(protocol.ErrNotAuthenticated)
 	case e.Event == protocol.EventJoin:
-		w.join(e.Data, e.ID)
+		w.join(e, g)
 	case e.Event == protocol.EventLeave:
-		w.Leave(protocol.ParseRooms(e.Data)...) // there is no reply
+		w.leave(e, g)
 	case protocol.System(e.Event) || w.env.Calls.Message == nil:
 		w.unhandled(e.Event, "the event has no handler")
 	default:

@@ -24,6 +24,9 @@ var ErrRejected = errors.New("credentials rejected")
 // handle.
 var ErrUnhandled = errors.New("the event has no handler")
 
+// ErrAnswered is the error of the validator of rooms if it has answered the join with an error.
+var ErrAnswered = errors.New("the application has answered with an error")
+
 // Callbacks are the application's callbacks, without its types. All of them may block.
 // Authenticate is required; the others may be nil.
 type Callbacks struct {
@@ -34,7 +37,8 @@ type Callbacks struct {
 	// If it returns nil without an error, the client is not encrypted.
 	Handshake func(ctx context.Context, s *Session, id Identity, data []byte) (*seal.Keys, error)
 	// ValidateRooms returns the rooms that the client may join. id is that of the join, nil for
-	// none.
+	// none. The client joins no room if ValidateRooms returns an error. ErrAnswered is not logged,
+	// and the client gets no other answer.
 	ValidateRooms func(ctx context.Context, s *Session, rooms []string, id json.RawMessage) ([]string, error)
 
 	// The others get a context that outlives the client, since messages that a client sent before

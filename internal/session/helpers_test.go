@@ -15,6 +15,7 @@ import (
 	"github.com/hearthws/hearth/internal/transport"
 	"github.com/hearthws/hearth/internal/workpool"
 	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
 	"go.uber.org/goleak"
 )
 
@@ -60,7 +61,11 @@ type peer struct {
 }
 
 // idOf returns the id of the nth session of a fixture.
-func idOf(n int) hub.ID { return hub.ID{byte(n >> 8), byte(n)} }
+func idOf(n int) hub.ID {
+	id := [16]byte{byte(n >> 8), byte(n)}
+	protocol.StampClientID(&id)
+	return id
+}
 
 // open opens a session for a client at addr.
 func (b *fixture) open(addr string) *peer { return b.openWith(addr, false) }

@@ -3,42 +3,126 @@ package session
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 
 	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
 )
 
-// join handles a join of the client: it joins the requested rooms that the validator allows.
-// There is no reply.
-func (w worker) join(data, id json.RawMessage) {
-	requested := protocol.ParseRooms(data)
-	if len(requested) == 0 {
+// join handles a join of the client: it joins the requested rooms that the validator allows. Clients
+// with the extension get a reply.
+func (w worker) join(e protocol.Envelope, g grants) {
+	if !g.has(extension) {
+		w.joinRequested(protocol.ParseRooms(e.Data), e.ID)
 		return
+	}
+	r := protocol.ParseJoin(e.Data)
+	outcome := w.joinRequested(r.Rooms, e.ID)
+	if outcome.answered || w.ended() {
+		return
+	}
+	joined, rejected := outcome.reply(r)
+	w.member.Notice(ws.NewMessage(protocol.AppendJoin(nil, joined, rejected, r.Ignored, e.ID)))
+}
+
+// A joinOutcome says what has become of the requested rooms.
+type joinOutcome struct {
+	joined   []string // the client is in these
+	limited  []string // allowed, but the client is in too many rooms
+	code     string   // why all others were rejected
+	answered bool     // the application has answered the join itself
+}
+
+// reply returns the lists of the reply to a join. Each has the order of the request, and a room
+// that was requested twice once.
+func (o joinOutcome) reply(r protocol.JoinRequest) (joined []protocol.Joined, rejected []protocol.Rejected) {
+	codes := make(map[string]string, len(r.Rooms)) // empty if the room was joined
+	for _, room := range r.Rooms {
+		codes[room] = o.code
+	}
+	for _, room := range o.limited {
+		codes[room] = protocol.RejectLimit
+	}
+	for _, room := range o.joined {
+		codes[room] = ""
+	}
+	rejected = eachRoom(r, func(room string) (code string) {
+		if code = codes[room]; code == "" {
+			joined = append(joined, protocol.Joined{Room: room})
+		}
+		return code
+	})
+	return joined, rejected
+}
+
+// eachRoom calls do once for each room of a join or leave, in order. do returns why the room was
+// rejected, or nothing. eachRoom returns the rooms that were rejected and the names that are not
+// valid.
+func eachRoom(r protocol.JoinRequest, do func(room string) (code string)) (rejected []protocol.Rejected) {
+	done := make(map[string]bool, len(r.Rooms))
+	invalid := r.Invalid
+	for i := 0; i <= len(r.Rooms); i++ {
+		for len(invalid) > 0 && invalid[0].After == i {
+			rejected = append(rejected, protocol.Rejected{Room: invalid[0].Name, Code: protocol.RejectInvalid})
+			invalid = invalid[1:]
+		}
+		if i == len(r.Rooms) || done[r.Rooms[i]] {
+			continue
+		}
+		room := r.Rooms[i]
+		done[room] = true
+		if code := do(room); code != "" {
+			rejected = append(rejected, protocol.Rejected{Room: room, Code: code})
+		}
+	}
+	return rejected
+}
+
+// joinRequested asks the validator, and joins the rooms that it allows.
+func (w worker) joinRequested(requested []string, id json.RawMessage) joinOutcome {
+	outcome := joinOutcome{code: protocol.RejectForbidden}
+	if len(requested) == 0 {
+		return outcome
 	}
 	rejected := &w.env.Stats.RoomsRejected
 	if w.env.Calls.ValidateRooms == nil {
 		rejected.Add(uint64(len(requested)))
 		w.Debug("join rejected because there is no room validator", "rooms", len(requested))
-		return
+		return outcome
 	}
 	var allowed []string
 	ok := callback.Run(func() (err error) {
 		// The validator gets a copy, because it may change its list.
 		allowed, err = w.env.Calls.ValidateRooms(sessionContext(w), w.Session, slices.Clone(requested), id)
+		if errors.Is(err, ErrAnswered) {
+			allowed, err, outcome.answered = nil, nil, true
+		}
 		return err
 	}, func(err error) { w.callbackFailed(&w.env.Stats.CallbackErrors, "validate rooms", err) })
 	if !ok {
-		return
+		outcome.code = protocol.RejectInternal
+		return outcome
 	}
 	allowed = checkAllowed(&w.member, requested, allowed)
 	rejected.Add(uint64(max(0, len(requested)-len(allowed))))
-	if err := w.Join(sessionContext(w), allowed...); err != nil {
-		missing := slices.DeleteFunc(allowed, w.In)
-		rejected.Add(uint64(len(missing)))
-		w.env.Log.Warn("client did not join all rooms", "client", w.ID(), "error", err, "missing", len(missing))
+	n, err := membership(w).joinAll(sessionContext(w), allowed)
+	outcome.joined = allowed[:n]
+	if err == nil {
+		return outcome
 	}
+	for _, room := range allowed[n:] {
+		if w.In(room) {
+			outcome.joined = append(outcome.joined[:len(outcome.joined):len(outcome.joined)], room)
+		} else {
+			outcome.limited = append(outcome.limited, room)
+		}
+	}
+	rejected.Add(uint64(len(outcome.limited)))
+	w.env.Log.Warn("client did not join all rooms", "client", w.ID(), "error", err, "missing", len(outcome.limited))
+	return outcome
 }
 
 // checkAllowed returns the rooms that a validator allowed, each once, without names that were not
@@ -74,8 +158,18 @@ func (s *Session) Join(ctx context.Context, rooms ...string) error {
 			return err
 		}
 	}
+	_, err := membership{s}.joinAll(ctx, rooms)
+	return err
+}
+
+// A membership is a Session as a member of rooms.
+type membership struct{ *Session }
+
+// joinAll is Join for valid names. It also returns in how many of the rooms, from the first on, the
+// client is.
+func (s membership) joinAll(ctx context.Context, rooms []string) (n int, err error) {
 	if len(rooms) == 0 {
-		return nil
+		return 0, nil
 	}
 	s.env.hold(ctx, s.env.roomChannels(&s.member, rooms...))
 	for i, room := range rooms {
@@ -87,26 +181,50 @@ func (s *Session) Join(ctx context.Context, rooms ...string) error {
 		s.mu.Unlock()
 		if err != nil {
 			s.env.release(s.env.roomChannels(&s.member, rooms[i:]...))
-			return err
+			return i, err
 		}
 		if !joined { // it was a member already
 			s.env.release(s.env.roomChannels(&s.member, room))
 		}
 	}
-	return nil
+	return len(rooms), nil
+}
+
+// leave handles a leave of the client. Clients with the extension get a reply.
+func (w worker) leave(e protocol.Envelope, g grants) {
+	if !g.has(extension) {
+		w.Leave(protocol.ParseRooms(e.Data)...)
+		return
+	}
+	r := protocol.ParseJoin(e.Data)
+	var left []string
+	rejected := eachRoom(r, func(room string) (code string) {
+		if !membership(w).leave(room) {
+			return protocol.RejectNotMember
+		}
+		left = append(left, room)
+		return ""
+	})
+	w.member.Notice(ws.NewMessage(protocol.AppendLeave(nil, left, rejected, r.Ignored, e.ID)))
 }
 
 // Leave ends the client's membership in those of the rooms that it is in. It never blocks.
 func (s *Session) Leave(rooms ...string) {
 	for _, room := range rooms {
-		s.mu.Lock()
-		left := s.env.Hub.Leave(&s.member, room)
-		if left {
-			s.changedLocked(room, false)
-		}
-		s.mu.Unlock()
-		if left {
-			s.env.release(s.env.roomChannels(&s.member, room))
-		}
+		membership{s}.leave(room)
 	}
+}
+
+// leave ends the client's membership in the room, and reports whether the client was a member.
+func (s membership) leave(room string) bool {
+	s.mu.Lock()
+	left := s.env.Hub.Leave(&s.member, room)
+	if left {
+		s.changedLocked(room, false)
+	}
+	s.mu.Unlock()
+	if left {
+		s.env.release(s.env.roomChannels(&s.member, room))
+	}
+	return left
 }
