@@ -11,10 +11,10 @@ type Stats struct {
 	Nodes           int // gauge: known servers that share the broker, this one included
 
 	Opened uint64 // connections that became clients
-	// opening handshakes that were answered with an HTTP error, including requests that were no
+	// opening handshakes that were answered with an HTTP error, and other requests that were not
 	// handshakes
-	HandshakeRefused uint64
-	Authenticated    uint64 // clients that Authenticate accepted
+	HandshakesRejected uint64
+	Authenticated      uint64 // clients that Authenticate accepted
 	// clients closed with 4003 because Authenticate rejected them or their credentials did not
 	// decode
 	AuthRejected      uint64
@@ -65,7 +65,7 @@ func (s *Server[A, M]) Stats() Stats {
 		Connections: int(st.Connections.Load()), Unauthenticated: s.node.Unauthenticated(),
 		Clients: s.Local().Count(ToAll()), Rooms: hub.CountRooms(), Encrypted: hub.Encrypted(), Nodes: s.node.CountNodes(),
 
-		Opened: st.Opened.Load(), HandshakeRefused: st.HandshakeRefused.Load(), Authenticated: st.Authenticated.Load(),
+		Opened: st.Opened.Load(), HandshakesRejected: st.HandshakeRefused.Load(), Authenticated: st.Authenticated.Load(),
 		KeysAgreed: st.KeysAgreed.Load(), KeysRejected: st.KeysRejected.Load(), KeysFailed: st.KeysFailed.Load(),
 		DecryptFailed: st.DecryptFailed.Load(), PlaintextRejected: st.PlaintextRejected.Load(), Unsealed: hub.Unsealed(),
 		AuthRejected: st.AuthRejected.Load(), AuthFailed: st.AuthFailed.Load(), AuthTimeouts: st.AuthTimeouts.Load(),

@@ -82,8 +82,8 @@ func TestHandshake(t *testing.T) {
 				rejected++
 			}
 		}
-		if s := r.Stats(); s.HandshakeRefused != rejected {
-			t.Errorf("%d handshakes were rejected, want %d", s.HandshakeRefused, rejected)
+		if s := r.Stats(); s.HandshakesRejected != rejected {
+			t.Errorf("%d handshakes were rejected, want %d", s.HandshakesRejected, rejected)
 		}
 	})
 }

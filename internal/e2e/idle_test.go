@@ -66,7 +66,7 @@ func TestEvictedSocketsAreBounded(t *testing.T) {
 			runtime.Gosched()
 		}
 		r.from("127.0.0.2").member("u").say("heartbeat", "1")
-		if s := r.Stats(); s.HandshakeRefused != 0 || s.Evicted != 300-perAddr {
+		if s := r.Stats(); s.HandshakesRejected != 0 || s.Evicted != 300-perAddr {
 			t.Errorf("stats %+v", s)
 		}
 	})
@@ -89,7 +89,7 @@ func TestSilentClientsMakeRoom(t *testing.T) {
 		for i := range limit {
 			other.member(fmt.Sprint("u", i))
 		}
-		if s := r.Stats(); s.HandshakeRefused != 0 || s.Clients != limit {
+		if s := r.Stats(); s.HandshakesRejected != 0 || s.Clients != limit {
 			t.Errorf("stats %+v", s)
 		}
 		for r.Stats().Connections > limit+1 { // one may be closing

@@ -44,7 +44,7 @@ func TestFromRequest(t *testing.T) {
 		if resp := r.tryHandshake("/ws", nil); resp.StatusCode != http.StatusUnauthorized {
 			t.Errorf("without a cookie: %v", resp.Status)
 		}
-		if n := r.Stats().HandshakeRefused; n != 1 {
+		if n := r.Stats().HandshakesRejected; n != 1 {
 			t.Errorf("%d handshakes were rejected", n)
 		}
 		header := http.Header{"Cookie": {"session=ada"}}
@@ -151,7 +151,7 @@ func TestUpgradeCallbacksRunOnce(t *testing.T) {
 			// the decision is not used for the next request of the connection
 			ask("second", "v1", 401)
 		}
-		if s := r.Stats(); s.CallbackErrors != 1 || s.HandshakeRefused != 8 {
+		if s := r.Stats(); s.CallbackErrors != 1 || s.HandshakesRejected != 8 {
 			t.Errorf("stats: %+v", s)
 		}
 	})
@@ -199,7 +199,7 @@ func TestUpgradeCallbacksPanic(t *testing.T) {
 			if status, body := answerTo(r, strings.Replace(head, "/ws", "/ws?"+name+"=abort", 1)); status != 0 {
 				t.Errorf("%s aborts: %d %s", name, status, body)
 			}
-			if s := r.Stats(); s.CallbackErrors != uint64(i+1) || s.HandshakeRefused != uint64(2*i+2) {
+			if s := r.Stats(); s.CallbackErrors != uint64(i+1) || s.HandshakesRejected != uint64(2*i+2) {
 				t.Errorf("%s: stats: %+v", name, s)
 			}
 		}
@@ -273,7 +273,7 @@ func TestUpgradeCallbacksBounded(t *testing.T) {
 		if got := book.attr(message, "setting"); got != "Limits.MaxUnauthenticated" {
 			t.Errorf("logged: %v", book.last)
 		}
-		if n := r.Stats().HandshakeRefused; n < 2 {
+		if n := r.Stats().HandshakesRejected; n < 2 {
 			t.Errorf("%d handshakes were rejected", n)
 		}
 		free()

@@ -518,7 +518,7 @@ func TestMaxConnectionsExact(t *testing.T) {
 			if in, rejected, cut := r.tryHandshakes(knocks); in != 0 || rejected != knocks || cut != 0 {
 				t.Errorf("own listener %v: %d accepted, %d rejected, %d cut", own, in, rejected, cut)
 			}
-			if s := r.Stats(); s.Connections != limit || s.HandshakeRefused != knocks {
+			if s := r.Stats(); s.Connections != limit || s.HandshakesRejected != knocks {
 				t.Errorf("stats %+v", s)
 			}
 		}
