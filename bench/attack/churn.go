@@ -58,7 +58,7 @@ func churn(ctx context.Context, l *lab) ([]figure, error) {
 			go func() { // ends with the connection
 				defer close(ended)
 				c.collect(func(e envelope) {
-					if e.Event == "refused" {
+					if e.Event == "rejected" {
 						<-under
 						joined.Add(rooms)
 					}
@@ -78,7 +78,7 @@ func churn(ctx context.Context, l *lab) ([]figure, error) {
 				for _, text := range []string{
 					`{"event":"join","data":{"rooms":[` + list + `]}}`,
 					`{"event":"leave","data":{"rooms":[` + list + `]}}`,
-					`{"event":"done"}`, // which the server answers with refused
+					`{"event":"done"}`, // which the server answers with rejected
 				} {
 					if err := c.send(text); err != nil {
 						return err

@@ -285,7 +285,7 @@ func (c *client) echo(number int) (time.Duration, error) {
 		return 0, err
 	}
 	for {
-		e, err := c.await("refused")
+		e, err := c.await("rejected")
 		if err != nil {
 			return 0, fmt.Errorf("wait for an echo: %w", err)
 		}

@@ -346,9 +346,9 @@ func TestBrowserReconnects(t *testing.T) {
 	b.shows("#place", "kitchen")
 }
 
-// TestBrowserRefusedName checks that a rejected name leads back to the sign-in form, with the
+// TestBrowserRejectedName checks that a rejected name leads back to the sign-in form, with the
 // reason.
-func TestBrowserRefusedName(t *testing.T) {
+func TestBrowserRejectedName(t *testing.T) {
 	t.Parallel()
 	chrome := browser(t)
 	s := serve(t, nil)

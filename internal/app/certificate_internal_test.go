@@ -108,9 +108,9 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	})
 }
 
-// TestBadCertificateIsRefused checks that unusable files are reported once, and that the current
+// TestBadCertificateIsRejected checks that unusable files are reported once, and that the current
 // certificate stays until they are usable.
-func TestBadCertificateIsRefused(t *testing.T) {
+func TestBadCertificateIsRejected(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRenewal(t)

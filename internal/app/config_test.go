@@ -188,9 +188,9 @@ func TestLoadMissingFile(t *testing.T) {
 	}
 }
 
-// TestLoadRefusesOpenAddresses checks that in development mode the server listens only on addresses
+// TestLoadRejectsOpenAddresses checks that in development mode the server listens only on addresses
 // that other machines cannot reach.
-func TestLoadRefusesOpenAddresses(t *testing.T) {
+func TestLoadRejectsOpenAddresses(t *testing.T) {
 	t.Parallel()
 	for listen, ok := range map[string]bool{
 		"localhost:8080": true, "LOCALHOST:0": true, "127.0.0.1:8080": true, "127.9.9.9:1": true, "[::1]:8080": true,

@@ -34,7 +34,7 @@ import (
 //	                                      this server
 //	                                      presence {room} to all clients, after a join, a leave, a
 //	                                      connect or a disconnect: request the lists again
-//	                                      refused {id, event, why}: the message had no effect
+//	                                      rejected {id, event, why}: the message had no effect
 
 const (
 	maxName     = 64   // characters of a user's name
@@ -181,7 +181,7 @@ func (d *demo) message(ctx context.Context, c *client, m hearth.Message) error {
 	err := d.dispatch(ctx, c, m, id)
 	var why rejection
 	if errors.As(err, &why) {
-		return c.Send("refused", map[string]string{"id": id, "event": limited(m.Event), "why": why.Error()})
+		return c.Send("rejected", map[string]string{"id": id, "event": limited(m.Event), "why": why.Error()})
 	}
 	return err
 }

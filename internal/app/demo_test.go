@@ -75,10 +75,10 @@ func TestDemoSay(t *testing.T) {
 
 	// A client that is not a member neither receives nor sends in the room.
 	linus.send(`{"event":"say","id":"x","data":{"room":"lobby","text":"hello"}}`)
-	var refused struct{ ID, Event, Why string }
-	linus.want("refused", &refused)
-	if refused.ID != "x" || refused.Event != "say" || !strings.Contains(refused.Why, "join") {
-		t.Errorf("refused %+v", refused)
+	var rejected struct{ ID, Event, Why string }
+	linus.want("rejected", &rejected)
+	if rejected.ID != "x" || rejected.Event != "say" || !strings.Contains(rejected.Why, "join") {
+		t.Errorf("rejected %+v", rejected)
 	}
 }
 
@@ -147,9 +147,9 @@ func TestDemoLists(t *testing.T) {
 	}
 }
 
-// TestDemoRefuses checks that invalid messages are answered with "refused", and that the connection
-// stays open.
-func TestDemoRefuses(t *testing.T) {
+// TestDemoRejects checks that invalid messages are answered with "rejected", and that the
+// connection stays open.
+func TestDemoRejects(t *testing.T) {
 	t.Parallel()
 	s := serve(t, nil)
 	for name, tt := range map[string]struct{ message, why string }{
@@ -168,10 +168,10 @@ func TestDemoRefuses(t *testing.T) {
 			t.Parallel()
 			c := s.dialFor(t, "ada")
 			c.send(tt.message)
-			var refused struct{ Why string }
-			c.want("refused", &refused)
-			if !strings.Contains(refused.Why, tt.why) {
-				t.Errorf("why: %q", refused.Why)
+			var rejected struct{ Why string }
+			c.want("rejected", &rejected)
+			if !strings.Contains(rejected.Why, tt.why) {
+				t.Errorf("why: %q", rejected.Why)
 			}
 			c.send(`{"event":"who","data":{"room":"lobby"}}`)
 			c.want("who", nil)

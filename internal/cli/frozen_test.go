@@ -63,7 +63,7 @@ func (c *caller) next(events ...string) (event string, data map[string]any) {
 func (c *caller) handled() {
 	c.t.Helper()
 	c.send("unknown", nil)
-	c.next("refused")
+	c.next("rejected")
 }
 
 // in reports whether the client is in a room. The server accepts messages to a room only from
@@ -71,7 +71,7 @@ func (c *caller) handled() {
 func (c *caller) in(room string) bool {
 	c.t.Helper()
 	c.send("say", map[string]any{"room": room, "text": "hello"})
-	event, _ := c.next("accepted", "refused")
+	event, _ := c.next("accepted", "rejected")
 	return event == "accepted"
 }
 

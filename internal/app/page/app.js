@@ -56,7 +56,7 @@ $("sign-in").onsubmit = (e) => {
 $("sign-out").onclick = () => signOut();
 $("reconnect").onclick = () => connection.reconnect();
 chat.onRoomsChange = () => memory.keep();
-connection.addEventListener("refused", (e) => signOut(`Closed: ${e.detail.code} ${e.detail.reason} (${e.detail.meaning}).`));
+connection.addEventListener("rejected", (e) => signOut(`Closed: ${e.detail.code} ${e.detail.reason} (${e.detail.meaning}).`));
 
 // The link to a second tab uses a name that is not signed in.
 const names = ["grace", "ada", "linus", "radia", "ken", "barbara", "edsger", "hedy", "alan", "joan"];

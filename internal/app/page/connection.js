@@ -22,7 +22,7 @@ const closeCodes = {
 
 /**
  * Events: "state" when .state or .detail changed; "frame" {direction, text} for each frame, "note" {text} for
- * opening and closing; "message" {event, data, id} for each received message; "refused" when sign-in failed.
+ * opening and closing; "message" {event, data, id} for each received message; "rejected" when sign-in failed.
  * States: idle, connecting, authenticating, connected, waiting (for the next attempt).
  */
 export class Connection extends EventTarget {
@@ -137,7 +137,7 @@ export class Connection extends EventTarget {
     if (!again) {
       this.#name = null;
       this.#set("idle", `Closed: ${said}`);
-      this.#emit("refused", { code, reason, meaning });
+      this.#emit("rejected", { code, reason, meaning });
       return;
     }
     const pause = Math.min(maxPause, minPause * 2 ** this.#attempts++) * (0.7 + 0.6 * Math.random());

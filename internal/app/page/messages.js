@@ -22,7 +22,7 @@ export class Messages {
     connection.addEventListener("message", ({ detail: { event, data } }) => {
       if (event === "accepted") this.#accepted(data);
       if (event === "seen") this.#seen(data.id, data.user, data.client);
-      if (event === "refused") this.#refused(data);
+      if (event === "rejected") this.#rejected(data);
     });
   }
 
@@ -117,7 +117,7 @@ export class Messages {
     this.#showDelivery(own);
   }
 
-  #refused({ id, event, why }) {
+  #rejected({ id, event, why }) {
     const own = this.#own.get(id);
     if (!own) {
       if (event !== "seen") this.#connection.dispatchEvent(new CustomEvent("trouble", { detail: `${event}: ${why}` }));
