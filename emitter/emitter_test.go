@@ -436,7 +436,7 @@ func TestOwnership(t *testing.T) {
 // that the next batch is empty.
 func TestBatch(t *testing.T) {
 	t.Parallel()
-	l := &confirmingPublisher{fakePublisher{fail: map[string]error{"refused": broker.ErrDown}}}
+	l := &confirmingPublisher{fakePublisher{fail: map[string]error{"rejected": broker.ErrDown}}}
 	e := open(t, l)
 	b := e.Batch()
 	if errs := b.Send(t.Context()); errs != nil || b.Len() != 0 {
@@ -446,7 +446,7 @@ func TestBatch(t *testing.T) {
 	b.Add(emitter.ToAll(), "null", nil)
 	b.Add(emitter.ToAll(), "bad", json.RawMessage(`{`))
 	b.Add(emitter.ToUser(""), "two", 1)
-	b.Add(emitter.ToUser("u"), "refused", 1)
+	b.Add(emitter.ToUser("u"), "rejected", 1)
 	b.Add(emitter.ToRoom("r"), "three", 1)
 	b.Add(emitter.ToAll(), "", 1)
 	errs := b.Send(t.Context())

@@ -107,7 +107,7 @@ func (c *chat) notify(ctx context.Context, to hearth.Target, event string, data 
 }
 
 // errRejected marks errors that are sent to the client. All other errors are only logged.
-var errRejected = errors.New("refused")
+var errRejected = errors.New("rejected")
 
 // message dispatches the events. Messages of one client arrive one after the other; the callback
 // may block.

@@ -47,7 +47,7 @@ func TestChat(t *testing.T) {
 			ada.expect(`{"event":"came","data":{"from":"Bob","room":"tea"}}`)
 		}
 		p.send(`{"event":"say","data":{"room":"staff-only","text":"?"}}`)
-		p.expect(`{"event":"sorry","data":"refused: you are not in \"staff-only\""}`)
+		p.expect(`{"event":"sorry","data":"rejected: you are not in \"staff-only\""}`)
 	}
 	ada.send(`{"event":"say","data":{"room":"tea","text":"hi <all>"}}`)
 	for _, p := range []*peer{ada, bob} {
@@ -66,7 +66,7 @@ func TestChat(t *testing.T) {
 	ada.send(`{"event":"who","data":"tea"}`)
 	ada.expect(`{"event":"here","data":["Ada","Bob"]}`)
 	ada.send(`{"event":"dance"}`)
-	ada.expect(`{"event":"sorry","data":"refused: there is no event \"dance\""}`)
+	ada.expect(`{"event":"sorry","data":"rejected: there is no event \"dance\""}`)
 
 	bob.c.Close(websocket.StatusNormalClosure, "")
 	ada.expect(`{"event":"left","data":{"from":"Bob","room":"lobby"}}`)

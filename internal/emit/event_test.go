@@ -37,7 +37,7 @@ func TestParseLine(t *testing.T) {
 	}
 }
 
-func TestParseLineRefuses(t *testing.T) {
+func TestParseLineRejects(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ line, want string }{
 		{``, "not a JSON object"},

@@ -32,7 +32,7 @@ type fakePublisher struct {
 	entered chan struct{} // if not nil, receives a value for each call of PublishAll
 }
 
-var errRejected = errors.New("refused")
+var errRejected = errors.New("rejected")
 
 func (p *fakePublisher) Publish(context.Context, protocol.Message) error {
 	return errors.New("not asked for a confirmation")

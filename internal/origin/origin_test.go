@@ -65,7 +65,7 @@ func TestOwnHost(t *testing.T) {
 		}
 	}
 	if !p.Allows(request("example.com")) {
-		t.Error("a program without Origin is refused")
+		t.Error("a program without Origin is rejected")
 	}
 	if p.Allows(request("example.com", "https://example.com", "https://example.com")) {
 		t.Error("two origins are allowed")

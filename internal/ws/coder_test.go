@@ -241,7 +241,7 @@ func dialAndEcho(addr string, deflate bool) error {
 		return err
 	}
 	if resp.StatusCode != 101 || resp.Header.Get("Sec-WebSocket-Accept") != ws.AcceptKey(sampleKey) {
-		return errors.New("refused: " + resp.Status)
+		return errors.New("rejected: " + resp.Status)
 	}
 	return e.serve(br, 777)
 }

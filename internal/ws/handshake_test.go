@@ -93,12 +93,12 @@ func TestUpgrade(t *testing.T) {
 				}
 				return
 			}
-			checkRefusal(t, err, c.want)
+			checkRejection(t, err, c.want)
 		})
 	}
 }
 
-func checkRefusal(t *testing.T, err error, status int) {
+func checkRejection(t *testing.T, err error, status int) {
 	t.Helper()
 	var he *ws.HandshakeError
 	if !errors.As(err, &he) || he.Status != status {
@@ -127,14 +127,14 @@ func checkRefusal(t *testing.T, err error, status int) {
 func TestNegotiation(t *testing.T) {
 	t.Parallel()
 	const (
-		refused   = ""
+		rejected  = ""
 		malformed = "400"
 		plain     = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 		bits      = plain + "; server_max_window_bits=15"
 	)
 	for offer, want := range map[string]string{
-		"":                   refused,
-		" , ,":               refused,
+		"":                   rejected,
+		" , ,":               rejected,
 		"permessage-deflate": plain,
 		"permessage-deflate; client_max_window_bits":                                plain,
 		"permessage-deflate;client_max_window_bits=15":                              plain,
@@ -148,25 +148,25 @@ func TestNegotiation(t *testing.T) {
 		"permessage-deflate; server_max_window_bits=15":                             bits,
 		`permessage-deflate; server_max_window_bits="15"`:                           bits,
 		// declined
-		"permessage-deflate; server_max_window_bits=14":                              refused,
-		"permessage-deflate; server_max_window_bits=8":                               refused,
-		"permessage-deflate; server_max_window_bits":                                 refused,
-		"permessage-deflate; server_max_window_bits=16":                              refused,
-		"permessage-deflate; server_max_window_bits=015":                             refused,
-		"permessage-deflate; client_max_window_bits=7":                               refused,
-		"permessage-deflate; client_max_window_bits=16":                              refused,
-		"permessage-deflate; client_max_window_bits=08":                              refused,
-		"permessage-deflate; client_max_window_bits=x":                               refused,
-		"permessage-deflate; client_no_context_takeover=1":                           refused,
-		"permessage-deflate; server_no_context_takeover=true":                        refused,
-		"permessage-deflate; unknown":                                                refused,
-		"permessage-deflate; unknown=1":                                              refused,
-		"permessage-deflate; client_no_context_takeover; client_no_context_takeover": refused,
-		"permessage-deflate; client_max_window_bits; client_max_window_bits=10":      refused,
-		"permessage-deflate; server_max_window_bits=15; server_max_window_bits=15":   refused,
-		"x-webkit-deflate-frame":                                                     refused,
-		"permessage-bzip2, foo; bar=baz":                                             refused,
-		"Permessage-Deflate":                                                         refused,
+		"permessage-deflate; server_max_window_bits=14":                              rejected,
+		"permessage-deflate; server_max_window_bits=8":                               rejected,
+		"permessage-deflate; server_max_window_bits":                                 rejected,
+		"permessage-deflate; server_max_window_bits=16":                              rejected,
+		"permessage-deflate; server_max_window_bits=015":                             rejected,
+		"permessage-deflate; client_max_window_bits=7":                               rejected,
+		"permessage-deflate; client_max_window_bits=16":                              rejected,
+		"permessage-deflate; client_max_window_bits=08":                              rejected,
+		"permessage-deflate; client_max_window_bits=x":                               rejected,
+		"permessage-deflate; client_no_context_takeover=1":                           rejected,
+		"permessage-deflate; server_no_context_takeover=true":                        rejected,
+		"permessage-deflate; unknown":                                                rejected,
+		"permessage-deflate; unknown=1":                                              rejected,
+		"permessage-deflate; client_no_context_takeover; client_no_context_takeover": rejected,
+		"permessage-deflate; client_max_window_bits; client_max_window_bits=10":      rejected,
+		"permessage-deflate; server_max_window_bits=15; server_max_window_bits=15":   rejected,
+		"x-webkit-deflate-frame":                                                     rejected,
+		"permessage-bzip2, foo; bar=baz":                                             rejected,
+		"Permessage-Deflate":                                                         rejected,
 		// the first acceptable offer
 		"permessage-deflate; server_max_window_bits=10, permessage-deflate":                         plain,
 		"permessage-deflate; server_max_window_bits=10&permessage-deflate":                          plain,
@@ -195,7 +195,7 @@ func TestNegotiation(t *testing.T) {
 			r.Header["Sec-Websocket-Extensions"] = strings.Split(offer, "&")
 			a, err := ws.Upgrade(r)
 			if want == malformed {
-				checkRefusal(t, err, 400)
+				checkRejection(t, err, 400)
 				return
 			}
 			if err != nil {
@@ -204,7 +204,7 @@ func TestNegotiation(t *testing.T) {
 			if got := response(t, a, nil).Header.Get("Sec-WebSocket-Extensions"); got != want {
 				t.Errorf("agreed on %q, want %q", got, want)
 			}
-			if a.Deflate != (want != refused) {
+			if a.Deflate != (want != rejected) {
 				t.Errorf("Deflate is %v", a.Deflate)
 			}
 			a.Deflate = false

@@ -57,7 +57,8 @@ async function exchange(name, client, server) {
   return { name, client: keys(client), server: keys(server), salt, key, messages };
 }
 
-// badPublicKeys are refused by whoever is strict. WebCrypto may take those that it may decode in its own way.
+// A strict implementation rejects the keys of badPublicKeys. WebCrypto may accept some of them,
+// because it may decode them in its own way.
 async function badPublicKeys(good) {
   const point = fromBase64(good.public);
   const changed = (change) => {
@@ -66,7 +67,7 @@ async function badPublicKeys(good) {
     return toBase64(p);
   };
   const p256 = Buffer.from('ffffffff00000001000000000000000000000000ffffffffffffffffffffffff', 'hex');
-  const refused = {
+  const rejected = {
     'not on the curve': changed((p) => (p[64] ^= 1)),
     'the origin': changed((p) => p.fill(0, 1)),
     'a coordinate that is the prime': changed((p) => p.set(p256, 1)),
@@ -79,7 +80,7 @@ async function badPublicKeys(good) {
     'X25519': toBase64(point.subarray(1, 33)),
     'empty': '',
   };
-  for (const [name, text] of Object.entries(refused)) {
+  for (const [name, text] of Object.entries(rejected)) {
     await assert.rejects(importPublic(text), undefined, name);
   }
   const text = good.public;
@@ -97,7 +98,7 @@ async function badPublicKeys(good) {
     'very long': 'A'.repeat(4096),
   };
   assert.notEqual(odd['for URLs'], text);
-  return Object.entries({ ...refused, ...odd }).map(([name, key]) => ({ name, key }));
+  return Object.entries({ ...rejected, ...odd }).map(([name, key]) => ({ name, key }));
 }
 
 // badData does not open with the key of the first exchange.

@@ -44,9 +44,9 @@ func (e *echoer) tick(int) bool {
 
 func (e *echoer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	accepted, err := ws.Upgrade(r)
-	var refused *ws.HandshakeError
-	if errors.As(err, &refused) {
-		refused.Respond(w)
+	var rejected *ws.HandshakeError
+	if errors.As(err, &rejected) {
+		rejected.Respond(w)
 		return
 	}
 	accepted.Deflate = accepted.Deflate && e.compression
