@@ -29,9 +29,9 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 			}
 			return session.Identity{User: id.UserID, Value: newClient(s, id)}, nil
 		},
-		Message: func(ctx context.Context, s *session.Session, e protocol.Envelope) error {
-			err := h.handle(ctx, clientOf[M](s), Message{Event: e.Event, Data: e.Data, ID: e.ID}, c.Message)
-			return tellClient(s, err, e.ID)
+		Message: func(ctx context.Context, s *session.Session, e protocol.Envelope, r *session.Request) error {
+			m := Message{Event: e.Event, Data: e.Data, ID: e.ID, request: r}
+			return tellClient(s, h.handle(ctx, clientOf[M](s), m, c.Message), m)
 		},
 	}
 	c.encryption(&calls)
@@ -39,7 +39,7 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 		calls.ValidateRooms = func(ctx context.Context, s *session.Session, rooms []string, id json.RawMessage) ([]string, error) {
 			allowed, err := c.ValidateRooms(ctx, clientOf[M](s), rooms)
 			if err != nil {
-				if err = tellClient(s, err, id); err == nil {
+				if err = tellClient(s, err, Message{ID: id}); err == nil {
 					err = session.ErrAnswered
 				}
 				return nil, err // the client joins no room, whatever else was returned
@@ -111,21 +111,22 @@ func rejection(err error) error {
 	return err
 }
 
-// tellClient sends err to the client if it is a ClientError, and returns nil then. Otherwise it
-// returns err.
-func tellClient(s *session.Session, err error, id json.RawMessage) error {
-	if err == nil {
-		return nil
+// tellClient sends err, which m has caused, to the client if it is a ClientError, and returns nil
+// then. Otherwise it returns err.
+func tellClient(s *session.Session, err error, m Message) error {
+	if err == nil || errors.Is(err, ErrReplyLater) {
+		return err
 	}
-	if e, ok := errors.AsType[*ClientError](err); ok {
-		s.Debug("error sent to the client", "cause", err)
-		return sendClientError(s, e, id)
+	e, ok := errors.AsType[*ClientError](err)
+	if !ok {
+		return err
 	}
-	return err
-}
-
-func sendClientError(s *session.Session, e *ClientError, id json.RawMessage) error {
-	return s.Send(node.EncodeClientError(protocol.ClientError{Code: e.Code, Message: e.Message}, id))
+	s.Debug("error sent to the client", "cause", err)
+	sent := session.Answer(s, m.request, node.EncodeClientError(protocol.ClientError{Code: e.Code, Message: e.Message}, m.ID))
+	if errors.Is(sent, ErrReplied) {
+		return fmt.Errorf("%w: %w", sent, err) // otherwise the error would be lost
+	}
+	return sent
 }
 
 // clientOf returns the Client of an authenticated session.

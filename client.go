@@ -151,6 +151,12 @@ func (c *Client[M]) Send(event string, data any) error {
 // Reply queues the reply to a message of this client: an event with the same name and the same id,
 // by which the client finds the request. See Send for data and errors. It returns ErrNoID if the
 // message has no id.
+//
+// A client with the extension (docs/protocol.md §13) gets exactly one answer to a message with an
+// id. If the handler returns without an answer, the server sends one. So Reply returns ErrReplied if
+// the message has been answered: by Reply, by an error, or because the handler has returned. To
+// reply after the handler has returned, on another goroutine, let the handler return ErrReplyLater.
+// m must be the Message that the handler got, or a copy of it.
 func (c *Client[M]) Reply(m Message, data any) error {
 	raw, err := protocol.EncodeData(data)
 	switch {
@@ -160,7 +166,7 @@ func (c *Client[M]) Reply(m Message, data any) error {
 	case c.s == nil:
 		err = ErrNotConnected
 	default:
-		err = c.s.Send(node.EncodeReply(m.Event, raw, m.ID))
+		err = session.Answer(c.s, m.request, node.EncodeReply(m.Event, raw, m.ID))
 	}
 	if err != nil {
 		return fmt.Errorf("hearth: reply to %q: %w", m.Event, err)
@@ -173,7 +179,7 @@ func (c *Client[M]) tell(e *ClientError, id json.RawMessage) error {
 	if c.s == nil {
 		return ErrNotConnected
 	}
-	return sendClientError(c.s, e, id)
+	return c.s.Send(node.EncodeClientError(protocol.ClientError{Code: e.Code, Message: e.Message}, id))
 }
 
 // EnableEncryption encrypts all later messages to this client, permanently, after a key exchange

@@ -41,6 +41,15 @@ var (
 	// reply.
 	ErrNoID = errors.New("the message has no id")
 
+	// ErrReplied means that Client.Reply was called for a message that has been answered.
+	ErrReplied = session.ErrReplied
+
+	// ErrReplyLater is returned by a handler, or by Config.Message, wrapped or not, if the program
+	// calls Client.Reply for the message after the handler has returned. Otherwise the server
+	// answers the messages with an id of clients with the extension itself, when the handler has
+	// returned. It is no failure.
+	ErrReplyLater = session.ErrReplyLater
+
 	// ErrNotRunning means that the server has not been started, or has been shut down.
 	ErrNotRunning = node.ErrNotRunning
 

@@ -57,19 +57,23 @@ func setHandler[A, M, T any](s *Server[A, M], event string, f func(ctx context.C
 }
 
 // answerFailure calls f, which handles m. If m has an id and f fails or panics, the client receives
-// an error with that id, so that it does not wait for a reply.
+// an error with that id, so that it does not wait for a reply. The session does so for clients with
+// the extension.
 func answerFailure[M any](c *Client[M], m Message, f func() error) (err error) {
+	if m.request != nil {
+		return f()
+	}
 	failed := true // also if f panics
 	defer func() {
 		var told *ClientError
 		if failed && m.ID != nil && !errors.As(err, &told) {
 			// The caller reports the failure. If the client has disconnected, that is not a second
 			// failure.
-			_ = c.tell(&ClientError{Code: "internal", Message: "Internal error"}, m.ID)
+			_ = c.tell(&ClientError{Code: protocol.CodeInternal, Message: "Internal error"}, m.ID)
 		}
 	}()
 	err = f()
-	failed = err != nil && !errors.Is(err, ErrNotConnected)
+	failed = err != nil && !errors.Is(err, ErrNotConnected) && !errors.Is(err, ErrReplyLater)
 	return err
 }
 

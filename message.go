@@ -3,6 +3,8 @@ package hearth
 import (
 	"encoding/json"
 	"fmt"
+
+	"github.com/hearthws/hearth/internal/session"
 )
 
 // Message is an event that a client has sent. It encodes to JSON in the form that it has on the
@@ -13,6 +15,8 @@ type Message struct {
 	Data json.RawMessage `json:"data,omitempty"`
 	// as it was sent, of any JSON type; nil if there was none
 	ID json.RawMessage `json:"id,omitempty"`
+
+	request *session.Request // nil if the client does not expect exactly one answer
 }
 
 // Decode decodes the data into v, as json.Unmarshal does. Absent data counts as null. The error

@@ -355,6 +355,12 @@ const (
 	UnrecoveredNoHistory   = "no_history"  // the room has no history
 )
 
+// The codes of errors that servers send in answer to a request, in ClientError.Code.
+const (
+	CodeInternal     = "internal"      // the application failed
+	CodeUnknownEvent = "unknown_event" // the application does not handle the event
+)
+
 // A Joined is a room that a client is in after its join.
 type Joined struct {
 	Room string // its name

@@ -48,7 +48,7 @@ func BenchmarkEcho(b *testing.B) {
 	env.Calls.Authenticate = func(context.Context, *session.Session, session.AuthRequest) (session.Identity, error) {
 		return session.Identity{}, nil
 	}
-	env.Calls.Message = func(_ context.Context, s *session.Session, e protocol.Envelope) error {
+	env.Calls.Message = func(_ context.Context, s *session.Session, e protocol.Envelope, _ *session.Request) error {
 		msg, err := ws.BuildMessage(64, func(dst []byte) ([]byte, error) {
 			return protocol.AppendEvent(dst, e.Event, e.Data), nil
 		})

@@ -54,7 +54,7 @@ func TestChangesAreBounded(t *testing.T) {
 		}
 		b := newFixture(session.LobbyConfig{}, session.Callbacks{
 			Joined: note("+"), Left: note("-"),
-			Message: func(context.Context, *session.Session, protocol.Envelope) error { <-gate; return nil },
+			Message: func(context.Context, *session.Session, protocol.Envelope, *session.Request) error { <-gate; return nil },
 		})
 		p := b.open("10.0.0.1")
 		p.authenticated()
@@ -99,7 +99,7 @@ func TestMessageTakenBeforeAuthentication(t *testing.T) {
 				calls = append(calls, "back")
 			},
 			Joined: func(_ context.Context, _ *session.Session, room string) { calls = append(calls, "joined "+room) },
-			Message: func(_ context.Context, _ *session.Session, e protocol.Envelope) error {
+			Message: func(_ context.Context, _ *session.Session, e protocol.Envelope, _ *session.Request) error {
 				calls = append(calls, e.Event)
 				return nil
 			},

@@ -19,7 +19,10 @@ func TestLoopEndsBeforeRunDeferred(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handled := 0
 		b := newFixture(session.LobbyConfig{}, session.Callbacks{
-			Message: func(context.Context, *session.Session, protocol.Envelope) error { handled++; return nil },
+			Message: func(context.Context, *session.Session, protocol.Envelope, *session.Request) error {
+				handled++
+				return nil
+			},
 		})
 		p := &peer{}
 		p.Session = session.Open(b.env, session.Opening{Conn: (*conn)(p), Lane: b.env.Hub.Lane(0), Looped: true})

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"context"
 	"errors"
 
 	"github.com/hearthws/hearth/internal/ws"
@@ -42,26 +41,10 @@ func (w worker) dispatch(e protocol.Envelope, g grants) {
 	case e.Event == protocol.EventLeave:
 		w.leave(e, g)
 	case protocol.System(e.Event) || w.env.Calls.Message == nil:
-		w.unhandled(e.Event, "the event has no handler")
+		w.unhandled(e.Event, "the event has no handler", w.newRequest(e, g))
 	default:
-		w.runCallback("message", func(ctx context.Context) error {
-			err := w.env.Calls.Message(ctx, w.Session, e)
-			if errors.Is(err, ErrUnhandled) {
-				w.unhandled(e.Event, "the event has no handler")
-				return nil
-			}
-			return err
-		}, "event", e.Event[:min(len(e.Event), maxLoggedEvent)])
+		w.callMessage(e, w.newRequest(e, g))
 	}
-}
-
-// maxLoggedEvent limits the length of an event's name in a log line, in bytes.
-const maxLoggedEvent = 64
-
-// unhandled counts and logs a message that is dropped.
-func (w worker) unhandled(event, cause string) {
-	w.env.Stats.MessagesUnhandled.Add(1)
-	w.Debug("message dropped", "event", event, "cause", cause)
 }
 
 // reply sends an error event.

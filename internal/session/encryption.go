@@ -111,7 +111,7 @@ func (w worker) open(c *seal.Cipher, data []byte) (protocol.Envelope, bool) {
 	}
 	e, ok := w.parse(inner)
 	if ok && e.Event == protocol.EventEncrypted {
-		w.unhandled(e.Event, "the message is encrypted twice")
+		w.unhandled(e.Event, "the message is encrypted twice", nil)
 		return e, false
 	}
 	return e, ok

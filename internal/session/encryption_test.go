@@ -54,7 +54,10 @@ func FuzzEncrypted(f *testing.F) {
 		Handshake: func(_ context.Context, _ *session.Session, _ session.Identity, data []byte) (*seal.Keys, error) {
 			return session.AgreeOnKeys(data)
 		},
-		Message: func(context.Context, *session.Session, protocol.Envelope) error { handled.Add(1); return nil },
+		Message: func(context.Context, *session.Session, protocol.Envelope, *session.Request) error {
+			handled.Add(1)
+			return nil
+		},
 	})
 	defer b.close()
 	sealed, err := ownCipher(f).AppendData(nil, []byte(`{"event":"x"}`))

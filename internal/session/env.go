@@ -51,9 +51,12 @@ type Callbacks struct {
 	// Transform returns what replaces a message to an encrypted client, nil for the message
 	// itself. It is called for one message of a client at a time, concurrently with the other
 	// callbacks.
-	Transform    func(ctx context.Context, s *Session, e protocol.Envelope) ([]byte, error)
-	Connected    func(ctx context.Context, s *Session)
-	Message      func(ctx context.Context, s *Session, e protocol.Envelope) error
+	Transform func(ctx context.Context, s *Session, e protocol.Envelope) ([]byte, error)
+	Connected func(ctx context.Context, s *Session)
+	// Message handles a message. r is nil if the client does not expect an answer. Otherwise the
+	// session answers when Message has returned, unless the request has been answered, or the error
+	// is ErrReplyLater.
+	Message      func(ctx context.Context, s *Session, e protocol.Envelope, r *Request) error
 	Disconnected func(ctx context.Context, s *Session, code int, reason string)
 }
 

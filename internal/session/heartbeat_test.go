@@ -88,7 +88,7 @@ func TestHeartbeatsInData(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events []string
 		b := newFixture(session.LobbyConfig{}, session.Callbacks{
-			Message: func(_ context.Context, _ *session.Session, e protocol.Envelope) error {
+			Message: func(_ context.Context, _ *session.Session, e protocol.Envelope, _ *session.Request) error {
 				events = append(events, e.Event+string(e.Data))
 				return nil
 			},

@@ -17,7 +17,7 @@ import (
 func newGatedFixture() (b *fixture, gate chan struct{}, handled *[]string) {
 	gate, handled = make(chan struct{}), new([]string)
 	b = newFixture(session.LobbyConfig{}, session.Callbacks{
-		Message: func(_ context.Context, _ *session.Session, e protocol.Envelope) error {
+		Message: func(_ context.Context, _ *session.Session, e protocol.Envelope, _ *session.Request) error {
 			<-gate
 			*handled = append(*handled, e.Event)
 			return nil

@@ -20,12 +20,14 @@ func (w worker) join(e protocol.Envelope, g grants) {
 		return
 	}
 	r := protocol.ParseJoin(e.Data)
-	outcome := w.joinRequested(r.Rooms, e.ID)
-	if outcome.answered || w.ended() {
-		return
-	}
-	joined, rejected := outcome.reply(r)
-	w.member.Notice(ws.NewMessage(protocol.AppendJoin(nil, joined, rejected, r.Ignored, e.ID)))
+	outcome := joinOutcome{code: protocol.RejectInternal}
+	defer func() { // even if the validator ends the goroutine
+		if !outcome.answered && !w.ended() {
+			joined, rejected := outcome.reply(r)
+			w.member.Notice(ws.NewMessage(protocol.AppendJoin(nil, joined, rejected, r.Ignored, e.ID)))
+		}
+	}()
+	outcome = w.joinRequested(r.Rooms, e.ID)
 }
 
 // A joinOutcome says what has become of the requested rooms.

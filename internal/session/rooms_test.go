@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -57,6 +58,14 @@ func TestRoomReplies(t *testing.T) {
 			validator: func([]string) ([]string, error) { panic("in validator") },
 			send:      []string{`{"event":"join","data":{"rooms":["a"]},"id":1}`},
 			want:      []string{`{"event":"join","data":{"joined":[],"rejected":[{"room":"a","code":"internal"}]},"id":1}`},
+		},
+		"validator exits": {
+			validator: func([]string) ([]string, error) { runtime.Goexit(); return nil, nil },
+			send:      []string{`{"event":"join","data":{"rooms":["a"]},"id":1}`, `{"event":"leave","id":2}`},
+			want: []string{
+				`{"event":"join","data":{"joined":[],"rejected":[{"room":"a","code":"internal"}]},"id":1}`,
+				`{"event":"leave","data":{"left":[],"rejected":[]},"id":2}`,
+			},
 		},
 		"validator answers": {
 			validator: func(rooms []string) ([]string, error) { return rooms, session.ErrAnswered },

@@ -34,7 +34,7 @@ func TestPoolGrows(t *testing.T) {
 		release := make(chan struct{})
 		var at atomic.Int32
 		b := newFixture(session.LobbyConfig{}, session.Callbacks{
-			Message: func(context.Context, *session.Session, protocol.Envelope) error {
+			Message: func(context.Context, *session.Session, protocol.Envelope, *session.Request) error {
 				at.Add(1)
 				<-release
 				return nil
@@ -68,7 +68,7 @@ func TestPoolEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var done atomic.Int32
 		b := newFixture(session.LobbyConfig{}, session.Callbacks{
-			Message: func(context.Context, *session.Session, protocol.Envelope) error {
+			Message: func(context.Context, *session.Session, protocol.Envelope, *session.Request) error {
 				sleep(3 * time.Millisecond)
 				done.Add(1)
 				return nil
@@ -96,7 +96,7 @@ func TestPoolOrder(t *testing.T) {
 		handled := make(map[*session.Session]int)
 		busy := make(map[*session.Session]bool)
 		b := newFixture(session.LobbyConfig{}, session.Callbacks{
-			Message: func(_ context.Context, s *session.Session, e protocol.Envelope) error {
+			Message: func(_ context.Context, s *session.Session, e protocol.Envelope, _ *session.Request) error {
 				mu.Lock()
 				n := handled[s]
 				if busy[s] || string(e.Data) != fmt.Sprint(n) {
@@ -139,7 +139,7 @@ func TestPoolIsFair(t *testing.T) {
 		var busy atomic.Int32
 		var waited int32
 		b := newFixture(session.LobbyConfig{}, session.Callbacks{
-			Message: func(_ context.Context, s *session.Session, e protocol.Envelope) error {
+			Message: func(_ context.Context, s *session.Session, e protocol.Envelope, _ *session.Request) error {
 				if e.Event == "little" {
 					waited = busy.Load()
 				} else {
@@ -169,7 +169,7 @@ func TestInboxBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		step := make(chan struct{})
 		b := newFixture(session.LobbyConfig{}, session.Callbacks{
-			Message: func(context.Context, *session.Session, protocol.Envelope) error {
+			Message: func(context.Context, *session.Session, protocol.Envelope, *session.Request) error {
 				<-step
 				return nil
 			},
