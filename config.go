@@ -140,8 +140,9 @@ type Config[A, M any] struct {
 	Transform func(ctx context.Context, c *Client[M], m Message) (*Message, error)
 
 	// ValidateRooms returns those of the given rooms that the client may join. The names are valid.
-	// If it returns an error, the client joins none of them. The client gets no answer to a join,
-	// unless the error is a ClientError. Default: clients cannot join rooms by themselves.
+	// If it returns an error, the client joins none of them. A ClientError is sent to the client.
+	// Otherwise only clients with the extension (docs/protocol.md §13) get an answer to a join.
+	// Default: clients cannot join rooms by themselves.
 	ValidateRooms func(ctx context.Context, c *Client[M], rooms []string) ([]string, error)
 
 	// Connected is called for a client after `connected` was sent to it, and before any Message.
@@ -149,8 +150,10 @@ type Config[A, M any] struct {
 	Connected func(ctx context.Context, c *Client[M])
 
 	// Message is called for each message of an authenticated client whose event is not one of the
-	// protocol and has no handler. Return a ClientError to send the client an error. Default: such
-	// messages are dropped without an answer, and counted (Stats.MessagesUnhandled).
+	// protocol and has no handler. Return a ClientError to send the client an error. The rules of
+	// Handle for messages with an id from clients with the extension apply. Default: such messages
+	// are dropped and counted (Stats.MessagesUnhandled); clients with the extension get the error
+	// `unknown_event` if the message has an id.
 	Message func(ctx context.Context, c *Client[M], m Message) error
 
 	// Joined is called when a client has become a member of a room in any way: by its own `join`,

@@ -213,7 +213,7 @@ func TestData(t *testing.T) {
 			}
 		}
 		n := len(l.got())
-		for _, event := range []string{"", "connected", "heartbeat", "resync", "\xff"} {
+		for _, event := range []string{"", "connected", "heartbeat", "resync", "hearth:x", "\xff"} {
 			for i, err := range everySend(ctx, e, "t", event, 1) {
 				if !errors.Is(err, protocol.ErrEvent) {
 					t.Errorf("send %d of event %q: %v", i, event, err)

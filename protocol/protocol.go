@@ -8,6 +8,7 @@ package protocol
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -29,7 +30,8 @@ const (
 	EventResync = "resync"
 )
 
-// System reports whether the protocol reserves the event name. A client's message with a reserved
+// System reports whether the protocol reserves the event name, as it does for all names that begin
+// with ReservedEventPrefix. A client's message with a reserved
 // name never reaches the application's message handler.
 func System(event string) bool {
 	switch event {
@@ -37,7 +39,7 @@ func System(event string) bool {
 		EventHeartbeat, EventError, EventDisconnect, EventEncrypted:
 		return true
 	}
-	return false
+	return strings.HasPrefix(event, ReservedEventPrefix)
 }
 
 // A State is a client's progress from connecting to disconnecting. It never goes back to a lower

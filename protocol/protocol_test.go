@@ -14,12 +14,12 @@ import (
 
 func TestSystem(t *testing.T) {
 	t.Parallel()
-	for _, event := range []string{"authenticate", "connected", "join", "leave", "heartbeat", "error", "disconnect", "encrypted"} {
+	for _, event := range []string{"authenticate", "connected", "join", "leave", "heartbeat", "error", "disconnect", "encrypted", "hearth:", "hearth:ticket", "hearth:anything"} {
 		if !protocol.System(event) {
 			t.Errorf("%q is not a system name", event)
 		}
 	}
-	for _, event := range []string{"", "resync", "Join", "join ", "message"} {
+	for _, event := range []string{"", "resync", "Join", "join ", "message", "hearth", "Hearth:x", " hearth:x"} {
 		if protocol.System(event) {
 			t.Errorf("%q is a system name", event)
 		}

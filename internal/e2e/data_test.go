@@ -55,7 +55,7 @@ func TestData(t *testing.T) {
 		must(t, err)
 		p.wants(`{"event":"none"}`)
 	}
-	for _, event := range []string{"", "connected", "error", "join", "heartbeat", "encrypted", "resync", "\xff"} {
+	for _, event := range []string{"", "connected", "error", "join", "heartbeat", "encrypted", "resync", "hearth:x", "\xff"} {
 		for i, err := range everySend(r, p, event, 1) {
 			if !errors.Is(err, protocol.ErrEvent) {
 				t.Errorf("send %d of event %q: %v", i, event, err)

@@ -86,7 +86,7 @@ func TestUnhandledEvents(t *testing.T) {
 // TestBadHandlers checks that Start reports a handler that can never be called.
 func TestBadHandlers(t *testing.T) {
 	t.Parallel()
-	for _, event := range []string{"", "connected", "join", "twice"} {
+	for _, event := range []string{"", "connected", "join", "hearth:x", "twice"} {
 		s, err := hearth.New(unhurried(config{Authenticate: accept}))
 		must(t, err)
 		for range 2 {
