@@ -20,7 +20,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     await sendSealed({ event: 'hello', data: data.id });
     continue;
   }
-  if (event !== 'encrypted') throw new Error(`${event} in clear`);
+  if (event !== 'encrypted') throw new Error(`unencrypted ${event}`);
   const inner = JSON.parse(await open(key, data));
   if (inner.event === 'ask') await sendSealed({ event: 'answer', data: inner.data });
 }
