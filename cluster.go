@@ -80,7 +80,7 @@ func (e *ClusterError) Unwrap() []error {
 // forget it, which takes at most 23 seconds. The first call waits for it; later calls return the
 // error at once until that server is heard again. Servers of other implementations on the same
 // Redis do not take part. Errors: ErrTooManyCalls, and ErrNotRunning before Start and once Shutdown
-// has begun. In a callback, they delay only the messages of that client.
+// has closed the clients. In a callback, they delay only the messages of that client.
 func (s *Server[A, M]) Count(ctx context.Context, t Target) (int, error) {
 	return s.call(ctx, protocol.CallCount, t, protocol.Call{})
 }

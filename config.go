@@ -222,6 +222,12 @@ type Timeouts struct {
 	// Close is the time for a client to answer a close frame and to read the messages that were
 	// sent before it. Default 5 s.
 	Close time.Duration
+
+	// Drain is the time over which Shutdown spreads the closes of the clients, so that they do not
+	// all connect elsewhere at the same moment. The rate is even, and at least 100 clients a
+	// second. The context of Shutdown must leave time for it, and for the callbacks after it.
+	// Default 0: all at once.
+	Drain time.Duration
 }
 
 // Limits protect a server from its clients. A zero field selects its default.
@@ -463,8 +469,9 @@ func (c Config[A, M]) validateTimes() error {
 		{"Timeouts.HeartbeatInterval", c.Timeouts.HeartbeatInterval, true},
 		{"Timeouts.Idle", c.Timeouts.Idle, true},
 		{"Timeouts.Close", c.Timeouts.Close, false},
+		{"Timeouts.Drain", c.Timeouts.Drain, false},
 	} {
-		if t.off && t.d == Disabled {
+		if t.off && t.d == Disabled || t.name == "Timeouts.Drain" && t.d == 0 {
 			continue
 		}
 		if t.d < time.Millisecond {

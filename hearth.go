@@ -76,9 +76,10 @@ func (s *Server[A, M]) Start(ctx context.Context) error {
 }
 
 // Shutdown ends the server, in this order:
-//   - It answers new handshakes with 503.
-//   - It handles the messages that have been received.
-//   - It closes clients with 1001, after the messages that are queued for them.
+//   - It answers new handshakes with 503, ends Serve, and makes Health idle.
+//   - It closes the clients, over Timeouts.Drain: with 1012 those with the extension of the protocol,
+//     with 1001 all others. A client is closed when its messages that have been received are
+//     handled, and after the messages that are queued for it. Until then it is served as before.
 //   - It waits until the callbacks have returned, including Disconnected, and all goroutines have
 //     ended.
 //   - It closes the broker.
@@ -122,9 +123,9 @@ func (s *Server[A, M]) Serve(ln net.Listener, h http.Handler) error { return s.n
 func (s *Server[A, M]) ID() string { return s.node.ID() }
 
 // Health returns the state of the broker. A server whose broker is down still serves its own
-// clients. The state is broker.StateIdle until Start has succeeded, and after Shutdown: a readiness
-// check passes for broker.StateOK and broker.StateDegraded only. Without a broker it is
-// broker.StateOK.
+// clients. The state is broker.StateIdle until Start has succeeded, and once Shutdown has begun: a
+// readiness check passes for broker.StateOK and broker.StateDegraded only. Without a broker it is
+// broker.StateOK before Shutdown.
 func (s *Server[A, M]) Health() broker.Health { return s.node.Health() }
 
 // wrap adds the operation to err. It returns nil for nil.

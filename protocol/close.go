@@ -15,6 +15,7 @@ const (
 	// Too many messages before authentication, or an encrypted message that cannot be decrypted.
 	ClosePolicyViolation    = 1008
 	CloseMessageTooBig      = 1009
+	CloseServiceRestart     = 1012
 	CloseSlowConsumer       = 1013
 	CloseAuthTimeout        = 4001
 	CloseHeartbeatTimeout   = 4002
@@ -26,6 +27,7 @@ const (
 // The exact close reasons for these codes.
 const (
 	ReasonGoingAway          = "Server shutting down"
+	ReasonServiceRestart     = "Service restart"
 	ReasonSlowConsumer       = "Slow consumer"
 	ReasonAuthTimeout        = "Authentication timeout"
 	ReasonHeartbeatTimeout   = "Heartbeat timeout"
@@ -39,6 +41,8 @@ func CloseReason(code int) string {
 	switch code {
 	case CloseGoingAway:
 		return ReasonGoingAway
+	case CloseServiceRestart:
+		return ReasonServiceRestart
 	case CloseSlowConsumer:
 		return ReasonSlowConsumer
 	case CloseAuthTimeout:

@@ -42,6 +42,9 @@ func check(c Config, settings []Setting) []error {
 			wrong("tls-cert", "load the certificate and its key: %w", err)
 		}
 	}
+	if c.Drain >= c.ShutdownTimeout {
+		wrong("drain", "shutdown-timeout (%v) would end it: use a shorter time, or raise shutdown-timeout", c.ShutdownTimeout)
+	}
 	if c.Redis == "" {
 		const alone = "has no effect without Redis: set it, as in --redis redis://localhost:6379, or remove this option"
 		if c.Resync {

@@ -48,6 +48,7 @@ type Config struct {
 	IdleTimeout       time.Duration
 	CloseTimeout      time.Duration
 	DrainDelay        time.Duration
+	Drain             time.Duration
 	ShutdownTimeout   time.Duration
 
 	MaxPayload                int

@@ -119,6 +119,7 @@ func TestLoadErrors(t *testing.T) {
 		{"interval below a millisecond", "", "", map[string][]string{"heartbeat-interval": {"1ns"}}, []string{"--heartbeat-interval", "0, or at least 1ms"}},
 		{"idle below a millisecond", "", "", map[string][]string{"idle-timeout": {"999us"}}, []string{"--idle-timeout", "0, or at least 1ms"}},
 		{"negative where 0 is none", "", "", map[string][]string{"drain-delay": {"-1s"}}, []string{"--drain-delay", "0, or at least 1ms"}},
+		{"drain too long", "", "", map[string][]string{"drain": {"25s"}}, []string{"--drain", "shutdown-timeout (25s)"}},
 		{"not a duration", "", "", map[string][]string{"idle-timeout": {"soon"}}, []string{"--idle-timeout", "as in 500ms"}},
 		{"size", "", "", map[string][]string{"max-payload": {"lots"}}, []string{"--max-payload", "128KiB"}},
 		{"size too large", "", "", map[string][]string{"max-payload": {"3GiB"}}, []string{"--max-payload", "at most 1GiB"}},

@@ -109,7 +109,9 @@ func timeOptions() []Option {
 			func(c *Config) *time.Duration { return &c.CloseTimeout }, false),
 		duration("drain-delay", "0s", "after a signal, keep serving for this long while /healthz answers 503",
 			func(c *Config) *time.Duration { return &c.DrainDelay }, true),
-		duration("shutdown-timeout", "10s", "disconnect the remaining clients if a shutdown takes longer than this",
+		duration("drain", "20s", "when shutting down, spread closing the clients over this time, at 100 per second or more",
+			func(c *Config) *time.Duration { return &c.Drain }, true),
+		duration("shutdown-timeout", "25s", "disconnect the remaining clients if a shutdown takes longer than this, drain included",
 			func(c *Config) *time.Duration { return &c.ShutdownTimeout }, false),
 	}
 }

@@ -107,7 +107,7 @@ func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials
 		Path:         c.Path,
 		DefaultRooms: c.DefaultRooms,
 		Resync:       c.Resync,
-		Timeouts:     hearth.Timeouts{Auth: c.AuthTimeout, HeartbeatInterval: zeroMeans(hearth.Disabled, c.HeartbeatInterval), Heartbeat: c.HeartbeatTimeout, Idle: zeroMeans(hearth.Disabled, c.IdleTimeout), Close: c.CloseTimeout},
+		Timeouts:     hearth.Timeouts{Auth: c.AuthTimeout, HeartbeatInterval: zeroMeans(hearth.Disabled, c.HeartbeatInterval), Heartbeat: c.HeartbeatTimeout, Idle: zeroMeans(hearth.Disabled, c.IdleTimeout), Close: c.CloseTimeout, Drain: c.Drain},
 
 		Limits:      hearth.Limits{MaxPayload: c.MaxPayload, BackpressureLimit: c.BackpressureLimit, CloseOnBackpressure: c.CloseOnBackpressure, MaxConnections: zeroMeans(hearth.Unlimited, c.MaxConnections), MaxUnauthenticated: zeroMeans(hearth.Unlimited, c.MaxUnauthenticated), MaxUnauthenticatedPerAddr: zeroMeans(hearth.Unlimited, c.MaxUnauthenticatedPerAddr), UnauthenticatedMessages: c.UnauthenticatedMessages, UnauthenticatedPayload: min(c.UnauthenticatedPayload, c.MaxPayload), MaxRooms: zeroMeans(hearth.Unlimited, c.MaxRooms), RoomNames: zeroMeans(hearth.Unlimited, c.RoomNames), ClientQueue: c.ClientQueue, SendQueue: c.SendQueue, MessageRate: c.MessageRate, ByteRate: c.ByteRate},
 		Compression: c.Compression,
@@ -175,9 +175,9 @@ func (s *Server) URL() string {
 	return scheme + "://" + net.JoinHostPort(host, port) + "/"
 }
 
-// Run serves until ctx is done, then drains: it stops accepting connections, closes every client
-// with code 1001, and waits up to Config.ShutdownTimeout for them to finish. It returns nil after a
-// complete drain, an error that wraps ErrCutShort after an incomplete one, and the cause if serving
+// Run serves until ctx is done, then drains: it stops accepting connections, closes the clients over
+// Config.Drain, and waits for them to finish, for Config.ShutdownTimeout in all. It returns nil after
+// a complete drain, an error that wraps ErrCutShort after an incomplete one, and the cause if serving
 // fails.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.logs.Close()
@@ -255,7 +255,7 @@ func (s *Server) drain(ctx context.Context, ended <-chan error) error {
 		s.log.Info("draining: still serving, /healthz and /readyz answer 503", "for", s.cfg.DrainDelay)
 		time.Sleep(s.cfg.DrainDelay)
 	}
-	s.log.Info("draining: closing all clients (signal again to exit now)", "clients", s.hearth.Local().Count(hearth.ToAll()), "timeout", s.cfg.ShutdownTimeout)
+	s.log.Info("draining: closing all clients (signal again to exit now)", "clients", s.hearth.Local().Count(hearth.ToAll()), "over", s.cfg.Drain, "timeout", s.cfg.ShutdownTimeout)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()
 	err := s.hearth.Shutdown(ctx)

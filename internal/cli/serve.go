@@ -41,8 +41,8 @@ const serveExamples = `  hearth serve                                   listen o
   HEARTH_REDIS=redis://:password@localhost:6379 hearth serve
   hearth serve --tls-cert cert.pem --tls-key key.pem`
 
-const serveTrailer = `Signals: SIGINT (Ctrl-C) or SIGTERM closes all clients with code 1001 and stops the server.
-A second signal stops it at once.
+const serveTrailer = `Signals: SIGINT (Ctrl-C) or SIGTERM closes all clients, with code 1001 or 1012, and stops
+the server. A second signal stops it at once.
 
 Exit codes:
   0             the server stopped after a signal

@@ -178,6 +178,34 @@ func TestServeDrains(t *testing.T) {
 	}
 }
 
+// TestServeSpreadsDrain checks that the server does not close all of its clients at once.
+func TestServeSpreadsDrain(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	p := start(t, "--drain", "59m", "--shutdown-timeout", "1h")
+	clients := make([]*websocket.Conn, 100) // for a second
+	for i := range clients {
+		clients[i] = p.connect(ctx)
+	}
+	begun := time.Now()
+	p.signal(syscall.SIGTERM)
+	for _, c := range clients {
+		for {
+			if _, _, err := c.Read(ctx); err != nil {
+				break
+			}
+		}
+	}
+	p.until("drained")
+	if took := time.Since(begun); took < 900*time.Millisecond {
+		t.Errorf("closing 100 clients took %v, want about a second", took)
+	}
+	if code := p.wait(); code != cli.ExitOK {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 // TestServeSecondSignal checks that a draining server is unhealthy for load balancers, and that a
 // second signal ends it during drain-delay.
 func TestServeSecondSignal(t *testing.T) {
@@ -223,7 +251,7 @@ func TestServeCutShort(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	p := start(t, "--close-timeout", "1h", "--shutdown-timeout", "200ms")
+	p := start(t, "--close-timeout", "1h", "--drain", "0", "--shutdown-timeout", "200ms")
 	p.connect(ctx) // it reads nothing more
 	p.signal(syscall.SIGTERM)
 	p.until("shutdown timed out: some connections were cut off")

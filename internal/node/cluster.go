@@ -27,7 +27,7 @@ func (n *Node) CallAll(ctx context.Context, c protocol.Call) (clients int, err e
 		}
 		return clients, err
 	}
-	if !n.Running() {
+	if !n.hasClients() {
 		return 0, ErrNotRunning
 	}
 	if err := c.Check(); err != nil {

@@ -25,7 +25,6 @@ import (
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/transport/epoll"
 	"github.com/hearthws/hearth/internal/workpool"
-	"github.com/hearthws/hearth/protocol"
 )
 
 // Transport names the implementation that serves the connections.
@@ -82,7 +81,8 @@ const (
 	idle lifecycle = iota
 	starting
 	running
-	draining
+	draining // the clients are being closed
+	stopping
 	closed
 )
 
@@ -102,7 +102,7 @@ type Node struct {
 	created    time.Time          // when New was called
 	logs       *ratelog.Handler   // the handler of cfg.Log
 	cancel     context.CancelFunc // cancels env.Base
-	stopping   chan struct{}      // closed when Shutdown begins
+	stopping   chan struct{}      // closed when Shutdown has closed the clients
 
 	sweeper sync.WaitGroup // started by Start, awaited by Shutdown
 	servers servers
@@ -172,12 +172,19 @@ func (n *Node) Stats() *session.Stats { return n.env.Stats }
 // Unauthenticated returns the number of clients that have not authenticated yet.
 func (n *Node) Unauthenticated() int { return n.env.Lobby.Count() }
 
-// Health returns the broker's health; without a broker it is OK.
+// Health returns the broker's health; without a broker it is OK. Once Shutdown has begun, the state
+// is idle.
 func (n *Node) Health() broker.Health {
-	if n.cfg.Broker == nil {
-		return broker.Health{State: broker.StateOK}
+	h := broker.Health{State: broker.StateOK}
+	if n.cfg.Broker != nil {
+		h = n.cfg.Broker.Health()
 	}
-	return n.cfg.Broker.Health()
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.state >= draining {
+		h.State = broker.StateIdle
+	}
+	return h
 }
 
 // Start starts the node. It waits for the broker until ctx is done; afterwards the node accepts
@@ -237,6 +244,13 @@ func (n *Node) beginWork() bool {
 	return true
 }
 
+// hasClients reports whether the node serves clients: it is running, or closing them.
+func (n *Node) hasClients() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.state == running || n.state == draining
+}
+
 // Running reports whether connections are accepted.
 func (n *Node) Running() bool {
 	n.mu.RLock()
@@ -244,8 +258,9 @@ func (n *Node) Running() bool {
 	return n.state == running
 }
 
-// Shutdown stops the node. It closes each client with 1001 after handling the client's messages,
-// lets callbacks run until ctx is done, and waits for every goroutine that ends in time. The error
+// Shutdown stops the node. It closes the clients within Timeouts.Drain, each after handling the
+// client's messages, lets callbacks run until ctx is done, and waits for every goroutine that ends
+// in time. The error
 // wraps ctx's if connections had to be cut or callbacks are still running. It is ErrNotRunning if
 // the node was not running, and ErrInCallback if the caller is a function that Shutdown waits for.
 func (n *Node) Shutdown(ctx context.Context) error {
@@ -255,15 +270,22 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	if !n.setState(running, draining) {
 		return ErrNotRunning
 	}
+	served := make(chan error, 1)
+	go func() { served <- n.servers.shutdown(ctx) }() // ends with the requests, or ctx; awaited below
+	d := drainer{n.env}
+	d.closeClients(ctx)
+	n.setState(draining, stopping)
 	close(n.stopping)
 	n.sweeper.Wait()
 	if n.cluster != nil {
 		n.cluster.Close()
 	}
-	for _, s := range n.sessions() {
-		s.Shutdown()
-	}
-	err := errors.Join(n.servers.shutdown(ctx), n.drain(ctx))
+	err := errors.Join(<-served, waitWithGrace(ctx, "callbacks", d.wait, func(drained <-chan struct{}) error {
+		n.env.Abandoned.Store(true)
+		n.cancel()
+		d.closeRest(drained)
+		return n.transports.close()
+	}))
 	n.env.Lobby.Close()
 	err = errors.Join(err, n.transports.close())
 	// Messages may still be in encryption after the loops have ended, although no client will get
@@ -285,49 +307,8 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	}
 	n.cancel()
 	n.logs.Close()
-	n.setState(draining, closed)
+	n.setState(stopping, closed)
 	return err
-}
-
-// sessions returns the sessions of all clients, authenticated or not.
-func (n *Node) sessions() []*session.Session {
-	all := n.env.Lobby.Sessions()
-	for _, m := range n.hub.Members(nil, hub.Target{Kind: hub.All}) {
-		all = append(all, session.Of(m))
-	}
-	return all
-}
-
-// drain waits for the sessions to end. When ctx is done first, it cancels the callbacks and cuts
-// the connections.
-func (n *Node) drain(ctx context.Context) error {
-	wait := func() {
-		n.env.Running.Wait()
-		n.env.Pool.Wait()
-	}
-	return waitWithGrace(ctx, "callbacks", wait, func(drained <-chan struct{}) error {
-		n.closeSessions(drained)
-		return n.transports.close()
-	})
-}
-
-// closeSessions cancels the callbacks, drops the messages that no callback has started to handle,
-// and closes the clients. The loops get a short time, until drained is closed, to send the close
-// frames.
-func (n *Node) closeSessions(drained <-chan struct{}) {
-	n.env.Abandoned.Store(true)
-	n.cancel()
-	remaining := n.sessions()
-	if len(remaining) == 0 {
-		return
-	}
-	for _, s := range remaining {
-		s.Close(protocol.CloseGoingAway, protocol.ReasonGoingAway)
-	}
-	select {
-	case <-drained:
-	case <-time.After(grace):
-	}
 }
 
 // cancelCallbacks cancels the context of the callbacks.

@@ -31,10 +31,20 @@ func (s *Session) CloseFor(counter *atomic.Uint64, code int, reason string) bool
 	return s.closeNow(closeRequest{code: code, reason: reason, counter: counter})
 }
 
-// Shutdown ends the session with 1001 when all messages that were received from the client have
-// been handled and answered. Nothing more is read from the client. Shutdown never blocks.
-func (s *Session) Shutdown() {
-	s.closeAfterInbox(closeRequest{code: protocol.CloseGoingAway, reason: protocol.ReasonGoingAway})
+// Shutdown ends the session, because the server shuts down, when all messages that were received
+// from the client have been handled and answered. Nothing more is read from the client. With now, it
+// ends the session at once, and drops the messages that are not being handled yet. Shutdown never
+// blocks.
+func (s *Session) Shutdown(now bool) {
+	s.mu.Lock()
+	code := s.grants.shutdownCode()
+	s.mu.Unlock()
+	req := closeRequest{code: code, reason: protocol.CloseReason(code), drop: now}
+	if now {
+		s.closeNow(req)
+	} else {
+		s.closeAfterInbox(req)
+	}
 }
 
 // Abort cuts the connection without a close frame, for a peer that does not respond. It never

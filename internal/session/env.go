@@ -98,6 +98,7 @@ type Timeouts struct {
 	HeartbeatInterval time.Duration
 	Idle              time.Duration
 	Close             time.Duration
+	Drain             time.Duration
 }
 
 // Encryption says which clients are encrypted; see hearth.Encryption.

@@ -19,6 +19,15 @@ const (
 // has reports whether all of other were granted.
 func (g grants) has(other grants) bool { return g&other == other }
 
+// shutdownCode returns the code with which a client is closed when the server shuts down. Only the
+// extension defines a meaning for 1012.
+func (g grants) shutdownCode() int {
+	if g.has(extension) {
+		return protocol.CloseServiceRestart
+	}
+	return protocol.CloseGoingAway
+}
+
 const (
 	// heartbeatInterval is the longest time after which a client with the extension sends a
 	// heartbeat, and heartbeatTimeout for how long it then waits for anything to arrive.

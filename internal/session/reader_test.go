@@ -79,9 +79,9 @@ func TestUnparsedBytes(t *testing.T) {
 		"disconnects":           {func(p *peer) { p.PeerClosed() }, true, 0},
 		"disconnects, too fast": {func(p *peer) { p.PeerClosed() }, true, 10},
 		"heartbeat":             {func(p *peer) { p.CloseFor(nil, 4002, "") }, true, 0},
-		"shutdown":              {func(p *peer) { p.Shutdown() }, true, 0},
+		"shutdown":              {func(p *peer) { p.Shutdown(false) }, true, 0},
 		"closed":                {func(p *peer) { p.Close(4000, "") }, false, 0},
-		"abandoned":             {func(p *peer) { p.Shutdown(); p.abandon() }, false, 0},
+		"abandoned":             {func(p *peer) { p.Shutdown(false); p.abandon() }, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
