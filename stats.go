@@ -55,12 +55,24 @@ type Stats struct {
 	// messages of other servers that are known to be missed, where they can be counted
 	BrokerLost uint64
 	Resyncs    uint64 // clients to which Config.Resync sent `resync`
+
+	// rooms with history (HistoryRule); 0 without any
+
+	Fetched     uint64 // messages that the broker had lost, and that were read from the history
+	Recovered   uint64 // messages that clients had missed and got when they joined a room
+	Unrecovered uint64 // rooms that clients joined without the messages that they had missed
+	// times that a room had missing messages that could not be recovered; BrokerLosses includes them
+	Gaps        uint64
+	Interrupted uint64 // clients that were taken out of a room for that reason
+	// messages to rooms with history from senders that do not know the history: they were delivered,
+	// and cannot be recovered
+	Unpositioned uint64
 }
 
 // Stats returns the counters. Each is exact, but they are not read at the same instant. It does not
 // block.
 func (s *Server[A, M]) Stats() Stats {
-	st, hub := s.node.Stats(), s.node.Hub()
+	st, hub, hist := s.node.Stats(), s.node.Hub(), s.node.HistoryStats()
 	return Stats{
 		Connections: int(st.Connections.Load()), Unauthenticated: s.node.Unauthenticated(),
 		Clients: s.Local().Count(ToAll()), Rooms: hub.CountRooms(), Encrypted: hub.Encrypted(), Nodes: s.node.CountNodes(),
@@ -78,5 +90,8 @@ func (s *Server[A, M]) Stats() Stats {
 		Delivered: hub.Delivered(), Dropped: hub.Dropped(),
 		DeliveriesLost: st.DeliveriesLost.Load(), BrokerLosses: st.BrokerLosses.Load(),
 		BrokerLost: st.BrokerLost.Load(), Resyncs: st.Resyncs.Load(),
+
+		Fetched: hist.Fetched.Load(), Recovered: hist.Recovered.Load(), Unrecovered: hist.Unrecovered.Load(), Gaps: hist.Gaps.Load(),
+		Interrupted: st.Interrupted.Load(), Unpositioned: st.Unpositioned.Load(),
 	}
 }

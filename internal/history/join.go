@@ -28,7 +28,7 @@ type Request struct {
 	// After is the client's position. The zero Position: the client has none.
 	After protocol.Position
 
-	// Last is how many of the newest messages a client without a position wants.
+	// Last is how many of the newest messages a client without a position wants at most.
 	Last int
 }
 
@@ -47,10 +47,19 @@ type Result struct {
 	Unrecovered string
 }
 
-// Limits bound what one join recovers. Both are positive.
+// Limits bound what one join recovers in all its rooms. Both are positive.
 type Limits struct {
-	Messages int // of one room
-	Bytes    int // of all rooms, the sum of the data
+	Messages int
+	Bytes    int // of the messages, with their names
+}
+
+// less returns what is left of the limits after messages; a negative limit is exceeded.
+func (l Limits) less(ms []protocol.Message) Limits {
+	l.Messages -= len(ms)
+	for _, m := range ms {
+		l.Bytes -= size(m)
+	}
+	return l
 }
 
 // A joining is one room of a join in progress.
@@ -118,11 +127,10 @@ func (r *Rooms) readFor(ctx context.Context, limits Limits, all []*joining) {
 		defer func() { <-r.reads }()
 	case <-ctx.Done():
 	}
-	left := limits.Bytes
 	for batch := range slices.Chunk(missing, joinRooms) {
 		requests := make([]broker.HistoryRequest, len(batch))
-		for i, j := range batch {
-			requests[i] = broker.HistoryRequest{Room: j.Room, After: j.After, Limit: limits.Messages, Bytes: max(1, left/len(batch))}
+		for i, j := range batch { // each may use all that is left
+			requests[i] = broker.HistoryRequest{Room: j.Room, After: j.After, Limit: limits.Messages, Bytes: max(1, limits.Bytes)}
 			if j.After == (protocol.Position{}) {
 				requests[i].Limit = min(j.Last, limits.Messages)
 			}
@@ -134,8 +142,10 @@ func (r *Rooms) readFor(ctx context.Context, limits Limits, all []*joining) {
 				continue
 			}
 			j.part = parts[i]
-			for _, m := range j.part.Messages {
-				left -= len(m.Data)
+			if used := limits.less(j.part.Messages); used.Messages < 0 || used.Bytes < 0 {
+				j.part.Messages, j.part.Unrecovered = nil, protocol.UnrecoveredLimit
+			} else {
+				limits = used
 			}
 		}
 		if err != nil {

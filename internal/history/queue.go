@@ -37,5 +37,5 @@ func (q *queue) takeAll() []protocol.Message {
 	return ms
 }
 
-// size is what a message costs in a queue, in bytes.
-func size(m protocol.Message) int { return len(m.Data) + len(m.Event) + 128 }
+// size is what a message costs in a queue, or sent to a client, in bytes.
+func size(m protocol.Message) int { return len(m.Data) + len(m.Event) + len(m.Target) + 128 }

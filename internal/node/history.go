@@ -125,3 +125,11 @@ func (n *Node) historyBroker(room string) (broker.History, error) {
 	h, _ := n.cfg.Broker.(broker.History)
 	return h, nil
 }
+
+// HistoryStats returns the counters of the rooms with history. They are zero if no room has any.
+func (n *Node) HistoryStats() *history.Stats {
+	if n.history == nil {
+		return &history.Stats{}
+	}
+	return n.history.Stats()
+}

@@ -2,6 +2,9 @@ package session
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"slices"
 
 	"github.com/hearthws/hearth/internal/history"
 	"github.com/hearthws/hearth/internal/hub"
@@ -32,4 +35,132 @@ func Interrupt(m *hub.Member, room string) bool {
 	s.changedLocked(room, false)
 	s.member.Notice(ws.NewMessage(protocol.AppendInterrupted(nil, []string{room}, protocol.InterruptedGap)))
 	return true
+}
+
+// recoveryLimits bounds what one join recovers. All of it must fit into the connection, or the
+// client would be closed as too slow, and would ask for the same again.
+func (e *Env) recoveryLimits() history.Limits {
+	return history.Limits{Messages: e.Limits.BackpressureLimit / 512, Bytes: e.Limits.BackpressureLimit / 2}
+}
+
+// A recoverer is a Session on the goroutine of its worker, for a client that joins rooms from
+// positions.
+type recoverer struct {
+	*Session
+	request protocol.JoinRequest
+	id      json.RawMessage // of the join, or nil
+}
+
+// join asks the validator, joins the rooms that it allows, and sends the reply and the messages
+// that the client has missed.
+func (r recoverer) join() {
+	outcome := joinOutcome{code: protocol.RejectInternal}
+	validated := false
+	defer func() {
+		if !validated && !r.ended() { // the validator has ended the goroutine
+			r.reply(outcome, nil, nil, nil)
+		}
+	}()
+	allowed, outcome := worker{r.Session}.validate(r.request.Rooms, r.id)
+	validated = true
+	if !outcome.answered && !r.ended() {
+		r.joinRooms(allowed, outcome)
+	}
+}
+
+// joinRooms joins rooms that are allowed.
+func (r recoverer) joinRooms(allowed []string, outcome joinOutcome) {
+	channels := r.env.roomChannels(&r.member, allowed...)
+	r.env.hold(sessionContext{r.Session}, channels)
+	requests := r.requests(allowed)
+	var unused []string
+	join := func(results []history.Result) {
+		n, already, err := membership{r.Session}.joinHeld(allowed)
+		unused = append(already, allowed[n:]...)
+		worker{r.Session}.settle(&outcome, allowed, n, err)
+		if !r.ended() {
+			r.reply(outcome, already, requests, results)
+		}
+	}
+	if len(requests) > 0 {
+		r.env.History.Join(sessionContext{r.Session}, r.env.recoveryLimits(), requests, join)
+	} else {
+		join(nil)
+	}
+	r.env.release(r.env.roomChannels(&r.member, unused...))
+}
+
+// requests returns what the client wants of the rooms with history.
+func (r recoverer) requests(rooms []string) (requests []history.Request) {
+	for _, room := range rooms {
+		if isOwnRoom(&r.member, room) || !r.env.History.Has(room) {
+			continue
+		}
+		request := history.Request{Room: room}
+		if !r.In(room) {
+			after, from := r.request.Positions[room]
+			if request.After = after; !from {
+				request.Last = r.request.Last[room]
+			}
+		}
+		requests = append(requests, request)
+	}
+	return requests
+}
+
+// reply sends the reply to a join, and after it the recovered messages.
+func (r recoverer) reply(outcome joinOutcome, already []string, requests []history.Request, results []history.Result) {
+	byRoom := make(map[string]history.Result, len(results))
+	for i := range results {
+		byRoom[requests[i].Room] = results[i]
+	}
+	joined, rejected := outcome.reply(r.request)
+	var recovered []protocol.Message
+	size := 0
+	for i := range joined {
+		j := &joined[i]
+		result, has := byRoom[j.Room]
+		j.Position = result.Position
+		after, from := r.request.Positions[j.Room]
+		switch {
+		case slices.Contains(already, j.Room) || !from && r.request.Last[j.Room] == 0:
+			continue
+		case !has:
+			j.Unrecovered = protocol.UnrecoveredNoHistory
+		case from && after == protocol.Position{}:
+			j.Unrecovered = protocol.UnrecoveredInvalid
+		default:
+			j.Unrecovered = result.Unrecovered
+		}
+		for _, m := range result.Messages {
+			if slices.Contains(m.Exclude, r.ID()) {
+				continue
+			}
+			recovered = append(recovered, m)
+			size += len(m.Data) + len(m.Event) + len(m.Target) + 128
+			j.Recovered++
+		}
+	}
+	payload := func() []byte { return protocol.AppendJoin(nil, joined, rejected, r.request.Ignored, r.id) }
+	if len(recovered) > 0 {
+		first := payload()
+		series := ws.BuildSeries(1+len(recovered), len(first)+size, func(dst []byte, i int) []byte {
+			if i == 0 {
+				return append(dst, first...)
+			}
+			m := recovered[i-1]
+			return protocol.AppendPosition(protocol.AppendEvent(dst, m.Event, m.Data), m.Target, m.Position)
+		})
+		// Compressing takes time, and no message of a room with history is sent meanwhile.
+		err := r.env.Hub.SendTo(&r.member, series.Uncompressed())
+		if !errors.Is(err, hub.ErrQueueFull) {
+			return // or the client has disconnected
+		}
+		for i := range joined {
+			if joined[i].Recovered > 0 {
+				joined[i].Recovered, joined[i].Unrecovered = 0, protocol.UnrecoveredUnavailable
+			}
+		}
+	}
+	r.member.Notice(ws.NewMessage(payload()))
 }

@@ -20,6 +20,10 @@ func (w worker) join(e protocol.Envelope, g grants) {
 		return
 	}
 	r := protocol.ParseJoin(e.Data)
+	if g.has(recovery) {
+		recoverer{w.Session, r, e.ID}.join()
+		return
+	}
 	outcome := joinOutcome{code: protocol.RejectInternal}
 	defer func() { // even if the validator ends the goroutine
 		if !outcome.answered && !w.ended() {
@@ -85,17 +89,27 @@ func eachRoom(r protocol.JoinRequest, do func(room string) (code string)) (rejec
 
 // joinRequested asks the validator, and joins the rooms that it allows.
 func (w worker) joinRequested(requested []string, id json.RawMessage) joinOutcome {
-	outcome := joinOutcome{code: protocol.RejectForbidden}
+	allowed, outcome := w.validate(requested, id)
+	if len(allowed) > 0 {
+		n, err := membership(w).joinAll(sessionContext(w), allowed)
+		w.settle(&outcome, allowed, n, err)
+	}
+	return outcome
+}
+
+// validate returns those of the requested rooms that the validator allows, and what is known about
+// the others.
+func (w worker) validate(requested []string, id json.RawMessage) (allowed []string, outcome joinOutcome) {
+	outcome.code = protocol.RejectForbidden
 	if len(requested) == 0 {
-		return outcome
+		return nil, outcome
 	}
 	rejected := &w.env.Stats.RoomsRejected
 	if w.env.Calls.ValidateRooms == nil {
 		rejected.Add(uint64(len(requested)))
 		w.Debug("join rejected because there is no room validator", "rooms", len(requested))
-		return outcome
+		return nil, outcome
 	}
-	var allowed []string
 	ok := callback.Run(func() (err error) {
 		// The validator gets a copy, because it may change its list.
 		allowed, err = w.env.Calls.ValidateRooms(sessionContext(w), w.Session, slices.Clone(requested), id)
@@ -106,14 +120,19 @@ func (w worker) joinRequested(requested []string, id json.RawMessage) joinOutcom
 	}, func(err error) { w.callbackFailed(&w.env.Stats.CallbackErrors, "validate rooms", err) })
 	if !ok {
 		outcome.code = protocol.RejectInternal
-		return outcome
+		return nil, outcome
 	}
 	allowed = checkAllowed(&w.member, requested, allowed)
 	rejected.Add(uint64(max(0, len(requested)-len(allowed))))
-	n, err := membership(w).joinAll(sessionContext(w), allowed)
+	return allowed, outcome
+}
+
+// settle records that the client is in the first n of the allowed rooms, and that err has prevented
+// the others, unless it is in them already.
+func (w worker) settle(outcome *joinOutcome, allowed []string, n int, err error) {
 	outcome.joined = allowed[:n]
 	if err == nil {
-		return outcome
+		return
 	}
 	for _, room := range allowed[n:] {
 		if w.In(room) {
@@ -122,9 +141,8 @@ func (w worker) joinRequested(requested []string, id json.RawMessage) joinOutcom
 			outcome.limited = append(outcome.limited, room)
 		}
 	}
-	rejected.Add(uint64(len(outcome.limited)))
+	w.env.Stats.RoomsRejected.Add(uint64(len(outcome.limited)))
 	w.env.Log.Warn("client did not join all rooms", "client", w.ID(), "error", err, "missing", len(outcome.limited))
-	return outcome
 }
 
 // checkAllowed returns the rooms that a validator allowed, each once, without names that were not
@@ -174,6 +192,14 @@ func (s membership) joinAll(ctx context.Context, rooms []string) (n int, err err
 		return 0, nil
 	}
 	s.env.hold(ctx, s.env.roomChannels(&s.member, rooms...))
+	n, already, err := s.joinHeld(rooms)
+	s.env.release(s.env.roomChannels(&s.member, append(already, rooms[n:]...)...))
+	return n, err
+}
+
+// joinHeld is joinAll for rooms whose channels are held. already are those of the first n rooms
+// that the client was in before. It never blocks.
+func (s membership) joinHeld(rooms []string) (n int, already []string, err error) {
 	for i, room := range rooms {
 		s.mu.Lock()
 		joined, err := s.env.Hub.Join(&s.member, room)
@@ -182,14 +208,13 @@ func (s membership) joinAll(ctx context.Context, rooms []string) (n int, err err
 		}
 		s.mu.Unlock()
 		if err != nil {
-			s.env.release(s.env.roomChannels(&s.member, rooms[i:]...))
-			return i, err
+			return i, already, err
 		}
-		if !joined { // it was a member already
-			s.env.release(s.env.roomChannels(&s.member, room))
+		if !joined {
+			already = append(already, room)
 		}
 	}
-	return len(rooms), nil
+	return len(rooms), already, nil
 }
 
 // leave handles a leave of the client. Clients with the extension get a reply.

@@ -142,6 +142,13 @@ func (m *Message) Deflated() []byte {
 	return *m.deflated
 }
 
+// Uncompressed makes Deflated return the frames of Frame, and returns m. It is called before m is
+// shared.
+func (m *Message) Uncompressed() *Message {
+	m.once.Do(func() { m.deflated = &m.frame })
+	return m
+}
+
 func (m *Message) deflate() {
 	if m.series > 0 {
 		var all []byte
