@@ -34,8 +34,8 @@ type History interface {
 
 	// ReadHistory returns a part of the history of each room, in the order of the requests. It
 	// waits for the network until ctx is done. The error says why nothing could be read, and wraps
-	// ErrDown if there is no connection. A room that has no log gets an empty one, and so a position
-	// from which a client can continue.
+	// ErrDown if there is no connection. A room that has no log gets an empty one, and so a
+	// position from which a client can continue.
 	ReadHistory(ctx context.Context, requests ...HistoryRequest) ([]HistoryPart, error)
 
 	// RemoveHistory removes the log of the room. Its next log has another epoch. Later reads from
@@ -85,8 +85,8 @@ type HistoryPart struct {
 
 // A HistoryRule selects rooms that have history.
 type HistoryRule struct {
-	// Rooms is a pattern for the names of the rooms. "*" in it stands for any text: "chat:*" selects
-	// all rooms whose names begin with "chat:". Required.
+	// Rooms is a pattern for the names of the rooms. "*" in it stands for any text: "chat:*"
+	// selects all rooms whose names begin with "chat:". Required.
 	Rooms string
 
 	// Size is how many messages the log of a room keeps, 1 to MaxHistorySize. Required.

@@ -117,11 +117,7 @@ func TestHistory(t *testing.T) {
 // joins waits until p is in the room.
 func (r *rig) joins(p *peer, room string) {
 	r.t.Helper()
-	for end := time.Now().Add(answer); !r.client(p).In(room); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			r.t.Fatalf("client %s did not join %s", p.user, room)
-		}
-	}
+	r.counts(func(hearth.Stats) bool { return r.client(p).In(room) })
 }
 
 // TestRecovery reconnects clients to another server: they get what they have missed, and then the

@@ -237,7 +237,8 @@ func TestJoinWhileFlooding(t *testing.T) {
 	})
 }
 
-// TestJoinAhead has a client join that has got messages on another node which have not arrived here.
+// TestJoinAhead has a client join that has got messages on another node which have not arrived
+// here.
 func TestJoinAhead(t *testing.T) {
 	run(t, func(w *world) {
 		other := w.client()

@@ -104,8 +104,8 @@ func TestDropped(t *testing.T) {
 	expect(t, slow, "connected", "m0", "m1", "m2", "again")
 }
 
-// TestDroppedClosed checks that a client that is closed for a dropped message gets no later message,
-// although it would fit.
+// TestDroppedClosed checks that a client that is closed for a dropped message gets no later
+// message, although it would fit.
 func TestDroppedClosed(t *testing.T) {
 	t.Parallel()
 	h := newHub(1, hub.Config{})

@@ -34,9 +34,9 @@ type Link interface {
 // Owner gets reports about the messages of a member.
 type Owner interface {
 	// Dropped reports that n messages for the member were dropped because too much was waiting for
-	// it. Messages that are lost with a closing connection are not reported. If it returns true, the
-	// member gets no further messages: the owner closes it. It is called on the lane's loop, and
-	// must not block.
+	// it. Messages that are lost with a closing connection are not reported. If it returns true,
+	// the member gets no further messages: the owner closes it. It is called on the lane's loop,
+	// and must not block.
 	Dropped(n int) (closed bool)
 	// Unsealed reports that a message for the member was dropped because it could not be encrypted.
 	// It is called on the loop and on goroutines of the hub, and must not block for long.
@@ -54,8 +54,8 @@ type Member struct {
 	link Link // set before the first use, then read-only
 	// Deflate means that the member accepts compressed messages. Set before Admit, then read-only.
 	Deflate bool
-	// Positions means that the member gets messages in the form of ws.Message.Positioned. Set before
-	// Admit, then read-only.
+	// Positions means that the member gets messages in the form of ws.Message.Positioned. Set
+	// before Admit, then read-only.
 	Positions bool
 	live      bool // from the welcome to the last frame: gets messages; owned by the lane's loop
 	excluded  bool // from the current fan-out; owned by the lane's loop

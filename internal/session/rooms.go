@@ -12,8 +12,8 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// join handles a join of the client: it joins the requested rooms that the validator allows. Clients
-// with the extension get a reply.
+// join handles a join of the client: it joins the requested rooms that the validator allows.
+// Clients with the extension get a reply.
 func (w worker) join(e protocol.Envelope, g grants) {
 	if !g.has(extension) {
 		w.joinRequested(protocol.ParseRooms(e.Data), e.ID)
