@@ -96,6 +96,24 @@ func newNode(t *testing.T, bus *memory.Bus, n int) *node {
 	return startNode(t, &testBroker{Broker: bus.Broker(), state: broker.StateOK}, n)
 }
 
+// pair starts the nodes 1 and 2. They know each other when it returns.
+func pair(t *testing.T) (one, two *node) {
+	t.Helper()
+	bus := memory.NewBus(memory.Config{})
+	one, two = newNode(t, bus, 1), newNode(t, bus, 2)
+	one.counts(3)
+	return one, two
+}
+
+// trio starts the nodes 1 to 3. They know each other when it returns.
+func trio(t *testing.T) (one, two, three *node) {
+	t.Helper()
+	bus := memory.NewBus(memory.Config{})
+	one, two, three = newNode(t, bus, 1), newNode(t, bus, 2), newNode(t, bus, 3)
+	one.counts(6)
+	return one, two, three
+}
+
 // startNode is like newNode, with the given broker.
 func startNode(t *testing.T, b *testBroker, n int) *node {
 	t.Helper()
@@ -208,13 +226,12 @@ func TestMembership(t *testing.T) {
 	})
 }
 
-// TestKilled: a node that ended without announcing it is missing from calls until its timeout.
+// TestKilled checks that a node that ended without announcing it is missing from calls until its
+// timeout.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bus := memory.NewBus(memory.Config{})
-		one, two, three := newNode(t, bus, 1), newNode(t, bus, 2), newNode(t, bus, 3)
-		one.counts(6)
+		one, two, three := trio(t)
 		_ = two.broker.Close()
 		begin := time.Now()
 		n, err := one.count(t.Context())
@@ -232,14 +249,12 @@ func TestKilled(t *testing.T) {
 	})
 }
 
-// TestBrokerDown: a node whose broker is down keeps its list of nodes, and its calls fail instead
-// of counting only its own clients.
+// TestBrokerDown checks that a node whose broker is down keeps its list of nodes, and its calls
+// fail instead of counting only its own clients.
 func TestBrokerDown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bus := memory.NewBus(memory.Config{})
-		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
-		one.counts(3)
+		one, two := pair(t)
 		one.broker.setState(broker.StateDown)
 		time.Sleep(time.Minute)
 		n, err := one.count(t.Context())
@@ -256,14 +271,12 @@ func TestBrokerDown(t *testing.T) {
 	})
 }
 
-// TestDegraded: a node whose broker is degraded, and still delivers messages between nodes, removes
-// a node that was killed.
+// TestDegraded checks that a node whose broker is degraded, and still delivers messages between
+// nodes, removes a node that was killed.
 func TestDegraded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bus := memory.NewBus(memory.Config{})
-		one, two, _ := newNode(t, bus, 1), newNode(t, bus, 2), newNode(t, bus, 3)
-		one.counts(6)
+		one, two, _ := trio(t)
 		one.broker.setState(broker.StateDegraded) // until the end of the test
 		_ = two.broker.Close()
 		killed := time.Now()
@@ -286,14 +299,12 @@ func TestDegraded(t *testing.T) {
 	})
 }
 
-// TestCutOff: a node that does not receive messages, although its broker is not down, removes no
-// node, and its calls fail at once.
+// TestCutOff checks that a node that does not receive messages, although its broker is not down,
+// removes no node, and its calls fail at once.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bus := memory.NewBus(memory.Config{})
-		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
-		one.counts(3)
+		one, two := pair(t)
 		one.broker.setState(broker.StateDegraded)
 		one.broker.failHold(errors.New("no"))
 		cutOff := time.Now()
@@ -320,14 +331,12 @@ func TestCutOff(t *testing.T) {
 	})
 }
 
-// TestKilledWhileDown: the timeout of other nodes restarts when a node receives their messages
-// again.
+// TestKilledWhileDown checks that the timeout of other nodes restarts when a node receives their
+// messages again.
 func TestKilledWhileDown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bus := memory.NewBus(memory.Config{})
-		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
-		one.counts(3)
+		one, two := pair(t)
 		one.broker.setState(broker.StateDown)
 		_ = two.broker.Close()
 		time.Sleep(time.Hour)
@@ -341,14 +350,12 @@ func TestKilledWhileDown(t *testing.T) {
 	})
 }
 
-// TestCalls: all nodes get the same call, and the failures of some are returned with the results of
-// the others.
+// TestCalls checks that all nodes get the same call, and the failures of some are returned with the
+// results of the others.
 func TestCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bus := memory.NewBus(memory.Config{})
-		one, two, three := newNode(t, bus, 1), newNode(t, bus, 2), newNode(t, bus, 3)
-		one.counts(6)
+		one, two, three := trio(t)
 		if n, err := one.disconnect(t.Context()); n != 6 || err != nil {
 			t.Errorf("%d, %v", n, err)
 		}
@@ -381,14 +388,12 @@ func TestCalls(t *testing.T) {
 	})
 }
 
-// TestSlowWork: slow calls do not delay counts, are bounded in number, and end with the caller's
-// deadline.
+// TestSlowWork checks that slow calls do not delay counts, are bounded in number, and end with the
+// caller's deadline.
 func TestSlowWork(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bus := memory.NewBus(memory.Config{})
-		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
-		one.counts(3)
+		one, two := pair(t)
 		two.block = make(chan struct{})
 		var calls sync.WaitGroup
 		var mu sync.Mutex
@@ -425,13 +430,11 @@ func TestSlowWork(t *testing.T) {
 	})
 }
 
-// TestTooManyCalls: the number of calls of one node is limited.
+// TestTooManyCalls checks that the number of calls of one node is limited.
 func TestTooManyCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bus := memory.NewBus(memory.Config{})
-		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
-		one.counts(3)
+		one, two := pair(t)
 		_ = two.broker.Close()
 		var calls sync.WaitGroup
 		for range 1024 {
@@ -448,9 +451,7 @@ func TestTooManyCalls(t *testing.T) {
 func TestClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bus := memory.NewBus(memory.Config{})
-		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
-		one.counts(3)
+		one, two := pair(t)
 		two.block = make(chan struct{})
 		failed := make(chan error, 1)
 		go func() { // ends with Close
@@ -471,7 +472,7 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// TestHostile: invalid and forged messages cause no work, and forged nodes expire.
+// TestHostile checks that invalid and forged messages cause no work, and forged nodes expire.
 func TestHostile(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -515,13 +516,12 @@ func TestHostile(t *testing.T) {
 	})
 }
 
-// TestFalseAnswers: the answer of each node counts once, and answers to other calls do not count.
+// TestFalseAnswers checks that the answer of each node counts once, and answers to other calls do
+// not count.
 func TestFalseAnswers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bus := memory.NewBus(memory.Config{})
-		one, two := newNode(t, bus, 1), newNode(t, bus, 2)
-		one.counts(3)
+		one, two := pair(t)
 		two.block = make(chan struct{})
 		result := make(chan int, 1)
 		go func() { // ends with the call
@@ -541,7 +541,8 @@ func TestFalseAnswers(t *testing.T) {
 	})
 }
 
-// TestStartedCutOff: calls fail on a node whose channels were not confirmed at its start.
+// TestStartedCutOff checks that calls fail on a node whose channels were not confirmed at its
+// start.
 func TestStartedCutOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -559,8 +560,8 @@ func TestStartedCutOff(t *testing.T) {
 	})
 }
 
-// TestTooManyNodes: a call that cannot wait for all nodes returns an error, until the timeout of
-// the nodes that were ignored.
+// TestTooManyNodes checks that a call that cannot wait for all nodes returns an error, until the
+// timeout of the nodes that were ignored.
 func TestTooManyNodes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -582,15 +583,13 @@ func TestTooManyNodes(t *testing.T) {
 	})
 }
 
-// TestCountsSkipUnresponsive: counts skip a node that did not answer an earlier count, until it
-// sends a message. Other calls still wait for it.
+// TestCountsSkipUnresponsive checks that counts skip a node that did not answer an earlier count,
+// until it sends a message. Other calls still wait for it.
 func TestCountsSkipUnresponsive(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bus := memory.NewBus(memory.Config{})
-		one, two, three := newNode(t, bus, 1), newNode(t, bus, 2), newNode(t, bus, 3)
+		one, two, three := trio(t)
 		time.Sleep(time.Second)
-		one.counts(6)
 		two.broker.failHold(errors.New("frozen"))
 		two.broker.setState(broker.StateDown)
 		incomplete := func(what string, call func(context.Context) (int, error), timeout, wait time.Duration) {
