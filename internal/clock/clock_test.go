@@ -8,13 +8,20 @@ import (
 	"github.com/hearthws/hearth/internal/clock"
 )
 
+// watched returns a clock that is watched until the end of the bubble of t.
+func watched(t *testing.T) *clock.Clock {
+	t.Helper()
+	c := clock.New()
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	go c.Watch(done) // ends with done; the bubble waits for it
+	return c
+}
+
 func TestClockRunsWithTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := clock.New()
-		done := make(chan struct{})
-		defer close(done)
-		go c.Watch(done) // ends with done
+		c := watched(t)
 		for _, d := range []time.Duration{0, 1, time.Millisecond, 10 * time.Second, time.Hour} {
 			before, at := c.Now(), time.Now()
 			time.Sleep(d)

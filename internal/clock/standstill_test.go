@@ -4,8 +4,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/hearthws/hearth/internal/clock"
 )
 
 // TestStandstill checks that a standstill counts as little, for readings before, during and after
@@ -14,10 +12,7 @@ func TestStandstill(t *testing.T) {
 	t.Parallel()
 	for _, stood := range []time.Duration{time.Second, time.Minute, 1000 * time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
-			c := clock.New()
-			done := make(chan struct{})
-			defer close(done)
-			go c.Watch(done) // ends with done
+			c := watched(t)
 			time.Sleep(10 * time.Second)
 			before, at := c.Now(), time.Now()
 			c.Stall(stood)
@@ -40,10 +35,7 @@ func TestStandstill(t *testing.T) {
 func TestShortDelays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := clock.New()
-		done := make(chan struct{})
-		defer close(done)
-		go c.Watch(done) // ends with done
+		c := watched(t)
 		synctest.Wait()
 		before := c.Now()
 		c.Stall(400 * time.Millisecond)
@@ -57,10 +49,7 @@ func TestShortDelays(t *testing.T) {
 func TestRepeatedStandstills(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := clock.New()
-		done := make(chan struct{})
-		defer close(done)
-		go c.Watch(done) // ends with done
+		c := watched(t)
 		synctest.Wait()
 		before := c.Now()
 		for range 100 {

@@ -96,7 +96,7 @@ func TestHandlerFlood(t *testing.T) {
 	})
 }
 
-// TestHandlerSteady: lines that come seldom are all written, at once.
+// TestHandlerSteady checks that rare lines are all written, at once.
 func TestHandlerSteady(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -110,8 +110,8 @@ func TestHandlerSteady(t *testing.T) {
 	})
 }
 
-// TestHandlerKinds: each message and level has a limit of its own, debug lines have none, and
-// derived loggers share the limits.
+// TestHandlerKinds checks that each message and level has a limit of its own, that debug lines have
+// none, and that derived loggers share the limits.
 func TestHandlerKinds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestHandlerKinds(t *testing.T) {
 	})
 }
 
-// TestHandlerConcurrent: of many simultaneous lines none is missing from the count.
+// TestHandlerConcurrent checks that the count includes every one of many simultaneous lines.
 func TestHandlerConcurrent(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
