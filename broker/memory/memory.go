@@ -31,8 +31,8 @@ type Config struct {
 	// History selects the rooms with history (broker.History). The logs belong to the bus: all its
 	// nodes share them. A room that has no messages anymore keeps its epoch for 24 hours after its
 	// last use, or less if 65,536 other rooms without messages were used since. A log remembers the
-	// last 100,000 keys. If a rule is invalid, Start and the methods that publish and read return the
-	// error of HistoryRules.Check. Default: no room has history.
+	// last 100,000 keys. If a rule is invalid, Start and the methods that publish and read return
+	// the error of HistoryRules.Check. Default: no room has history.
 	History broker.HistoryRules
 }
 

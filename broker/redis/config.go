@@ -9,6 +9,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"github.com/hearthws/hearth/broker"
 )
 
 // Config describes how a Broker is made. It needs URL or Addrs; everything else has a default.
@@ -108,6 +110,10 @@ type Config struct {
 	// ProbeInterval is the time between two messages that the node sends to itself, to check that
 	// it receives messages. ProbeTimeout is how long one may take. Defaults 5 s and 5 s.
 	ProbeInterval, ProbeTimeout time.Duration
+
+	// History selects the rooms with history (broker.History). Redis keeps their logs, so all nodes
+	// and emitters need the same rules. Default: no room has history.
+	History broker.HistoryRules
 
 	// Logger receives a line when Redis cannot be reached and when it can be again, and at most one
 	// line in ten seconds about each kind of dropped messages. Default slog.Default(). Use
@@ -246,6 +252,9 @@ func (c Config) validate() error {
 		return errors.New("redis: Config.Sentinel.Password is required with a Username")
 	case strings.ContainsAny(c.ClientName, " \r\n"):
 		return errors.New("redis: Config.ClientName: Redis takes no spaces in it")
+	}
+	if err := c.History.Check(); err != nil {
+		return fmt.Errorf("redis: Config.History: %w", err)
 	}
 	if err := CheckPrefix(c.Prefix); err != nil {
 		return fmt.Errorf("redis: Config.Prefix: %w", err)

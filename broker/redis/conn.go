@@ -21,6 +21,8 @@ type conn struct {
 	addr string
 	role string // master, replica, cluster or sentinel, as the server said last
 
+	runID string // set by readRunID, for calls of scripts
+
 	// demoted is set on the connection of a subscription when it is kept only for messages that
 	// others still publish there. Probes received on it prove nothing.
 	demoted *atomic.Bool
@@ -104,6 +106,15 @@ func (c *conn) hello(ctx context.Context) error {
 		c.role = mode
 	}
 	return nil
+}
+
+// doOne sends one command. An error reply is a reply: the error is that of the connection.
+func (c *conn) doOne(ctx context.Context, command []string) (resp.Value, error) {
+	replies, err := c.Pipeline(ctx, command)
+	if err != nil {
+		return resp.Value{}, err
+	}
+	return replies[0], nil
 }
 
 // usable returns an error if messages published on the server would not reach the other nodes, by

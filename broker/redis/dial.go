@@ -168,6 +168,15 @@ func (d *dialer) openInCluster(ctx context.Context, accept resp.Options) (*conn,
 	return nil, joinErrors(failed)
 }
 
+// openNode connects to a node of a Cluster.
+func (d *dialer) openNode(ctx context.Context, addr string, accept resp.Options) (*conn, error) {
+	c, err := d.connect(ctx, addr, d.redisLogin(), accept)
+	if err != nil {
+		return nil, d.explain(fmt.Errorf("%s: %w", addr, err))
+	}
+	return c, nil
+}
+
 func (d *dialer) countNodes() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

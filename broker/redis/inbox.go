@@ -246,7 +246,7 @@ func (in *inbox) parse(ms []protocol.Message, batch []incoming, own string, bad 
 		case err != nil:
 			in.health.malformed.Add(1)
 			bad.warn(err, "channel", clip(batch[i].Channel))
-		case m.ServerID == own:
+		case m.ServerID == own && m.Position.Offset == 0:
 		case isReport:
 			in.onMissed(report)
 		default:
@@ -292,6 +292,7 @@ type batcher struct {
 	malformed    *limitedLog
 	maxMessage   int    // bytes
 	ownPrefix    string // the beginning of messages of this node
+	history      bool   // there are rooms with history
 	probeChannel string // the channel of this node's probes
 	onProbe      func(probe string)
 
@@ -307,8 +308,8 @@ func (r *batcher) message(m resp.Message) {
 	case m.Payload == "" || m.Size > r.maxMessage: // empty, or discarded
 		r.inbox.health.malformed.Add(1)
 		r.malformed.warn(errMessageSize, "channel", clip(m.Channel), "bytes", m.Size)
-	case strings.HasPrefix(m.Payload, r.ownPrefix):
-		// Published by this node.
+	case strings.HasPrefix(m.Payload, r.ownPrefix) && !(r.history && mayHavePosition(m.Payload)):
+		// Published by this node, which gets only its messages with a position.
 	default:
 		r.batch = append(r.batch, incoming{Message: m})
 		if r.bytes += m.Size; len(r.batch) >= batchMessages || r.bytes >= batchBytes {
@@ -317,6 +318,12 @@ func (r *batcher) message(m resp.Message) {
 		return
 	}
 	m.Buffer.Release()
+}
+
+// mayHavePosition reports whether a message may have a position, from the end of its JSON.
+func mayHavePosition(payload string) bool {
+	end := payload[max(0, len(payload)-maxPosition):]
+	return strings.HasSuffix(end, `"}`) && strings.Contains(end, `,"offset":`)
 }
 
 var errMessageSize = errors.New("redis: empty or oversized message")

@@ -41,6 +41,7 @@ var errPending = errors.New("redis: no result yet")
 // outgoing is a message that waits to be published.
 type outgoing struct {
 	channel, payload string
+	log              *logged       // nil if the room has no history
 	at               time.Duration // since publisher.created
 	call             *call         // nil for Publish
 	index            int           // in call.errs
@@ -64,9 +65,9 @@ func newCall(n int) *call {
 // one connection, so that they arrive in the order in which they were queued.
 type publisher struct {
 	config  Config // read-only
-	dialer  *dialer
 	health  *health
 	drops   *limitedLog
+	router  *router // for messages to rooms with history in a Cluster
 	created time.Time
 
 	ctx        context.Context // ends when the goroutine must not wait for Redis any more
@@ -93,7 +94,7 @@ type publisher struct {
 }
 
 func newPublisher(c Config, d *dialer, h *health) *publisher {
-	p := &publisher{config: c, dialer: d, health: h, created: time.Now(), wake: make(chan struct{}, 1), serverID: protocol.EmitterID}
+	p := &publisher{config: c, router: newRouter(c, d), health: h, created: time.Now(), wake: make(chan struct{}, 1), serverID: protocol.EmitterID}
 	if c.Sentinel.MasterSet != "" {
 		p.unconfirmed.lag = sentinelLag
 	}
@@ -122,17 +123,17 @@ func (p *publisher) wakeLocked() {
 }
 
 // put queues one message, or returns an error at once.
-func (p *publisher) put(channel, payload string) error {
+func (p *publisher) put(m outgoing) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.closing:
 		return broker.ErrClosed
-	case !p.fitsLocked(len(payload)):
+	case !p.fitsLocked(len(m.payload)):
 		p.health.dropped.Add(1)
 		return broker.ErrQueueFull
 	}
-	p.pushLocked(outgoing{channel: channel, payload: payload})
+	p.pushLocked(m)
 	return nil
 }
 
@@ -320,18 +321,24 @@ func (p *publisher) take(batch []outgoing) []outgoing {
 	return batch
 }
 
-// finishBatch finishes the messages of a pipeline: with their replies, or all of them with err.
-func (p *publisher) finishBatch(batch []outgoing, replies []resp.Value, err error) {
+// An answer is the reply to a message, or why there is none.
+type answer struct {
+	reply resp.Value
+	err   error
+}
+
+// finishBatch finishes the messages of a pipeline.
+func (p *publisher) finishBatch(batch []outgoing, answers []answer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.inFlight = nil
 	accepted := 0
 	for i, m := range batch {
-		if err != nil {
-			p.finishLocked(m, fmt.Errorf("%w: %w", broker.ErrDown, err))
+		if err := answers[i].err; err != nil {
+			p.finishLocked(m, fmt.Errorf("%w: redis: publish: %w", broker.ErrDown, err))
 			continue
 		}
-		rejected := p.rejection(replies[i].Err())
+		rejected := p.rejection(answers[i].reply.Err())
 		if rejected == nil && m.queued {
 			accepted++
 		}
@@ -346,7 +353,7 @@ func (p *publisher) rejection(err error) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("redis: publish: %w", p.dialer.explain(err))
+	err = fmt.Errorf("redis: publish: %w", p.router.dialer.explain(err))
 	p.health.setError(err)
 	return err
 }

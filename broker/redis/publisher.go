@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 
 // run sends the queued messages, one pipeline after the other, and keeps a connection.
 func (p *publisher) run() {
-	master := masterCheck{dialer: p.dialer}
+	master := masterCheck{dialer: p.router.dialer}
 	defer master.close()
 	backoff := backoff{min: p.config.BackoffMin, max: p.config.BackoffMax}
 	var batch []outgoing
@@ -78,9 +79,15 @@ func (p *publisher) nextAction() action {
 
 // connect opens a connection, and sends the report that waits for one.
 func (p *publisher) connect() error {
-	c, err := p.dialer.open(p.ctx, resp.Options{})
+	c, err := p.router.dialer.open(p.ctx, resp.Options{})
 	if err != nil {
 		return fmt.Errorf("redis: connect to publish: %w", err)
+	}
+	if len(p.config.History) > 0 && !p.config.Cluster {
+		if err := c.readRunID(p.ctx, p.config.WriteTimeout); err != nil {
+			c.Close()
+			return fmt.Errorf("redis: connect to publish: %w", p.router.dialer.explain(lostConnection(err)))
+		}
 	}
 	if err := p.sendPendingReport(c); err != nil {
 		c.Close()
@@ -275,28 +282,84 @@ func (p *publisher) checkConn(ctx context.Context, m *masterCheck, c *conn) erro
 // send publishes a batch. If the connection breaks, all of it counts as dropped: it is unknown how
 // many messages Redis received, and sending them again could deliver them twice.
 func (p *publisher) send(batch []outgoing) {
-	p.mu.Lock()
-	c := p.conn
-	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.WriteTimeout)
 	defer cancel()
-	words := make([]string, 0, 3*len(batch))
-	commands := make([][]string, len(batch))
-	for i, m := range batch {
-		words = append(words, "PUBLISH", m.channel, m.payload)
-		commands[i] = words[3*i : 3*i+3]
+	answers := make([]answer, len(batch))
+	failed := p.sendPipeline(ctx, batch, answers)
+	if p.config.Cluster {
+		p.sendToOwners(ctx, batch, answers)
 	}
-	replies, err := c.Pipeline(ctx, commands...)
-	if err != nil {
-		err = fmt.Errorf("redis: publish: %w", lostConnection(err))
-		p.finishBatch(batch, nil, err)
-		p.closeConn(err)
+	p.finishBatch(batch, answers)
+	if failed != nil {
+		p.closeConn(fmt.Errorf("redis: publish: %w", failed))
 		return
 	}
-	p.finishBatch(batch, replies, nil)
 	p.mu.Lock()
 	p.lastUsed = time.Since(p.created)
 	p.mu.Unlock()
+}
+
+// sendPipeline publishes the messages of a batch on the connection, except those that have to go to
+// the owners of slots. It returns an error if the connection must be closed.
+func (p *publisher) sendPipeline(ctx context.Context, batch []outgoing, answers []answer) error {
+	p.mu.Lock()
+	c := p.conn
+	p.mu.Unlock()
+	known := scripts{runID: c.runID}
+	words := make([]string, 0, 3*len(batch))
+	commands := make([][]string, 0, len(batch))
+	places := make([]int, 0, len(batch)) // in batch, of each command
+	for i, m := range batch {
+		switch {
+		case m.log == nil:
+			n := len(words)
+			words = append(words, "PUBLISH", m.channel, m.payload)
+			commands = append(commands, words[n:])
+		case p.config.Cluster:
+			continue
+		default:
+			commands = append(commands, known.command(p.config.appendCall(m)))
+		}
+		places = append(places, i)
+	}
+	replies, err := c.Pipeline(ctx, commands...)
+	for i := range replies {
+		if err == nil && isUnknownScript(replies[i]) {
+			replies[i], err = c.doOne(ctx, p.config.appendCall(batch[places[i]]).command(known.runID, true))
+		}
+	}
+	if err != nil {
+		err = lostConnection(err)
+	}
+	var demoted error
+	for i, place := range places {
+		if err != nil {
+			answers[place].err = err
+			continue
+		}
+		if answers[place].reply = replies[i]; isReplica(replies[i]) {
+			demoted = errReplica
+		}
+	}
+	return cmp.Or(err, demoted)
+}
+
+// sendToOwners adds the messages of a batch that are for rooms with history to the logs, at the
+// nodes of the Cluster that own the slots.
+func (p *publisher) sendToOwners(ctx context.Context, batch []outgoing, answers []answer) {
+	var calls []scriptCall
+	var places []int // in batch, of each call
+	for i, m := range batch {
+		if m.log != nil {
+			calls, places = append(calls, p.config.appendCall(m)), append(places, i)
+		}
+	}
+	for i, c := range p.router.call(ctx, calls, false) {
+		answers[places[i]] = answer{c.reply, c.err}
+		if c.err != nil {
+			p.health.setError(fmt.Errorf("redis: publish: %w", c.err))
+		}
+	}
 }
 
 // closeConn closes a connection that has failed.
@@ -372,6 +435,7 @@ func (p *publisher) close() {
 	p.goroutines.Wait()
 	timer.Stop()
 	p.cancel()
+	p.router.close()
 }
 
 // hasAwaited reports whether there are messages to be sent whose callers have not stopped waiting.

@@ -24,6 +24,8 @@ type Broker struct {
 	health    health
 	malformed *limitedLog
 	closeOnce sync.Once
+	router    *router       // reads and removes histories
+	reading   chan struct{} // holds an element for each call of router
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -46,7 +48,7 @@ const (
 )
 
 var (
-	_ broker.Broker    = (*Broker)(nil)
+	_ broker.History   = (*Broker)(nil)
 	_ broker.Confirmer = (*Broker)(nil)
 )
 
@@ -63,6 +65,7 @@ func New(config Config) (*Broker, error) {
 	config = config.withDefaults()
 	b := &Broker{config: config, dialer: newDialer(config)}
 	b.publisher = newPublisher(config, b.dialer, &b.health)
+	b.router, b.reading = newRouter(config, b.dialer), make(chan struct{}, maxReads)
 	b.malformed = newLimitedLog(config.Logger, "ignored malformed messages")
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	return b, nil
@@ -191,7 +194,7 @@ func (b *Broker) Publish(ctx context.Context, m protocol.Message) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
-	return b.publisher.put(b.config.channel(m.Channel()), line)
+	return b.publisher.put(b.outgoing(m, line))
 }
 
 // PublishAll implements broker.Confirmer.
@@ -207,7 +210,7 @@ func (b *Broker) PublishAll(ctx context.Context, ms []protocol.Message) []error 
 			b.publisher.reject(c, i, err)
 			continue
 		}
-		messages[i] = outgoing{channel: b.config.channel(m.Channel()), payload: line}
+		messages[i] = b.outgoing(m, line)
 	}
 	errs := b.publisher.putAll(ctx, c, messages)
 	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
@@ -216,13 +219,24 @@ func (b *Broker) PublishAll(ctx context.Context, ms []protocol.Message) []error 
 	return errs
 }
 
-// encode returns the JSON of m. The string shares the bytes, which are not changed afterwards.
+// outgoing returns m as it waits to be published. line is its JSON.
+func (b *Broker) outgoing(m protocol.Message, line string) outgoing {
+	return outgoing{channel: b.config.channel(m.Channel()), payload: line, log: b.config.historyOf(m)}
+}
+
+// encode returns the JSON of m without a position. The string shares the bytes, which are not
+// changed afterwards.
 func (b *Broker) encode(m protocol.Message) (string, error) {
 	if err := m.Check(); err != nil {
 		return "", err
 	}
+	m.Position = protocol.Position{}
 	line := protocol.AppendMessage(make([]byte, 0, encodedSize(m)), m)
-	if len(line) > b.config.MaxMessage {
+	most := b.config.MaxMessage
+	if m.Type == protocol.TypeRoom && b.HasHistory(m.Target) {
+		most -= maxPosition
+	}
+	if len(line) > most {
 		return "", fmt.Errorf("%w: %d bytes", ErrTooLarge, len(line))
 	}
 	return asString(line), nil
@@ -284,6 +298,7 @@ func (b *Broker) Close() error {
 			in.close()
 		}
 		b.goroutines.Wait()
+		b.router.close()
 		b.publisher.close()
 		b.health.closed()
 	})

@@ -63,6 +63,12 @@ func TestSuite(t *testing.T) {
 					change(&c)
 					return func() broker.Broker { return newBroker(t, c) }
 				},
+				NewHistory: func(t *testing.T, rules broker.HistoryRules) func() broker.Broker {
+					c := calm(t, redistest.Start(t).URL())
+					c.History = rules
+					change(&c)
+					return func() broker.Broker { return newBroker(t, c) }
+				},
 				Selective: name != "patterns",
 				Overflow:  30_000,
 				Timeout:   testTimeout,

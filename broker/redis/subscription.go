@@ -200,7 +200,7 @@ func (s *subscription) release(channels []string) {
 // open connects and subscribes to broadcasts and probes.
 func (s *subscription) open(ctx context.Context) (*conn, error) {
 	demoted := new(atomic.Bool)
-	r := &batcher{inbox: s.inbox, malformed: s.malformed, maxMessage: s.config.MaxMessage, ownPrefix: s.ownPrefix, probeChannel: s.probeChannel, onProbe: func(probe string) {
+	r := &batcher{inbox: s.inbox, malformed: s.malformed, maxMessage: s.config.MaxMessage, ownPrefix: s.ownPrefix, history: len(s.config.History) > 0, probeChannel: s.probeChannel, onProbe: func(probe string) {
 		if sent := s.expectedProbe.Load(); demoted.Load() || sent == nil || probe != *sent {
 			return // any client may publish on that channel
 		}

@@ -35,8 +35,8 @@ func (q *Queue[T]) Peek() *T {
 	return &q.ring[q.head]
 }
 
-// At returns a pointer to the value with i values before it. There must be one. The pointer is valid
-// until the next Push or Pop.
+// At returns a pointer to the value with i values before it. There must be one. The pointer is
+// valid until the next Push or Pop.
 func (q *Queue[T]) At(i int) *T { return &q.ring[(q.head+i)&(len(q.ring)-1)] }
 
 // Pop removes and returns the first value. It returns the zero value if there is none.

@@ -1,0 +1,432 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/resp"
+)
+
+// A router calls scripts on the servers that have the logs of rooms: on the master, or on the nodes
+// of a Cluster that own their slots. It connects to a server when it is needed. Safe for concurrent
+// use.
+type router struct {
+	config Config // read-only
+	dialer *dialer
+	accept resp.Options // read-only
+
+	connecting chan struct{} // has room for one; held while connecting and checking
+	master     masterCheck   // owned by the holder of connecting
+
+	mu      sync.Mutex // guards the fields below
+	servers map[string]*server
+	slots   map[uint16]string // of a Cluster: the address of a slot's owner; not complete
+	closed  bool
+}
+
+// A server is a connection to one server that has logs.
+type server struct {
+	*conn
+
+	used, checked time.Time // guarded by router.mu: the last reply, and the last check of its role
+}
+
+// maxServers bounds the connections of a router. Beyond it, the one that was not used for longest
+// is closed.
+const maxServers = 256
+
+// errNoRunID is returned for a server that does not tell its run id.
+var errNoRunID = errors.New("it has no run_id in INFO: history needs it")
+
+func newRouter(c Config, d *dialer) *router {
+	return &router{
+		config: c, dialer: d, connecting: make(chan struct{}, 1), master: masterCheck{dialer: d},
+		servers: map[string]*server{}, slots: map[uint16]string{},
+		accept: resp.Options{
+			MaxString: c.MaxMessage + maxPosition, MaxElements: broker.MaxHistorySize + 3,
+			MaxReply: maxRead + c.MaxMessage + 64*broker.MaxHistorySize + 1<<20,
+		},
+	}
+}
+
+// readRunID asks the server for its run id, which is another one after each start.
+func (c *conn) readRunID(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	reply, err := c.Do(ctx, "INFO", "server")
+	if err != nil {
+		return err
+	}
+	text, err := reply.Text()
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(text) {
+		if id, ok := strings.CutPrefix(strings.TrimSpace(line), "run_id:"); ok && id != "" {
+			c.runID = id
+			return nil
+		}
+	}
+	return errNoRunID
+}
+
+// close closes all connections. Calls that wait for them fail.
+func (r *router) close() {
+	r.mu.Lock()
+	r.closed = true
+	servers := r.servers
+	r.servers = nil
+	r.mu.Unlock()
+	for _, s := range servers {
+		s.Close()
+	}
+	r.connecting <- struct{}{} // waits for a call that connects
+	r.master.close()
+	<-r.connecting
+}
+
+// server returns a connection to the server at an address; empty: the master. reused reports that
+// it was used before, so that it may be dead.
+func (r *router) server(ctx context.Context, addr string) (s *server, reused bool, err error) {
+	if s, fresh := r.known(addr); s != nil && fresh {
+		return s, true, nil
+	}
+	select {
+	case r.connecting <- struct{}{}:
+		defer func() { <-r.connecting }()
+	case <-ctx.Done():
+		return nil, false, ctx.Err()
+	}
+	s, fresh := r.known(addr)
+	if s != nil && !fresh {
+		if err := r.check(ctx, s, addr); err != nil {
+			r.drop(addr, s)
+			s = nil
+		}
+	}
+	if s != nil {
+		return s, true, nil
+	}
+	s, err = r.connect(ctx, addr)
+	return s, false, err
+}
+
+// known returns the connection to an address, nil if there is none. fresh reports whether it can be
+// used without a check.
+func (r *router) known(addr string) (s *server, fresh bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s = r.servers[addr]
+	return s, s != nil && time.Since(s.used) < checkAfterIdle && time.Since(s.checked) < r.config.ProbeInterval
+}
+
+// check checks that a server answers, and is still the right one.
+func (r *router) check(ctx context.Context, s *server, addr string) error {
+	var err error
+	if addr == "" {
+		_, err = r.master.check(ctx, s.conn)
+	} else {
+		err = s.hello(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.used = time.Now()
+	s.checked = s.used
+	return nil
+}
+
+func (r *router) connect(ctx context.Context, addr string) (*server, error) {
+	var c *conn
+	var err error
+	if addr == "" {
+		c, err = r.dialer.open(ctx, r.accept)
+	} else {
+		c, err = r.dialer.openNode(ctx, addr, r.accept)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &server{conn: c, used: time.Now(), checked: time.Now()}
+	if err := c.readRunID(ctx, r.config.WriteTimeout); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("%s: %w", c.addr, r.dialer.explain(lostConnection(err)))
+	}
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		c.Close()
+		return nil, broker.ErrClosed
+	}
+	var oldest string
+	for a, other := range r.servers {
+		if oldest == "" || other.used.Before(r.servers[oldest].used) {
+			oldest = a
+		}
+	}
+	var surplus *server
+	if len(r.servers) >= maxServers {
+		surplus = r.servers[oldest]
+		delete(r.servers, oldest)
+	}
+	r.servers[addr] = s
+	r.mu.Unlock()
+	if surplus != nil {
+		surplus.Close()
+	}
+	return s, nil
+}
+
+// drop closes a connection that has failed.
+func (r *router) drop(addr string, s *server) {
+	s.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.servers[addr] == s {
+		delete(r.servers, addr)
+	}
+}
+
+// forget makes the next call for a slot ask any node for its owner.
+func (r *router) forget(slot uint16) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.slots, slot)
+}
+
+// owner returns the address for a call: empty for the master, and in a Cluster the owner of the
+// slot, or any node if the owner is not known.
+func (r *router) owner(slot uint16) string {
+	if !r.config.Cluster {
+		return ""
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if addr, ok := r.slots[slot]; ok {
+		return addr
+	}
+	for addr := range r.servers {
+		return addr
+	}
+	return r.dialer.nextNode()
+}
+
+// A routed call is a scriptCall on its way to the right server.
+type routed struct {
+	call scriptCall
+	slot uint16
+	addr string // where to send it next
+	ask  bool   // the server has to be told that it is asked for a slot that it is importing
+
+	reply  resp.Value
+	err    error // of the connection, or from connecting
+	sent   bool  // a server may have got the call
+	reused bool  // by a connection that was used before, and may have been dead
+}
+
+const (
+	// maxRounds bounds how often calls are sent again because the server was not the right one.
+	maxRounds = 200
+
+	// roundPause is the pause before a call is sent again for a slot that is on its way.
+	roundPause = 25 * time.Millisecond
+)
+
+// call calls scripts, and returns when each has a reply or an error. The calls for one room run in
+// their order. repeatable says that a call may be sent again if it is not known whether a server
+// has executed it.
+func (r *router) call(ctx context.Context, calls []scriptCall, repeatable bool) []routed {
+	all := make([]routed, len(calls))
+	todo := make([]*routed, len(calls))
+	for i, call := range calls {
+		all[i] = routed{call: call, slot: slotOf(call.keys[0])}
+		all[i].addr = r.owner(all[i].slot)
+		todo[i] = &all[i]
+	}
+	for round := range maxRounds {
+		r.callServers(ctx, todo)
+		pause := false
+		again := todo[:0]
+		for _, c := range todo {
+			switch r.next(c, round, repeatable) {
+			case sendAgain:
+				again = append(again, c)
+			case sendLater:
+				again, pause = append(again, c), true
+			case callDone:
+			}
+		}
+		if todo = again; len(todo) == 0 || ctx.Err() != nil || pause && !wait(ctx, roundPause) {
+			break
+		}
+	}
+	return all
+}
+
+// wait waits, and reports whether ctx has not ended.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// callServers sends calls to their servers, to all servers at the same time.
+func (r *router) callServers(ctx context.Context, calls []*routed) {
+	servers := map[string][]*routed{}
+	for _, c := range calls {
+		servers[c.addr] = append(servers[c.addr], c)
+	}
+	var all sync.WaitGroup
+	for addr, calls := range servers {
+		all.Go(func() { r.callServer(ctx, addr, calls) }) // ends with the replies, or with ctx
+	}
+	all.Wait()
+}
+
+// callServer sends calls to one server in one pipeline.
+func (r *router) callServer(ctx context.Context, addr string, calls []*routed) {
+	s, reused, err := r.server(ctx, addr)
+	if err != nil {
+		for _, c := range calls {
+			c.err, c.sent, c.reused = err, false, false
+		}
+		return
+	}
+	scripts := scripts{runID: s.runID}
+	var commands [][]string
+	for _, c := range calls {
+		if c.ask {
+			commands = append(commands, []string{"ASKING"})
+		}
+		commands = append(commands, scripts.command(c.call))
+	}
+	replies, err := s.Pipeline(ctx, commands...)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", s.addr, lostConnection(err))
+		r.drop(addr, s)
+	} else {
+		r.mu.Lock()
+		s.used = time.Now()
+		r.mu.Unlock()
+	}
+	i := 0
+	for _, c := range calls {
+		if c.ask {
+			i++
+		}
+		c.reply, c.err, c.sent, c.reused = resp.Value{}, err, true, reused
+		if i < len(replies) {
+			c.reply, c.err = replies[i], nil
+		}
+		if isReplica(c.reply) {
+			r.drop(addr, s)
+		}
+		i++
+	}
+}
+
+// A step is what happens to a call next.
+type step uint8
+
+const (
+	callDone  step = iota
+	sendAgain      // at once
+	sendLater      // after a pause
+)
+
+// next decides what happens to a call that has been sent.
+func (r *router) next(c *routed, round int, repeatable bool) step {
+	c.ask = false
+	if c.err != nil {
+		r.forget(c.slot)
+		if !c.sent && r.config.Cluster && round < r.dialer.countNodes() || c.sent && c.reused && repeatable {
+			c.addr = r.owner(c.slot)
+			return sendAgain
+		}
+		return callDone
+	}
+	err := c.reply.Err()
+	if err == nil {
+		return callDone
+	}
+	switch code, rest, _ := strings.Cut(err.Error(), " "); code {
+	case "NOSCRIPT":
+		return sendAgain
+	case "READONLY":
+		if round == 0 {
+			return sendAgain
+		}
+	case "TRYAGAIN":
+		return sendLater
+	case "MOVED", "ASK":
+		_, addr, _ := strings.Cut(rest, " ")
+		if addr = addressIn(addr, c.addr); addr == "" || !r.config.Cluster {
+			return callDone
+		}
+		c.addr, c.ask = addr, code == "ASK"
+		if !c.ask {
+			r.mu.Lock()
+			r.slots[c.slot] = addr
+			r.mu.Unlock()
+		}
+		if round < 2 {
+			return sendAgain
+		}
+		return sendLater // the nodes do not agree yet
+	}
+	return callDone
+}
+
+// addressIn returns the address in a redirection by a server. Without a host it is on the same
+// host.
+func addressIn(text, from string) string {
+	i := strings.LastIndexByte(text, ':')
+	if i < 0 {
+		return ""
+	}
+	host, port := strings.Trim(text[:i], "[]"), text[i+1:]
+	if host == "" || host == "?" {
+		host, _, _ = net.SplitHostPort(from)
+	}
+	if host == "" || port == "" {
+		return ""
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// isReplica reports whether a server rejected a script because it is no longer the master.
+func isReplica(reply resp.Value) bool {
+	err := reply.Err()
+	return err != nil && strings.HasPrefix(err.Error(), "READONLY")
+}
+
+// slotOf returns the slot of a key with a hash tag: the CRC-16 (XMODEM) of the tag, modulo the
+// number of slots.
+func slotOf(key string) uint16 {
+	_, tag, _ := strings.Cut(key, "{")
+	tag, _, _ = strings.Cut(tag, "}")
+	var crc uint16
+	for i := range len(tag) {
+		crc ^= uint16(tag[i]) << 8
+		for range 8 {
+			carry := crc&0x8000 != 0
+			if crc <<= 1; carry {
+				crc ^= 0x1021
+			}
+		}
+	}
+	return crc % (1 << 14)
+}
