@@ -64,7 +64,7 @@ func (b *readBuffer) unread() []byte {
 // buffer if the current one is full, because messages may refer to it.
 func (b *readBuffer) writable() []byte {
 	if b.buf == nil || b.end == len(b.buf.data) {
-		next := b.next(b.end - b.at)
+		next := b.nextBuffer(b.end - b.at)
 		copy(next.data, b.unread())
 		b.buf.Release()
 		b.buf, b.at, b.end = next, 0, b.end-b.at
@@ -72,8 +72,8 @@ func (b *readBuffer) writable() []byte {
 	return b.buf.data[b.end:]
 }
 
-// next returns a buffer for the given number of unread bytes and at least as many more.
-func (b *readBuffer) next(unread int) *Buffer {
+// nextBuffer returns a buffer for the given number of unread bytes and at least as many more.
+func (b *readBuffer) nextBuffer(unread int) *Buffer {
 	if unread < BufferSize/2 {
 		select {
 		case buf := <-b.spare:

@@ -18,7 +18,7 @@ import (
 	"github.com/hearthws/hearth/internal/fifo"
 )
 
-// Options are how a connection logs in and what it accepts.
+// Options configure a connection: its login, and the bounds of the data that it accepts.
 type Options struct {
 	Username   string // default: the user "default", if there is a Password
 	Password   string // default: no login
@@ -103,10 +103,10 @@ func Connect(ctx context.Context, conn net.Conn, o Options) (*Conn, error) {
 		commands = append(commands, []string{"SELECT", strconv.Itoa(o.DB)})
 	}
 	k := newCall(len(commands))
-	// A server that rejects the connection says so without being asked. Taken as the reply to
-	// HELLO, its error reaches the caller.
-	_ = c.expect(k, commands)
-	go c.read() // ends when the connection is closed; Close waits for it
+	// A server that rejects the connection sends an error before any command. Expect the replies
+	// before reading, so that this error counts as the reply to HELLO and reaches the caller.
+	_ = c.expect(k, commands) // fails only on a connection that has ended
+	go c.read()               // ends when the connection is closed; Close waits for it
 	replies, err := c.await(ctx, k, func() { c.write(commands) })
 	for _, v := range slices.Backward(replies) { // a server that rejects HELLO may close behind it
 		err = cmp.Or(v.Err(), err)
@@ -161,14 +161,15 @@ func (c *Conn) Pipeline(ctx context.Context, commands ...[]string) ([]Value, err
 		c.writing.Lock()
 		defer c.writing.Unlock()
 		if err := c.expect(k, commands); err != nil {
-			k.fail(err)
+			k.fail(err) // the reading goroutine does not know k
 			return
 		}
 		c.write(commands)
 	})
 }
 
-// await calls send and waits for the replies. The end of ctx ends the connection, and so the wait.
+// await calls send and waits for the replies. The end of ctx ends the connection, and so the wait,
+// even if send blocks.
 func (c *Conn) await(ctx context.Context, k *call, send func()) ([]Value, error) {
 	stop := context.AfterFunc(ctx, func() { c.end(ctx.Err()) })
 	defer stop()
@@ -177,7 +178,7 @@ func (c *Conn) await(ctx context.Context, k *call, send func()) ([]Value, error)
 	return k.replies, k.err
 }
 
-// expect queues what will answer the commands.
+// expect queues a pendingReply for each command.
 func (c *Conn) expect(k *call, commands [][]string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -253,7 +254,7 @@ func (c *Conn) end(err error) {
 func (c *Conn) read() {
 	defer close(c.done)
 	for {
-		if err := c.next(); err != nil {
+		if err := c.readReply(); err != nil {
 			c.end(err)
 			break
 		}
@@ -273,51 +274,51 @@ func (k *call) fail(err error) {
 	}
 }
 
-// next reads one reply or push.
-func (c *Conn) next() error {
+// readReply reads one reply or push.
+func (c *Conn) readReply() error {
 	kind, err := c.reader.peek()
 	if err != nil {
 		return err
 	}
 	if kind == '>' {
-		return c.push()
+		return c.handlePush()
 	}
-	first := c.first()
+	oldest := c.oldest()
 	isError := kind == '-' || kind == '!'
 	switch {
-	case first.call == nil:
+	case oldest.call == nil:
 		return protocolError("a reply without a command")
-	case first.confirm != "" && (!isError || c.confirmed > 0):
-		return protocolError("a plain reply to %s", first.confirm)
+	case oldest.confirm != "" && (!isError || c.confirmed > 0):
+		return protocolError("a plain reply to %s", oldest.confirm)
 	}
 	v, err := c.reader.value()
 	if err == nil {
-		c.complete(v)
+		c.answerOldest(v)
 	}
 	return err
 }
 
-// push reads a push.
-func (c *Conn) push() error {
+// handlePush reads a push.
+func (c *Conn) handlePush() error {
 	kind, elements, err := c.reader.push()
 	if err != nil {
 		return err
 	}
 	switch string(kind) {
 	case "message":
-		return c.message(elements, 2)
+		return c.handleMessage(elements, 2) // channel, payload
 	case "pmessage":
-		return c.message(elements, 3)
+		return c.handleMessage(elements, 3) // pattern, channel, payload
 	case "subscribe", "psubscribe", "unsubscribe", "punsubscribe":
-		first := c.first()
-		if first.confirm != string(kind) {
+		oldest := c.oldest()
+		if oldest.confirm != string(kind) {
 			return protocolError("%s, which was not requested", kind)
 		}
 		if err := c.reader.confirmation(elements); err != nil {
 			return err
 		}
-		if c.confirmed++; c.confirmed == first.channels {
-			c.complete(Value{})
+		if c.confirmed++; c.confirmed == oldest.channels {
+			c.answerOldest(Value{})
 		}
 		return nil
 	case "smessage", "ssubscribe", "sunsubscribe", "invalidate":
@@ -331,8 +332,8 @@ func (c *Conn) push() error {
 	return nil
 }
 
-// message reads a message and hands it over.
-func (c *Conn) message(elements, want int) error {
+// handleMessage reads a message and passes it to onMessage.
+func (c *Conn) handleMessage(elements, want int) error {
 	switch {
 	case c.onMessage == nil:
 		return protocolError("a message, which was not requested")
@@ -346,8 +347,8 @@ func (c *Conn) message(elements, want int) error {
 	return err
 }
 
-// first returns the command that has waited longest. Its call is nil if there is none.
-func (c *Conn) first() pendingReply {
+// oldest returns the command that has waited longest. Its call is nil if there is none.
+func (c *Conn) oldest() pendingReply {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p := c.pending.Peek(); p != nil {
@@ -356,8 +357,8 @@ func (c *Conn) first() pendingReply {
 	return pendingReply{}
 }
 
-// complete answers the command that has waited longest.
-func (c *Conn) complete(v Value) {
+// answerOldest makes v the reply to the command that has waited longest.
+func (c *Conn) answerOldest(v Value) {
 	c.confirmed = 0
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -33,7 +33,7 @@ const (
 	valueCost = 64
 )
 
-// A Message is one that was published to a subscribed channel.
+// A Message was published to a subscribed channel.
 type Message struct {
 	Channel, Payload string // valid until Buffer is released
 
@@ -47,7 +47,11 @@ type Message struct {
 
 // A reader parses what a server sends. It checks all framing and all sizes, and allocates as bytes
 // arrive, not as lengths promise. It does not know attributes and strings in parts, which no server
-// sends unasked.
+// sends unless it is asked to.
+//
+// Offsets are relative to the unread bytes. The methods fill, peek, line, header, string and body
+// receive as many bytes as they need, and consume none. The other methods consume the bytes that
+// they parse, by moving at.
 //
 //	stream    = { value | push }
 //	value     = scalar | string | aggregate
@@ -297,7 +301,7 @@ func (r *reader) element(depth int) (Value, error) {
 	if err != nil {
 		return Value{}, err
 	}
-	if err := r.grow(valueCost + end); err != nil {
+	if err := r.addSize(valueCost + end); err != nil {
 		return Value{}, err
 	}
 	text := r.unread()[1 : end-len(crlf)] // valid until the next read
@@ -325,14 +329,14 @@ func (r *reader) text(kind byte, length []byte) (Value, error) {
 	if err != nil {
 		return Value{}, err
 	}
-	if err := r.grow(size); err != nil {
+	if err := r.addSize(size); err != nil {
 		return Value{}, err
 	}
 	if err := r.body(0, size); err != nil {
 		return Value{}, err
 	}
 	text := r.unread()[:size]
-	if kind == '=' && size >= len("txt:") {
+	if kind == '=' && size >= len("txt:") { // begins with its format, such as txt or mkd
 		text = text[len("txt:"):]
 	}
 	v := Value{kind: kind, text: string(text)}
@@ -367,8 +371,8 @@ func (r *reader) aggregate(kind byte, length []byte, depth int) (Value, error) {
 	return v, nil
 }
 
-// grow counts n more bytes of the reply.
-func (r *reader) grow(n int) error {
+// addSize adds n bytes to the size of the reply.
+func (r *reader) addSize(n int) error {
 	if r.size += n; r.size > r.maxReply {
 		return protocolError("a value of more than %d bytes", r.maxReply)
 	}

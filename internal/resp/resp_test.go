@@ -342,7 +342,7 @@ func BenchmarkPipeline(b *testing.B) {
 		_ = c.expect(k, commands)
 		c.write(commands)
 		for k.left > 0 {
-			if err := c.next(); err != nil {
+			if err := c.readReply(); err != nil {
 				b.Fatal(err)
 			}
 		}
