@@ -19,6 +19,7 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 		Authenticate: func(ctx context.Context, s *session.Session, req session.AuthRequest) (session.Identity, error) {
 			r := AuthRequest[A]{
 				ClientID: s.ID(), RemoteAddr: s.RemoteAddr(), Subprotocol: req.Subprotocol, FromRequest: req.FromRequest, Raw: req.Data,
+				Again: req.Again, UserID: req.User,
 			}
 			if err := json.Unmarshal(r.Raw, &r.Credentials); err != nil {
 				return session.Identity{}, fmt.Errorf("%w: decode credentials: %w", ErrRejected, err)
@@ -27,7 +28,13 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 			if err != nil {
 				return session.Identity{}, rejection(err)
 			}
-			return session.Identity{User: id.UserID, Value: newClient(s, id)}, nil
+			identity := session.Identity{User: id.UserID, Expires: id.ExpiresAt}
+			if req.Again {
+				identity.Replace = func() { clientOf[M](s).SetMetadata(id.Metadata) }
+			} else {
+				identity.Value = newClient(s, id)
+			}
+			return identity, nil
 		},
 		Message: func(ctx context.Context, s *session.Session, e protocol.Envelope, r *session.Request) error {
 			m := Message{Event: e.Event, Data: e.Data, ID: e.ID, request: r}

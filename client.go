@@ -62,9 +62,19 @@ func (c *Client[M]) Metadata() M {
 // value or the new one. To change one part of the value, read and set it in callbacks of this
 // client, which run one at a time, or under a lock.
 //
-// An application can use it to renew credentials on an open connection, with an event of its own:
-// `authenticate` works once. The user id cannot be changed.
+// New credentials of a client with the extension replace the metadata, too (Config.Authenticate).
+// For other clients, an application can use SetMetadata to renew credentials on an open connection,
+// with an event of its own. The user id cannot be changed.
 func (c *Client[M]) SetMetadata(m M) { c.metadata.Store(&m) }
+
+// ExpiresAt returns when the client's credentials expire (Identity.ExpiresAt), without a monotonic
+// reading. It is zero if they do not expire.
+func (c *Client[M]) ExpiresAt() time.Time {
+	if c.s == nil {
+		return time.Time{}
+	}
+	return session.ExpiresAt(c.s)
+}
 
 // State returns the state of the client.
 func (c *Client[M]) State() State {
@@ -153,8 +163,8 @@ func (c *Client[M]) Send(event string, data any) error {
 // message has no id.
 //
 // A client with the extension (docs/protocol.md §13) gets exactly one answer to a message with an
-// id. If the handler returns without an answer, the server sends one. So Reply returns ErrReplied if
-// the message has been answered: by Reply, by an error, or because the handler has returned. To
+// id. If the handler returns without an answer, the server sends one. So Reply returns ErrReplied
+// if the message has been answered: by Reply, by an error, or because the handler has returned. To
 // reply after the handler has returned, on another goroutine, let the handler return ErrReplyLater.
 // m must be the Message that the handler got, or a copy of it.
 func (c *Client[M]) Reply(m Message, data any) error {
@@ -235,7 +245,7 @@ func (c *Client[M]) Leave(rooms ...string) {
 
 // Disconnect closes the client after the messages that are queued for it have been sent, for which
 // it has Timeouts.Close. It does not wait for that. The code must be 1000, 1001, 1007 to 1014, or a
-// code of the application, 3000 to 4999. Clients of the protocol give 4001 to 4004 a meaning
+// code of the application, 3000 to 4999. Clients of the protocol give 4001 to 4005 a meaning
 // (docs/protocol.md §5). The reason is cut to 123 bytes. Messages of the client that wait for their
 // handlers are dropped (Stats.MessagesDiscarded). It returns ErrNotConnected if the client has
 // disconnected.
@@ -261,6 +271,14 @@ type AuthRequest[A any] struct {
 	// FromRequest is the result of Upgrade.FromRequest for the request of the opening handshake, or
 	// nil without that callback.
 	FromRequest any
+
+	// Again means that the client is authenticated already and sends new credentials. Subprotocol
+	// and FromRequest are empty then: they are not kept.
+	Again bool
+
+	// UserID is the user id of the client if Again is set. The client keeps its old credentials
+	// unless Authenticate returns the same.
+	UserID string
 
 	// Credentials are the decoded data of the client's `authenticate`.
 	Credentials A
@@ -297,6 +315,12 @@ type Identity[M any] struct {
 
 	// Metadata is kept with the client: see Client.Metadata.
 	Metadata M
+
+	// ExpiresAt is when the credentials expire, by the wall clock of this server; zero means never.
+	// The client is then closed with 4005 (Stats.Expired), after at most ten more seconds if the
+	// clock was stepped or the machine slept meanwhile. A time that has passed rejects the client.
+	// See also Timeouts.ExpiryNotice.
+	ExpiresAt time.Time
 }
 
 // MarshalJSON encodes m as protocol.Envelope does.

@@ -123,6 +123,12 @@ type Config[A, M any] struct {
 	// ErrRejected, or is a ClientError, closes the client with 4003 `Authentication failed`. Any
 	// other error, and a panic, close it with 4003 `Authentication error`. The callback has three
 	// times Timeouts.Auth. Data that cannot be decoded into A is rejected without a call. Required.
+	//
+	// A client with the extension (docs/protocol.md §13) may send new credentials later. Then
+	// AuthRequest.Again is set, Authenticate runs concurrently with the client's other callbacks,
+	// and an error does not close the client: it keeps its old credentials. If Authenticate returns
+	// the same user id, the metadata and the time of expiry are replaced. There is at most one call
+	// for a client at a time, and one in five seconds.
 	Authenticate func(ctx context.Context, r AuthRequest[A]) (Identity[M], error)
 
 	// Handshake replaces the built-in key exchange, if Encryption.Mode is not EncryptionOff. It
@@ -228,6 +234,12 @@ type Timeouts struct {
 	// second. The context of Shutdown must leave time for it, and for the callbacks after it.
 	// Default 0: all at once.
 	Drain time.Duration
+
+	// ExpiryNotice is how long before its credentials expire (Identity.ExpiresAt) a client with the
+	// extension (docs/protocol.md §13) is told, or half of the time that is left if that is less.
+	// The client can then send new credentials on the same connection. Default 60 s; Disabled sends
+	// no notice.
+	ExpiryNotice time.Duration
 }
 
 // Limits protect a server from its clients. A zero field selects its default.
@@ -397,6 +409,7 @@ func (c Config[A, M]) withDefaults() Config[A, M] {
 	def(&t.HeartbeatInterval, protocol.DefaultHeartbeatInterval)
 	def(&t.Idle, protocol.DefaultIdleTimeout)
 	def(&t.Close, 5*time.Second)
+	def(&t.ExpiryNotice, time.Minute)
 	l := &c.Limits
 	def(&l.MaxConnections, 100_000)
 	def(&l.MaxUnauthenticated, 10_000)
@@ -470,6 +483,7 @@ func (c Config[A, M]) validateTimes() error {
 		{"Timeouts.Idle", c.Timeouts.Idle, true},
 		{"Timeouts.Close", c.Timeouts.Close, false},
 		{"Timeouts.Drain", c.Timeouts.Drain, false},
+		{"Timeouts.ExpiryNotice", c.Timeouts.ExpiryNotice, true},
 	} {
 		if t.off && t.d == Disabled || t.name == "Timeouts.Drain" && t.d == 0 {
 			continue
@@ -536,7 +550,9 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 	} {
 		*n = max(0, *n)
 	}
-	c.Timeouts.HeartbeatInterval, c.Timeouts.Idle = max(0, c.Timeouts.HeartbeatInterval), max(0, c.Timeouts.Idle)
+	for _, d := range []*time.Duration{&c.Timeouts.HeartbeatInterval, &c.Timeouts.Idle, &c.Timeouts.ExpiryNotice} {
+		*d = max(0, *d)
+	}
 	fromRequest := u.FromRequest
 	if fromRequest != nil {
 		fromRequest = func(r *http.Request) (any, error) {

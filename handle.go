@@ -24,8 +24,8 @@ import (
 // message has an id, the client receives the ClientError `internal` with that id. The same holds if
 // f panics.
 //
-// A client with the extension (docs/protocol.md §13) gets exactly one answer to each message with an
-// id. If f returns nil and has not called Client.Reply, the server answers that the message was
+// A client with the extension (docs/protocol.md §13) gets exactly one answer to each message with
+// an id. If f returns nil and has not called Client.Reply, the server answers that the message was
 // handled. See Client.Reply and ErrReplyLater.
 //
 // Handlers are usually set between New and Start, but may be set at any time, on any goroutine. An

@@ -19,6 +19,9 @@ type Stats struct {
 	// decode
 	AuthRejected      uint64
 	AuthFailed        uint64 // clients closed with 4003 because Authenticate failed
+	Reauthenticated   uint64 // new credentials that replaced those of an authenticated client
+	ReauthRejected    uint64 // new credentials of authenticated clients that were rejected
+	Expired           uint64 // clients closed with 4005 because their credentials expired
 	AuthTimeouts      uint64 // clients closed with 4001 because they did not authenticate in time
 	KeysAgreed        uint64 // encryption handshakes that succeeded
 	KeysRejected      uint64 // clients closed with 4004 because they sent no key, or a bad one
@@ -42,8 +45,8 @@ type Stats struct {
 	// was over
 	MessagesDiscarded uint64
 	RoomsRejected     uint64 // rooms that clients asked for and were not allowed to join
-	// callbacks that failed, except Authenticate, ClientErrors, and callbacks of disconnected
-	// clients
+	// callbacks that failed, except Authenticate for new clients, ClientErrors, and callbacks of
+	// disconnected clients
 	CallbackErrors uint64
 	Delivered      uint64 // messages handed to connections, one for each client
 	// messages dropped for clients that read too slowly, one for each client
@@ -81,6 +84,7 @@ func (s *Server[A, M]) Stats() Stats {
 		KeysAgreed: st.KeysAgreed.Load(), KeysRejected: st.KeysRejected.Load(), KeysFailed: st.KeysFailed.Load(),
 		DecryptFailed: st.DecryptFailed.Load(), PlaintextRejected: st.PlaintextRejected.Load(), Unsealed: hub.Unsealed(),
 		AuthRejected: st.AuthRejected.Load(), AuthFailed: st.AuthFailed.Load(), AuthTimeouts: st.AuthTimeouts.Load(),
+		Reauthenticated: st.Reauthenticated.Load(), ReauthRejected: st.ReauthRejected.Load(), Expired: st.Expired.Load(),
 		Evicted: st.Evicted.Load(), PreAuthFlood: st.PreAuthFlood.Load(), HeartbeatTimeouts: st.HeartbeatTimeouts.Load(),
 		IdleTimeouts: st.IdleTimeouts.Load(), ProtocolErrors: st.ProtocolErrors.Load(), SlowClosed: st.SlowClosed.Load(),
 

@@ -358,6 +358,7 @@ const (
 // The codes of errors that servers send in answer to a request, in ClientError.Code.
 const (
 	CodeInternal     = "internal"      // the application failed
+	CodeBusy         = "busy"          // an authenticate is too early after another one
 	CodeUnknownEvent = "unknown_event" // the application does not handle the event
 )
 

@@ -287,6 +287,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		return n.transports.close()
 	}))
 	n.env.Lobby.Close()
+	n.env.Expirations.Close()
 	err = errors.Join(err, n.transports.close())
 	// Messages may still be in encryption after the loops have ended, although no client will get
 	// them.

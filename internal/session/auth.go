@@ -28,12 +28,16 @@ type authentication struct {
 	keys     *seal.Keys // nil if the client is not encrypted
 }
 
+// credentialData returns the data of an authenticate.
+func credentialData(e protocol.Envelope) []byte {
+	if len(e.Data) == 0 || bytes.Equal(e.Data, []byte("null")) {
+		return noData
+	}
+	return e.Data
+}
+
 // startAuthentication starts the authentication of the client.
 func (w worker) startAuthentication(e protocol.Envelope) {
-	data := []byte(e.Data)
-	if len(data) == 0 || bytes.Equal(data, []byte("null")) {
-		data = noData
-	}
 	w.mu.Lock()
 	c := w.transient.client()
 	if c == nil { // the session has ended meanwhile
@@ -46,7 +50,7 @@ func (w worker) startAuthentication(e protocol.Envelope) {
 	w.env.Lobby.beginAuthentication(c)
 	request, requested := protocol.ParseExtensionRequest(e.Extension)
 	a := &authentication{
-		Session: w.Session, client: c, data: data, request: request, grants: w.env.grantsFor(request, requested),
+		Session: w.Session, client: c, data: credentialData(e), request: request, grants: w.env.grantsFor(request, requested),
 	}
 	// It ends with the callbacks, whose context ends with the session. Env.Running waits for it.
 	go a.run()
@@ -79,6 +83,9 @@ func (a *authentication) authenticate() bool {
 	request := AuthRequest{Data: a.data, Subprotocol: a.client.protocol, FromRequest: a.client.fromRequest}
 	return callback.Run(func() (err error) {
 		a.identity, err = a.env.Calls.Authenticate(sessionContext{a.Session}, a.Session, request)
+		if err == nil && a.identity.expired() {
+			return errExpired
+		}
 		return err
 	}, a.authenticateFailed)
 }
@@ -157,6 +164,7 @@ func (a *authentication) admit() bool {
 	a.state.Store(uint32(protocol.StateAuthenticated))
 	a.inbox.connecting = a.env.Calls.Connected != nil
 	a.transient.pendingClient = nil
+	setExpiryLocked(a.Session, a.identity.Expires)
 	a.transient = a.transient.orNil()
 	a.env.Stats.Authenticated.Add(1)
 	if a.keys != nil {
@@ -184,7 +192,9 @@ func (a *authentication) admission() hub.Admission {
 		welcome = protocol.AppendConnectedEncrypted(nil, id, user, now, a.keys.ServerPublicKey, a.keys.Salt)
 	}
 	if a.grants.has(extension) {
-		welcome = protocol.AppendGranted(welcome, a.env.granted(a.grants, a.request.Version))
+		granted := a.env.granted(a.grants, a.request.Version)
+		granted.Expires = a.identity.Expires
+		welcome = protocol.AppendGranted(welcome, granted)
 	}
 	adm.Welcome = ws.NewMessage(welcome)
 	return adm

@@ -2,6 +2,7 @@ package session
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
@@ -107,6 +108,9 @@ func (s *Session) disconnect(req closeRequest) bool {
 	}
 	if t.done != nil {
 		close(t.done)
+	}
+	if t.credentials != nil {
+		s.env.Expirations.set(t.credentials, time.Time{}, 0)
 	}
 	if s.inbox.paused {
 		s.inbox.paused = false

@@ -29,11 +29,14 @@ func (w worker) dispatch(e protocol.Envelope, g grants) {
 			answerHeartbeat(&w.member, e.ID)
 		}
 	case e.Event == protocol.EventAuthenticate:
-		if w.State() != protocol.StateUnauthorized {
+		switch {
+		case g.has(extension):
+			w.reauthenticate(e)
+		case w.State() != protocol.StateUnauthorized:
 			w.reply(protocol.ErrAlreadyAuthenticated)
-			return
+		default:
+			w.startAuthentication(e)
 		}
-		w.startAuthentication(e)
 	case !g.has(admitted):
 		w.reply(protocol.ErrNotAuthenticated)
 	case e.Event == protocol.EventJoin:

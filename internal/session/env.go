@@ -65,12 +65,22 @@ type AuthRequest struct {
 	Data        []byte // of `authenticate`
 	Subprotocol string // that was agreed on in the opening handshake; empty for none
 	FromRequest any    // what the application took from the request of the opening handshake
+
+	// Again means that the client is authenticated, as User. The request then has no Subprotocol
+	// and no FromRequest, which are not kept.
+	Again bool
+	User  string
 }
 
 // Identity is the result of an accepted authentication.
 type Identity struct {
 	User  string // empty for an anonymous client
 	Value any    // of the application; Session.Value returns it from then on
+	// Expires is when the credentials expire, by the wall clock; zero: never.
+	Expires time.Time
+	// Replace, which may be nil, replaces what the application keeps with the client, in place of
+	// Value, if the client was authenticated. It is called with a lock held and must not block.
+	Replace func()
 }
 
 // Limits are those of hearth.Limits, which documents them; 0 means no limit.
@@ -99,6 +109,7 @@ type Timeouts struct {
 	Idle              time.Duration
 	Close             time.Duration
 	Drain             time.Duration
+	ExpiryNotice      time.Duration
 }
 
 // Encryption says which clients are encrypted; see hearth.Encryption.
@@ -109,7 +120,7 @@ type Encryption struct {
 }
 
 // Env is what all sessions of a node share. It is set before the first session, and then read-only,
-// except for Abandoned, inflating and Running, which may be used concurrently.
+// except for Abandoned, Expirations, inflating and Running, which may be used concurrently.
 type Env struct {
 	Base         context.Context // of the callbacks; cancelled when a shutdown stops waiting
 	Hub          *hub.Hub
@@ -127,8 +138,9 @@ type Env struct {
 	DefaultRooms []string
 	Resume       bool // clients may have protocol.FeatureResume
 
-	Abandoned atomic.Bool // set when a shutdown stops waiting: then messages in inboxes are dropped
-	inflating inflateLimiter
+	Abandoned   atomic.Bool // set when a shutdown stops waiting: then messages in inboxes are dropped
+	Expirations Expirations
+	inflating   inflateLimiter
 
 	// Running counts the sessions that have not ended and the authentications that run. A shutdown
 	// waits for it.
@@ -144,6 +156,9 @@ type Stats struct {
 	AuthRejected      atomic.Uint64
 	AuthFailed        atomic.Uint64 // the callback failed
 	AuthTimeouts      atomic.Uint64
+	Reauthenticated   atomic.Uint64
+	ReauthRejected    atomic.Uint64
+	Expired           atomic.Uint64
 	KeysAgreed        atomic.Uint64 // clients that are encrypted since their handshake
 	KeysRejected      atomic.Uint64 // encryption handshakes
 	KeysFailed        atomic.Uint64 // the callback failed

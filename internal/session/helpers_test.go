@@ -41,7 +41,8 @@ func newFixture(lobby session.LobbyConfig, calls session.Callbacks) *fixture {
 	return &fixture{env: &session.Env{
 		Base: context.Background(), Hub: hub.New(hub.Config{Lanes: 1, Wake: func(int) {}}), Pool: &workpool.Pool{},
 		Lobby: session.NewLobby(lobby), Clock: lobby.Clock, Calls: calls, Log: slog.New(slog.DiscardHandler), Stats: &session.Stats{},
-		Limits: session.Limits{MaxPayload: 1 << 17, ClientQueue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedMessages: 16},
+		Timeouts: session.Timeouts{Auth: lobby.AuthTimeout, ExpiryNotice: time.Minute},
+		Limits:   session.Limits{MaxPayload: 1 << 17, ClientQueue: 1 << 18, UnauthenticatedPayload: 1 << 14, UnauthenticatedMessages: 16},
 	}}
 }
 

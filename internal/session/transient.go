@@ -2,8 +2,8 @@ package session
 
 // transient is the state that a session needs before the client is authenticated, at its end, and
 // while something waits: a context that is in use, unparsed bytes, unreported changes of rooms,
-// or a close behind queued messages. It is nil otherwise, as it is for an idle client without
-// rates. Session.mu guards it.
+// or a close behind queued messages. It is nil otherwise, as it is for an idle client without rates
+// whose credentials do not expire. Session.mu guards it.
 type transient struct {
 	pendingClient *pendingClient // until the client is authenticated or the session ends
 	done          chan struct{}  // closed at the end; made by the first call of sessionContext.Done
@@ -11,6 +11,7 @@ type transient struct {
 	unparsed      []byte         // part of a read, not parsed because the client was paused
 	parsing       bool           // a worker parses what was in unparsed
 	rates         *rates         // if rates are limited
+	credentials   *credentials   // if they expire, or have been replaced
 	changes       roomChanges    // not reported yet
 	deferredClose *closeRequest  // to do when all messages that were received are handled
 }
@@ -48,7 +49,7 @@ func (t *transient) hasDeferred() bool {
 // orNil returns t, or nil if the session can do without t.
 func (t *transient) orNil() *transient {
 	if t != nil && t.pendingClient == nil && t.done == nil && t.closeInfo == nil && t.unparsed == nil && !t.parsing &&
-		t.rates == nil && len(t.changes) == 0 && t.deferredClose == nil {
+		t.rates == nil && t.credentials == nil && len(t.changes) == 0 && t.deferredClose == nil {
 		return nil
 	}
 	return t
