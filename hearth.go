@@ -29,6 +29,9 @@
 // clients of different servers may see different orders. So an application that numbers its
 // messages must not take a missing number for a lost message at once: the message may still arrive.
 // Dropped messages are counted in Stats and logged.
+//
+// For rooms with history (HistoryRule), clients recover what they have missed while they were away,
+// in one order on all servers.
 package hearth
 
 import (

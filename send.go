@@ -37,8 +37,9 @@ func ToAll() Target { return protocol.ToAll() }
 // (protocol.CheckEvent), if the target is invalid (Target.Check), or if the data cannot be encoded.
 // A target without clients is not an error.
 //
-// Messages that one goroutine sends arrive at each client in order, whatever their targets are.
-// Delivery is at most once. Safe for concurrent use.
+// Messages that one goroutine sends arrive at each client in order, whatever their targets are,
+// with one exception: a message to a room with history (HistoryRule) may arrive after later
+// messages to other targets. Delivery is at most once. Safe for concurrent use.
 type Sender interface {
 	Send(ctx context.Context, t Target, event string, data any) error
 }
@@ -48,6 +49,8 @@ type Sender interface {
 // It queues the event for the clients of this server, and gives it to the broker for those of other
 // servers. It does not block and does not wait for delivery, so any callback may call it. A failure
 // of one of the two does not prevent the other, so a retry can deliver the event twice to the rest.
+// An event for a room with history takes the way through the broker only: after an error it is not
+// sent.
 // Errors: ErrQueueFull (some clients of this server missed it), broker.ErrQueueFull or another
 // error of the broker (clients of other servers missed it), and ErrNotRunning before Start and
 // after Shutdown (not sent).
