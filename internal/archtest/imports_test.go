@@ -70,7 +70,7 @@ var rules = []rule{
 	{folder: ".", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/node", "internal/origin", "internal/session", "protocol", "seal"}},
 
 	// The tests of the whole server.
-	{folder: "internal/e2e", imports: []string{"."}, anyTest: true},
+	{folder: "internal/e2e", imports: []string{".", "broker/redis"}, anyTest: true},
 
 	// The server binary uses the library like any other program: public packages, and leaves that
 	// do not depend on it.
