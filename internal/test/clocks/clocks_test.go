@@ -241,6 +241,35 @@ func TestStepBack(t *testing.T) {
 	}
 }
 
+// TestExpiryFollowsSteps steps the wall clock over the expiry of credentials. Their client must be
+// closed soon, and others not.
+func TestExpiryFollowsSteps(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds a program")
+	}
+	s := start(t, steppable(t), map[string]any{"Lifetime": time.Hour, "AuthTimeout": time.Minute})
+	var early, late clients
+	early.add(s, 1, 0, authenticate)
+	s.do("step 3500")
+	late.add(s, 1, 0, authenticate)
+	s.do("step 200")
+	stepped := time.Now()
+	for end := stepped.Add(timeout); len(early.ends()) < 1; sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the client was not closed within %v", timeout)
+		}
+	}
+	if after := time.Since(stepped); after > 15*time.Second {
+		t.Errorf("closed %v after the step", after)
+	}
+	if code := websocket.CloseStatus(early.ends()[0]); code != 4005 {
+		t.Errorf("closed with %v", code)
+	}
+	if ends := late.ends(); len(ends) != 0 {
+		t.Errorf("the client whose credentials are valid was closed: %v", ends)
+	}
+}
+
 // sleep waits in real time, because the server is another process and the test checks that nothing
 // happens to it.
 func sleep(d time.Duration) { <-time.After(d) }

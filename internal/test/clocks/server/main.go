@@ -29,16 +29,20 @@ func main() {
 }
 
 func run() error {
+	var lifetime time.Duration // of credentials
 	cfg := hearth.Config[none, none]{
-		Authenticate: func(context.Context, hearth.AuthRequest[none]) (hearth.Identity[none], error) {
-			return hearth.Identity[none]{}, nil
+		Authenticate: func(context.Context, hearth.AuthRequest[none]) (id hearth.Identity[none], err error) {
+			if lifetime > 0 {
+				id.ExpiresAt = time.Now().Add(lifetime)
+			}
+			return id, nil
 		},
 	}
-	// The argument sets those fields of the configuration that time out.
+	// The argument sets those fields of the configuration that time out, and the lifetime.
 	if err := json.Unmarshal([]byte(os.Args[1]), &struct {
-		AuthTimeout, HeartbeatInterval, HeartbeatTimeout, IdleTimeout *time.Duration
-		Transport                                                     *hearth.Transport
-	}{&cfg.Timeouts.Auth, &cfg.Timeouts.HeartbeatInterval, &cfg.Timeouts.Heartbeat, &cfg.Timeouts.Idle, &cfg.Transport}); err != nil {
+		Lifetime, AuthTimeout, HeartbeatInterval, HeartbeatTimeout, IdleTimeout *time.Duration
+		Transport                                                               *hearth.Transport
+	}{&lifetime, &cfg.Timeouts.Auth, &cfg.Timeouts.HeartbeatInterval, &cfg.Timeouts.Heartbeat, &cfg.Timeouts.Idle, &cfg.Transport}); err != nil {
 		return err
 	}
 	srv, err := hearth.New(cfg)
