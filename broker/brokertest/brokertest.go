@@ -26,6 +26,10 @@ type Suite struct {
 	// tests.
 	NewHistory func(t *testing.T, rules broker.HistoryRules) func() broker.Broker
 
+	// HistoryApart means that there is an order only between messages to the same room with
+	// history, and between all other messages.
+	HistoryApart bool
+
 	// Selective means that messages on channels that are not held are not delivered: immediately if
 	// never held, and within Timeout after the last Release.
 	Selective bool
@@ -85,9 +89,10 @@ type test struct {
 
 // run runs tests with brokers that prepare makes.
 func (s Suite) run(t *testing.T, prepare func(*testing.T) func() broker.Broker, tests []test) {
+	before := goleak.IgnoreCurrent() // of a server for all tests
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			goleak.VerifyNone(t) // otherwise this test would be blamed for leaks of an earlier one
+			goleak.VerifyNone(t, before) // otherwise this test would be blamed for leaks of an earlier one
 			w := &fixture{T: t, suite: s, broker: prepare(t)}
 			// Goroutines of the test setup, such as a server's, end with t.Cleanup.
 			others := goleak.IgnoreCurrent()

@@ -146,7 +146,7 @@ func testHistoryOrder(w *fixture) {
 			n := nodes[p%len(nodes)]
 			for i := range messages {
 				m := n.room(rooms[i%2], fmt.Sprint(p))
-				m.Data = fmt.Append(nil, i)
+				m.Data = fmt.Append(nil, i/2)
 				if err := n.Publish(ctx, m); err != nil {
 					w.Errorf("publish: %v", err)
 				}
@@ -163,10 +163,11 @@ func testHistoryOrder(w *fixture) {
 			if m.Position.Offset != offsets[m.Target] {
 				w.Fatalf("node %d: message %s of publisher %s has offset %d, want %d", i, m.Data, m.Event, m.Position.Offset, offsets[m.Target])
 			}
-			if want := fmt.Sprint(next[m.Event]); string(m.Data) != want {
+			from := m.Event + m.Target
+			if want := fmt.Sprint(next[from]); string(m.Data) != want {
 				w.Fatalf("node %d: message %s of publisher %s, want %s", i, m.Data, m.Event, want)
 			}
-			next[m.Event]++
+			next[from]++
 			got[m.Position] = m.Event + string(m.Data)
 			if i == 0 {
 				first = append(first, m)
@@ -276,8 +277,24 @@ func testHistoryMixed(w *fixture) {
 		}
 		a.publish(m)
 	}
+	var order, keptOrder, otherOrder []string
+	for range messages {
+		m := b.next()
+		order = append(order, m.Event)
+		if m.Target == kept {
+			keptOrder = append(keptOrder, m.Event)
+			continue
+		}
+		otherOrder = append(otherOrder, m.Event)
+	}
 	for i := range messages {
-		b.expect(fmt.Sprint(i))
+		event := fmt.Sprint(i)
+		if i%3 == 0 && keptOrder[i/3] != event || i%3 > 0 && otherOrder[i/3*2+i%3-1] != event {
+			w.Fatalf("message %d is not in its place among those of its kind", i)
+		}
+		if !w.suite.HistoryApart && order[i] != event {
+			w.Fatalf("got %s where %d should be", order[i], i)
+		}
 	}
 }
 
@@ -470,10 +487,16 @@ func testHistoryKeys(w *fixture) {
 		a.publish(m)
 	}
 	for _, n := range []*node{a, b} {
-		for i := range 9 {
-			if m := n.next(); m.Event != fmt.Sprint(i+1) || m.Key != "" {
-				w.Errorf("got %q with key %q, want %d without", m.Event, m.Key, i+1)
+		got := map[string][]protocol.Message{}
+		for range 9 {
+			m := n.next()
+			if m.Key != "" {
+				w.Errorf("%q arrived with key %q", m.Event, m.Key)
 			}
+			got[m.Target] = append(got[m.Target], m)
+		}
+		if events(got[room]) != "1 2 3 4 6 7 8 9" || events(got[other]) != "5" {
+			w.Errorf("got %q in one room and %q in the other", events(got[room]), events(got[other]))
 		}
 	}
 	b.publish(b.keyed(room, "again", "nine")) // from another node

@@ -1,8 +1,11 @@
 package redis_test
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -180,4 +183,153 @@ func owner(t *testing.T, c *redistest.Cluster, key string) *redistest.Server {
 	}
 	t.Fatalf("no slot for %q", key)
 	return nil
+}
+
+// TestClusterHistoryMovesSlots moves the slots of rooms with history while several nodes publish to
+// them. No message is lost or delivered twice, and in each room they have one order at all nodes. A
+// room whose slot moves gets a new epoch.
+func TestClusterHistoryMovesSlots(t *testing.T) {
+	slow(t)
+	const rooms = 6
+	cluster := redistest.StartCluster(t)
+	c := withHistory(t, cluster.URL())
+	var names []string
+	for i := 0; len(names) < rooms; i++ {
+		if name := fmt.Sprint("log ", i); owner(t, cluster, "{"+name+"}") == cluster.Servers[1] {
+			names = append(names, name)
+		}
+	}
+	nodes := []*node{holder(t, "a", c, names...), holder(t, "b", c, names...)}
+	var all sync.WaitGroup
+	moved := make(chan struct{})
+	counts := make([]int, len(nodes))
+	for i, n := range nodes {
+		all.Go(func() { // ends with the first messages after the slots have moved
+			for last := false; !last; {
+				select {
+				case <-moved:
+					last = true
+				default:
+				}
+				ms := make([]protocol.Message, 0, 2*rooms)
+				for _, name := range names {
+					ms = append(ms, n.room(name, fmt.Sprint(n.id, counts[i])), n.room(name, fmt.Sprint(n.id, counts[i]+1)))
+				}
+				counts[i] += 2
+				if errs := n.PublishAll(ctx(t), ms); errs != nil {
+					t.Errorf("publish: %v", errors.Join(errs...))
+					return
+				}
+			}
+		})
+	}
+	for _, name := range names[:rooms-1] {
+		cluster.MoveSlot("{"+name+"}", 1, 2, func() {})
+	}
+	for _, name := range names[:rooms-1] {
+		cluster.MoveSlot("{"+name+"}", 2, 0, func() {})
+	}
+	close(moved)
+	all.Wait()
+	total := rooms * (counts[0] + counts[1])
+	x := clusterOrder{t: t, first: map[protocol.Position]string{}}
+	for _, n := range nodes {
+		x.start()
+		for range total {
+			x.take(n.id, n.next())
+		}
+	}
+	if len(x.first) != total {
+		t.Errorf("%d positions for %d messages", len(x.first), total)
+	}
+	for i, name := range names {
+		epochs := x.epochs[name]
+		if part := nodes[0].read(name, protocol.Position{}); part.Position.Offset != epochs[part.Position.Epoch] {
+			t.Errorf("%s: the log is at %+v, the nodes at %v", name, part.Position, epochs)
+		}
+		if want := 3; i < rooms-1 && len(epochs) != want || i == rooms-1 && len(epochs) != 1 {
+			t.Errorf("%s has had %d epochs", name, len(epochs))
+		}
+	}
+	for _, n := range nodes {
+		if h := n.Health(); h.Dropped+h.Losses+h.Malformed != 0 {
+			t.Errorf("health of %s is %+v", n.id, h)
+		}
+	}
+}
+
+// A clusterOrder checks the messages that nodes receive: in each epoch they are in the order of
+// their offsets, and those of one publisher in its order. When a slot has moved, the first messages
+// of the new owner may arrive before the last ones of the old owner.
+type clusterOrder struct {
+	t      *testing.T
+	epochs map[string]map[string]uint64 // by room and epoch: the offset of the last message
+	last   map[string]int               // by room, epoch and publisher: the number of the last message
+	first  map[protocol.Position]string // the messages that the first node received
+}
+
+// start begins with the messages of another node.
+func (x *clusterOrder) start() {
+	x.epochs, x.last = map[string]map[string]uint64{}, map[string]int{}
+}
+
+func (x *clusterOrder) take(at string, m protocol.Message) {
+	x.t.Helper()
+	epochs := x.epochs[m.Target]
+	if epochs == nil {
+		epochs = map[string]uint64{}
+		x.epochs[m.Target] = epochs
+	}
+	if epochs[m.Position.Epoch]++; m.Position.Offset != epochs[m.Position.Epoch] {
+		x.t.Fatalf("%s: %s in %s has offset %d, want %d", at, m.Event, m.Target, m.Position.Offset, epochs[m.Position.Epoch])
+	}
+	from := fmt.Sprint(m.Target, m.Position.Epoch, m.ServerID)
+	number, err := strconv.Atoi(strings.TrimPrefix(m.Event, m.ServerID))
+	if last, ok := x.last[from]; err != nil || ok && number != last+1 {
+		x.t.Fatalf("%s: %s in %s after %d", at, m.Event, m.Target, last)
+	}
+	x.last[from] = number
+	if other, ok := x.first[m.Position]; ok && other != m.Event {
+		x.t.Fatalf("%s: %s is at %+v, where another node has %s", at, m.Event, m.Position, other)
+	}
+	x.first[m.Position] = m.Event
+}
+
+// TestClusterHistoryReplicaTakesOver removes the owner of the slot of a room. Messages to other
+// rooms go on, and the room has a new epoch when its replica has taken over.
+func TestClusterHistoryReplicaTakesOver(t *testing.T) {
+	slow(t)
+	cluster := redistest.StartCluster(t)
+	c := withHistory(t, cluster.URL())
+	c.DialTimeout, c.WriteTimeout, c.ProbeTimeout = 4*time.Second, 4*time.Second, 4*time.Second
+	master := cluster.Servers[1]
+	var lost, other string
+	for i := 0; lost == "" || other == ""; i++ {
+		name := fmt.Sprint("log ", i)
+		if owner(t, cluster, "{"+name+"}") == master {
+			lost = name
+		} else {
+			other = name
+		}
+	}
+	a, b := holder(t, "a", c, lost, other), holder(t, "b", c, lost, other)
+	before := a.confirmNext(lost, "before").Position
+	replica := cluster.AddReplica(master)
+	master.Kill()
+	await(t, "messages to another room", func() bool { return a.PublishAll(ctx(t), []protocol.Message{a.room(other, "other")}) == nil })
+	if errs := a.PublishAll(ctx(t), []protocol.Message{a.room(lost, "lost")}); errs == nil || !errors.Is(errs[0], broker.ErrDown) {
+		t.Errorf("without the owner of the slot: errors %v, want ErrDown", errs)
+	}
+	cluster.TakeOver(replica, "TAKEOVER")
+	for _, n := range []*node{a, b} {
+		n.awaitState(broker.StateOK)
+	}
+	a.awaitWorks(lost, b)
+	if m := a.confirmNext(lost, "after"); m.Position.Epoch == before.Epoch || b.next().Position != m.Position {
+		t.Errorf("afterwards the position is %+v", m.Position)
+	}
+	part := b.read(lost, before)
+	if part.Unrecovered != protocol.UnrecoveredReset {
+		t.Errorf("read from %+v: %+v", before, part)
+	}
 }

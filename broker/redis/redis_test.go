@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -75,4 +76,29 @@ func TestSuite(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestClusterSuite runs the suite on one Cluster, with a prefix for each test.
+func TestClusterSuite(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a Cluster")
+	}
+	cluster := redistest.StartCluster(t)
+	tests := 0
+	prepare := func(t *testing.T, rules broker.HistoryRules) func() broker.Broker {
+		c := calm(t, cluster.URL())
+		c.History = rules
+		c.Prefix = fmt.Sprintf("test%d:", tests)
+		c.ReceiveQueue.Messages = 10_000
+		tests++
+		return func() broker.Broker { return newBroker(t, c) }
+	}
+	brokertest.Run(t, brokertest.Suite{
+		New:          func(t *testing.T) func() broker.Broker { return prepare(t, nil) },
+		NewHistory:   prepare,
+		HistoryApart: true,
+		Selective:    true,
+		Overflow:     30_000,
+		Timeout:      testTimeout,
+	})
 }

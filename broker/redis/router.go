@@ -27,6 +27,7 @@ type router struct {
 	mu      sync.Mutex // guards the fields below
 	servers map[string]*server
 	slots   map[uint16]string // of a Cluster: the address of a slot's owner; not complete
+	guess   string            // of a Cluster: the node that is asked for other slots; empty: any
 	closed  bool
 }
 
@@ -195,15 +196,18 @@ func (r *router) drop(addr string, s *server) {
 	}
 }
 
-// forget makes the next call for a slot ask any node for its owner.
-func (r *router) forget(slot uint16) {
+// forget makes the next call for a slot ask another node than the given one for its owner.
+func (r *router) forget(slot uint16, addr string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.slots, slot)
+	if r.guess == addr {
+		r.guess = ""
+	}
 }
 
 // owner returns the address for a call: empty for the master, and in a Cluster the owner of the
-// slot, or any node if the owner is not known.
+// slot. If the owner is not known, all calls go to the same node, so that they keep their order.
 func (r *router) owner(slot uint16) string {
 	if !r.config.Cluster {
 		return ""
@@ -213,10 +217,10 @@ func (r *router) owner(slot uint16) string {
 	if addr, ok := r.slots[slot]; ok {
 		return addr
 	}
-	for addr := range r.servers {
-		return addr
+	if r.guess == "" {
+		r.guess = r.dialer.nextNode()
 	}
-	return r.dialer.nextNode()
+	return r.guess
 }
 
 // A routed call is a scriptCall on its way to the right server.
@@ -351,7 +355,7 @@ const (
 func (r *router) next(c *routed, round int, repeatable bool) step {
 	c.ask = false
 	if c.err != nil {
-		r.forget(c.slot)
+		r.forget(c.slot, c.addr)
 		if !c.sent && r.config.Cluster && round < r.dialer.countNodes() || c.sent && c.reused && repeatable {
 			c.addr = r.owner(c.slot)
 			return sendAgain

@@ -197,8 +197,9 @@ func (s *Server) text(command ...string) string {
 // URL returns the address of the Cluster. It names one node; clients find the others.
 func (c *Cluster) URL() string { return "redis://" + c.Servers[0].Addr + "?cluster=true" }
 
-// MoveSlot puts a key into its slot, and moves both from one server to another, with the usual
-// commands of a live Cluster. It calls between while the slot belongs partly to each.
+// MoveSlot puts a key into its slot, and moves the slot with all its keys from one server to
+// another, with the usual commands of a live Cluster. It calls between while the slot belongs
+// partly to each.
 func (c *Cluster) MoveSlot(key string, from, to int, between func()) {
 	source, target := c.Servers[from], c.Servers[to]
 	n, err := source.Do("CLUSTER", "KEYSLOT", key).Int()
@@ -211,7 +212,16 @@ func (c *Cluster) MoveSlot(key string, from, to int, between func()) {
 	source.Do("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id())
 	between()
 	host, port, _ := net.SplitHostPort(target.Addr)
-	source.Do("MIGRATE", host, port, key, "0", "5000")
+	for {
+		keys, err := source.Do("CLUSTER", "GETKEYSINSLOT", slot, "1").Strings()
+		if err != nil {
+			source.tb.Fatal(err)
+		}
+		if len(keys) == 0 {
+			break
+		}
+		source.Do("MIGRATE", host, port, keys[0], "0", "5000")
+	}
 	for _, s := range append([]*Server{target, source}, c.Servers...) {
 		s.Do("CLUSTER", "SETSLOT", slot, "NODE", target.id())
 	}
