@@ -214,6 +214,10 @@ func messageStd(b []byte, m protocol.Message) protocol.Message {
 			}
 		}
 	}
+	if m.Type == protocol.TypeRoom && object["offset"] != nil {
+		_ = json.Unmarshal(object["offset"], &want.Position.Offset)
+		_ = json.Unmarshal(object["epoch"], &want.Position.Epoch)
+	}
 	return want
 }
 

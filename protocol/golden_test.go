@@ -53,6 +53,8 @@ type (
 			Target, Event  text
 			Data           *string
 			Exclude        []string
+			Offset         uint64
+			Epoch          string
 		}
 	}
 	roomVectors struct {
@@ -177,7 +179,7 @@ func TestMessages(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := protocol.Message{ServerID: w.ServerID, Type: got.Type, Target: string(w.Target), Event: string(w.Event), Data: raw(w.Data), Exclude: w.Exclude}
+			want := protocol.Message{ServerID: w.ServerID, Type: got.Type, Target: string(w.Target), Event: string(w.Event), Data: raw(w.Data), Exclude: w.Exclude, Position: protocol.Position{Offset: w.Offset, Epoch: w.Epoch}}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}

@@ -16,6 +16,9 @@ const EmitterID = "emitter"
 // MaxExclude is the maximum number of client ids that one message may exclude.
 const MaxExclude = 1 << 16
 
+// MaxKey is the longest Message.Key, in bytes.
+const MaxKey = 256
+
 // Channels that carry messages between nodes.
 const (
 	BroadcastChannel     = "ws:broadcast"
@@ -146,7 +149,8 @@ type Message struct {
 
 	// Key identifies the message among those that were published to its room recently, so that a
 	// second publish of the same message does nothing (broker.History). It is not part of the
-	// message on the wire. Empty: none.
+	// message on the wire, and ignored for rooms without history and other types. At most MaxKey
+	// bytes. Empty: none.
 	Key string
 }
 
@@ -182,8 +186,8 @@ func (m Message) Channel() string {
 	return ""
 }
 
-// Check returns an error if m lacks a known type, a server id, an event or a target, or excludes
-// too many ids. It does not check Data and Position. The error wraps ErrMessage.
+// Check returns an error if m lacks a known type, a server id, an event or a target, excludes too
+// many ids, or has a key that is too long. It does not check Data and Position. The error wraps ErrMessage.
 func (m Message) Check() error {
 	switch {
 	case m.Type < TypeBroadcast || m.Type > TypeNode:
@@ -196,6 +200,8 @@ func (m Message) Check() error {
 		return fmt.Errorf("%w: %v without a target", ErrMessage, m.Type)
 	case len(m.Exclude) > MaxExclude:
 		return fmt.Errorf("%w: more than %d ids excluded", ErrMessage, MaxExclude)
+	case len(m.Key) > MaxKey:
+		return fmt.Errorf("%w: a key of more than %d bytes", ErrMessage, MaxKey)
 	}
 	return nil
 }

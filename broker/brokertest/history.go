@@ -476,7 +476,10 @@ func (n *node) keyed(room, event, key string) protocol.Message {
 func testHistoryKeys(w *fixture) {
 	room, other := w.name("small:room"), w.name("small:room")
 	a, b := w.historyNode(room, other), w.historyNode(room, other)
-	long := strings.Repeat("k", 200)
+	long := strings.Repeat("k", protocol.MaxKey-1)
+	if err := a.Publish(w.ctx(), a.keyed(room, "too long", long+"ab")); !errors.Is(err, protocol.ErrMessage) {
+		w.Errorf("a key that is too long: error %v, want ErrMessage", err)
+	}
 	for _, m := range []protocol.Message{
 		a.keyed(room, "1", "one"), a.keyed(room, "2", "two"), a.keyed(room, "again", "one"), a.keyed(room, "3", long+"a"),
 		a.keyed(room, "4", long+"b"), a.keyed(room, "again", long+"a"), a.keyed(other, "5", "one"), a.keyed(room, "6", "{}%\"\n*ü"),
