@@ -158,6 +158,15 @@ func (c Config) GoString() string { return c.String() }
 // LogValue returns the same as String, for slog.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
+// prefix returns the beginning of an error. It names the servers if there are several: the rest of
+// the error names the one that was tried.
+func (c Config) prefix() string {
+	if c.Sentinel.MasterSet == "" && !c.Cluster {
+		return "redis: "
+	}
+	return "redis: " + c.location() + ": "
+}
+
 // location returns the address, for errors and logs.
 func (c Config) location() string {
 	at := strings.Join(c.Addrs, ", ")

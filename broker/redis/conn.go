@@ -59,6 +59,10 @@ func (d *dialer) connect(ctx context.Context, addr string, as login, accept resp
 func (d *dialer) logIn(ctx context.Context, addr string, as login, accept resp.Options) (*conn, error) {
 	socket, err := d.dial(ctx, addr)
 	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err // without the address, which the callers add
+		}
 		return nil, err
 	}
 	accept.Username, accept.Password, accept.DB, accept.ClientName = as.username, as.password, as.db, d.config.ClientName

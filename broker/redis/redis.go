@@ -161,7 +161,7 @@ func (b *Broker) connect(ctx context.Context, s *subscription) (*conn, error) {
 		}
 		if !isPermanent(err) {
 			if time.Since(logged) > startLogInterval && ctx.Err() == nil {
-				b.config.Logger.Warn("Redis cannot be used yet, retrying", "address", b.config.location(), "error", err)
+				b.config.Logger.Warn("Redis cannot be used yet, retrying", "error", fmt.Errorf("%s%w", b.config.prefix(), err))
 				logged = time.Now()
 			}
 			wait := time.NewTimer(backoff.next())
@@ -176,9 +176,9 @@ func (b *Broker) connect(ctx context.Context, s *subscription) (*conn, error) {
 			return nil, broker.ErrClosed
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%w: redis at %s: last error: %w", ctx.Err(), b.config.location(), last)
+			return nil, fmt.Errorf("%w: %slast error: %w", ctx.Err(), b.config.prefix(), last)
 		}
-		return nil, fmt.Errorf("redis at %s: %w", b.config.location(), last)
+		return nil, fmt.Errorf("%s%w", b.config.prefix(), last)
 	}
 }
 
