@@ -141,7 +141,7 @@ type Config[A, M any] struct {
 	// protocol, except `connected`. It returns the message to send instead, or nil for the message
 	// itself. If the client has a cipher, the result is encrypted; otherwise it is sent as it is,
 	// and Transform is responsible for encryption. If Transform fails, the message is lost for that
-	// client (Stats.Unsealed). It is called for one message of a client at a time, concurrently
+	// client (Stats.Unsealed), also in a room with history. It is called for one message of a client at a time, concurrently
 	// with other callbacks. The data must not be changed. Default: none.
 	Transform func(ctx context.Context, c *Client[M], m Message) (*Message, error)
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/memory"
@@ -322,5 +324,59 @@ func TestHistoryAPI(t *testing.T) {
 	}
 	if _, err := b.History(t.Context(), "plain", hearth.Position{}, 2); !errors.Is(err, hearth.ErrNoHistory) {
 		t.Errorf("no history: %v", err)
+	}
+}
+
+// TestHistoryEncrypted has positions inside of the encrypted messages, also of those that a
+// transformer has replaced.
+func TestHistoryEncrypted(t *testing.T) {
+	t.Parallel()
+	for name, transform := range map[string]func(context.Context, *client, hearth.Message) (*hearth.Message, error){
+		"sealed": nil,
+		"transformed": func(_ context.Context, _ *client, m hearth.Message) (*hearth.Message, error) {
+			if m.Event != "n" {
+				return nil, nil
+			}
+			return &hearth.Message{Event: "n", Data: m.Data}, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := start(t, config{
+				Broker: memory.NewBus(memory.Config{History: chatHistory}).Broker(), ValidateRooms: anyRoom, Transform: transform,
+				Encryption: hearth.Encryption{Mode: hearth.EncryptionOptional},
+			})
+			epoch := epochOf(t, r, "chat")
+			s := r.encryptedPeer()
+			s.text(fmt.Sprintf(`{"event":"authenticate","data":{"publicKey":%q},"hearth":{"version":1,"features":["recovery"]}}`, s.key.PublicKey()))
+			s.takeKeys()
+			says(t, r, "chat", 1, 2)
+			s.sendSealed(`{"event":"join","data":{"rooms":["chat"],"last":{"chat":1}}}`)
+			s.wantsSealed(`{"event":"join","data":{"joined":[{"room":"chat","offset":2,"epoch":"` + epoch + `","recovered":1}],"rejected":[]}}`)
+			says(t, r, "chat", 3, 4)
+			for i := 2; i <= 4; i++ {
+				s.wantsSealed(positionedNumber("chat", epoch, i))
+			}
+		})
+	}
+}
+
+// TestHistoryCompressed has a client that accepts compressed messages.
+func TestHistoryCompressed(t *testing.T) {
+	t.Parallel()
+	r := start(t, config{
+		Broker: memory.NewBus(memory.Config{History: chatHistory}).Broker(), ValidateRooms: anyRoom, Compression: true,
+	})
+	epoch := epochOf(t, r, "chat")
+	p := r.coderPeer(websocket.CompressionNoContextTakeover)
+	p.text(`{"event":"authenticate","hearth":{"version":1,"features":["recovery"]}}`)
+	p.next()
+	long := repeat("x", 1000)
+	must(t, r.Send(t.Context(), hearth.ToRoom("chat"), "n", long))
+	p.text(`{"event":"join","data":{"rooms":["chat"],"last":{"chat":1}}}`)
+	p.wants(`{"event":"join","data":{"joined":[{"room":"chat","offset":1,"epoch":"` + epoch + `","recovered":1}],"rejected":[]}}`)
+	must(t, r.Send(t.Context(), hearth.ToRoom("chat"), "n", long))
+	for i := 1; i <= 2; i++ {
+		p.wants(fmt.Sprintf(`{"event":"n","data":%q,"room":"chat","offset":%d,"epoch":%q}`, long, i, epoch))
 	}
 }
