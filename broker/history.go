@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -95,6 +96,35 @@ type HistoryRule struct {
 	// Age is how long a message is kept, MinHistoryAge to MaxHistoryAge. Required.
 	Age time.Duration
 }
+
+// ParseHistoryRule parses a rule in the form of HistoryRule.String: "chat:*=100/5m" keeps the last
+// 100 messages of each room whose name begins with "chat:", for five minutes. The age is in the
+// form of time.ParseDuration. The error says what is wrong, for a user that wrote the rule.
+func ParseHistoryRule(s string) (HistoryRule, error) {
+	equals := strings.LastIndexByte(s, '=')
+	if equals < 0 {
+		return HistoryRule{}, errors.New("takes ROOMS=SIZE/AGE, as in chat:*=100/5m: the last 100 messages, for five minutes")
+	}
+	size, age, ok := strings.Cut(s[equals+1:], "/")
+	r := HistoryRule{Rooms: s[:equals]}
+	var sizeErr, ageErr error
+	r.Size, sizeErr = strconv.Atoi(size)
+	r.Age, ageErr = time.ParseDuration(age)
+	switch {
+	case !ok:
+		return HistoryRule{}, errors.New("has no age: write =SIZE/AGE at the end, as in =100/5m")
+	case r.Rooms == "":
+		return HistoryRule{}, errors.New("has no rooms: write a name or a pattern before =, as in chat:*=100/5m")
+	case sizeErr != nil || r.Size < 1 || r.Size > MaxHistorySize:
+		return HistoryRule{}, fmt.Errorf("size %.20q: takes 1 to %d messages", size, MaxHistorySize)
+	case ageErr != nil || r.Age < MinHistoryAge || r.Age > MaxHistoryAge:
+		return HistoryRule{}, fmt.Errorf("age %.20q: takes a duration from 1s to 720h, as in 90s, 5m or 24h", age)
+	}
+	return r, nil
+}
+
+// String returns the rule in the form of ParseHistoryRule.
+func (r HistoryRule) String() string { return fmt.Sprintf("%s=%d/%v", r.Rooms, r.Size, r.Age) }
 
 // The limits of a HistoryRule.
 const (

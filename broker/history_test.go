@@ -98,3 +98,59 @@ func TestHistoryRulesCheck(t *testing.T) {
 		}
 	}
 }
+
+func TestParseHistoryRule(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]broker.HistoryRule{
+		"chat:*=100/5m":     {Rooms: "chat:*", Size: 100, Age: 5 * time.Minute},
+		"*=1/1s":            {Rooms: "*", Size: 1, Age: time.Second},
+		"a=b=100000/720h":   {Rooms: "a=b", Size: broker.MaxHistorySize, Age: broker.MaxHistoryAge},
+		"a/b, c=20/1h30m5s": {Rooms: "a/b, c", Size: 20, Age: time.Hour + 30*time.Minute + 5*time.Second},
+	} {
+		got, err := broker.ParseHistoryRule(text)
+		if err != nil || got != want {
+			t.Errorf("%q: %+v, error %v; want %+v", text, got, err, want)
+		}
+		if again, err := broker.ParseHistoryRule(got.String()); err != nil || again != want {
+			t.Errorf("%q: written as %q: %+v, error %v", text, got, again, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"":               "takes ROOMS=SIZE/AGE",
+		"chat":           "takes ROOMS=SIZE/AGE",
+		"chat=":          "has no age",
+		"chat=100":       "has no age",
+		"=100/5m":        "has no rooms",
+		"chat=/5m":       `size ""`,
+		"chat=0/5m":      `size "0": takes 1 to 100000`,
+		"chat=-1/5m":     `size "-1"`,
+		"chat=100001/5m": `size "100001"`,
+		"chat=1.5/5m":    `size "1.5"`,
+		"chat=100/":      `age ""`,
+		"chat=100/5":     `age "5"`,
+		"chat=100/999ms": `age "999ms"`,
+		"chat=100/721h":  `age "721h"`,
+		"chat=100/5m/5m": `age "5m/5m"`,
+	} {
+		if got, err := broker.ParseHistoryRule(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %+v, error %v, want %q", text, got, err, want)
+		}
+	}
+}
+
+func FuzzParseHistoryRule(f *testing.F) {
+	f.Add("chat:*=100/5m")
+	f.Add("a=b=1/1s")
+	f.Fuzz(func(t *testing.T, text string) {
+		rule, err := broker.ParseHistoryRule(text)
+		if err != nil {
+			return
+		}
+		if err := (broker.HistoryRules{rule}).Check(); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+		if again, err := broker.ParseHistoryRule(rule.String()); err != nil || again != rule {
+			t.Errorf("%q: %+v became %+v, error %v", text, rule, again, err)
+		}
+	})
+}

@@ -27,10 +27,16 @@ func (e *Emitter) Batch() *Batch { return &Batch{emitter: e} }
 
 // Add adds an event for the clients of the target; see Emitter for the arguments. It encodes the
 // data at once, unless the data is a json.RawMessage.
-func (b *Batch) Add(t Target, event string, data any) {
+func (b *Batch) Add(t Target, event string, data any) { b.add(t, event, data, nil) }
+
+// AddOnce is Add with the key of Emitter.SendOnce.
+func (b *Batch) AddOnce(t Target, event string, data any, key string) { b.add(t, event, data, &key) }
+
+// add adds an event. key is nil if it has none.
+func (b *Batch) add(t Target, event string, data any, key *string) {
 	position := b.n
 	b.n++
-	m, err := message(t, event, data)
+	m, err := b.emitter.message(t, event, data, key)
 	if err != nil {
 		b.fail(position, sendError(event, t, err))
 		return

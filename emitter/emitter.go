@@ -9,8 +9,8 @@
 //	defer e.Close()
 //	err = e.Send(ctx, emitter.ToUser("ada"), "mail", map[string]int{"unread": 3})
 //
-// An emitter cannot ask. A tool that counts or disconnects clients makes a hearth.Server on the same
-// broker, starts it, and serves nothing.
+// An emitter cannot ask. A tool that counts or disconnects clients makes a hearth.Server on the
+// same broker, starts it, and serves nothing.
 //
 // A program that serves clients uses Send of its hearth.Server instead, which reaches its own
 // clients, too.
@@ -63,7 +63,7 @@ import (
 //     for a missing permission: not published.
 //
 // Where the outcome is unknown, repeat a send only if clients can ignore a duplicate, for example
-// by an id in the data.
+// by an id in the data, or if it was a SendOnce.
 //
 // A *hearth.Server has the same Send, so code can use either; see hearth.Sender.
 type Emitter struct {
@@ -114,7 +114,19 @@ func ToAll() Target { return protocol.ToAll() }
 
 // Send sends an event to the target's clients; see Emitter for its arguments, errors and blocking.
 func (e *Emitter) Send(ctx context.Context, t Target, event string, data any) error {
-	return sendError(event, t, e.send(ctx, t, event, data))
+	return sendError(event, t, e.send(ctx, t, event, data, nil))
+}
+
+// SendOnce is Send to a room with history (broker.HistoryRules), with a key of at most
+// protocol.MaxKey bytes. If the history of the room got a message with the same key within
+// broker.KeyLifetime, SendOnce does nothing and returns nil. So it can be repeated with the same
+// key until it succeeds, whatever the error was. The key is for this message only: for example, the
+// id of the job that sends it.
+//
+// The publisher of the emitter must be a broker.History. The error is broker.ErrNoHistory if the
+// room has no history there, and protocol.ErrMessage if the key is empty or too long.
+func (e *Emitter) SendOnce(ctx context.Context, t Target, event string, data any, key string) error {
+	return sendError(event, t, e.send(ctx, t, event, data, &key))
 }
 
 // Close waits for the sends in progress, each of which ends at the latest with its context, and
@@ -148,12 +160,13 @@ func (e *Emitter) begin() error {
 	return nil
 }
 
-func (e *Emitter) send(ctx context.Context, t Target, event string, data any) error {
+// send sends a message. key is nil for Send.
+func (e *Emitter) send(ctx context.Context, t Target, event string, data any, key *string) error {
 	if err := e.begin(); err != nil {
 		return err
 	}
 	defer e.calls.Done()
-	m, err := message(t, event, data)
+	m, err := e.message(t, event, data, key)
 	if err != nil {
 		return err
 	}
@@ -191,8 +204,9 @@ func (e *Emitter) publish(ctx context.Context, m protocol.Message) error {
 // maxPause is the longest pause between two attempts of publish.
 const maxPause = 64 * time.Millisecond
 
-// message returns the message to publish. It shares no memory with the caller.
-func message(t Target, event string, data any) (protocol.Message, error) {
+// message returns the message to publish. It shares no memory with the caller. key is nil if it has
+// none.
+func (e *Emitter) message(t Target, event string, data any, key *string) (protocol.Message, error) {
 	if err := t.Check(); err != nil {
 		return protocol.Message{}, err
 	}
@@ -209,7 +223,25 @@ func message(t Target, event string, data any) (protocol.Message, error) {
 	m := protocol.Message{
 		ServerID: protocol.EmitterID, Type: t.Type(), Target: t.Name(), Event: event, Data: raw, Exclude: slices.Clone(t.Excluded()),
 	}
+	if key != nil {
+		if err := e.checkKey(m, *key); err != nil {
+			return protocol.Message{}, err
+		}
+		m.Key = *key
+	}
 	return m, m.Check()
+}
+
+// checkKey returns an error if a message cannot have the key.
+func (e *Emitter) checkKey(m protocol.Message, key string) error {
+	if key == "" {
+		return fmt.Errorf("%w: the key is empty", protocol.ErrMessage)
+	}
+	h, ok := e.publisher.(interface{ HasHistory(room string) bool })
+	if m.Type != protocol.TypeRoom || !ok || !h.HasHistory(m.Target) {
+		return broker.ErrNoHistory
+	}
+	return nil
 }
 
 // sendError adds the event and the target to err. It returns nil for nil.

@@ -515,3 +515,59 @@ func TestManyAtOnce(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSendOnce checks that a repeated send with the same key does nothing, and which sends can have
+// a key.
+func TestSendOnce(t *testing.T) {
+	t.Parallel()
+	bus := memory.NewBus(memory.Config{History: broker.HistoryRules{{Rooms: "log:*", Size: 10, Age: time.Hour}}})
+	b := bus.Broker()
+	e := open(t, b)
+	ctx := t.Context()
+	for range 3 {
+		if err := e.SendOnce(ctx, emitter.ToRoom("log:1"), "sent", 1, "job 1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	batch := e.Batch()
+	batch.AddOnce(emitter.ToRoom("log:1"), "again", 1, "job 1")
+	batch.AddOnce(emitter.ToRoom("log:1"), "batch", 1, "job 2")
+	batch.AddOnce(emitter.ToRoom("log:1"), "again", 1, "job 2")
+	batch.AddOnce(emitter.ToRoom("plain"), "never", 1, "job 3")
+	batch.AddOnce(emitter.ToRoom("log:1"), "never", 1, "")
+	batch.Add(emitter.ToRoom("log:1"), "plain", 1)
+	errs := batch.Send(ctx)
+	if len(errs) != 6 || errs[0] != nil || errs[1] != nil || errs[2] != nil || !errors.Is(errs[3], broker.ErrNoHistory) ||
+		!errors.Is(errs[4], protocol.ErrMessage) || errs[5] != nil {
+		t.Errorf("errors %v", errs)
+	}
+	parts, err := b.ReadHistory(ctx, broker.HistoryRequest{Room: "log:1", Limit: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var events []string
+	for _, m := range parts[0].Messages {
+		events = append(events, m.Event)
+	}
+	if got := strings.Join(events, " "); got != "sent batch plain" {
+		t.Errorf("the history has %q", got)
+	}
+
+	for name, tt := range map[string]struct {
+		emitter *emitter.Emitter
+		target  emitter.Target
+		key     string
+		want    error
+	}{
+		"room without history": {e, emitter.ToRoom("plain"), "k", broker.ErrNoHistory},
+		"user":                 {e, emitter.ToUser("log:1"), "k", broker.ErrNoHistory},
+		"all":                  {e, emitter.ToAll(), "k", broker.ErrNoHistory},
+		"no key":               {e, emitter.ToRoom("log:1"), "", protocol.ErrMessage},
+		"long key":             {e, emitter.ToRoom("log:1"), strings.Repeat("k", protocol.MaxKey+1), protocol.ErrMessage},
+		"other publisher":      {open(t, &fakePublisher{}), emitter.ToRoom("log:1"), "k", broker.ErrNoHistory},
+	} {
+		if err := tt.emitter.SendOnce(ctx, tt.target, "e", 1, tt.key); !errors.Is(err, tt.want) {
+			t.Errorf("%s: error %v, want %v", name, err, tt.want)
+		}
+	}
+}
