@@ -16,6 +16,8 @@ import (
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
+
+	"github.com/hearthws/hearth/broker"
 )
 
 // AuthDevelopment is the value of Config.Auth that accepts any name as a user. It is the only value
@@ -35,6 +37,7 @@ type Config struct {
 
 	Auth         string
 	DefaultRooms []string // never nil
+	History      broker.HistoryRules
 
 	Redis         string `json:"-"` // a URL that may hold a password; empty: no Redis
 	RedisTimeout  time.Duration

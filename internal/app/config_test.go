@@ -144,6 +144,9 @@ func TestLoadErrors(t *testing.T) {
 		{"any origin and more", "", "", map[string][]string{"origins": {"*,https://a.example"}}, []string{"--origins", "alone"}},
 		{"room", "", "", map[string][]string{"default-rooms": {"ws:x"}}, []string{"--default-rooms", "ws:"}},
 		{"room twice", "default-rooms: [a, b, a]", "", nil, []string{"default-rooms", "twice"}},
+		{"history", "", "", map[string][]string{"history": {"a=1/1m,chat=0/5m"}}, []string{"--history", `"chat=0/5m"`, "1 to 100000"}},
+		{"history without age", "history: ['chat:*=100']", "", nil, []string{"history", "has no age"}},
+		{"history in a variable", "", "HEARTH_HISTORY=chat", nil, []string{"HEARTH_HISTORY", "chat:*=100/5m"}},
 		{"proxy", "", "", map[string][]string{"trusted-proxies": {"10.0.0.0/99"}}, []string{"--trusted-proxies", "10.0.0.0/8"}},
 		{"certificate without key", "", "", map[string][]string{"tls-cert": {"c.pem"}}, []string{`--tls-cert="c.pem"`, "--tls-key"}},
 		{"key without certificate", "", "", map[string][]string{"tls-key": {"k.pem"}}, []string{`--tls-key="k.pem"`, "--tls-cert"}},
@@ -226,7 +229,7 @@ func TestWriteYAMLRoundTrip(t *testing.T) {
 		"defaults": nil,
 		"odd": {
 			"name": {"null"}, "default-rooms": {"a: b", "ünï \"x\" #1"}, "max-payload": {"64KiB"}, "origins": {"https://a.example,http://b.example:81"},
-			"trusted-proxies": {"10.0.0.0/8", "::1"}, "compression": {"yes"}, "log-level": {"debug"}, "listen": {"[::1]:0"}, "loops": {"012"},
+			"trusted-proxies": {"10.0.0.0/8", "::1"}, "compression": {"yes"}, "log-level": {"debug"}, "listen": {"[::1]:0"}, "loops": {"012"}, "history": {"chat:*=100/5m", "a=b=1/1s"},
 		},
 		"number as a name": {"name": {"1e3"}, "default-rooms": {}},
 		"hex as a name":    {"name": {"0x10"}},

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/origin"
 )
 
@@ -71,6 +72,9 @@ func authOptions() []Option {
 			func(c *Config) *string { return &c.Auth }, AuthDevelopment),
 		list("default-rooms", groupAuth, "room", "ws-default,ws-notification", "rooms that every client joins when it connects; [] means none",
 			func(c *Config, v []string) { c.DefaultRooms = v }, parseRooms),
+		list("history", groupAuth, "rooms=size/age", "", "keep the last messages of these rooms for clients that were away, as in chat:*=100/5m; the first that "+
+			"matches a room applies; all servers and emitters need the same (default: none)",
+			func(c *Config, v []broker.HistoryRule) { c.History = v }, each(broker.ParseHistoryRule)),
 	}
 }
 

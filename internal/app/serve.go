@@ -14,6 +14,7 @@ import (
 
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/broker/memory"
 	"github.com/hearthws/hearth/broker/redis"
 	"github.com/hearthws/hearth/internal/ratelog"
 )
@@ -58,7 +59,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		s.tls = &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	}
 	if cfg.Redis != "" {
-		b, err := redis.New(redis.Config{URL: cfg.Redis, ConnectTimeout: cfg.RedisTimeout, Prefix: cfg.RedisPrefix, Patterns: cfg.RedisPatterns, Logger: log})
+		b, err := redis.New(redis.Config{URL: cfg.Redis, ConnectTimeout: cfg.RedisTimeout, Prefix: cfg.RedisPrefix, Patterns: cfg.RedisPatterns, History: cfg.History, Logger: log})
 		if err != nil {
 			return nil, fmt.Errorf("configure Redis: %w", err)
 		}
@@ -72,6 +73,8 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	if s.redis != nil {
 		hc.Broker = s.redis
+	} else {
+		hc.Broker = memory.NewBus(memory.Config{History: cfg.History}).Broker()
 	}
 	srv, err := hearth.New(hc)
 	if err != nil {

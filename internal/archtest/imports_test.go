@@ -74,7 +74,7 @@ var rules = []rule{
 
 	// The server binary uses the library like any other program: public packages, and leaves that
 	// do not depend on it.
-	{folder: "internal/app", imports: []string{".", "broker", "broker/redis", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{
+	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "broker/redis", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{
 		"github.com/knadh/koanf", "golang.org/x/term"}},
 	{folder: "internal/emit", imports: []string{"broker", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/cli", imports: []string{"internal/app", "internal/emit"}, libraries: []string{"github.com/spf13/cobra",

@@ -34,6 +34,7 @@ With --lines, each line of a file or of standard input is one event:
   {"user":"ada","event":"mail","data":null}
   {"client":"2f1b7c1e-…","event":"ready","data":true}
   {"all":true,"event":"maintenance","data":{"minutes":5}}
+A line for a room with history may have a "key", as in --key.
 Events are sent in the order of the lines, in batches, as soon as they are read: the input
 may be a pipe that never ends. Empty lines are ignored. Unknown members are an error, and
 so are lines longer than 4 MiB.`
@@ -44,6 +45,7 @@ const emitExamples = `  export HEARTH_REDIS=redis://localhost:6379
   hearth emit all maintenance '{"minutes":5}' --exclude 2f1b7c1e-6d0c-4f0e-9a55-0d4b2f6f8c11
   hearth emit room lobby report --file report.json
   date +'"%c"' | hearth emit all time --file -
+  hearth emit room chat:1 report '{"day":7}' --history 'chat:*=100/5m' --key report-7
   hearth emit --lines events.jsonl
   tail -f events.jsonl | hearth emit --lines --keep-going`
 
@@ -67,6 +69,8 @@ const emitTimeout = 10 * time.Second
 type emitFlags struct {
 	redis     string
 	prefix    string
+	history   []string
+	key       string
 	exclude   []string
 	file      string
 	lines     bool
@@ -86,11 +90,16 @@ func newEmit(environ []string) *cobra.Command {
 			if !cmd.Flags().Changed("redis-prefix") {
 				f.prefix = variable(environ, "HEARTH_REDIS_PREFIX")
 			}
+			if !cmd.Flags().Changed("history") {
+				f.history = []string{variable(environ, "HEARTH_HISTORY")}
+			}
 			return runEmit(cmd, f, args)
 		},
 	}
 	cmd.Flags().StringVar(&f.redis, "redis", "", "")
 	cmd.Flags().StringVar(&f.prefix, "redis-prefix", "", "")
+	cmd.Flags().StringArrayVar(&f.history, "history", nil, "")
+	cmd.Flags().StringVar(&f.key, "key", "", "")
 	cmd.Flags().StringArrayVar(&f.exclude, "exclude", nil, "")
 	cmd.Flags().StringVar(&f.file, "file", "", "")
 	cmd.Flags().BoolVar(&f.lines, "lines", false, "")
@@ -115,6 +124,10 @@ func emitHelp() string {
 		"unix:///path/to/socket (default: the variable HEARTH_REDIS, which ps does not show)", "")
 	writeOption(&b, "--redis-prefix prefix", "the redis-prefix of the servers, if they have one (default: the variable "+
 		"HEARTH_REDIS_PREFIX)", "")
+	writeOption(&b, "--history rooms=size/age", "the history of the servers, as in chat:*=100/5m; may be repeated (default: the "+
+		"variable HEARTH_HISTORY)", "")
+	writeOption(&b, "--key key", "send to a room with history at most once: with the same key within 2 minutes, the "+
+		"command sends nothing and succeeds, so it can be repeated after a failure", "")
 	writeOption(&b, "--exclude id", "do not send to this client of the room, or of all; may be repeated", "")
 	writeOption(&b, "--file file", "read the data from a file; - is standard input", "")
 	writeOption(&b, "--lines", "send one event per line of FILE, or of standard input", "")
@@ -140,14 +153,19 @@ func variable(environ []string, name string) string {
 func runEmit(cmd *cobra.Command, f emitFlags, args []string) error {
 	var event emit.Event
 	var in io.Reader
-	var err error
-	if f.lines {
+	history, err := emit.ParseHistory(f.history)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("--history (or HEARTH_HISTORY): %w", err)
+	case f.lines:
 		var closeInput func()
 		if in, closeInput, err = linesInput(cmd, f, args); err == nil {
 			defer closeInput()
 		}
-	} else {
-		event, err = oneEvent(cmd, f, args)
+	default:
+		if event, err = oneEvent(cmd, f, args); err == nil {
+			err = checkKey(event, history)
+		}
 	}
 	if err == nil {
 		err = f.check()
@@ -155,7 +173,7 @@ func runEmit(cmd *cobra.Command, f emitFlags, args []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	sender, err := emit.Open(f.redis, f.prefix)
+	sender, err := emit.Open(f.redis, f.prefix, history)
 	if err != nil {
 		return usageError{fmt.Errorf("--redis (or HEARTH_REDIS) takes a URL, as in redis://:password@host:6379: %w", err)}
 	}
@@ -168,6 +186,17 @@ func runEmit(cmd *cobra.Command, f emitFlags, args []string) error {
 	}
 	_ = sender.Close() // everything is sent, or err says why not
 	return err
+}
+
+// checkKey checks that an event with a key is for a room with history.
+func checkKey(event emit.Event, history emit.History) error {
+	if event.Key == "" {
+		return nil
+	}
+	if _, ok := history.Rule(event.Target); !ok {
+		return fmt.Errorf("--key works only for rooms with history: give the history of the servers, as in --history '%s=100/5m'", event.Target)
+	}
+	return nil
 }
 
 func (f emitFlags) check() error {
@@ -215,7 +244,10 @@ func oneEvent(cmd *cobra.Command, f emitFlags, args []string) (emit.Event, error
 	case len(args) > 1:
 		return event, fmt.Errorf("unexpected argument %.40q: quote the data for the shell, '{\"n\":1}'", args[1])
 	}
-	event.Exclude = f.exclude
+	event.Exclude, event.Key = f.exclude, f.key
+	if cmd.Flags().Changed("key") && f.key == "" {
+		return event, errors.New("--key is empty: omit it for an event without a key")
+	}
 	var err error
 	if event.Data, err = readData(cmd, f, args); err != nil {
 		return event, err
@@ -256,6 +288,8 @@ func linesInput(cmd *cobra.Command, f emitFlags, args []string) (io.Reader, func
 		return nil, nil, errors.New("--file is for the data of one event: give the file after --lines")
 	case len(f.exclude) > 0:
 		return nil, nil, errors.New(`--exclude is for one event: with --lines, each line has its own "exclude"`)
+	case f.key != "":
+		return nil, nil, errors.New(`--key is for one event: with --lines, each line has its own "key"`)
 	case len(args) == 0:
 		args = []string{"-"}
 	}

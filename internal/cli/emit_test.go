@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker/redis"
@@ -52,6 +53,12 @@ func TestEmitUsage(t *testing.T) {
 		{"bad url", []string{"--redis", "localhost:6379", "room", "r", "e", "1"}, nil, "takes a URL"},
 		{"bad variable", []string{"room", "r", "e", "1"}, []string{"HEARTH_REDIS=http://x"}, "HEARTH_REDIS"},
 		{"bad prefix", []string{"--redis", unreachable, "--redis-prefix", "a*", "room", "r", "e", "1"}, nil, "--redis-prefix"},
+		{"bad history", []string{"--redis", unreachable, "--history", "chat", "room", "r", "e", "1"}, nil, "--history"},
+		{"bad history in a variable", []string{"--redis", unreachable, "room", "r", "e", "1"}, []string{"HEARTH_HISTORY=a=1/1m,b=2"}, `"b=2" has no age`},
+		{"key without history", []string{"--redis", unreachable, "--key", "k", "room", "r", "e", "1"}, nil, "--history 'r=100/5m'"},
+		{"key for a user", []string{"--redis", unreachable, "--key", "k", "user", "r", "e", "1"}, nil, "not for a user"},
+		{"empty key", []string{"--redis", unreachable, "--key", "", "room", "r", "e", "1"}, nil, "--key is empty"},
+		{"key and lines", []string{"--redis", unreachable, "--key", "k", "--lines"}, nil, `its own "key"`},
 		{"unknown target", []string{"rooms", "r", "e", "1"}, nil, "give room, user, client or all"},
 		{"no name", []string{"room"}, nil, "which room?"},
 		{"no event", []string{"room", "r"}, nil, "which event?"},
@@ -302,6 +309,52 @@ func TestEmitWithPrefix(t *testing.T) {
 	}
 	if slices.Contains(got, "to others") || !slices.Contains(got, "by variable") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestEmitOnce checks that an event with the same key is sent once, also from lines.
+func TestEmitOnce(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	store := redistest.Start(t)
+	c := start(t, "--redis", store.URL(), "--default-rooms", "log:1", "--history", "log:*=10/5m").connect(ctx)
+	send := func(env []string, args ...string) {
+		t.Helper()
+		if code, _, stderr := run(env, append([]string{"emit", "--redis", store.URL()}, args...)...); code != cli.ExitOK {
+			t.Fatalf("%q: exit code %d, stderr %q", args, code, stderr)
+		}
+	}
+	for range 3 {
+		send([]string{"HEARTH_HISTORY=wrong"}, "room", "log:1", "job", "1", "--key", "job 1", "--history", "log:*=10/5m")
+	}
+	lines := filepath.Join(t.TempDir(), "lines")
+	if err := os.WriteFile(lines, []byte(`{"room":"log:1","event":"job","data":2,"key":"job 1"}
+{"room":"log:1","event":"job","data":3,"key":"job 2"}
+{"room":"log:1","event":"job","data":4}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	send([]string{"HEARTH_HISTORY=other=1/1m,log:*=10/5m"}, "--lines", lines)
+	var got []string
+	for len(got) == 0 || got[len(got)-1] != "4" {
+		_, b, err := c.Read(ctx)
+		if err != nil {
+			t.Fatalf("%v, after %q", err, got)
+		}
+		var m struct {
+			Event string
+			Data  json.RawMessage
+		}
+		if err := json.Unmarshal(b, &m); err != nil {
+			t.Fatal(err)
+		}
+		if m.Event == "job" {
+			got = append(got, string(m.Data))
+		}
+	}
+	if d := cmp.Diff([]string{"1", "3", "4"}, got); d != "" {
+		t.Error(d)
 	}
 }
 

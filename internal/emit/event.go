@@ -31,6 +31,7 @@ type Event struct {
 	Event   string
 	Data    json.RawMessage // sent unchanged; nil: an event without data
 	Exclude []string        // ids of clients, for ToRoom and ToAll only
+	Key     string          // for ToRoom only: see emitter.Emitter.SendOnce; empty: none
 }
 
 // Check reports what is wrong with ev, and the fix.
@@ -55,6 +56,10 @@ func (ev Event) Check() error {
 		return fmt.Errorf("unknown target %q: give room, user, client or all", ev.To)
 	}
 	switch {
+	case ev.Key != "" && ev.To != ToRoom:
+		return fmt.Errorf("a key is for rooms with history, not for a %s", ev.To)
+	case len(ev.Key) > protocol.MaxKey:
+		return fmt.Errorf("the key is too long: at most %d bytes", protocol.MaxKey)
 	case ev.Event == "":
 		return errors.New("the event's name is empty")
 	case !utf8.ValidString(ev.Event) || !utf8.ValidString(ev.Target):
@@ -98,6 +103,10 @@ func (ev Event) add(b *emitter.Batch) {
 	if ev.Data == nil {
 		data = emitter.NoData{}
 	}
+	if ev.Key != "" {
+		b.AddOnce(ev.target(), ev.Event, data, ev.Key)
+		return
+	}
 	b.Add(ev.target(), ev.Event, data)
 }
 
@@ -117,7 +126,7 @@ func (ev Event) target() emitter.Target {
 //
 //	{"room":"lobby","event":"news","data":{"n":1},"exclude":["…"]}
 //
-// Instead of room there may be user, client, or all with the value true. The members may have any
+// An event for a room with history may have a "key". Instead of room there may be user, client, or all with the value true. The members may have any
 // order. An unknown or repeated member is an error. Data is sent unchanged.
 func ParseLine(line []byte) (Event, error) {
 	var ev Event
@@ -177,8 +186,16 @@ func (ev *Event) member(d *json.Decoder, name string) error {
 		return nil
 	case "exclude":
 		return value(name, raw, &ev.Exclude)
+	case "key":
+		if err := value(name, raw, &ev.Key); err != nil {
+			return err
+		}
+		if ev.Key == "" {
+			return errors.New("the key is empty: omit it for an event without a key")
+		}
+		return nil
 	}
-	return fmt.Errorf(`has an unknown member %q: valid members are "room", "user", "client", "all", "event", "data" and "exclude"`, name)
+	return fmt.Errorf(`has an unknown member %q: valid members are "room", "user", "client", "all", "event", "data", "exclude" and "key"`, name)
 }
 
 // readTarget parses the target of the event into to.

@@ -25,6 +25,7 @@ func TestParseLine(t *testing.T) {
 		{`{"all":true,"event":"m","data":[],"exclude":[]}`, emit.Event{To: "all", Event: "m", Data: json.RawMessage(`[]`), Exclude: []string{}}},
 		{` { "data" : { "b":1, "b" : 12345678901234567890.50 } , "event":"\u0061", "room":"ü" } `,
 			emit.Event{To: "room", Target: "ü", Event: "a", Data: json.RawMessage(`{ "b":1, "b" : 12345678901234567890.50 }`)}},
+		{`{"key":"job 1","room":"r","event":"e"}`, emit.Event{To: "room", Target: "r", Event: "e", Key: "job 1"}},
 		{`{"room":"r","event":"e","data":"\ud800"}`, emit.Event{To: "room", Target: "r", Event: "e", Data: json.RawMessage(`"\ud800"`)}},
 	} {
 		got, err := emit.ParseLine([]byte(tt.line))
@@ -68,6 +69,10 @@ func TestParseLineRejects(t *testing.T) {
 		{`{"all":true,"client":"c","event":"e","data":1}`, "one target per line"},
 		{`{"all":false,"event":"e","data":1}`, `"all" must be true`},
 		{`{"all":1,"event":"e","data":1}`, `"all" must be true`},
+		{`{"room":"r","event":"e","key":""}`, "key is empty"},
+		{`{"room":"r","event":"e","key":7}`, `"key" takes a string, got 7`},
+		{`{"room":"r","event":"e","key":"` + strings.Repeat("k", 257) + `"}`, "at most 256 bytes"},
+		{`{"user":"u","event":"e","key":"k"}`, "not for a user"},
 		{`{"rom":"r","event":"e","data":1}`, `unknown member "rom"`},
 		{`{"Room":"r","event":"e","data":1}`, `unknown member "Room"`},
 		{`{"serverId":"emitter","type":"room","target":"r","event":"e","data":1}`, `unknown member "serverId"`},

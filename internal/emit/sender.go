@@ -1,6 +1,9 @@
 package emit
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/redis"
 	"github.com/hearthws/hearth/emitter"
@@ -15,10 +18,30 @@ type Sender struct{ emitter *emitter.Emitter }
 // CheckPrefix reports why a prefix for channels is invalid.
 func CheckPrefix(prefix string) error { return redis.CheckPrefix(prefix) }
 
-// Open returns a sender for the Redis at url, with a channel prefix that CheckPrefix accepts. It
-// does not connect yet, so an error concerns the URL.
-func Open(url, prefix string) (*Sender, error) {
-	b, err := redis.New(redis.Config{URL: url, Prefix: prefix, ClientName: "hearth-emit"})
+// History is the rules for rooms with history.
+type History = broker.HistoryRules
+
+// ParseHistory parses rules, each in the form of broker.ParseHistoryRule. One text may have several,
+// separated by commas.
+func ParseHistory(texts []string) (History, error) {
+	var rules History
+	for text := range strings.SplitSeq(strings.Join(texts, ","), ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		r, err := broker.ParseHistoryRule(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q %w", text, err)
+		}
+		rules = append(rules, r)
+	}
+	return rules, nil
+}
+
+// Open returns a sender for the Redis at url, with a channel prefix that CheckPrefix accepts and
+// rules of ParseHistory. It does not connect yet, so an error concerns the URL.
+func Open(url, prefix string, history History) (*Sender, error) {
+	b, err := redis.New(redis.Config{URL: url, Prefix: prefix, History: history, ClientName: "hearth-emit"})
 	if err != nil {
 		return nil, err
 	}
