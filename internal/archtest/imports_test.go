@@ -69,6 +69,9 @@ var rules = []rule{
 	// The library. A program that imports it compiles only the packages above this line.
 	{folder: ".", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/node", "internal/origin", "internal/session", "protocol", "seal"}},
 
+	// For the unit tests of applications.
+	{folder: "hearthtest", imports: []string{".", "protocol"}, libraries: []string{"github.com/coder/websocket"}},
+
 	// The tests of the whole server.
 	{folder: "internal/e2e", imports: []string{".", "broker/redis"}, anyTest: true},
 
