@@ -73,7 +73,7 @@ func (r *Rooms) fetch() {
 	}
 }
 
-// pause waits before the next attempt.
+// pause waits before the next read.
 func (r *Rooms) pause() {
 	t := time.NewTimer(readPause)
 	defer t.Stop()
@@ -224,6 +224,8 @@ func (r *Rooms) check() {
 			}
 		}
 		r.mu.Unlock()
-		all = all[n:]
+		if all = all[n:]; len(all) > 0 {
+			r.pause() // the checks of many rooms must not keep Redis busy
+		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 
 const (
 	// checkInterval is the time between two checks of all rooms for messages that got lost without
-	// a trace.
+	// a trace. A check of very many rooms takes longer.
 	checkInterval = 30 * time.Second
 
 	// readTimeout is how long a read of the history may take.
@@ -30,7 +30,7 @@ const (
 	// giveUpAfter is how long the fetcher tries to read missing messages while newer ones wait.
 	giveUpAfter = 10 * time.Second
 
-	// readPause is the time between two attempts.
+	// readPause is the time between two attempts of the fetcher, and between two reads of a check.
 	readPause = 100 * time.Millisecond
 
 	// fetchRooms is how many rooms one read of the fetcher asks for.
