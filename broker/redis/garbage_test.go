@@ -264,7 +264,7 @@ func TestHugeMessages(t *testing.T) {
 	// Redis closes a subscriber when 32 MiB wait. Three messages of 20 MiB may wait on a busy
 	// machine.
 	server := redistest.Start(t, "client-output-buffer-limit pubsub 0 0 0")
-	c := quick(t, server.URL())
+	c := calm(t, server.URL())
 	c.MaxMessage = 100 << 10
 	for name, patterns := range map[string]bool{"exact": false, "patterns": true} {
 		t.Run(name, func(t *testing.T) {
