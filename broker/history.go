@@ -133,8 +133,11 @@ const (
 	MaxHistoryAge  = 30 * 24 * time.Hour
 )
 
-// Matches reports whether the rule selects a room.
-func (r HistoryRule) Matches(room string) bool { return matchRoom(r.Rooms, room) }
+// Matches reports whether the rule selects a room. No rule selects the room that is named by a
+// client's id: it ends with the client.
+func (r HistoryRule) Matches(room string) bool {
+	return matchRoom(r.Rooms, room) && !protocol.IsClientID(room)
+}
 
 // HistoryRules are tried in their order: the first that matches the name of a room applies.
 type HistoryRules []HistoryRule

@@ -64,6 +64,10 @@ func TestHistoryRulesFirstMatch(t *testing.T) {
 			t.Errorf("%q: rule of size %d, %v; want %d", room, rule.Size, ok, want)
 		}
 	}
+	const client, uuid = "2f1b7c1e-6d0c-4f0e-9a55-0d4b358aef94", "2f1b7c1e-6d0c-4f0e-9a55-0d4b2f6f8c11"
+	if all := (broker.HistoryRule{Rooms: "*"}); all.Matches(client) || !all.Matches(uuid) {
+		t.Error("the room of a client has history, or a room named by another UUID has none")
+	}
 	if _, ok := broker.HistoryRules(nil).Rule("a"); ok {
 		t.Error("no rules select a room")
 	}
