@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -52,15 +53,21 @@ func TestDrain(t *testing.T) {
 		if _, err := upgrade(conn); err == nil || !strings.Contains(err.Error(), "503") {
 			t.Errorf("a handshake: %v", err)
 		}
-		last := peers[clients-1]
 		for _, part := range []float64{0.25, 0.5, 0.75} {
 			pass(time.Until(begun.Add(time.Duration(part * float64(period)))))
 			synctest.Wait()
 			if n, want := r.Local().Count(hearth.ToAll()), int((1-part)*clients); n < want-4 || n > want+4 {
 				t.Errorf("%d clients left after %v of the time, want %d", n, part, want)
 			}
-			last.say("echo", "1")
-			last.wants(`{"event":"echo","data":1}`)
+			left := slices.IndexFunc(peers, func(p *peer) bool {
+				_, ok := r.Local().Client(p.id)
+				return ok
+			})
+			if left < 0 {
+				t.Fatal("no client is left")
+			}
+			peers[left].say("echo", "1")
+			peers[left].wants(`{"event":"echo","data":1}`)
 			if n, err := r.Count(t.Context(), hearth.ToUser("old")); err != nil || n == 0 {
 				t.Errorf("count: %d, %v", n, err)
 			}
