@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/node"
 	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/ticket"
 	"github.com/hearthws/hearth/protocol"
 	"github.com/hearthws/hearth/seal"
 )
@@ -30,7 +33,7 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 			}
 			identity := session.Identity{User: id.UserID, Expires: id.ExpiresAt}
 			if req.Again {
-				identity.Replace = func() { clientOf[M](s).SetMetadata(id.Metadata) }
+				identity.Replace = func() { clientOf[M](s).metadata.Store(&id.Metadata) }
 			} else {
 				identity.Value = newClient(s, id)
 			}
@@ -42,6 +45,9 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 		},
 	}
 	c.encryption(&calls)
+	if c.Resume.Enabled {
+		c.tickets(&calls)
+	}
 	if c.ValidateRooms != nil {
 		calls.ValidateRooms = func(ctx context.Context, s *session.Session, rooms []string, id json.RawMessage) ([]string, error) {
 			allowed, err := c.ValidateRooms(ctx, clientOf[M](s), rooms)
@@ -69,6 +75,32 @@ func (c Config[A, M]) callbacks(h *handlers[M]) session.Callbacks {
 		}
 	}
 	return calls
+}
+
+// tickets adds the callbacks for tickets.
+func (c Config[A, M]) tickets(calls *session.Callbacks) {
+	calls.EncodeValue = func(s *session.Session) ([]byte, error) {
+		b, err := json.Marshal(clientOf[M](s).Metadata())
+		if err != nil {
+			return nil, fmt.Errorf("encode metadata: %w", err)
+		}
+		return b, nil
+	}
+	calls.Restore = func(ctx context.Context, s *session.Session, t *ticket.Ticket) (session.Identity, error) {
+		r := ResumeRequest[M]{ClientID: hub.ID(t.Client).String(), RemoteAddr: s.RemoteAddr(), UserID: t.User, Rooms: t.Rooms, ExpiresAt: t.Credentials, Issued: t.Issued}
+		if err := json.Unmarshal(t.Metadata, &r.Metadata); err != nil {
+			return session.Identity{}, fmt.Errorf("decode metadata: %w", err)
+		}
+		if c.Resumed != nil {
+			r.Rooms = slices.Clone(r.Rooms)
+			if err := c.Resumed(ctx, r); err != nil {
+				return session.Identity{}, rejection(err)
+			}
+		}
+		client := newClient(s, Identity[M]{UserID: t.User, Metadata: r.Metadata})
+		client.resumed = true
+		return session.Identity{User: t.User, Value: client, Expires: t.Credentials}, nil
+	}
 }
 
 // encryption adds the callbacks for encryption.

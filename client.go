@@ -28,6 +28,7 @@ type Client[M any] struct {
 	initial M
 	s       *session.Session // nil: the zero Client
 	user    string
+	resumed bool
 
 	metadata atomic.Pointer[M] // &initial at first
 }
@@ -50,6 +51,10 @@ func (c *Client[M]) ID() string {
 // UserID returns the user id that Authenticate returned; empty for an anonymous client.
 func (c *Client[M]) UserID() string { return c.user }
 
+// Resumed reports whether this connection continues the session of an earlier one: the client came
+// with a ticket, and Authenticate was not called (Config.Resume).
+func (c *Client[M]) Resumed() bool { return c.resumed }
+
 // Metadata returns the value from Authenticate or from the last SetMetadata.
 func (c *Client[M]) Metadata() M {
 	if m := c.metadata.Load(); m != nil {
@@ -65,7 +70,12 @@ func (c *Client[M]) Metadata() M {
 // New credentials of a client with the extension replace the metadata, too (Config.Authenticate).
 // For other clients, an application can use SetMetadata to renew credentials on an open connection,
 // with an event of its own. The user id cannot be changed.
-func (c *Client[M]) SetMetadata(m M) { c.metadata.Store(&m) }
+func (c *Client[M]) SetMetadata(m M) {
+	c.metadata.Store(&m)
+	if c.s != nil {
+		session.Changed(c.s)
+	}
+}
 
 // ExpiresAt returns when the client's credentials expire (Identity.ExpiresAt), without a monotonic
 // reading. It is zero if they do not expire.
@@ -245,10 +255,10 @@ func (c *Client[M]) Leave(rooms ...string) {
 
 // Disconnect closes the client after the messages that are queued for it have been sent, for which
 // it has Timeouts.Close. It does not wait for that. The code must be 1000, 1001, 1007 to 1014, or a
-// code of the application, 3000 to 4999. Clients of the protocol give 4001 to 4005 a meaning
+// code of the application, 3000 to 4999. Clients of the protocol give 4001 to 4006 a meaning
 // (docs/protocol.md §5). The reason is cut to 123 bytes. Messages of the client that wait for their
-// handlers are dropped (Stats.MessagesDiscarded). It returns ErrNotConnected if the client has
-// disconnected.
+// handlers are dropped (Stats.MessagesDiscarded). The client cannot resume its session: its tickets
+// become useless. It returns ErrNotConnected if the client has disconnected.
 func (c *Client[M]) Disconnect(code int, reason string) error {
 	err := protocol.CheckCloseCode(code)
 	if err == nil && (c.s == nil || !c.s.Close(code, reason)) {
@@ -285,6 +295,31 @@ type AuthRequest[A any] struct {
 
 	// Raw is the same data as it was sent, or {} if there was none. It must not be changed.
 	Raw json.RawMessage
+}
+
+// ResumeRequest describes the client that Config.Resumed decides about, as it was when its ticket
+// was issued.
+type ResumeRequest[M any] struct {
+	// ClientID is the id of the client, which it keeps.
+	ClientID string
+
+	// RemoteAddr is the address of the new connection, as Client.RemoteAddr returns it.
+	RemoteAddr netip.AddrPort
+
+	// UserID is the user id of the client; empty for an anonymous client.
+	UserID string
+
+	// Metadata is the metadata of the client.
+	Metadata M
+
+	// Rooms are the rooms that the client was in.
+	Rooms []string
+
+	// ExpiresAt is when the credentials of the client expire; zero if they do not.
+	ExpiresAt time.Time
+
+	// Issued is when the ticket was issued, by the clock of the server that issued it.
+	Issued time.Time
 }
 
 // HandshakeRequest describes the client for which Config.Handshake makes keys. Authenticate has

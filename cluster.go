@@ -87,13 +87,25 @@ func (s *Server[A, M]) Count(ctx context.Context, t Target) (int, error) {
 
 // Disconnect closes the target's clients on all servers, and returns their number. The target must
 // be a client or a user. See Client.Disconnect for code and reason, and Count for blocking and
-// errors. It does not wait for the connections to end.
+// errors. It does not wait for the connections to end. It revokes the tickets of the target, see
+// RevokeTickets.
 //
 // It finds authenticated clients only. A client whose Authenticate is still running is not found,
 // and connects if Authenticate accepts it. To log a user out, first revoke the session, then call
 // Disconnect, and check the session again in Config.Connected.
 func (s *Server[A, M]) Disconnect(ctx context.Context, t Target, code int, reason string) (int, error) {
 	return s.call(ctx, protocol.CallDisconnect, t, protocol.Call{Code: code, Reason: reason})
+}
+
+// RevokeTickets makes the tickets useless that the target's clients have got until now, on all
+// servers (Config.Resume). The target must be a client or a user. Connected clients stay:
+// Disconnect closes them, too, and revokes their tickets itself. Since the clocks of servers
+// differ, tickets that clients get in the next 30 s may be rejected as well. Those of a client
+// target are rejected for at least Resume.Lifetime from now. A server that starts later learns of a
+// revocation when it asks the others about a ticket. See Count for blocking and errors.
+func (s *Server[A, M]) RevokeTickets(ctx context.Context, t Target) error {
+	_, err := s.call(ctx, protocol.CallRevoke, t, protocol.Call{})
+	return err
 }
 
 // Join makes the target's clients members of the rooms, on all servers, and returns the number of

@@ -14,6 +14,7 @@ import (
 	"github.com/hearthws/hearth/internal/node"
 	"github.com/hearthws/hearth/internal/origin"
 	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/ticket"
 	"github.com/hearthws/hearth/protocol"
 	"github.com/hearthws/hearth/seal"
 )
@@ -112,6 +113,10 @@ type Config[A, M any] struct {
 	// data again (docs/protocol.md §9). A client receives it at most once a second. Default off.
 	Resync bool
 
+	// Resume gives clients tickets, with which they resume their sessions without Authenticate.
+	// Default off.
+	Resume Resume
+
 	// Logger receives what an operator should know: failed callbacks, lost messages, rejected
 	// handshakes. At slog.LevelInfo and above, lines with the same message are written at most once
 	// a second, and during a flood once in eight seconds; the attribute "suppressed" counts the
@@ -144,6 +149,13 @@ type Config[A, M any] struct {
 	// client (Stats.Unsealed), also in a room with history. It is called for one message of a client at a time, concurrently
 	// with other callbacks. The data must not be changed. Default: none.
 	Transform func(ctx context.Context, c *Client[M], m Message) (*Message, error)
+
+	// Resumed is called for a client with a valid ticket, instead of Authenticate. An error that
+	// wraps ErrRejected, or is a ClientError, rejects the ticket; any other error, and a panic, do
+	// the same and count in Stats.CallbackErrors. The client can then authenticate with its
+	// credentials. Use it if a session may have become invalid in a way that RevokeTickets and
+	// Disconnect are not called for. Default: valid tickets are accepted.
+	Resumed func(ctx context.Context, r ResumeRequest[M]) error
 
 	// ValidateRooms returns those of the given rooms that the client may join. The names are valid.
 	// If it returns an error, the client joins none of them. A ClientError is sent to the client.
@@ -356,6 +368,31 @@ type Upgrade struct {
 	FromRequest func(r *http.Request) (any, error)
 }
 
+// Resume configures the tickets of clients that request the feature resume of the extension
+// (docs/protocol.md §13). With a ticket, a client that has lost its connection continues its
+// session on another one, to any server with the same keys: with the same id, user, metadata and
+// rooms, and without a call of Authenticate. docs/security.md says what a ticket is worth.
+//
+// A ticket works once, on one of the servers that share a broker. The metadata is encoded with
+// encoding/json for each ticket, and decoded when it is used, so M must survive that. The encoding
+// must not block. A client whose metadata cannot be encoded, or whose ticket would exceed half of
+// Limits.UnauthenticatedPayload, gets no ticket (Stats.Tickets.Failed).
+type Resume struct {
+	// Enabled makes the server issue and accept tickets.
+	Enabled bool
+
+	// Keys are the secrets for tickets, each of 32 random bytes or more, at most four. All servers
+	// need the same. The first seals tickets, and all open them. To replace a key, add the new one
+	// as the second on all servers, then make it the first, and remove the old one after Lifetime.
+	// Default: a random key, so that only this server accepts its tickets, until it ends.
+	Keys [][]byte
+
+	// Lifetime is how long a ticket is valid. Connected clients get a new one after half of it, and
+	// within a second when their rooms or their metadata have changed. All servers need the same.
+	// From 1 s to 24 h. Default 2 min.
+	Lifetime time.Duration
+}
+
 // Encryption selects the clients whose messages are encrypted, in both directions (docs/protocol.md
 // §10). It works inside TLS and does not replace it: docs/security.md says what it protects from.
 type Encryption struct {
@@ -410,6 +447,7 @@ func (c Config[A, M]) withDefaults() Config[A, M] {
 	def(&t.Idle, protocol.DefaultIdleTimeout)
 	def(&t.Close, 5*time.Second)
 	def(&t.ExpiryNotice, time.Minute)
+	def(&c.Resume.Lifetime, 2*time.Minute)
 	l := &c.Limits
 	def(&l.MaxConnections, 100_000)
 	def(&l.MaxUnauthenticated, 10_000)
@@ -468,7 +506,26 @@ func (c Config[A, M]) validate() error {
 			return invalid("Upgrade.Origins", "has %w", err)
 		}
 	}
-	return errors.Join(c.validateTimes(), c.validateSizes())
+	return errors.Join(c.validateTimes(), c.validateSizes(), c.validateResume())
+}
+
+func (c Config[A, M]) validateResume() error {
+	r := c.Resume
+	if c.Resumed != nil && !r.Enabled {
+		return invalid("Resumed", "is set, and Resume.Enabled is not")
+	}
+	if r.Lifetime < time.Second || r.Lifetime > 24*time.Hour {
+		return invalid("Resume.Lifetime", "is %v; it can be 1s to 24h", r.Lifetime)
+	}
+	if len(r.Keys) > ticket.MaxSecrets {
+		return invalid("Resume.Keys", "has %d keys, more than %d", len(r.Keys), ticket.MaxSecrets)
+	}
+	for i, key := range r.Keys {
+		if len(key) < ticket.MinSecret {
+			return invalid("Resume.Keys", "has a key of %d bytes at %d; the shortest that is safe has %d random bytes", len(key), i, ticket.MinSecret)
+		}
+	}
+	return nil
 }
 
 func (c Config[A, M]) validateTimes() error {
@@ -571,7 +628,7 @@ func (c Config[A, M]) node(calls session.Callbacks) node.Config {
 		Encryption: session.Encryption{
 			Required: c.Encryption.Mode == EncryptionRequired, Only: c.Encryption.Only, BatchLimit: c.Encryption.BatchLimit,
 		},
-		Transport: node.Transport(c.Transport), Loops: c.Loops, Broker: c.Broker, Resync: c.Resync, BrokerLost: c.BrokerLost,
+		Transport: node.Transport(c.Transport), Loops: c.Loops, Broker: c.Broker, Resync: c.Resync, Resume: node.Resume(c.Resume), BrokerLost: c.BrokerLost,
 		Log: c.Logger.With("server", c.Name), Calls: calls,
 	}
 }

@@ -1,5 +1,20 @@
 package hearth
 
+import "github.com/hearthws/hearth/internal/session"
+
+// TicketStats count the tickets with which clients resume their sessions (Config.Resume).
+type TicketStats struct {
+	Issued   uint64 // tickets that were sent to clients
+	Failed   uint64 // tickets that were not: too large, or the metadata could not be encoded
+	Accepted uint64 // clients that resumed their sessions
+
+	Invalid     uint64 // rejected: malformed, sealed with another key, or issued in the future
+	Expired     uint64 // rejected because they had expired
+	Used        uint64 // rejected because they had been used
+	Revoked     uint64 // rejected because of RevokeTickets or Disconnect
+	Unavailable uint64 // rejected by Config.Resumed, or because the other servers cannot be asked
+}
+
 // Stats are the counters of one server since New, and a few gauges. They do not include other
 // servers.
 type Stats struct {
@@ -59,16 +74,19 @@ type Stats struct {
 	BrokerLost uint64
 	Resyncs    uint64 // clients to which Config.Resync sent `resync`
 
+	Tickets TicketStats // of clients that resume (Config.Resume)
+
 	// rooms with history (HistoryRule); 0 without any
 
 	Fetched     uint64 // messages that the broker had lost, and that were read from the history
 	Recovered   uint64 // messages that clients had missed and got when they joined a room
 	Unrecovered uint64 // rooms that clients joined without the messages that they had missed
-	// times that a room had missing messages that could not be recovered; BrokerLosses includes them
+	// times that a room had missing messages that could not be recovered; BrokerLosses includes
+	// them
 	Gaps        uint64
 	Interrupted uint64 // clients that were taken out of a room for that reason
-	// messages to rooms with history from senders that do not know the history: they were delivered,
-	// and cannot be recovered
+	// messages to rooms with history from senders that do not know the history: they were
+	// delivered, and cannot be recovered
 	Unpositioned uint64
 }
 
@@ -93,9 +111,16 @@ func (s *Server[A, M]) Stats() Stats {
 		RoomsRejected: st.RoomsRejected.Load(), CallbackErrors: st.CallbackErrors.Load(),
 		Delivered: hub.Delivered(), Dropped: hub.Dropped(),
 		DeliveriesLost: st.DeliveriesLost.Load(), BrokerLosses: st.BrokerLosses.Load(),
-		BrokerLost: st.BrokerLost.Load(), Resyncs: st.Resyncs.Load(),
+		BrokerLost: st.BrokerLost.Load(), Resyncs: st.Resyncs.Load(), Tickets: ticketStats(&st.Tickets),
 
 		Fetched: hist.Fetched.Load(), Recovered: hist.Recovered.Load(), Unrecovered: hist.Unrecovered.Load(), Gaps: hist.Gaps.Load(),
 		Interrupted: st.Interrupted.Load(), Unpositioned: st.Unpositioned.Load(),
+	}
+}
+
+func ticketStats(t *session.TicketStats) TicketStats {
+	return TicketStats{
+		Issued: t.Issued.Load(), Failed: t.Failed.Load(), Accepted: t.Accepted.Load(), Invalid: t.Invalid.Load(), Expired: t.Expired.Load(),
+		Used: t.Used.Load(), Revoked: t.Revoked.Load(), Unavailable: t.Unavailable.Load(),
 	}
 }

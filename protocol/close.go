@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Close codes that a server sends (RFC 6455 section 7.4). This protocol defines 4001 to 4005; the
+// Close codes that a server sends (RFC 6455 section 7.4). This protocol defines 4001 to 4006; the
 // RFC or IANA defines the others.
 const (
 	CloseGoingAway       = 1001
@@ -22,6 +22,7 @@ const (
 	CloseAuthFailed         = 4003
 	CloseEncryptionRequired = 4004
 	CloseExpired            = 4005
+	CloseResumed            = 4006
 )
 
 // The exact close reasons for these codes.
@@ -34,6 +35,7 @@ const (
 	ReasonAuthFailed         = "Authentication failed"
 	ReasonEncryptionRequired = "Encryption required"
 	ReasonExpired            = "Credentials expired"
+	ReasonResumed            = "Session resumed"
 )
 
 // CloseReason returns the reason text for code. It is empty for codes without a fixed text.
@@ -55,6 +57,8 @@ func CloseReason(code int) string {
 		return ReasonEncryptionRequired
 	case CloseExpired:
 		return ReasonExpired
+	case CloseResumed:
+		return ReasonResumed
 	}
 	return ""
 }

@@ -37,10 +37,12 @@ const (
 // exactly.
 const MaxOffset = 1<<53 - 1
 
+// MaxTicket is the length of the longest ticket that a server accepts, in bytes.
+const MaxTicket = 16<<10 - 2
+
 const (
 	maxFeatures = 16
-	maxEpoch    = 32       // bytes
-	maxTicket   = 16 << 10 // bytes
+	maxEpoch    = 32 // bytes
 )
 
 // An ExtensionRequest is the member "hearth" of authenticate: a client requests the extension.
@@ -74,7 +76,7 @@ func ParseExtensionRequest(raw json.RawMessage) (r ExtensionRequest, ok bool) {
 			})
 		case "ticket":
 			r.Ticket = ""
-			if value[0] == '"' && len(value) <= maxTicket {
+			if value[0] == '"' && len(value) <= MaxTicket+2 {
 				r.Ticket = unquote(value)
 			}
 		case "positions":
@@ -130,7 +132,8 @@ func validEpoch(s string) bool {
 }
 
 // parsePositions parses an object with a position for each room. Invalid positions become the zero
-// Position. It ignores names that are not valid, and all members after the first MaxRoomsPerRequest.
+// Position. It ignores names that are not valid, and all members after the first
+// MaxRoomsPerRequest.
 func parsePositions(raw []byte) map[string]Position {
 	var positions map[string]Position
 	seen := 0
@@ -269,6 +272,7 @@ type Granted struct {
 	MaxMessage int       // bytes of a message from the client
 	MaxRooms   int       // that the client may be in; 0: no limit, left out
 	Expires    time.Time // when the client's credentials expire; zero: never, left out
+	Resumed    []Joined  // the rooms of a client that has resumed its session; nil: it has not
 }
 
 // AppendGranted adds the member to the connected message at the end of dst.
@@ -297,6 +301,10 @@ func AppendGranted(dst []byte, g Granted) []byte {
 		dst = append(dst, `,"expires":`...)
 		dst = appendTime(dst, g.Expires)
 	}
+	if g.Resumed != nil {
+		dst = append(dst, `,"resumed":{"joined":`...)
+		dst = append(appendJoined(dst, g.Resumed), `,"rejected":[]}`...)
+	}
 	return append(dst, `}}`...)
 }
 
@@ -307,7 +315,8 @@ func AppendPosition(dst []byte, room string, p Position) []byte {
 	return append(appendOffset(dst, p), '}')
 }
 
-// CopyPosition adds the position of the message src, if it has one, to the message at the end of dst.
+// CopyPosition adds the position of the message src, if it has one, to the message at the end of
+// dst.
 func CopyPosition(dst, src []byte) []byte {
 	var room, offset, epoch []byte
 	parseObject(src, func(key, value []byte) {
@@ -357,9 +366,10 @@ const (
 
 // The codes of errors that servers send in answer to a request, in ClientError.Code.
 const (
-	CodeInternal     = "internal"      // the application failed
-	CodeBusy         = "busy"          // an authenticate is too early after another one
-	CodeUnknownEvent = "unknown_event" // the application does not handle the event
+	CodeInternal       = "internal"        // the application failed
+	CodeBusy           = "busy"            // an authenticate is too early after another one
+	CodeUnknownEvent   = "unknown_event"   // the application does not handle the event
+	CodeTicketRejected = "ticket_rejected" // the client has to authenticate with its credentials
 )
 
 // A Joined is a room that a client is in after its join.
@@ -382,7 +392,13 @@ type Rejected struct {
 
 // AppendJoin appends the answer to a join. id is the JSON text of the id of the join, or nil.
 func AppendJoin(dst []byte, joined []Joined, rejected []Rejected, ignored int, id []byte) []byte {
-	dst = append(dst, `{"event":"join","data":{"joined":[`...)
+	dst = append(dst, `{"event":"join","data":{"joined":`...)
+	return appendRejected(appendJoined(dst, joined), rejected, ignored, id)
+}
+
+// appendJoined appends a list of rooms.
+func appendJoined(dst []byte, joined []Joined) []byte {
+	dst = append(dst, '[')
 	for i, j := range joined {
 		if i > 0 {
 			dst = append(dst, ',')
@@ -402,7 +418,7 @@ func AppendJoin(dst []byte, joined []Joined, rejected []Rejected, ignored int, i
 		}
 		dst = append(dst, '}')
 	}
-	return appendRejected(append(dst, ']'), rejected, ignored, id)
+	return append(dst, ']')
 }
 
 // AppendLeave appends the answer to a leave. id is the JSON text of the id of the leave, or nil.

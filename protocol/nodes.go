@@ -28,6 +28,11 @@ const (
 	CallDisconnect = "disconnect" // close the clients of a client or user target
 	CallJoin       = "join"       // make the clients of a client or user target members of rooms
 	CallLeave      = "leave"      // remove the clients of a client or user target from rooms
+	// CallResume says that the calling node resumes the session of a client target with a ticket. A
+	// node replies with an error if it knows that the ticket must not be accepted. Otherwise it
+	// closes its connection of the client, if it has one.
+	CallResume = "resume"
+	CallRevoke = "revoke" // reject the tickets that a client or user target has got until now
 )
 
 const (
@@ -70,6 +75,10 @@ type Call struct {
 	Code   int      // CallDisconnect: the close code
 	Reason string   // CallDisconnect
 	Rooms  []string // CallJoin, CallLeave
+
+	Generation uint32    // CallResume: that of the ticket
+	User       string    // CallResume: the user in the ticket
+	Issued     time.Time // CallResume: when the ticket was issued
 }
 
 // A Reply is a node's answer to a Call.
@@ -96,6 +105,10 @@ type (
 		Code   int      `json:"code,omitempty"`
 		Reason string   `json:"reason,omitempty"`
 		Rooms  []string `json:"rooms,omitempty"`
+
+		Generation uint32    `json:"generation,omitempty"`
+		User       string    `json:"user,omitempty"`
+		Issued     time.Time `json:"issued,omitzero"`
 	}
 	replyData struct {
 		Call    uint64 `json:"call"`
@@ -145,7 +158,10 @@ func (m Missed) clamped() Missed {
 
 // Data encodes c, which must pass Check, as the data of a message.
 func (c Call) Data() (json.RawMessage, error) {
-	d := callData{c.ID, c.Type.String(), c.Target, c.Within.Milliseconds(), c.Code, c.Reason, c.Rooms}
+	d := callData{
+		Call: c.ID, Type: c.Type.String(), Target: c.Target, Within: c.Within.Milliseconds(), Code: c.Code, Reason: c.Reason, Rooms: c.Rooms,
+		Generation: c.Generation, User: c.User, Issued: c.Issued.UTC(),
+	}
 	data, err := EncodeData(d)
 	if err == nil && len(data) > MaxNodeData {
 		return nil, fmt.Errorf("%w: call of %d bytes", ErrMessage, len(data))
@@ -159,7 +175,10 @@ func ParseCall(event string, data json.RawMessage) (Call, error) {
 	if err := parseNodeData(data, &d); err != nil {
 		return Call{}, err
 	}
-	c := Call{Event: event, ID: d.Call, Type: parseType([]byte(d.Type)), Target: d.Target, Code: d.Code, Reason: d.Reason, Rooms: d.Rooms}
+	c := Call{
+		Event: event, ID: d.Call, Type: parseType([]byte(d.Type)), Target: d.Target, Code: d.Code, Reason: d.Reason, Rooms: d.Rooms,
+		Generation: d.Generation, User: d.User, Issued: d.Issued,
+	}
 	c.Within = time.Duration(min(max(d.Within, 0), int64(time.Hour/time.Millisecond))) * time.Millisecond
 	return c, c.Check()
 }
@@ -188,6 +207,16 @@ func (c Call) Check() error {
 			return fmt.Errorf("%w: %s: the target is a %v; want a client or a user", ErrMessage, c.Event, c.Type)
 		}
 		return checkCallRooms(c.Rooms)
+	case CallRevoke:
+		if c.Type != TypeClient && c.Type != TypeUser {
+			return fmt.Errorf("%w: revoke: the target is a %v; want a client or a user", ErrMessage, c.Type)
+		}
+		return nil
+	case CallResume:
+		if c.Type != TypeClient || !IsClientID(c.Target) || c.Issued.IsZero() {
+			return fmt.Errorf("%w: resume: the target must be a client's id, and the time of issue is required", ErrMessage)
+		}
+		return nil
 	}
 	return fmt.Errorf("%w: unknown call %q", ErrMessage, truncate(c.Event, 64))
 }

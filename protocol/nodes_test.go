@@ -71,6 +71,7 @@ func TestCallCheck(t *testing.T) {
 		"disconnect": `{"type":"client","target":"c","code":1000}`,
 		"join":       `{"type":"user","target":"u","rooms":["a"],"within":99999999999}`,
 		"leave":      `{"type":"client","target":"c"}`,
+		"revoke":     `{"type":"client","target":"c"}`,
 	}
 	for event, data := range good {
 		c, err := protocol.ParseCall(event, json.RawMessage(data))
@@ -82,7 +83,13 @@ func TestCallCheck(t *testing.T) {
 		"count":      {"", "null", "7", `{"type":"nodes"}`, `{"type":"room"}`, `{"type":"user","target":7}`, `{"call":-1,"type":"broadcast"}`, `{"call":1.5,"type":"broadcast"}`},
 		"disconnect": {`{"type":"room","target":"r","code":4000}`, `{"type":"broadcast","code":4000}`, `{"type":"user","target":"u","code":1006}`, `{"type":"user","target":"u"}`},
 		"join":       {`{"type":"room","target":"c","rooms":["a"]}`, `{"type":"broadcast","rooms":["a"]}`, `{"type":"user","target":"u","rooms":["ws:a"]}`, `{"type":"user","target":"u","rooms":"a"}`, `{"type":"user","target":"u","rooms":[` + strings.Repeat(`"a",`, 128) + `"a"]}`},
-		"explode":    {`{"type":"user","target":"u"}`},
+		"revoke":     {`{"type":"broadcast"}`, `{"type":"room","target":"r"}`},
+		"resume": {
+			`{"type":"user","target":"u","issued":"2026-03-01T09:30:00Z"}`, `{"type":"client","target":"c","issued":"2026-03-01T09:30:00Z"}`,
+			`{"type":"client","target":"2f1b7c1e-6d0c-4f0e-9a55-0d4b358aef94"}`, `{"type":"client","target":"2f1b7c1e-6d0c-4f0e-9a55-0d4b358aef94","issued":7}`,
+			`{"type":"client","target":"2f1b7c1e-6d0c-4f0e-9a55-0d4b358aef94","issued":"2026-03-01T09:30:00Z","generation":4294967296}`,
+		},
+		"explode": {`{"type":"user","target":"u"}`},
 	} {
 		for _, data := range datas {
 			if c, err := protocol.ParseCall(event, json.RawMessage(data)); !errors.Is(err, protocol.ErrMessage) {

@@ -59,15 +59,15 @@ var rules = []rule{
 	{folder: "internal/hub", imports: []string{"internal/callback", "internal/fifo", "internal/shrinkmap", "internal/ws", "seal"}},
 	{folder: "internal/cluster", imports: []string{"broker", "internal/clock", "internal/fifo", "protocol"}},
 	{folder: "internal/history", imports: []string{"broker", "protocol"}},
-	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/hub", "internal/history", "internal/transport", "internal/workpool", "internal/ws", "protocol", "seal"}},
+	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/fifo", "internal/hub", "internal/history", "internal/ticket", "internal/transport", "internal/workpool", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
 	{folder: "internal/node", imports: []string{"broker", "internal/callback", "internal/clock", "internal/cluster", "internal/hub", "internal/history", "internal/session", "internal/ratelog",
-		"internal/transport", "internal/transport/epoll", "internal/transport/netconn", "internal/workpool", "internal/ws", "protocol"},
+		"internal/ticket", "internal/transport", "internal/transport/epoll", "internal/transport/netconn", "internal/workpool", "internal/ws", "protocol"},
 		libraries: []string{"github.com/google/uuid"}},
 
 	// The library. A program that imports it compiles only the packages above this line.
-	{folder: ".", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/node", "internal/origin", "internal/session", "protocol", "seal"}},
+	{folder: ".", imports: []string{"broker", "internal/cluster", "internal/hub", "internal/node", "internal/origin", "internal/session", "internal/ticket", "protocol", "seal"}},
 
 	// For the unit tests of applications.
 	{folder: "hearthtest", imports: []string{".", "protocol"}, libraries: []string{"github.com/coder/websocket"}},

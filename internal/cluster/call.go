@@ -16,8 +16,8 @@ const (
 	// callTimeout is how long a call waits for answers when its context has no deadline.
 	callTimeout = 2 * time.Second
 
-	// unresponsiveAfter is how long a count must have waited for a node before later counts skip
-	// it.
+	// unresponsiveAfter is how long a call that is answered at once must have waited for a node
+	// before later such calls skip it.
 	unresponsiveAfter = 750 * time.Millisecond
 
 	// maxCalls is how many calls of this node may be in progress.
@@ -27,8 +27,8 @@ const (
 // ErrTooManyCalls is returned by Call when too many calls of this node are in progress.
 var ErrTooManyCalls = errors.New("too many calls are in progress")
 
-// errUnresponsive is the cause when a count skipped nodes that did not answer an earlier one.
-var errUnresponsive = errors.New("cluster: skipped nodes that did not answer an earlier count")
+// errUnresponsive is the cause when a call skipped nodes that did not answer an earlier one.
+var errUnresponsive = errors.New("cluster: skipped nodes that did not answer an earlier call")
 
 // An Error reports what is missing from the result of a call. The result is right for all other
 // nodes.
@@ -150,6 +150,15 @@ func (pc *pendingCall) finishLocked() {
 	}
 }
 
+// atOnce reports whether a running node answers a call at once, so that one that does not is likely
+// to be gone.
+func atOnce(event string) bool { return event == protocol.CallCount || event == protocol.CallResume }
+
+// Silent reports whether the result is incomplete only because nodes did not answer in time.
+func (e *Error) Silent() bool {
+	return len(e.Failed) == 0 && len(e.Missing) > 0 && (errors.Is(e.Cause, context.DeadlineExceeded) || errors.Is(e.Cause, errUnresponsive))
+}
+
 // Call runs the call on every node, and returns the number of clients for which it succeeded, in
 // all. Call sets call.ID and call.Within. If ctx has no deadline, it waits for two seconds at most.
 // With an *Error, the result is incomplete, and the error says what is missing.
@@ -190,7 +199,7 @@ func (c *Cluster) beginCall(call *protocol.Call) (pc *pendingCall, warmUpLeft ti
 		began: time.Now(), nodes: make(map[string]answerState, len(c.peers)), done: make(chan struct{}), warmingUp: warmUpLeft > 0,
 	}
 	for id, p := range c.peers {
-		if p.unresponsive && call.Event == protocol.CallCount {
+		if p.unresponsive && atOnce(call.Event) {
 			pc.nodes[id] = skipped
 		} else {
 			pc.expectLocked(id)
@@ -266,7 +275,7 @@ func (c *Cluster) endCall(ctx context.Context, call protocol.Call, pc *pendingCa
 			continue
 		}
 		e.Missing = append(e.Missing, id)
-		if call.Event == protocol.CallCount && pc.cause == nil && time.Since(pc.began) >= unresponsiveAfter {
+		if atOnce(call.Event) && pc.cause == nil && time.Since(pc.began) >= unresponsiveAfter {
 			c.markUnresponsiveLocked(id, pc.began)
 		}
 	}
@@ -296,8 +305,8 @@ func (c *Cluster) causeLocked(ctx context.Context, pc *pendingCall, missing bool
 	return nil
 }
 
-// markUnresponsiveLocked records that a node did not answer a count that began at that time. A
-// running node answers a count at once. The next message from the node ends the state.
+// markUnresponsiveLocked records that a node did not answer a call that began at that time, and
+// that a running node answers at once. The next message from the node ends the state.
 func (c *Cluster) markUnresponsiveLocked(id string, began time.Time) {
 	if p := c.peers[id]; p != nil && p.Seen.Before(began) {
 		p.unresponsive = true

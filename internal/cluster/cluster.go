@@ -62,7 +62,7 @@ type Config struct {
 
 	// Answer runs a call for this node's clients, and returns the number of clients for which it
 	// succeeded. With an error, it may have failed for some. It may block until ctx is done, but
-	// must not block for protocol.CallCount.
+	// must not block for protocol.CallCount and protocol.CallResume.
 	Answer func(ctx context.Context, c protocol.Call) (clients int, err error)
 }
 
@@ -102,7 +102,7 @@ type peer struct {
 	Node
 	helloAnswered time.Time     // when its hello was last answered
 	silentSince   clock.Instant // later than Seen after this node was cut off
-	unresponsive  bool          // it did not answer a count, and has been silent since
+	unresponsive  bool          // it did not answer a call at once, and has been silent since
 }
 
 // New makes a cluster that knows no other node. It starts no goroutines; Start does.

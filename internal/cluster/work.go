@@ -27,14 +27,14 @@ type job struct {
 	deadline time.Time
 }
 
-// handleCall handles a call of another node. It answers a count at once. It queues other calls for
-// a worker, since they may take time and the broker must not wait.
+// handleCall handles a call of another node. It answers some at once. It queues the others for a
+// worker, since they may take time and the broker must not wait.
 func (c *Cluster) handleCall(m protocol.Message) error {
 	call, err := protocol.ParseCall(m.Event, m.Data)
 	if err != nil {
 		return err
 	}
-	if call.Event == protocol.CallCount {
+	if atOnce(call.Event) {
 		n, err := c.cfg.Answer(c.base, call)
 		c.reply(m.ServerID, call, n, err)
 		return nil

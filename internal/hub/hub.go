@@ -282,7 +282,7 @@ func (h *Hub) Client(id string) *Member {
 
 // clientLocked returns the member with that id, or nil.
 func (h *Hub) clientLocked(text string) *Member {
-	id, ok := parseID(text)
+	id, ok := ParseID(text)
 	if !ok {
 		return nil
 	}

@@ -21,9 +21,9 @@ func (id ID) String() string {
 	return string(b[:])
 }
 
-// parseID parses the result of String, and no other text, so each id has one text. ok is false for
+// ParseID parses the result of String, and no other text, so each id has one text. ok is false for
 // most names of rooms, after the comparison of a length.
-func parseID(s string) (id ID, ok bool) {
+func ParseID(s string) (id ID, ok bool) {
 	if len(s) != idLength || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return ID{}, false
 	}

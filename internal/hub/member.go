@@ -67,7 +67,7 @@ type Member struct {
 	// Set once, with Hub.mu held, and read by any goroutine. Nil if the member is not encrypted.
 	queue atomic.Pointer[sealQueue]
 
-	// Set before the first use, then read-only.
+	// Set before the first use, then read-only, except for SetKey.
 	id    ID
 	lane  *Lane
 	owner Owner
@@ -80,12 +80,19 @@ func (m *Member) Init(id ID, link Link, lane *Lane, o Owner) {
 	m.id, m.link, m.lane, m.owner = id, link, lane, o
 }
 
+// Key returns the client's id.
+func (m *Member) Key() ID { return m.id }
+
+// SetKey changes the client's id. Only the owner may call it, before Admit, and it makes sure that
+// the id is not read meanwhile.
+func (m *Member) SetKey(id ID) { m.id = id }
+
 // ID returns the client's id as text. Each call makes the text again.
 func (m *Member) ID() string { return m.id.String() }
 
 // hasID reports whether name is the text of m's id.
 func (m *Member) hasID(name string) bool {
-	id, ok := parseID(name)
+	id, ok := ParseID(name)
 	return ok && id == m.id
 }
 

@@ -33,7 +33,7 @@ func (n *Node) CallAll(ctx context.Context, c protocol.Call) (clients int, err e
 	if err := c.Check(); err != nil {
 		return 0, err
 	}
-	clients, err = localCalls{n.hub}.handle(ctx, c)
+	clients, err = localCalls{n.hub, n.env.Tickets}.handle(ctx, c)
 	if err != nil {
 		err = &cluster.Error{Failed: []cluster.Failure{{Node: n.id, Err: err}}}
 	}
@@ -70,7 +70,8 @@ func (n *Node) brokerLost(l broker.Loss) {
 
 // localCalls handles calls for the clients of this node.
 type localCalls struct {
-	hub *hub.Hub
+	hub     *hub.Hub
+	tickets *session.Tickets // nil if clients cannot resume
 }
 
 // handle runs the call, and returns the number of clients for which it succeeded.
@@ -82,7 +83,13 @@ func (l localCalls) handle(ctx context.Context, c protocol.Call) (clients int, e
 	switch c.Event {
 	case protocol.CallCount:
 		return l.hub.Count(t), nil
+	case protocol.CallResume:
+		return l.resume(c)
+	case protocol.CallRevoke:
+		l.revoke(t)
+		return 0, nil
 	case protocol.CallDisconnect:
+		l.revoke(t)
 		return l.forEach(t, func(s *session.Session) error {
 			if !s.Close(c.Code, c.Reason) {
 				return hub.ErrNotMember

@@ -53,6 +53,7 @@ type Config struct {
 	Loops        int
 	Broker       broker.Broker // nil: there are no other nodes
 	Resync       bool
+	Resume       Resume
 	BrokerLost   func(context.Context, broker.Loss) // may be nil
 	Log          *slog.Logger
 	Calls        session.Callbacks
@@ -125,6 +126,10 @@ func New(cfg Config) (*Node, error) {
 	// Clients can cause nearly all log lines, in any number, so the lines are limited in rate.
 	logs := ratelog.NewHandler(cfg.Log.Handler())
 	cfg.Log = slog.New(logs)
+	tickets, err := newTickets(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("resume: %w", err)
+	}
 	clk := clock.New()
 	lobby := session.NewLobby(session.LobbyConfig{
 		AuthTimeout: cfg.Timeouts.Auth, MaxUnauthenticated: cfg.Limits.MaxUnauthenticated,
@@ -134,7 +139,7 @@ func New(cfg Config) (*Node, error) {
 	env := &session.Env{
 		Base: base, Pool: &workpool.Pool{}, Lobby: lobby, Calls: cfg.Calls,
 		Clock: clk, Log: cfg.Log, Stats: &session.Stats{}, Limits: cfg.Limits, Timeouts: cfg.Timeouts, Encryption: cfg.Encryption,
-		DefaultRooms: cfg.DefaultRooms,
+		DefaultRooms: cfg.DefaultRooms, Tickets: tickets,
 	}
 	t := newTransports(cfg, env)
 	env.Hub = hub.New(hub.Config{
@@ -149,10 +154,13 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Broker != nil {
 		env.Interest = &interest{node: n}
 		n.cluster = cluster.New(cluster.Config{
-			ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Clock: clk, Log: cfg.Log, Answer: localCalls{n.hub}.handle,
+			ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Clock: clk, Log: cfg.Log, Answer: localCalls{n.hub, tickets}.handle,
 		})
 	}
 	tracks := func(room string) bool { return n.history != nil && n.history.Tracks(room) }
+	if tickets != nil {
+		tickets.Claim = n.claimTicket
+	}
 	n.losses = newLosses(cfg, env, n.stopping, tracks)
 	if n.history = newHistory(n); n.history != nil {
 		env.History = n.history
@@ -214,7 +222,10 @@ func (n *Node) Start(ctx context.Context) (err error) {
 		n.history.Start()
 	}
 	s := &sweeper{env: n.env, stop: n.stopping}
-	n.sweeper.Go(s.run)   // ends when n.stopping is closed; Shutdown waits for it
+	n.sweeper.Go(s.run) // ends when n.stopping is closed; Shutdown waits for it
+	if n.env.Tickets != nil {
+		n.sweeper.Go(func() { n.env.Tickets.Run(n.stopping) }) // the same
+	}
 	n.canSend.Store(true) // before there can be a client whose callbacks send
 	n.setState(starting, running)
 	return nil

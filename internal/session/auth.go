@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/ticket"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
 	"github.com/hearthws/hearth/seal"
@@ -26,6 +28,10 @@ type authentication struct {
 	grants   grants                    // what the client gets when it is admitted
 	identity Identity
 	keys     *seal.Keys // nil if the client is not encrypted
+
+	holder  *ticketHolder     // set by admit if the client gets tickets
+	ticket  *ticket.Ticket    // nil if the client has not resumed its session
+	resumed []protocol.Joined // the rooms of a client that has
 }
 
 // credentialData returns the data of an authenticate.
@@ -38,6 +44,11 @@ func credentialData(e protocol.Envelope) []byte {
 
 // startAuthentication starts the authentication of the client.
 func (w worker) startAuthentication(e protocol.Envelope) {
+	request, requested := protocol.ParseExtensionRequest(e.Extension)
+	if request.Ticket != "" {
+		w.startResuming(e, request)
+		return
+	}
 	w.mu.Lock()
 	c := w.transient.client()
 	if c == nil { // the session has ended meanwhile
@@ -48,7 +59,6 @@ func (w worker) startAuthentication(e protocol.Envelope) {
 	w.env.Running.Add(1)
 	w.mu.Unlock()
 	w.env.Lobby.beginAuthentication(c)
-	request, requested := protocol.ParseExtensionRequest(e.Extension)
 	a := &authentication{
 		Session: w.Session, client: c, data: credentialData(e), request: request, grants: w.env.grantsFor(request, requested),
 	}
@@ -58,14 +68,28 @@ func (w worker) startAuthentication(e protocol.Envelope) {
 
 func (a *authentication) run() {
 	defer a.env.Running.Done()
-	if !a.authenticate() || a.ended() || !a.agreeOnKeys() || a.ended() {
+	if a.authenticate() && !a.ended() {
+		a.proceed()
+	}
+}
+
+// proceed admits a client that was accepted, and calls the connected callback.
+func (a *authentication) proceed() {
+	if !a.agreeOnKeys() || a.ended() {
 		return
 	}
-	channels := a.env.clientChannels(&a.member, a.identity.User, a.env.DefaultRooms)
+	channels := a.env.clientChannels(&a.member, a.identity.User, a.rooms())
 	a.env.hold(sessionContext{a.Session}, channels)
-	if !a.admit() {
+	admit := a.admit
+	if a.ticket != nil {
+		admit = a.admitResumed
+	}
+	if !admit() {
 		a.env.release(channels)
 		return
+	}
+	if a.holder != nil {
+		a.env.Tickets.issue(a.holder)
 	}
 	if a.env.Calls.Connected == nil {
 		return
@@ -75,6 +99,15 @@ func (a *authentication) run() {
 		a.env.Calls.Connected(ctx, a.Session)
 		return nil
 	})
+}
+
+// rooms returns the rooms that the client joins when it is admitted, without its own.
+func (a *authentication) rooms() []string {
+	if a.ticket == nil {
+		return a.env.DefaultRooms
+	}
+	own := a.ID()
+	return slices.DeleteFunc(slices.Clone(a.ticket.Rooms), func(room string) bool { return room == own })
 }
 
 // authenticate calls the authenticate callback. It returns false if that has not accepted the
@@ -118,7 +151,7 @@ func (a *authentication) agreeOnKeys() bool {
 			return err
 		case a.keys != nil:
 			return a.env.checkCipher(a.keys.Cipher)
-		case a.env.Encryption.Required:
+		case a.env.Encryption.Required, a.ticket != nil && a.ticket.Encrypted:
 			return fmt.Errorf("%w: %w", ErrRejected, errNoKey)
 		}
 		return nil
@@ -170,6 +203,9 @@ func (a *authentication) admit() bool {
 	if a.keys != nil {
 		a.env.Stats.KeysAgreed.Add(1)
 	}
+	if a.grants.has(resume) {
+		a.holder = a.env.Tickets.hold(a.Session, a.identity.User, a.generation())
+	}
 	a.env.Hub.Admit(&a.member, admission)
 	for _, room := range admission.Rooms {
 		a.changedLocked(room, true)
@@ -183,7 +219,7 @@ func (a *authentication) admit() bool {
 // admission returns what the hub needs to make the client a member.
 func (a *authentication) admission() hub.Admission {
 	id, user, now := a.ID(), a.identity.User, time.Now()
-	adm := hub.Admission{User: user, Rooms: a.env.DefaultRooms}
+	adm := hub.Admission{User: user, Rooms: a.rooms()}
 	var welcome []byte
 	if a.keys == nil {
 		welcome = protocol.AppendConnected(nil, id, user, now)
@@ -194,10 +230,19 @@ func (a *authentication) admission() hub.Admission {
 	if a.grants.has(extension) {
 		granted := a.env.granted(a.grants, a.request.Version)
 		granted.Expires = a.identity.Expires
+		granted.Resumed = a.resumed
 		welcome = protocol.AppendGranted(welcome, granted)
 	}
 	adm.Welcome = ws.NewMessage(welcome)
 	return adm
+}
+
+// generation returns that of the client's tickets.
+func (a *authentication) generation() uint32 {
+	if a.ticket == nil {
+		return 0
+	}
+	return a.ticket.Generation + 1
 }
 
 // connected lets the worker continue when the connected callback has returned.

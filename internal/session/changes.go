@@ -34,9 +34,13 @@ func (c *roomChanges) pop() roomChange {
 	return first
 }
 
-// changedLocked queues a change of the client's rooms for the callbacks. The caller makes the
-// change in the hub without releasing mu in between, so the changes are queued in their order.
+// changedLocked queues a change of the client's rooms for the callbacks, and for its ticket. The
+// caller makes the change in the hub without releasing mu in between, so the changes are queued in
+// their order.
 func (s *Session) changedLocked(room string, joined bool) {
+	if s.grants.has(resume) {
+		s.env.Tickets.change(s)
+	}
 	if s.env.Calls.Joined == nil && s.env.Calls.Left == nil || isOwnRoom(&s.member, room) {
 		return
 	}

@@ -14,6 +14,8 @@ type closeRequest struct {
 	reason  string
 	counter *atomic.Uint64 // of sessions that end for this reason; nil for none
 	drop    bool           // drop the messages that are not being handled yet
+
+	lastTicket bool // the client gets a new ticket first if its own is out of date
 }
 
 // closeAbnormal stands for a connection that ended without a close frame (RFC 6455 §7.1.5).
@@ -21,8 +23,15 @@ const closeAbnormal = 1006
 
 // Close ends the session at once for the application: it sends a close frame after what was sent to
 // the client before. Messages of the client that are not being handled yet are dropped and counted.
-// Close returns false if the session had ended already. It never blocks.
+// Its tickets become useless. Close returns false if the session had ended already. It never
+// blocks.
 func (s *Session) Close(code int, reason string) bool {
+	s.mu.Lock()
+	g := s.grants
+	s.mu.Unlock()
+	if g.has(resume) {
+		s.env.Tickets.Register.RevokeClient(s.member.Key())
+	}
 	return s.closeNow(closeRequest{code: code, reason: reason, drop: true})
 }
 
@@ -33,14 +42,15 @@ func (s *Session) CloseFor(counter *atomic.Uint64, code int, reason string) bool
 }
 
 // Shutdown ends the session, because the server shuts down, when all messages that were received
-// from the client have been handled and answered. Nothing more is read from the client. With now, it
-// ends the session at once, and drops the messages that are not being handled yet. Shutdown never
-// blocks.
+// from the client have been handled and answered. Nothing more is read from the client. With now,
+// it ends the session at once, and drops the messages that are not being handled yet. Shutdown
+// never blocks.
 func (s *Session) Shutdown(now bool) {
 	s.mu.Lock()
-	code := s.grants.shutdownCode()
+	g := s.grants
 	s.mu.Unlock()
-	req := closeRequest{code: code, reason: protocol.CloseReason(code), drop: now}
+	code := g.shutdownCode()
+	req := closeRequest{code: code, reason: protocol.CloseReason(code), drop: now, lastTicket: g.has(resume)}
 	if now {
 		s.closeNow(req)
 	} else {
@@ -77,6 +87,9 @@ func (s *Session) closeAfterInbox(req closeRequest) {
 // closeNow ends the session with a close frame. It returns false if the session had ended
 // already. It counts the session before the client can see the close frame.
 func (s *Session) closeNow(req closeRequest) bool {
+	if req.lastTicket {
+		s.env.Tickets.flush(s)
+	}
 	if !s.disconnect(req) {
 		return false
 	}

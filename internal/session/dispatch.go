@@ -32,7 +32,7 @@ func (w worker) dispatch(e protocol.Envelope, g grants) {
 		switch {
 		case g.has(extension):
 			w.reauthenticate(e)
-		case w.State() != protocol.StateUnauthorized:
+		case w.State() != protocol.StateUnauthorized || w.isResuming():
 			w.reply(protocol.ErrAlreadyAuthenticated)
 		default:
 			w.startAuthentication(e)

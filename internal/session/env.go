@@ -11,6 +11,7 @@ import (
 
 	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/hub"
+	"github.com/hearthws/hearth/internal/ticket"
 	"github.com/hearthws/hearth/internal/workpool"
 	"github.com/hearthws/hearth/protocol"
 	"github.com/hearthws/hearth/seal"
@@ -30,7 +31,7 @@ var ErrAnswered = errors.New("the application has answered with an error")
 // Callbacks are the application's callbacks, without its types. All of them may block.
 // Authenticate is required; the others may be nil.
 type Callbacks struct {
-	// Authenticate, Handshake and ValidateRooms get a context that ends with the client.
+	// Authenticate, Handshake, ValidateRooms and Restore get a context that ends with the client.
 
 	Authenticate func(ctx context.Context, s *Session, r AuthRequest) (Identity, error)
 	// Handshake agrees on keys with a client that was accepted; data is that of `authenticate`.
@@ -40,6 +41,13 @@ type Callbacks struct {
 	// none. The client joins no room if ValidateRooms returns an error. ErrAnswered is not logged,
 	// and the client gets no other answer.
 	ValidateRooms func(ctx context.Context, s *Session, rooms []string, id json.RawMessage) ([]string, error)
+
+	// Restore returns the identity of a client that resumes its session. It returns an error that
+	// wraps ErrRejected if the application rejects the ticket. Required with Env.Tickets.
+	Restore func(ctx context.Context, s *Session, t *ticket.Ticket) (Identity, error)
+	// EncodeValue returns the metadata of an authenticated client for its ticket. It must not
+	// block.
+	EncodeValue func(s *Session) ([]byte, error)
 
 	// The others get a context that outlives the client, since messages that a client sent before
 	// it disconnected are still handled.
@@ -136,7 +144,7 @@ type Env struct {
 	Timeouts     Timeouts
 	Encryption   Encryption
 	DefaultRooms []string
-	Resume       bool // clients may have protocol.FeatureResume
+	Tickets      *Tickets // nil if clients cannot resume
 
 	Abandoned   atomic.Bool // set when a shutdown stops waiting: then messages in inboxes are dropped
 	Expirations Expirations
@@ -181,6 +189,8 @@ type Stats struct {
 	BrokerLost        atomic.Uint64 // messages that the broker is known to have missed
 	Resyncs           atomic.Uint64 // clients that were sent `resync`
 	MessagesUnhandled atomic.Uint64 // there is no message callback, or the event is reserved
+
+	Tickets TicketStats
 
 	RateLimited       atomic.Uint64 // clients that exceeded their rates
 	MessagesDiscarded atomic.Uint64 // received, and not handled because the session ended

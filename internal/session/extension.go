@@ -45,7 +45,7 @@ func (e *Env) grantsFor(r protocol.ExtensionRequest, requested bool) grants {
 	if e.History != nil && r.Wants(protocol.FeatureRecovery) {
 		g |= recovery
 	}
-	if e.Resume && r.Wants(protocol.FeatureResume) {
+	if e.Tickets != nil && r.Wants(protocol.FeatureResume) {
 		g |= resume
 	}
 	return g

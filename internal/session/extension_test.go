@@ -9,6 +9,7 @@ import (
 
 	"github.com/hearthws/hearth/internal/history"
 	"github.com/hearthws/hearth/internal/session"
+	"github.com/hearthws/hearth/internal/ticket"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
 	"github.com/hearthws/hearth/seal"
@@ -50,6 +51,21 @@ func (b *fixture) extended(features string) *peer {
 	synctest.Wait()
 	p.messages()
 	return p
+}
+
+// newTickets returns tickets of a server that is alone.
+func newTickets(t *testing.T) *session.Tickets {
+	t.Helper()
+	sealer, err := ticket.NewSealer(nil, time.Minute, 8<<10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tickets := &session.Tickets{Sealer: sealer, Register: ticket.NewRegister(time.Minute, 100, 100), Lifetime: time.Minute}
+	tickets.Claim = func(_ context.Context, tk *ticket.Ticket) error {
+		_, err := tickets.Claimed(tk)
+		return err
+	}
+	return tickets
 }
 
 // TestNegotiation checks which extension is granted for which request.
@@ -102,7 +118,9 @@ func TestNegotiation(t *testing.T) {
 					}
 					b := newFixture(session.LobbyConfig{}, calls)
 					defer b.close()
-					b.env.Resume = tt.resume
+					if tt.resume {
+						b.env.Tickets = newTickets(t)
+					}
 					if tt.recovery {
 						b.env.History = history.New(history.Config{})
 					}
@@ -112,7 +130,7 @@ func TestNegotiation(t *testing.T) {
 					p := b.open("10.0.0.1")
 					p.say(`{"event":"authenticate","data":{}` + tt.request + `}`)
 					synctest.Wait()
-					got := strings.Join(p.messages(), "\n")
+					got := p.messages()[0]
 					_, granted, _ := strings.Cut(got, `,"hearth":`)
 					if granted != "" {
 						granted = `,"hearth":` + strings.TrimSuffix(granted, "}")

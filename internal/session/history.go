@@ -110,13 +110,33 @@ func (r recoverer) requests(rooms []string) (requests []history.Request) {
 
 // reply sends the reply to a join, and after it the recovered messages.
 func (r recoverer) reply(outcome joinOutcome, already []string, requests []history.Request, results []history.Result) {
+	joined, rejected, recovered, size := r.collect(outcome, already, requests, results)
+	payload := func() []byte { return protocol.AppendJoin(nil, joined, rejected, r.request.Ignored, r.id) }
+	if len(recovered) > 0 {
+		// Compressing takes time, and no message of a room with history is sent meanwhile.
+		err := r.env.Hub.SendTo(&r.member, recoveredSeries(payload(), recovered, size).Uncompressed())
+		if !errors.Is(err, hub.ErrQueueFull) {
+			return // or the client has disconnected
+		}
+		for i := range joined {
+			if joined[i].Recovered > 0 {
+				joined[i].Recovered, joined[i].Unrecovered = 0, protocol.UnrecoveredUnavailable
+			}
+		}
+	}
+	r.member.Notice(ws.NewMessage(payload()))
+}
+
+// collect returns the lists of the reply, and the messages to send after it, with a bound on their
+// size in bytes.
+func (r recoverer) collect(outcome joinOutcome, already []string, requests []history.Request, results []history.Result) (
+	joined []protocol.Joined, rejected []protocol.Rejected, recovered []protocol.Message, size int,
+) {
 	byRoom := make(map[string]history.Result, len(results))
 	for i := range results {
 		byRoom[requests[i].Room] = results[i]
 	}
-	joined, rejected := outcome.reply(r.request)
-	var recovered []protocol.Message
-	size := 0
+	joined, rejected = outcome.reply(r.request)
 	for i := range joined {
 		j := &joined[i]
 		result, has := byRoom[j.Room]
@@ -141,26 +161,20 @@ func (r recoverer) reply(outcome joinOutcome, already []string, requests []histo
 			j.Recovered++
 		}
 	}
-	payload := func() []byte { return protocol.AppendJoin(nil, joined, rejected, r.request.Ignored, r.id) }
-	if len(recovered) > 0 {
-		first := payload()
-		series := ws.BuildSeries(1+len(recovered), len(first)+size, func(dst []byte, i int) []byte {
-			if i == 0 {
-				return append(dst, first...)
-			}
-			m := recovered[i-1]
-			return protocol.AppendPosition(protocol.AppendEvent(dst, m.Event, m.Data), m.Target, m.Position)
-		})
-		// Compressing takes time, and no message of a room with history is sent meanwhile.
-		err := r.env.Hub.SendTo(&r.member, series.Uncompressed())
-		if !errors.Is(err, hub.ErrQueueFull) {
-			return // or the client has disconnected
-		}
-		for i := range joined {
-			if joined[i].Recovered > 0 {
-				joined[i].Recovered, joined[i].Unrecovered = 0, protocol.UnrecoveredUnavailable
-			}
-		}
+	return joined, rejected, recovered, size
+}
+
+// recoveredSeries returns the series of the recovered messages, after first if that is not nil.
+func recoveredSeries(first []byte, recovered []protocol.Message, size int) *ws.Message {
+	skip := 0
+	if first != nil {
+		skip = 1
 	}
-	r.member.Notice(ws.NewMessage(payload()))
+	return ws.BuildSeries(skip+len(recovered), len(first)+size, func(dst []byte, i int) []byte {
+		if i < skip {
+			return append(dst, first...)
+		}
+		m := recovered[i-skip]
+		return protocol.AppendPosition(protocol.AppendEvent(dst, m.Event, m.Data), m.Target, m.Position)
+	})
 }

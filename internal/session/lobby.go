@@ -58,6 +58,7 @@ type pendingClient struct {
 	protocol    string // AuthRequest.Subprotocol
 	fromRequest any    // AuthRequest.FromRequest
 	messages    int    // received; guarded by session.mu
+	resuming    bool   // a ticket is being decided about; guarded by session.mu
 	network     netip.Prefix
 	deadline    clock.Instant
 	stage       stage

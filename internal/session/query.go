@@ -10,10 +10,18 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// The methods in this file may be called from any goroutine and do not block.
+// The methods in this file may be called from any goroutine and do not block. The caller must not
+// hold mu.
 
-// ID returns the client's id.
-func (s *Session) ID() string { return s.member.ID() }
+// ID returns the client's id. A client that resumes its session gets its former id before it is
+// authenticated.
+func (s *Session) ID() string {
+	if s.State() < protocol.StateAuthenticated {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	}
+	return s.member.ID()
+}
 
 // RemoteAddr returns the client's address.
 func (s *Session) RemoteAddr() netip.AddrPort {

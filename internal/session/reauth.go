@@ -90,6 +90,9 @@ func (r reauthentication) replace(id Identity) error {
 		id.Replace()
 	}
 	setExpiryLocked(r.Session, id.Expires)
+	if r.grants.has(resume) {
+		r.env.Tickets.change(r.Session)
+	}
 	r.env.Stats.Reauthenticated.Add(1)
 	r.member.Notice(ws.NewMessage(protocol.AppendReauthenticated(nil, id.Expires, r.id)))
 	return nil

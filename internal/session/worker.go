@@ -175,6 +175,9 @@ func (w worker) finish() {
 			return nil
 		})
 	}
+	if w.grants.has(resume) {
+		w.env.Tickets.remove(w.Session)
+	}
 	w.mu.Lock()
 	info.finished = true // inbox.running stays set, so nothing is scheduled any more
 	closed := info.socketClosed

@@ -89,7 +89,15 @@ func (r *Register) useLocked(client [16]byte, generation uint32) error {
 	return nil
 }
 
-// RevokeClient makes all tickets of the client useless. If there is no room to remember this, it
+// Revoked reports whether the ticket was revoked after it was accepted.
+func (r *Register) Revoked(t *Ticket) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.isRevokedLocked(t) || r.used[0][t.Client] == never || r.used[1][t.Client] == never
+}
+
+// RevokeClient makes all tickets of the client useless, those that it will get in the next period
+// included. If there is no room to remember this, it
 // revokes the tickets of all users.
 func (r *Register) RevokeClient(client [16]byte) {
 	r.mu.Lock()

@@ -1,0 +1,192 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/hearthws/hearth/internal/callback"
+	"github.com/hearthws/hearth/internal/history"
+	"github.com/hearthws/hearth/internal/ticket"
+	"github.com/hearthws/hearth/internal/ws"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// claimTimeout bounds the time for which a client waits until it is known on all nodes that it
+// resumes.
+const claimTimeout = time.Second
+
+var (
+	errNoTickets    = errors.New("this server has no tickets")
+	errNoEncryption = errors.New("the client was encrypted, and this server has no handshake for it")
+)
+
+// A resumption is a Session on the goroutine that resumes it with a ticket.
+type resumption struct {
+	authentication
+	id json.RawMessage // of `authenticate`, or nil
+}
+
+// startResuming starts to resume a session with the ticket in the client's `authenticate`. The work
+// until the ticket is known to be authentic is small, and done at once.
+func (w worker) startResuming(e protocol.Envelope, request protocol.ExtensionRequest) {
+	t, err := w.env.openTicket(request.Ticket)
+	if err != nil {
+		rejectTicket(w.Session, err, e.ID)
+		return
+	}
+	w.mu.Lock()
+	c := w.transient.client()
+	if c == nil { // the session has ended meanwhile
+		w.mu.Unlock()
+		return
+	}
+	c.resuming = true
+	w.env.Running.Add(1)
+	w.mu.Unlock()
+	r := &resumption{id: e.ID, authentication: authentication{
+		Session: w.Session, client: c, data: credentialData(e), request: request, grants: w.env.grantsFor(request, true), ticket: t,
+	}}
+	// It ends with the callbacks, whose context ends with the session. Env.Running waits for it.
+	go r.run()
+}
+
+// isResuming reports whether a ticket of the client is being decided about.
+func (w worker) isResuming() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.transient.client()
+	return c != nil && c.resuming
+}
+
+// openTicket returns the ticket in a text, if it is valid now.
+func (e *Env) openTicket(text string) (*ticket.Ticket, error) {
+	if e.Tickets == nil {
+		return nil, errNoTickets
+	}
+	t, err := e.Tickets.Sealer.Open(text, time.Now())
+	if err == nil && t.Encrypted && e.Calls.Handshake == nil {
+		err = errNoEncryption
+	}
+	return t, err
+}
+
+// rejectTicket answers that a ticket is not accepted. The connection stays.
+func rejectTicket(s *Session, cause error, id json.RawMessage) {
+	stats := &s.env.Stats.Tickets
+	counter := &stats.Unavailable
+	switch {
+	case errors.Is(cause, ticket.ErrMalformed), errors.Is(cause, ticket.ErrForged), errors.Is(cause, ticket.ErrFuture):
+		counter = &stats.Invalid
+	case errors.Is(cause, ticket.ErrExpired):
+		counter = &stats.Expired
+	case errors.Is(cause, ticket.ErrUsed):
+		counter = &stats.Used
+	case errors.Is(cause, ticket.ErrRevoked):
+		counter = &stats.Revoked
+	}
+	counter.Add(1)
+	s.Debug("ticket rejected", "cause", cause)
+	e := protocol.ClientError{Code: protocol.CodeTicketRejected, Message: "Ticket rejected"}
+	s.member.Notice(ws.NewMessage(protocol.AppendClientError(nil, e, id)))
+}
+
+func (r *resumption) run() {
+	defer r.env.Running.Done()
+	err := r.restore()
+	if err == nil {
+		err = r.claim()
+	}
+	if !r.endClaim(err == nil) {
+		return // the session has ended meanwhile
+	}
+	if err != nil {
+		rejectTicket(r.Session, err, r.id)
+		return
+	}
+	r.env.Stats.Tickets.Accepted.Add(1)
+	r.env.Lobby.beginAuthentication(r.client)
+	r.proceed()
+}
+
+// restore makes the identity of the client from the ticket, if the application agrees.
+func (r *resumption) restore() (rejected error) {
+	callback.Run(func() (err error) {
+		r.identity, err = r.env.Calls.Restore(sessionContext{r.Session}, r.Session, r.ticket)
+		return err
+	}, func(err error) {
+		if rejected = err; !errors.Is(err, ErrRejected) {
+			r.callbackFailed(&r.env.Stats.CallbackErrors, "resume", err)
+		}
+	})
+	return rejected
+}
+
+// claim makes sure that no other connection, on any node, uses the ticket or has the client's id.
+func (r *resumption) claim() error {
+	ctx, cancel := context.WithTimeout(sessionContext{r.Session}, claimTimeout)
+	defer cancel()
+	if err := r.env.Tickets.Claim(ctx, r.ticket); err != nil {
+		return err
+	}
+	return r.env.Tickets.awaitEnd(ctx, r.ticket.Client)
+}
+
+// endClaim records that the claim has ended. If the ticket is accepted, the client gets the id of
+// the ticket, and is authenticating. It returns false if the session has ended.
+func (r *resumption) endClaim(accepted bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended() {
+		return false
+	}
+	r.client.resuming = false
+	if accepted {
+		r.member.SetKey(r.ticket.Client)
+		r.state.Store(uint32(protocol.StateAuthenticating))
+	}
+	return true
+}
+
+// admitResumed is admit for a client with a ticket. It recovers what the client has missed.
+func (a *authentication) admitResumed() (admitted bool) {
+	rooms := a.rooms()
+	r := recoverer{Session: a.Session, request: protocol.JoinRequest{Rooms: a.ticket.Rooms, Positions: a.request.Positions}}
+	join := func(requests []history.Request, results []history.Result) {
+		outcome := joinOutcome{joined: a.ticket.Rooms}
+		joined, _, recovered, size := r.collect(outcome, nil, requests, results)
+		if a.resumed = joined; joined == nil {
+			a.resumed = []protocol.Joined{}
+		}
+		if admitted = a.admit(); admitted && len(recovered) > 0 {
+			a.sendRecovered(recovered, size)
+		}
+	}
+	var requests []history.Request
+	if a.grants.has(recovery) {
+		requests = r.requests(rooms)
+	}
+	if len(requests) == 0 {
+		join(nil, nil)
+	} else {
+		a.env.History.Join(sessionContext{a.Session}, a.env.recoveryLimits(), requests, func(results []history.Result) { join(requests, results) })
+	}
+	if admitted && !slices.Contains(a.ticket.Rooms, a.ID()) {
+		membership{a.Session}.leave(a.ID())
+	}
+	if admitted && a.env.Tickets.Register.Revoked(a.ticket) { // before the hub had the client
+		a.reject(protocol.ErrAuthFailed)
+	}
+	return admitted
+}
+
+// sendRecovered sends the messages that the client has missed. A client that cannot get them all is
+// closed: it has been told that they follow.
+func (a *authentication) sendRecovered(recovered []protocol.Message, size int) {
+	// Compressing takes time, and no message of a room with history is sent meanwhile.
+	if err := a.env.Hub.SendTo(&a.member, recoveredSeries(nil, recovered, size).Uncompressed()); err != nil {
+		a.CloseFor(&a.env.Stats.SlowClosed, protocol.CloseSlowConsumer, protocol.ReasonSlowConsumer)
+	}
+}
