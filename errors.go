@@ -50,6 +50,14 @@ var (
 	// returned. It is no failure.
 	ErrReplyLater = session.ErrReplyLater
 
+	// ErrCannotAsk means that the client has not requested the feature `ask`, so it answers no
+	// questions.
+	ErrCannotAsk = session.ErrCannotAsk
+
+	// ErrTooManyQuestions means that the server, or the client, waits for too many answers: see
+	// AskEach.
+	ErrTooManyQuestions = session.ErrTooManyQuestions
+
 	// ErrNotRunning means that the server has not been started, or has been shut down.
 	ErrNotRunning = node.ErrNotRunning
 

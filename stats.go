@@ -53,6 +53,7 @@ type Stats struct {
 	SlowClosed        uint64 // clients closed with 1013
 
 	MessagesIn  uint64 // messages from clients
+	AnswersLate uint64 // answers of clients that no call of Ask or AskEach waited for
 	BadMessages uint64 // messages from clients that were not JSON or had no event
 	// messages from clients with an event that has neither a handler nor Config.Message
 	MessagesUnhandled uint64
@@ -106,7 +107,7 @@ func (s *Server[A, M]) Stats() Stats {
 		Evicted: st.Evicted.Load(), PreAuthFlood: st.PreAuthFlood.Load(), HeartbeatTimeouts: st.HeartbeatTimeouts.Load(),
 		IdleTimeouts: st.IdleTimeouts.Load(), ProtocolErrors: st.ProtocolErrors.Load(), SlowClosed: st.SlowClosed.Load(),
 
-		MessagesIn: st.MessagesIn.Load(), BadMessages: st.BadMessages.Load(), MessagesUnhandled: st.MessagesUnhandled.Load(),
+		AnswersLate: st.AnswersLate.Load(), MessagesIn: st.MessagesIn.Load(), BadMessages: st.BadMessages.Load(), MessagesUnhandled: st.MessagesUnhandled.Load(),
 		RateLimited: st.RateLimited.Load(), MessagesDiscarded: st.MessagesDiscarded.Load(),
 		RoomsRejected: st.RoomsRejected.Load(), CallbackErrors: st.CallbackErrors.Load(),
 		Delivered: hub.Delivered(), Dropped: hub.Dropped(),

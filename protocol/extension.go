@@ -26,11 +26,17 @@ const (
 	// EventExpiring tells a client that its credentials expire soon.
 	EventExpiring = ReservedEventPrefix + "expiring"
 
+	// EventAsk is a question of the server to a client, and EventAnswer the client's answer.
+	EventAsk    = ReservedEventPrefix + "ask"
+	EventAnswer = ReservedEventPrefix + "answer"
+
 	// FeatureRecovery makes messages of rooms with history carry their position, and lets a client
 	// join from a position.
 	FeatureRecovery = "recovery"
 	// FeatureResume gives a client tickets.
 	FeatureResume = "resume"
+	// FeatureAsk lets the server ask the client questions.
+	FeatureAsk = "ask"
 )
 
 // MaxOffset is the largest offset of a message: the largest integer that JavaScript represents
@@ -42,7 +48,9 @@ const MaxTicket = 16<<10 - 2
 
 const (
 	maxFeatures = 16
-	maxEpoch    = 32 // bytes
+	maxEpoch    = 32      // bytes
+	maxCode     = 64      // bytes of the code of an error in an answer
+	maxText     = 1 << 10 // bytes of its message
 )
 
 // An ExtensionRequest is the member "hearth" of authenticate: a client requests the extension.
@@ -496,4 +504,67 @@ func AppendReauthenticated(dst []byte, expires time.Time, id []byte) []byte {
 		dst = append(appendTime(dst, expires), '}')
 	}
 	return appendID(append(dst, '}'), id)
+}
+
+// AppendAsk appends a question to a client: an event of the application, for which the client
+// returns a value. ask is its number, from 1 to MaxOffset. data is JSON text and is copied without
+// a check. If data is nil, the question has no data member.
+func AppendAsk(dst []byte, ask uint64, event string, data []byte) []byte {
+	dst = append(dst, `{"event":"hearth:ask","data":{"ask":`...)
+	dst = strconv.AppendUint(dst, ask, 10)
+	dst = append(dst, `,"event":`...)
+	dst = appendString(dst, event)
+	if len(data) > 0 {
+		dst = append(dst, `,"data":`...)
+		dst = append(dst, data...)
+	}
+	return append(dst, `}}`...)
+}
+
+// An Answer is the answer of a client to a question of the server.
+type Answer struct {
+	Ask  uint64          // the number of the question
+	Data json.RawMessage // as it was sent; nil when absent
+	// Error says why there is no answer; nil if there is one. Its texts are cut to 64 bytes for the
+	// code and 1 KiB for the message.
+	Error *ClientError
+}
+
+// ParseAnswer parses the data of an EventAnswer. ok is false if it has no number of a question. An
+// error that is not an object counts as one without a code and a message. Data aliases data.
+func ParseAnswer(data json.RawMessage) (a Answer, ok bool) {
+	valid, object := parseObject(data, func(key, value []byte) {
+		switch string(key) {
+		case "ask":
+			a.Ask = parseInteger(value, MaxOffset)
+		case "data":
+			a.Data = value
+		case "error":
+			a.Error = parseAnswerError(value)
+		}
+	})
+	if !valid || !object || a.Ask == 0 {
+		return Answer{}, false
+	}
+	return a, true
+}
+
+func parseAnswerError(raw []byte) *ClientError {
+	e := new(ClientError)
+	text := func(value []byte, most int) string {
+		if value[0] != '"' || len(value) > 6*most+2 {
+			return ""
+		}
+		s := unquote(value)
+		return strings.ToValidUTF8(s[:min(len(s), most)], "")
+	}
+	parseObject(raw, func(key, value []byte) {
+		switch string(key) {
+		case "code":
+			e.Code = text(value, maxCode)
+		case "message":
+			e.Message = text(value, maxText)
+		}
+	})
+	return e
 }

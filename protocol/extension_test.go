@@ -22,6 +22,10 @@ type extensionVectors struct {
 		Name, Text string
 		Join       protocol.JoinRequest
 	}
+	Answers []struct {
+		Name, Text string
+		Answer     *protocol.Answer // nil: there is no number of a question
+	}
 	Outgoing []extensionOutgoing
 }
 
@@ -45,6 +49,7 @@ type extensionOutgoing struct {
 		Rooms  []string
 		Reason string
 	}
+	Ask             uint64
 	Ticket          string
 	Time            time.Time
 	Expiring        *time.Time
@@ -67,6 +72,8 @@ func (v extensionOutgoing) encode(dst []byte) []byte {
 		return protocol.AppendClientError(dst, *v.ClientError, raw(v.ID))
 	case v.Interrupted != nil:
 		return protocol.AppendInterrupted(dst, v.Interrupted.Rooms, v.Interrupted.Reason)
+	case v.Ask != 0:
+		return protocol.AppendAsk(dst, v.Ask, string(v.Event), raw(v.Data))
 	case v.Ticket != "":
 		return protocol.AppendTicket(dst, v.Ticket, v.Time)
 	case v.Expiring != nil:
@@ -107,6 +114,20 @@ func TestExtension(t *testing.T) {
 			t.Errorf("%s: ParseRooms differs: %s", v.Name, diff)
 		}
 	}
+	for _, v := range vectors.Answers {
+		e, err := protocol.ParseEnvelope([]byte(v.Text))
+		if err != nil || e.Event != protocol.EventAnswer {
+			t.Fatalf("%s: %v", v.Name, err)
+		}
+		got, ok := protocol.ParseAnswer(e.Data)
+		if ok != (v.Answer != nil) {
+			t.Errorf("%s: valid: %v", v.Name, ok)
+		} else if ok {
+			if diff := cmp.Diff(*v.Answer, got); diff != "" {
+				t.Errorf("%s: %s", v.Name, diff)
+			}
+		}
+	}
 	for _, v := range vectors.Outgoing {
 		if diff := cmp.Diff("before"+v.Wire, string(v.encode([]byte("before")))); diff != "" {
 			t.Errorf("%s: %s", v.Name, diff)
@@ -145,10 +166,21 @@ func FuzzExtension(f *testing.F) {
 	for _, v := range vectors.Joins {
 		f.Add([]byte(v.Text))
 	}
+	for _, v := range vectors.Answers {
+		f.Add([]byte(v.Text))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := protocol.ParseEnvelope(b)
 		if err != nil {
 			return
+		}
+		if a, ok := protocol.ParseAnswer(e.Data); ok {
+			if a.Ask == 0 || a.Ask > protocol.MaxOffset || a.Data != nil && !json.Valid(a.Data) {
+				t.Errorf("%+v", a)
+			}
+			if a.Error != nil && (len(a.Error.Code) > 64 || len(a.Error.Message) > 1024 || !json.Valid(protocol.AppendClientError(nil, *a.Error, e.ID))) {
+				t.Errorf("%+v", a.Error)
+			}
 		}
 		valid := func(positions map[string]protocol.Position) {
 			for name, p := range positions {

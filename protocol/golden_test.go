@@ -257,6 +257,9 @@ func TestDocument(t *testing.T) {
 	for _, v := range extension.Joins {
 		examples["extension.json#"+v.Name] = v.Text
 	}
+	for _, v := range extension.Answers {
+		examples["extension.json#"+v.Name] = v.Text
+	}
 	for _, v := range extension.Outgoing {
 		examples["extension.json#answer "+v.Name] = v.Wire
 	}

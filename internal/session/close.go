@@ -133,6 +133,7 @@ func (s *Session) disconnect(req closeRequest) bool {
 	// must not find this one.
 	user, rooms, member := s.env.Hub.Remove(&s.member)
 	t.closeInfo.rooms = rooms
+	answering{s}.lookForAnswersLocked()
 	if s.grants.has(admitted) || s.inbox.running {
 		s.scheduleLocked(false)
 	} else {

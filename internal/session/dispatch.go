@@ -43,6 +43,8 @@ func (w worker) dispatch(e protocol.Envelope, g grants) {
 		w.join(e, g)
 	case e.Event == protocol.EventLeave:
 		w.leave(e, g)
+	case e.Event == protocol.EventAnswer && g.has(askable):
+		answering(w).answer(e)
 	case protocol.System(e.Event) || w.env.Calls.Message == nil:
 		w.unhandled(e.Event, "the event has no handler", w.newRequest(e, g))
 	default:

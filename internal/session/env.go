@@ -128,7 +128,7 @@ type Encryption struct {
 }
 
 // Env is what all sessions of a node share. It is set before the first session, and then read-only,
-// except for Abandoned, Expirations, inflating and Running, which may be used concurrently.
+// except for Abandoned, Expirations, inflating, questions and Running, which may be used concurrently.
 type Env struct {
 	Base         context.Context // of the callbacks; cancelled when a shutdown stops waiting
 	Hub          *hub.Hub
@@ -149,6 +149,7 @@ type Env struct {
 	Abandoned   atomic.Bool // set when a shutdown stops waiting: then messages in inboxes are dropped
 	Expirations Expirations
 	inflating   inflateLimiter
+	questions   questions
 
 	// Running counts the sessions that have not ended and the authentications that run. A shutdown
 	// waits for it.
@@ -167,6 +168,7 @@ type Stats struct {
 	Reauthenticated   atomic.Uint64
 	ReauthRejected    atomic.Uint64
 	Expired           atomic.Uint64
+	AnswersLate       atomic.Uint64 // or to no question
 	KeysAgreed        atomic.Uint64 // clients that are encrypted since their handshake
 	KeysRejected      atomic.Uint64 // encryption handshakes
 	KeysFailed        atomic.Uint64 // the callback failed

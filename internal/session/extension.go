@@ -14,6 +14,7 @@ const (
 	extension                    // the extension of the protocol (protocol §13)
 	recovery                     // protocol.FeatureRecovery
 	resume                       // protocol.FeatureResume
+	askable                      // protocol.FeatureAsk
 )
 
 // has reports whether all of other were granted.
@@ -48,6 +49,9 @@ func (e *Env) grantsFor(r protocol.ExtensionRequest, requested bool) grants {
 	if e.Tickets != nil && r.Wants(protocol.FeatureResume) {
 		g |= resume
 	}
+	if r.Wants(protocol.FeatureAsk) {
+		g |= askable
+	}
 	return g
 }
 
@@ -65,6 +69,9 @@ func (e *Env) granted(g grants, version int) protocol.Granted {
 	}
 	if g.has(resume) {
 		granted.Features = append(granted.Features, protocol.FeatureResume)
+	}
+	if g.has(askable) {
+		granted.Features = append(granted.Features, protocol.FeatureAsk)
 	}
 	return granted
 }

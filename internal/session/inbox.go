@@ -18,12 +18,15 @@ type inbox struct {
 type inboxMessage struct {
 	next *inboxMessage // in the newest message, the oldest one
 	message
+	seen   bool // by the answering, which has looked for an answer in it
+	popped bool // not in the inbox any more
 }
 
 // A message is a message of the client as it arrived.
 type message struct {
 	payload []byte
 	deflate ws.Opcode // the message's opcode if payload is compressed, otherwise 0
+	handled bool      // out of the order, as an answer
 }
 
 // messageOverhead is what a queued message costs in addition to its payload, so that the limit also
@@ -52,7 +55,20 @@ func (b *inbox) pop() message {
 		b.last.next = m.next
 	}
 	b.bytes -= m.cost()
+	m.popped = true
 	return m.message
+}
+
+// nextUnseen returns the oldest message that the answering has not seen, or nil.
+func (b *inbox) nextUnseen() *inboxMessage {
+	if b.last == nil || b.last.seen {
+		return nil
+	}
+	m := b.last.next
+	for m.seen {
+		m = m.next
+	}
+	return m
 }
 
 func (b *inbox) empty() bool { return b.last == nil }
@@ -63,11 +79,12 @@ func (b *inbox) full(limit int) bool { return int(b.bytes) > limit }
 // short reports whether the messages cost at most half of the limit.
 func (b *inbox) short(limit int) bool { return !b.full(limit / 2) }
 
-// clear drops all messages and returns their number.
+// clear drops all messages and returns the number of those that were not handled.
 func (b *inbox) clear() (n int) {
 	for !b.empty() {
-		b.pop()
-		n++
+		if !b.pop().handled {
+			n++
+		}
 	}
 	return n
 }

@@ -94,7 +94,7 @@ func (r reader) accept(payload []byte, deflate ws.Opcode) {
 	answered := r.grants.has(extension)
 	id, beat := parseHeartbeat(payload, deflate, answered)
 	if !beat {
-		r.enqueueLocked(message{bytes.Clone(payload), deflate})
+		r.enqueueLocked(message{payload: bytes.Clone(payload), deflate: deflate})
 	}
 	r.mu.Unlock()
 	if beat && answered && r.pongs < maxPongs {
@@ -117,6 +117,7 @@ func (r reader) enqueueLocked(m message) {
 		r.pauseLocked()
 	}
 	r.scheduleLocked(r.inbox.onLoop)
+	answering(r).lookForAnswersLocked()
 }
 
 // acceptControl counts a ping or a pong against the client's rates. It returns false if the server

@@ -13,6 +13,8 @@ type transient struct {
 	rates         *rates         // if rates are limited
 	credentials   *credentials   // if they expire, or have been replaced
 	changes       roomChanges    // not reported yet
+	questions     []*question    // that wait for an answer
+	answering     bool           // a goroutine looks for answers in the inbox
 	deferredClose *closeRequest  // to do when all messages that were received are handled
 }
 
@@ -49,7 +51,7 @@ func (t *transient) hasDeferred() bool {
 // orNil returns t, or nil if the session can do without t.
 func (t *transient) orNil() *transient {
 	if t != nil && t.pendingClient == nil && t.done == nil && t.closeInfo == nil && t.unparsed == nil && !t.parsing &&
-		t.rates == nil && t.credentials == nil && len(t.changes) == 0 && t.deferredClose == nil {
+		t.rates == nil && t.credentials == nil && len(t.changes) == 0 && len(t.questions) == 0 && !t.answering && t.deferredClose == nil {
 		return nil
 	}
 	return t

@@ -190,6 +190,9 @@ func (w worker) finish() {
 // handle handles a message. It returns the size of the message, inflated.
 func (w worker) handle(j job) (size int) {
 	payload := j.payload
+	if j.handled {
+		return len(payload)
+	}
 	if j.deflate != 0 {
 		var ok bool
 		if payload, ok = w.inflate(j); !ok {
