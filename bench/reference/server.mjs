@@ -34,6 +34,7 @@ const sockets = new helpers.WebSocketServerHelper({
   messageHandler: ({ clientId, message }) => {
     if (message.event === 'e') sockets.sendToClient({ clientId, event: 'e', data: message.data });
     else if (message.event === 'say') sockets.sendToRoom({ room: ROOM, event: 'm', data: message.data });
+    else if (message.event === 'room') sendToRoom(clientId, message.data);
     else if (message.event === 'pub') publish(message.data);
   },
   ...(process.argv[3] === 'sealed' ? await encryption() : {}),
@@ -70,6 +71,12 @@ async function encryption() {
       return { event: 'encrypted', data: encrypted };
     },
   };
+}
+
+// Sends data to the room that it names, and tells the client.
+function sendToRoom(clientId, data) {
+  sockets.sendToRoom({ room: data.room, event: 'm', data });
+  sockets.sendToClient({ clientId, event: 'sent', data });
 }
 
 // Publishes n messages of size bytes to the room: rate of them a second, or, when rate is 0, batch

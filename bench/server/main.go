@@ -16,10 +16,12 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/broker/memory"
 	"github.com/hearthws/hearth/broker/redis"
 
 	"github.com/hearthws/hearth/bench/internal/process"
@@ -38,6 +40,9 @@ func run(ctx context.Context, args []string, _, stderr io.Writer) int {
 	set.BoolVar(&o.raw, "raw", false, "accept on Hearth's own listener instead of through net/http")
 	set.StringVar(&o.redisURL, "redis", "", "connect to other servers through this Redis")
 	set.BoolVar(&o.encryption, "encryption", false, "encrypt for clients that send a public key")
+	set.IntVar(&o.history, "history", 0, "keep so many messages of each room whose name begins with \"h:\", for five minutes")
+	set.DurationVar(&o.heartbeat, "heartbeat", 0, "Timeouts.Heartbeat (default: that of the library)")
+	set.DurationVar(&o.drain, "drain", 0, "Timeouts.Drain")
 	if set.Parse(args) != nil {
 		return 2
 	}
@@ -54,20 +59,35 @@ type options struct {
 	raw        bool
 	redisURL   string
 	encryption bool
+	history    int // messages of a room, or 0
+	heartbeat  time.Duration
+	drain      time.Duration
+}
+
+// setBroker sets the broker of a server that has other servers, or history.
+func (o options) setBroker(config *hearth.Config[struct{}, struct{}]) (err error) {
+	switch {
+	case o.redisURL != "" && o.history > 0:
+		return errors.New("-history does not work with -redis yet")
+	case o.redisURL != "":
+		config.Broker, err = redis.New(redis.Config{URL: o.redisURL})
+	case o.history > 0:
+		rule := hearth.HistoryRule{Rooms: "h:*", Size: o.history, Age: 5 * time.Minute}
+		config.Broker = memory.NewBus(memory.Config{History: []hearth.HistoryRule{rule}}).Broker()
+	}
+	return err
 }
 
 // serve runs until ctx ends, and then shuts down in order.
 func serve(ctx context.Context, o options) error {
 	b := &bench{}
 	config := b.config(o.loops)
+	config.Timeouts.Heartbeat, config.Timeouts.Drain = o.heartbeat, o.drain
 	if o.encryption {
 		config.Encryption.Mode = hearth.EncryptionOptional
 	}
-	if o.redisURL != "" {
-		var err error
-		if config.Broker, err = redis.New(redis.Config{URL: o.redisURL}); err != nil {
-			return err
-		}
+	if err := o.setBroker(&config); err != nil {
+		return err
 	}
 	srv, err := hearth.New(config)
 	if err != nil {
@@ -83,6 +103,9 @@ func serve(ctx context.Context, o options) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/ws", srv)
+	mux.HandleFunc("/authenticated", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, b.authenticated.Load())
+	})
 	web := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { // ends when the listener is closed, below; the result is received from served
@@ -100,12 +123,14 @@ func serve(ctx context.Context, o options) error {
 	case err := <-served:
 		return fmt.Errorf("serve: %w", err)
 	}
-	return shutDown(srv, web, b, served, collecting)
+	ending, cancel := context.WithTimeout(context.Background(), o.drain+8*time.Second)
+	defer cancel()
+	return shutDown(ending, srv, web, b, served, collecting)
 }
 
-func shutDown(srv *hearth.Server[struct{}, struct{}], web *http.Server, b *bench, served <-chan error, collecting <-chan struct{}) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
-	defer cancel()
+func shutDown(
+	ctx context.Context, srv *hearth.Server[struct{}, struct{}], web *http.Server, b *bench, served <-chan error, collecting <-chan struct{},
+) error {
 	b.publish.stop()
 	err := errors.Join(srv.Shutdown(ctx), web.Shutdown(ctx))
 	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) && !errors.Is(serveErr, hearth.ErrServerClosed) {
@@ -137,7 +162,8 @@ func collectOnSignal(ctx context.Context) <-chan struct{} {
 
 // bench is the application: it accepts every client, echoes, and publishes on demand.
 type bench struct {
-	publish publisher // its server is set before the first client connects
+	publish       publisher // its server is set before the first client connects
+	authenticated atomic.Int64
 }
 
 func (b *bench) config(loops int) hearth.Config[struct{}, struct{}] {
@@ -150,6 +176,7 @@ func (b *bench) config(loops int) hearth.Config[struct{}, struct{}] {
 		// included.
 		Limits: hearth.Limits{MaxConnections: most, MaxUnauthenticated: most, MaxUnauthenticatedPerAddr: most},
 		Authenticate: func(context.Context, hearth.AuthRequest[struct{}]) (hearth.Identity[struct{}], error) {
+			b.authenticated.Add(1)
 			return hearth.Identity[struct{}]{}, nil
 		},
 		ValidateRooms: func(_ context.Context, _ *hearth.Client[struct{}], rooms []string) ([]string, error) {
@@ -159,12 +186,14 @@ func (b *bench) config(loops int) hearth.Config[struct{}, struct{}] {
 	}
 }
 
-func (b *bench) message(_ context.Context, c *hearth.Client[struct{}], m hearth.Message) error {
+func (b *bench) message(ctx context.Context, c *hearth.Client[struct{}], m hearth.Message) error {
 	switch m.Event {
 	case "e":
 		return c.Send("e", m.Data)
 	case "say":
 		return b.publish.server.Local().Send(context.Background(), hearth.ToRoom(room), "m", m.Data)
+	case "room":
+		return b.sendToRoom(ctx, c, m)
 	case "pub":
 		var o order
 		if err := json.Unmarshal(m.Data, &o); err != nil {
@@ -174,4 +203,17 @@ func (b *bench) message(_ context.Context, c *hearth.Client[struct{}], m hearth.
 	default:
 		return nil
 	}
+}
+
+// sendToRoom sends the data of a message to the room that it names, and tells the client when the
+// broker has the message.
+func (b *bench) sendToRoom(ctx context.Context, c *hearth.Client[struct{}], m hearth.Message) error {
+	var to struct{ Room string }
+	if err := json.Unmarshal(m.Data, &to); err != nil {
+		return fmt.Errorf("read the room: %w", err)
+	}
+	if err := b.publish.server.Send(ctx, hearth.ToRoom(to.Room), "m", m.Data); err != nil {
+		return err
+	}
+	return c.Send("sent", m.Data)
 }
