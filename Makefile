@@ -1,7 +1,7 @@
 # Hearth. `make help` lists the targets. They call scripts/, as CI does.
 
 .DEFAULT_GOAL := all
-.PHONY: all help setup fmt lint test short build run bench attack benchmarks cross check ci clean
+.PHONY: all help setup fmt lint test short build run bench attack recovery benchmarks cross check ci clean
 
 all: fmt lint test build ## fmt, lint, test, build
 
@@ -34,6 +34,9 @@ bench: ## measure Hearth against the reference and a C server (docs/benchmarks.m
 
 attack: ## attack the server and measure the effect (docs/benchmarks.md); ARGS="-run flood"
 	cd bench && go run ./attack $(ARGS)
+
+recovery: ## measure what clients miss when connections and servers fail (docs/benchmarks.md); ARGS="-measures jitter"
+	cd bench && go run ./recovery $(ARGS)
 
 benchmarks: ## run the benchmarks of all packages; PKG=./internal/hub for one package
 	go test -run '^$$' -bench . -benchmem $(or $(PKG),./...)

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hearthws/hearth/bench/internal/process"
+	"github.com/hearthws/hearth/bench/internal/redis"
+	"github.com/hearthws/hearth/internal/test/reference"
+)
+
+// An entrant is a kind of server that is measured.
+type entrant struct {
+	name     string
+	dialect  dialect
+	recovers bool // it promises that clients miss nothing
+	prepare  func(context.Context, *lab) error
+	start    func(context.Context, *lab, nodeOptions) (*node, error)
+	publish  func(context.Context, *lab, *node) (publisher, error)
+}
+
+// entrants returns all entrants in their order.
+func entrants() []entrant {
+	hearth := func(history int) func(context.Context, *lab, nodeOptions) (*node, error) {
+		return func(ctx context.Context, l *lab, o nodeOptions) (*node, error) { return l.startHearth(ctx, o, history) }
+	}
+	control := func(ctx context.Context, _ *lab, n *node) (publisher, error) { return newController(ctx, n.addr) }
+	return []entrant{
+		{"hearth", hearthDialect, true, buildHearth, hearth(historySize), control},
+		{"hearth-plain", hearthDialect, false, buildHearth, hearth(0), control},
+		{"ref", hearthDialect, false, installReference, startReference, control},
+	}
+}
+
+const historySize = 1000 // messages that a server with history keeps of a room
+
+// nodeOptions are the settings of a node that a measure changes.
+type nodeOptions struct {
+	heartbeat time.Duration // a third of it is the interval at which clients send heartbeats
+}
+
+// A node is a running server.
+type node struct {
+	process *process.Process
+	addr    string
+}
+
+// A lab builds and starts what a measure needs, and stops what it has started. It is for one
+// goroutine.
+type lab struct {
+	source string // the folder of the module bench
+	cache  string
+
+	hearth    string // the binary
+	reference string // the folder
+	stops     []func()
+}
+
+// close stops what was started, in reverse order.
+func (l *lab) close() {
+	for len(l.stops) > 0 {
+		last := len(l.stops) - 1
+		l.stops[last]()
+		l.stops = l.stops[:last]
+	}
+}
+
+// launch starts a server that prints its address.
+func (l *lab) launch(ctx context.Context, dir string, argv ...string) (*node, error) {
+	p, err := process.Start(ctx, process.Command{Args: argv, Dir: dir, Ready: func(line string) (string, bool) {
+		return strings.CutPrefix(line, "READY ")
+	}})
+	if err != nil {
+		return nil, err
+	}
+	l.stops = append(l.stops, p.Kill)
+	return &node{process: p, addr: p.Ready}, nil
+}
+
+// buildHearth builds bench/server of this repository.
+func buildHearth(ctx context.Context, l *lab) error {
+	if l.hearth != "" {
+		return nil
+	}
+	binary := filepath.Join(l.cache, "hearth-recovery")
+	if _, err := process.Output(ctx, l.source, "go", "build", "-o", binary, "./server"); err != nil {
+		return fmt.Errorf("build Hearth's server: %w", err)
+	}
+	l.hearth = binary
+	return nil
+}
+
+func (l *lab) startHearth(ctx context.Context, o nodeOptions, history int) (*node, error) {
+	argv := []string{l.hearth, "-raw"}
+	if history > 0 {
+		argv = append(argv, "-history", strconv.Itoa(history))
+	}
+	if o.heartbeat > 0 {
+		argv = append(argv, "-heartbeat", o.heartbeat.String())
+	}
+	return l.launch(ctx, "", argv...)
+}
+
+// installReference installs the reference, once per version of its lock file.
+func installReference(ctx context.Context, l *lab) error {
+	for _, tool := range []string{"node", "npm", "redis-server"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return errors.New("the reference needs " + tool)
+		}
+	}
+	pins := filepath.Join(l.source, "reference")
+	installed, err := reference.Install(ctx, pins, l.cache)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(l.cache, "reference-recovery")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	program, err := os.ReadFile(filepath.Join(pins, "server.mjs"))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "server.mjs"), program, 0o644); err != nil {
+		return err
+	}
+	l.reference = dir
+	return installed.Link(dir)
+}
+
+// startReference starts the reference, with the Redis that it needs.
+func startReference(ctx context.Context, l *lab, _ nodeOptions) (*node, error) {
+	r, err := redis.Start(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("start redis: %w", err)
+	}
+	l.stops = append(l.stops, r.Stop)
+	return l.launch(ctx, l.reference, filepath.Join(l.reference, "node_modules", ".bin", "bun"), "server.mjs", strconv.Itoa(r.Port))
+}
