@@ -21,7 +21,7 @@ type conn struct {
 	addr string
 	role string // master, replica, cluster or sentinel, as the server said last
 
-	runID string // set by readRunID, for calls of scripts
+	runID atomic.Pointer[string] // set by readRunID, for calls of scripts
 
 	// demoted is set on the connection of a subscription when it is kept only for messages that
 	// others still publish there. Probes received on it prove nothing.

@@ -90,7 +90,7 @@ func (c *Config) readCall(rule broker.HistoryRule, r broker.HistoryRequest) scri
 		script: readScript, keys: []string{keys + "log", keys + "meta"},
 		args: []string{
 			newEpoch(), milliseconds(rule.Age), milliseconds(rule.Age + keepPosition), milliseconds(keepEmpty),
-			r.After.Epoch, after, strconv.Itoa(min(max(r.Limit, 0), broker.MaxHistorySize)), strconv.Itoa(max(r.Bytes, 0)), strconv.Itoa(maxRead),
+			r.After.Epoch, after, strconv.Itoa(min(max(r.Limit, 0), broker.MaxHistorySize)), strconv.Itoa(max(r.Bytes, 0)), strconv.Itoa(maxRead), "",
 		},
 	}
 }
@@ -207,18 +207,20 @@ func isMalformed(reply error) bool {
 	return strings.HasPrefix(reply.Error(), "MALFORMED") || strings.Contains(reply.Error(), "WRONGTYPE")
 }
 
-// parsePart parses the reply of readScript: the epoch, the offset, the reason why there are no
-// messages, and the messages, the newest first.
+// partHeader is how many elements of the reply of readScript are before the messages.
+const partHeader = 3
+
+// parsePart parses the reply of readScript.
 func parsePart(reply resp.Value, room string) (part broker.HistoryPart, err error) {
 	words, err := reply.Strings()
-	if err != nil || len(words) < 3 {
+	if err != nil || len(words) < partHeader {
 		return part, fmt.Errorf("%w: %w", ErrMalformedHistory, errors.Join(err))
 	}
 	part.Position.Epoch, part.Unrecovered = words[0], words[2]
 	if part.Position.Offset, err = strconv.ParseUint(words[1], 10, 53); err != nil {
 		return broker.HistoryPart{}, fmt.Errorf("%w: offset %.20q", ErrMalformedHistory, words[1])
 	}
-	entries := words[3:]
+	entries := words[partHeader:]
 	if uint64(len(entries)) > part.Position.Offset {
 		return broker.HistoryPart{}, fmt.Errorf("%w: %d messages at offset %d", ErrMalformedHistory, len(entries), part.Position.Offset)
 	}

@@ -444,3 +444,78 @@ func TestHistoryConfig(t *testing.T) {
 		t.Error("a broker without rules keeps history")
 	}
 }
+
+// TestHistoryFailback makes a server a replica of one that lacks its newest message, and the master
+// again, while the nodes are connected to it. The offset of the lost message must not be used again
+// in the same epoch. The room is not used in between.
+func TestHistoryFailback(t *testing.T) {
+	slow(t)
+	server, other := redistest.Start(t), redistest.Start(t)
+	c := withHistory(t, server.URL())
+	a, b := holder(t, "a", c, "log"), holder(t, "b", c, "log")
+	a.confirmNext("log", "1")
+	b.next()
+	host, port := split(server.Addr)
+	other.Do("REPLICAOF", host, port)
+	replicates := func(s *redistest.Server) func() bool {
+		return func() bool {
+			text, err := s.Do("INFO", "replication").Text()
+			return err == nil && strings.Contains(text, "master_link_status:up") && !s.Do("EXISTS", "hearth:{log}:log").IsNull()
+		}
+	}
+	await(t, "replication", replicates(other))
+	other.Do("REPLICAOF", "NO", "ONE")
+	lost := a.confirmNext("log", "lost").Position
+	b.next()
+	host, port = split(other.Addr)
+	server.Do("REPLICAOF", host, port)
+	await(t, "replication", replicates(server))
+	for _, n := range []*node{a, b} {
+		n.awaitState(broker.StateDown)
+	}
+	server.Do("REPLICAOF", "NO", "ONE")
+	for _, n := range []*node{a, b} {
+		n.awaitState(broker.StateOK)
+	}
+	a.awaitWorks("log", b)
+	m := a.confirmNext("log", "next")
+	if m.Position.Epoch == lost.Epoch {
+		t.Errorf("%+v after %+v was lost", m.Position, lost)
+	}
+	if part := b.read("log", lost); part.Unrecovered != protocol.UnrecoveredReset || part.Position != m.Position {
+		t.Errorf("read: %+v", part)
+	}
+}
+
+// TestHistoryReplicationIDChanges changes the replication id of a server to which nodes are
+// connected: it gets its first replica. The room has new epochs then, until all connections know
+// the new id.
+func TestHistoryReplicationIDChanges(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	c := withHistory(t, server.URL())
+	a := holder(t, "a", c, "log")
+	first := a.confirmNext("log", "1").Position
+	replica := redistest.Start(t, "replicaof "+strings.Replace(server.Addr, ":", " ", 1), "repl-diskless-sync-delay 0")
+	await(t, "replication", func() bool {
+		text, err := replica.Do("INFO", "replication").Text()
+		return err == nil && strings.Contains(text, "master_link_status:up")
+	})
+	b := holder(t, "b", c, "log")
+	epoch := ""
+	for i := range 10 {
+		from := []*node{a, b}[i%2]
+		from.confirm(from.room("log", fmt.Sprint(i)))
+		m := a.next()
+		if got := b.next(); got.Position != m.Position {
+			t.Errorf("b has it at %+v, a at %+v", got.Position, m.Position)
+		}
+		part := from.read("log", protocol.Position{})
+		switch {
+		case i < 4: // each connection may find that its run id is too old
+			epoch = part.Position.Epoch
+		case part.Position != m.Position || m.Position.Epoch != epoch || epoch == first.Epoch:
+			t.Errorf("message %d is at %+v, the log at %+v; the epoch was %s", i, m.Position, part.Position, epoch)
+		}
+	}
+}

@@ -305,7 +305,10 @@ func (p *publisher) sendPipeline(ctx context.Context, batch []outgoing, answers 
 	p.mu.Lock()
 	c := p.conn
 	p.mu.Unlock()
-	known := scripts{runID: c.runID}
+	var known scripts
+	if id := c.runID.Load(); id != nil {
+		known.runID = *id
+	}
 	words := make([]string, 0, 3*len(batch))
 	commands := make([][]string, 0, len(batch))
 	places := make([]int, 0, len(batch)) // in batch, of each command
@@ -331,17 +334,20 @@ func (p *publisher) sendPipeline(ctx context.Context, batch []outgoing, answers 
 	if err != nil {
 		err = lostConnection(err)
 	}
-	var demoted error
+	var after error // why the connection must be closed, although all messages have replies
 	for i, place := range places {
 		if err != nil {
 			answers[place].err = err
 			continue
 		}
 		if answers[place].reply = replies[i]; isReplica(replies[i]) {
-			demoted = errReplica
+			after = errReplica
 		}
 	}
-	return cmp.Or(err, demoted)
+	if err == nil && after == nil && slices.ContainsFunc(replies, isStale) {
+		after = c.readRunID(ctx, p.config.WriteTimeout)
+	}
+	return cmp.Or(err, after)
 }
 
 // sendToOwners adds the messages of a batch that are for rooms with history to the logs, at the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,38 +44,57 @@ type server struct {
 const maxServers = 256
 
 // errNoRunID is returned for a server that does not tell its run id.
-var errNoRunID = errors.New("it has no run_id in INFO: history needs it")
+var errNoRunID = errors.New("it has no run_id and master_replid in INFO: history needs them")
 
 func newRouter(c Config, d *dialer) *router {
 	return &router{
 		config: c, dialer: d, connecting: make(chan struct{}, 1), master: masterCheck{dialer: d},
 		servers: map[string]*server{}, slots: map[uint16]string{},
 		accept: resp.Options{
-			MaxString: c.MaxMessage + maxPosition, MaxElements: broker.MaxHistorySize + 3,
+			MaxString: c.MaxMessage + maxPosition, MaxElements: broker.MaxHistorySize + partHeader,
 			MaxReply: maxRead + c.MaxMessage + 64*broker.MaxHistorySize + 1<<20,
 		},
 	}
 }
 
-// readRunID asks the server for its run id, which is another one after each start.
+// readRunID asks the server for the name of the time in which it has its data without a gap: its
+// run id, which is another one after each start, and its replication id, which is another one each
+// time it becomes the master.
 func (c *conn) readRunID(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	reply, err := c.Do(ctx, "INFO", "server")
+	replies, err := c.Pipeline(ctx, []string{"INFO", "server"}, []string{"INFO", "replication"})
 	if err != nil {
 		return err
 	}
-	text, err := reply.Text()
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(text) {
-		if id, ok := strings.CutPrefix(strings.TrimSpace(line), "run_id:"); ok && id != "" {
-			c.runID = id
-			return nil
+	var ids []string
+	for i, name := range []string{"run_id:", "master_replid:"} {
+		text, err := replies[i].Text()
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(text) {
+			if id, ok := strings.CutPrefix(strings.TrimSpace(line), name); ok && id != "" {
+				ids = append(ids, id)
+			}
 		}
 	}
-	return errNoRunID
+	if len(ids) != 2 {
+		return errNoRunID
+	}
+	c.runID.Store(new(ids[0] + "/" + ids[1]))
+	return nil
+}
+
+// isStale reports whether a script found a log that was numbered under another run id than the one
+// with which it was called. That one may be too old: the server has been a replica meanwhile, or
+// got its first replica.
+func isStale(reply resp.Value) bool {
+	if err := reply.Err(); err != nil {
+		return strings.HasPrefix(err.Error(), "STALE")
+	}
+	offset, err := reply.Int()
+	return err == nil && offset < 0
 }
 
 // close closes all connections. Calls that wait for them fail.
@@ -309,7 +329,7 @@ func (r *router) callServer(ctx context.Context, addr string, calls []*routed) {
 		}
 		return
 	}
-	scripts := scripts{runID: s.runID}
+	scripts := scripts{runID: *s.runID.Load()}
 	var commands [][]string
 	for _, c := range calls {
 		if c.ask {
@@ -325,6 +345,9 @@ func (r *router) callServer(ctx context.Context, addr string, calls []*routed) {
 		r.mu.Lock()
 		s.used = time.Now()
 		r.mu.Unlock()
+	}
+	if err == nil && slices.ContainsFunc(replies, isStale) && s.readRunID(ctx, r.config.WriteTimeout) != nil {
+		r.drop(addr, s)
 	}
 	i := 0
 	for _, c := range calls {
@@ -368,6 +391,9 @@ func (r *router) next(c *routed, round int, repeatable bool) step {
 	}
 	switch code, rest, _ := strings.Cut(err.Error(), " "); code {
 	case "NOSCRIPT":
+		return sendAgain
+	case "STALE": // the run id has been read again
+		c.call.args = append(slices.Clone(c.call.args[:len(c.call.args)-1]), "1")
 		return sendAgain
 	case "READONLY":
 		if round == 0 {

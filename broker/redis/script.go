@@ -18,10 +18,10 @@ import (
 //	         server that numbered it
 //	key:KEY  for a message with the key KEY: the epoch to which it was added
 //
-// A server that was restarted, or a replica that became the master, may lack the newest messages.
-// It would give their offsets to other messages, and no node could see that. Such a server has
-// another run id. So each script gets the run id of the server that it is sent to, and starts
-// another epoch if the log was numbered by another one.
+// A server that was restarted, or that was a replica before, may lack the newest messages. It would
+// give their offsets to other messages, and no node could see that. So each script gets a run id of
+// the server that it is sent to (readRunID), which is another one then, and starts another epoch if
+// the log was numbered under another one.
 //
 // The first command that writes is one for which Redis checks its memory limit (OOM), and that
 // fails for a key of another type, so such an error leaves nothing half done.
@@ -30,7 +30,8 @@ import (
 const openLog = `
 local meta = redis.call('HMGET', KEYS[2], 'r', 'e', 'o')
 local epoch, offset = meta[2], tonumber(meta[3] or '')
-local fresh = meta[1] ~= ARGV[1] or not epoch or not offset
+local other = meta[1] and meta[1] ~= ARGV[1]
+local fresh = not meta[1] or other or not epoch or not offset
 if fresh then epoch, offset = ARGV[2], 0 end
 local function save()
   redis.call('HSET', KEYS[2], 'r', ARGV[1], 'e', epoch, 'o', string.format('%.0f', offset))
@@ -40,7 +41,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 `
 
 // appendScript adds a message to a log and publishes it with its position. It returns the offset, 0
-// if the log has the key already.
+// if the log has the key already. The offset is negative if the log was numbered by another server.
 //
 // The age of the oldest message is checked at every 16th message only: readers leave out those that
 // are too old, and an idle log expires as a whole.
@@ -66,14 +67,17 @@ redis.call('PEXPIRE', KEYS[1], age)
 redis.call('PEXPIRE', KEYS[2], metaAge)
 if KEYS[3] then redis.call('SET', KEYS[3], epoch, 'PX', ARGV[9]) end
 redis.call('PUBLISH', channel, string.sub(message, 1, -2) .. ',"offset":' .. string.format('%.0f', offset) .. ',"epoch":"' .. epoch .. '"}')
-return offset
+return other and -offset or offset
 `)
 
 // readScript returns the epoch, the offset, the reason why there are no messages, and messages, the
-// newest first. It makes a log if there is none.
+// newest first. It makes a log if there is none. If the log was numbered by another server, it
+// starts another epoch only if ARGV[11] says that the run id was read just now. Otherwise its error
+// is STALE.
 var readScript = newScript(openLog + `
 local age, metaAge, emptyAge, afterEpoch, after = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 local limit, bytes, most = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+if other and ARGV[11] ~= '1' then return redis.error_reply('STALE run id') end
 if fresh then
   save()
   redis.call('DEL', KEYS[1])
