@@ -146,8 +146,9 @@ type Config[A, M any] struct {
 	// protocol, except `connected`. It returns the message to send instead, or nil for the message
 	// itself. If the client has a cipher, the result is encrypted; otherwise it is sent as it is,
 	// and Transform is responsible for encryption. If Transform fails, the message is lost for that
-	// client (Stats.Unsealed), also in a room with history. It is called for one message of a client at a time, concurrently
-	// with other callbacks. The data must not be changed. Default: none.
+	// client (Stats.Unsealed), also in a room with history. It is called for one message of a
+	// client at a time, concurrently with other callbacks. The data must not be changed. Default:
+	// none.
 	Transform func(ctx context.Context, c *Client[M], m Message) (*Message, error)
 
 	// Resumed is called for a client with a valid ticket, instead of Authenticate. An error that
@@ -374,9 +375,10 @@ type Upgrade struct {
 // rooms, and without a call of Authenticate. docs/security.md says what a ticket is worth.
 //
 // A ticket works once, on one of the servers that share a broker. The metadata is encoded with
-// encoding/json for each ticket, and decoded when it is used, so M must survive that. The encoding
-// must not block. A client whose metadata cannot be encoded, or whose ticket would exceed half of
-// Limits.UnauthenticatedPayload, gets no ticket (Stats.Tickets.Failed).
+// encoding/json for each ticket, and decoded when it is used, so M must survive that. It is encoded
+// on another goroutine than the callbacks of the client, which must not change what it points to.
+// The encoding must not block. A client whose metadata cannot be encoded, or whose ticket would
+// exceed half of Limits.UnauthenticatedPayload, gets no ticket (Stats.Tickets.Failed).
 type Resume struct {
 	// Enabled makes the server issue and accept tickets.
 	Enabled bool

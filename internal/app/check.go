@@ -42,6 +42,7 @@ func check(c Config, settings []Setting) []error {
 			wrong("tls-cert", "load the certificate and its key: %w", err)
 		}
 	}
+	checkResume(c, wrong)
 	if c.Drain >= c.ShutdownTimeout {
 		wrong("drain", "shutdown-timeout (%v) would end it: use a shorter time, or raise shutdown-timeout", c.ShutdownTimeout)
 	}

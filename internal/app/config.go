@@ -45,6 +45,11 @@ type Config struct {
 	RedisPatterns bool
 	Resync        bool
 
+	Resume         bool
+	ResumeKey      string `json:"-"` // a secret, in base64
+	ResumeKeyFile  string
+	ResumeLifetime time.Duration
+
 	AuthTimeout       time.Duration
 	HeartbeatInterval time.Duration
 	HeartbeatTimeout  time.Duration

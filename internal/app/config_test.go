@@ -119,6 +119,12 @@ func TestLoadErrors(t *testing.T) {
 		{"interval below a millisecond", "", "", map[string][]string{"heartbeat-interval": {"1ns"}}, []string{"--heartbeat-interval", "0, or at least 1ms"}},
 		{"idle below a millisecond", "", "", map[string][]string{"idle-timeout": {"999us"}}, []string{"--idle-timeout", "0, or at least 1ms"}},
 		{"negative where 0 is none", "", "", map[string][]string{"drain-delay": {"-1s"}}, []string{"--drain-delay", "0, or at least 1ms"}},
+		{"resume key", "", "", map[string][]string{"resume": {"true"}, "resume-key": {"c2hvcnQ="}}, []string{"--resume-key", "32 random bytes", "openssl"}},
+		{"resume key without resume", "", "HEARTH_RESUME_KEY=" + resumeKey, nil, []string{"HEARTH_RESUME_KEY", "no effect without resume"}},
+		{"resume without a key", "", "", map[string][]string{"resume": {"true"}, "redis": {"redis://localhost"}}, []string{"--resume", "the same key"}},
+		{"two resume keys", "resume: true\nresume-key-file: keys\n", "HEARTH_RESUME_KEY=" + resumeKey, nil, []string{"HEARTH_RESUME_KEY", "resume-key-file is set, too"}},
+		{"no file of resume keys", "resume: true\nresume-key-file: /absent/keys\n", "", nil, []string{"resume-key-file", "/absent/keys"}},
+		{"resume lifetime", "", "", map[string][]string{"resume-lifetime": {"25h"}}, []string{"--resume-lifetime", "1s to 24h"}},
 		{"drain too long", "", "", map[string][]string{"drain": {"25s"}}, []string{"--drain", "shutdown-timeout (25s)"}},
 		{"not a duration", "", "", map[string][]string{"idle-timeout": {"soon"}}, []string{"--idle-timeout", "as in 500ms"}},
 		{"size", "", "", map[string][]string{"max-payload": {"lots"}}, []string{"--max-payload", "128KiB"}},
@@ -276,6 +282,41 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("printed and loaded again: %+v, before %+v", got, want)
 		}
 	})
+}
+
+// resumeKey is 32 bytes in base64.
+const resumeKey = "czNjcmV0czNjcmV0czNjcmV0czNjcmV0czNjcmV0MDA="
+
+// TestResumeKeys checks where keys for tickets come from, and that they are not shown.
+func TestResumeKeys(t *testing.T) {
+	t.Parallel()
+	const other = "b3RoZXJvdGhlcm90aGVyb3RoZXJvdGhlcm90aGVyMDA="
+	flag := func(name, value string) map[string][]string {
+		return map[string][]string{"resume": {"true"}, name: {value}}
+	}
+	for name, src := range map[string]app.Sources{
+		"flag":     {Flags: flag("resume-key", resumeKey)},
+		"variable": {Environ: []string{"HEARTH_RESUME=true", "HEARTH_RESUME_KEY=" + resumeKey}},
+		"file":     {File: new(writeFile(t, "hearth.yaml", "resume: true\nresume-key: "+resumeKey+"\n"))},
+		"key file": {Flags: flag("resume-key-file", writeFile(t, "keys", resumeKey+"\n\n "+other+"\r\n"))},
+	} {
+		c, settings, err := app.Load(src)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if shown := app.WriteYAML(settings) + fmt.Sprintf("%+v", settings[0]); strings.Contains(shown, resumeKey) {
+			t.Errorf("%s: %s", name, shown)
+		}
+		if _, err := app.New(c, slog.New(slog.DiscardHandler)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, content := range map[string]string{"no base64": resumeKey + "\n!" + other, "short": "c2hvcnQ=", "empty": "\n\n"} {
+		_, _, err := app.Load(app.Sources{Flags: flag("resume-key-file", writeFile(t, "keys", content))})
+		if err == nil || strings.Contains(err.Error(), other) || strings.Contains(err.Error(), resumeKey) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // TestSecretsAreNotShown checks that neither --print-config nor an error shows a password.

@@ -67,6 +67,19 @@ type visitor struct {
 	moves   bucket // joins and leaves that are announced
 }
 
+func newVisitor() *visitor {
+	return &visitor{actions: bucket{perSecond: 20, size: 40}, seen: bucket{perSecond: 500, size: 1000}, moves: bucket{perSecond: 20, size: 40}}
+}
+
+// MarshalJSON writes nothing of v into a ticket: a client that resumes begins with full buckets.
+func (v *visitor) MarshalJSON() ([]byte, error) { return []byte("{}"), nil }
+
+// UnmarshalJSON makes v the visitor of a client that resumes.
+func (v *visitor) UnmarshalJSON([]byte) error {
+	*v = *newVisitor()
+	return nil
+}
+
 type demo struct {
 	// Set before the server starts, then read-only.
 	log *slog.Logger
@@ -123,8 +136,7 @@ func (d *demo) authenticate(_ context.Context, req hearth.AuthRequest[credential
 		return hearth.Identity[*visitor]{}, hearth.ErrRejected
 	}
 	// The limits are far above what a person sends, and far below what harms the server.
-	v := &visitor{actions: bucket{perSecond: 20, size: 40}, seen: bucket{perSecond: 500, size: 1000}, moves: bucket{perSecond: 20, size: 40}}
-	return hearth.Identity[*visitor]{UserID: req.Credentials.Name, Metadata: v}, nil
+	return hearth.Identity[*visitor]{UserID: req.Credentials.Name, Metadata: newVisitor()}, nil
 }
 
 func (d *demo) validateRooms(_ context.Context, _ *client, rooms []string) ([]string, error) {

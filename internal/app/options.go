@@ -38,6 +38,7 @@ const (
 	groupListen  = "Listening"
 	groupAuth    = "Users and rooms"
 	groupNodes   = "Several servers"
+	groupResume  = "Clients that reconnect"
 	groupTime    = "Timeouts"
 	groupLimits  = "Limits"
 	groupEngine  = "Engine"
@@ -46,7 +47,7 @@ const (
 
 // Options returns all options in the order of their groups.
 func Options() []Option {
-	return slices.Concat(listenOptions(), authOptions(), nodeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions())
+	return slices.Concat(listenOptions(), authOptions(), nodeOptions(), resumeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions())
 }
 
 func listenOptions() []Option {
@@ -96,6 +97,24 @@ func nodeOptions() []Option {
 			func(c *Config) *bool { return &c.RedisPatterns }),
 		boolean("resync", groupNodes, "send clients the event resync when messages from other servers may be missing",
 			func(c *Config) *bool { return &c.Resync }),
+	}
+}
+
+func resumeOptions() []Option {
+	key := text("resume-key", groupResume, "base64", "", "secret for the tickets, the same for all servers: 32 random bytes or more in base64; use HEARTH_RESUME_KEY "+
+		"or resume-key-file if other users could read the command line (default: random)",
+		func(c *Config) *string { return &c.ResumeKey }, parseResumeKey)
+	key.Secret = true
+	lifetime := duration("resume-lifetime", "2m", "how long a ticket is valid, 1s to 24h",
+		func(c *Config) *time.Duration { return &c.ResumeLifetime }, false)
+	lifetime.Group = groupResume
+	return []Option{
+		boolean("resume", groupResume, "give clients tickets, with which they resume their sessions without authenticating again",
+			func(c *Config) *bool { return &c.Resume }),
+		key,
+		text("resume-key-file", groupResume, "file", "", "file with a resume-key in each line; the first is used for new tickets, all are accepted",
+			func(c *Config) *string { return &c.ResumeKeyFile }, anyText),
+		lifetime,
 	}
 }
 

@@ -68,6 +68,9 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	demo := newDemo(slog.New(s.logs))
 	hc := hearthConfig(cfg, log, demo)
 	var err error
+	if hc.Resume, err = resumeConfig(cfg); err != nil {
+		return nil, fmt.Errorf("configure tickets: %w", err)
+	}
 	if hc.Upgrade.CheckOrigin, err = checkOrigin(cfg.Origins, demo.log); err != nil {
 		return nil, fmt.Errorf("configure the origins: %w", err)
 	}
@@ -178,10 +181,10 @@ func (s *Server) URL() string {
 	return scheme + "://" + net.JoinHostPort(host, port) + "/"
 }
 
-// Run serves until ctx is done, then drains: it stops accepting connections, closes the clients over
-// Config.Drain, and waits for them to finish, for Config.ShutdownTimeout in all. It returns nil after
-// a complete drain, an error that wraps ErrCutShort after an incomplete one, and the cause if serving
-// fails.
+// Run serves until ctx is done, then drains: it stops accepting connections, closes the clients
+// over Config.Drain, and waits for them to finish, for Config.ShutdownTimeout in all. It returns
+// nil after a complete drain, an error that wraps ErrCutShort after an incomplete one, and the
+// cause if serving fails.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.logs.Close()
 	background := context.WithoutCancel(ctx) // ctx ends serving, not the drain
