@@ -30,8 +30,10 @@ func check(c Config, settings []Setting) []error {
 	if c.Auth == AuthDevelopment && !loopbackListen(c.Listen) {
 		_, port, _ := net.SplitHostPort(c.Listen)
 		wrong("listen", "other machines could reach this address, and with auth %q clients sign in without a password: "+
-			"use an address of this machine only, as in --listen localhost:%s", AuthDevelopment, port)
+			"use an address of this machine only, as in --listen localhost:%s, or choose how clients authenticate, as in --auth jwt",
+			AuthDevelopment, port)
 	}
+	checkJWT(c, wrong)
 	switch {
 	case c.TLSCert != "" && c.TLSKey == "":
 		wrong("tls-cert", "the private key of the certificate is missing: set it, as in --tls-key key.pem")

@@ -3,6 +3,7 @@ package app
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -20,9 +21,12 @@ import (
 	"github.com/hearthws/hearth/broker"
 )
 
-// AuthDevelopment is the value of Config.Auth that accepts any name as a user. It is the only value
-// so far.
-const AuthDevelopment = "development"
+// The values of Config.Auth.
+const (
+	AuthDevelopment = "development" // any name is a user; only on this machine
+	AuthAnonymous   = "anonymous"   // clients have no user ids
+	AuthJWT         = "jwt"         // clients send a JSON Web Token
+)
 
 // Config is the configuration of a server. Each field has an option (see Options) that documents
 // its meaning, unit and default. The zero Config is not usable: use Load.
@@ -38,6 +42,7 @@ type Config struct {
 	Auth         string
 	DefaultRooms []string // never nil
 	History      broker.HistoryRules
+	JWT          JWT
 
 	Redis         string `json:"-"` // a URL that may hold a password; empty: no Redis
 	RedisTimeout  time.Duration
@@ -95,6 +100,9 @@ type Setting struct {
 	Option Option
 	Values []string // one element, unless Option.List
 	Source string   // "default", the file's path, "HEARTH_LISTEN" or "--listen"
+
+	layer  int     // the index of the layer that Source belongs to
+	secret *string // the value from a file, if an option with Option.File names one
 }
 
 // An OptionError says which option has an invalid value, and how to fix it. Retrying does not help:
@@ -136,9 +144,13 @@ func Load(src Sources) (Config, []Setting, error) {
 	}
 
 	var c Config
-	var errs []error
+	errs := readSecrets(settings)
 	for _, s := range settings {
-		if err := s.Option.set(&c, s.Values); err != nil {
+		values := s.Values
+		if s.secret != nil {
+			values = []string{*s.secret}
+		}
+		if err := s.Option.set(&c, values); err != nil {
 			errs = append(errs, s.optionError(err))
 		}
 	}
@@ -146,6 +158,58 @@ func Load(src Sources) (Config, []Setting, error) {
 		errs = check(c, settings)
 	}
 	return c, settings, errors.Join(errs...)
+}
+
+// maxSecret is the largest size of a file with a secret, in bytes.
+const maxSecret = 64 << 10
+
+// readSecrets reads the files with secrets. A secret in a higher layer than the name of its file
+// overrides it; in the same layer, setting both is an error.
+func readSecrets(settings []Setting) []error {
+	var errs []error
+	for _, s := range settings {
+		if s.Option.File == "" || s.Values[0] == "" {
+			continue
+		}
+		i := slices.IndexFunc(settings, func(t Setting) bool { return t.Option.Name == s.Option.File })
+		of := &settings[i]
+		if of.layer > s.layer {
+			continue
+		}
+		if of.layer == s.layer && of.Values[0] != "" {
+			errs = append(errs, s.optionError(fmt.Errorf("%s is set too: set only one of them", of.Option.Name)))
+			continue
+		}
+		value, err := readSecret(s.Values[0])
+		if err != nil {
+			errs = append(errs, s.optionError(err))
+			continue
+		}
+		of.secret = &value
+		of.Values = []string{""} // the file overrides a value of a lower layer
+	}
+	return errs
+}
+
+// readSecret returns the contents of a file without the line break at its end.
+func readSecret(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", fmt.Errorf("read the secret: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("read the secret: %w", err)
+	case len(b) > maxSecret:
+		return "", fmt.Errorf("the file is larger than %d KiB", maxSecret>>10)
+	}
+	value := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+	if value == "" {
+		return "", errors.New("the file is empty")
+	}
+	return value, nil
 }
 
 func (s Setting) optionError(err error) *OptionError {
@@ -157,6 +221,9 @@ func (s Setting) optionError(err error) *OptionError {
 func (o Option) redacted(value string) string {
 	if !o.Secret || value == "" {
 		return value
+	}
+	if !o.URL {
+		return redactedMark
 	}
 	u, err := url.Parse(value)
 	if err != nil || u.Scheme == "" || u.Opaque != "" || strings.Contains(value, "#") || strings.Contains(u.Path+u.RawQuery, "@") {
@@ -279,9 +346,9 @@ func merge(ls []layer) ([]Setting, error) {
 	var errs []error
 	for _, o := range Options() {
 		s := Setting{Option: o}
-		for _, l := range ls {
+		for i, l := range ls {
 			if _, ok := l.values[o.Name]; ok {
-				s.Source = l.source(o.Name)
+				s.Source, s.layer = l.source(o.Name), i
 			}
 		}
 		values, err := texts(k.Get(o.Name), o.List)

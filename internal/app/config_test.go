@@ -133,7 +133,7 @@ func TestLoadErrors(t *testing.T) {
 		{"size too small", "", "", map[string][]string{"backpressure-limit": {"10"}}, []string{"--backpressure-limit", "1024"}},
 		{"switch", "compression: maybe", "", nil, []string{"compression", "true or false"}},
 		{"choice", "", "", map[string][]string{"transport": {"udp"}}, []string{"--transport", "auto, epoll, netconn"}},
-		{"only one choice", "", "", map[string][]string{"auth": {"tokens"}}, []string{"--auth", "only development so far"}},
+		{"auth", "", "", map[string][]string{"auth": {"tokens"}}, []string{"--auth", "development, anonymous, jwt"}},
 		{"level", "", "", map[string][]string{"log-level": {"loud"}}, []string{"--log-level", "debug"}},
 		{"no port", "", "", map[string][]string{"listen": {"localhost"}}, []string{"--listen", "localhost:8080"}},
 		{"port", "", "", map[string][]string{"listen": {"localhost:http"}}, []string{"--listen", "65535"}},

@@ -18,7 +18,7 @@ func TestDefaultsAreTheLibrarys(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	ours := reflect.ValueOf(hearthConfig(cfg, log, newDemo(log)).WithDefaults())
+	ours := reflect.ValueOf(hearthConfig[credentials, *visitor](cfg, log, log).WithDefaults())
 	library := hearth.Config[credentials, *visitor]{}.WithDefaults()
 	library.Timeouts.Drain = cfg.Drain
 	theirs := reflect.ValueOf(library)

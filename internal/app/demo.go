@@ -130,6 +130,12 @@ type request struct {
 
 func newDemo(log *slog.Logger) *demo { return &demo{log: log} }
 
+// callbacks sets the callbacks of a server in development mode.
+func (d *demo) callbacks(hc *hearth.Config[credentials, *visitor]) {
+	hc.Authenticate, hc.ValidateRooms, hc.Message = d.authenticate, d.validateRooms, d.message
+	hc.Connected, hc.Disconnected, hc.Joined, hc.Left = d.connected, d.disconnected, d.joined, d.left
+}
+
 func (d *demo) authenticate(_ context.Context, req hearth.AuthRequest[credentials]) (hearth.Identity[*visitor], error) {
 	if err := checkName("name", req.Credentials.Name, maxName); err != nil {
 		d.log.Info("rejected a user", "why", err, "client", req.ClientID, "address", req.RemoteAddr)

@@ -25,7 +25,9 @@ type Option struct {
 	Default string // in the format of the option
 	List    bool   // takes several values
 	Switch  bool   // takes true or false
-	Secret  bool   // may hold a password: printed only without it
+	Secret  bool   // may hold a secret: printed only without it
+	URL     bool   // a URL of which only the password is secret
+	File    string // the name of the secret option whose value is in the file that this one names
 
 	set func(c *Config, values []string) error
 }
@@ -47,7 +49,25 @@ const (
 
 // Options returns all options in the order of their groups.
 func Options() []Option {
-	return slices.Concat(listenOptions(), authOptions(), nodeOptions(), resumeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions())
+	all := slices.Concat(
+		listenOptions(), authOptions(), jwtOptions(), nodeOptions(), resumeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions(),
+	)
+	var with []Option
+	for _, o := range all {
+		file := fileOption(o)
+		if with = append(with, o); o.Secret && !slices.ContainsFunc(all, func(p Option) bool { return p.Name == file.Name }) {
+			with = append(with, file)
+		}
+	}
+	return with
+}
+
+// fileOption returns the option that names a file with the value of a secret option.
+func fileOption(o Option) Option {
+	return Option{
+		Name: o.Name + "-file", Group: o.Group, Hint: "file", Usage: "file with the value of " + o.Name, File: o.Name,
+		set: func(*Config, []string) error { return nil },
+	}
 }
 
 func listenOptions() []Option {
@@ -69,8 +89,8 @@ func listenOptions() []Option {
 
 func authOptions() []Option {
 	return []Option{
-		choice("auth", groupAuth, AuthDevelopment, "how clients authenticate; development: with any name, without a password",
-			func(c *Config) *string { return &c.Auth }, AuthDevelopment),
+		choice("auth", groupAuth, AuthDevelopment, "how clients authenticate; development: with any name, on this machine only; anonymous: not at all; jwt: with a token",
+			func(c *Config) *string { return &c.Auth }, AuthDevelopment, AuthAnonymous, AuthJWT),
 		list("default-rooms", groupAuth, "room", "ws-default,ws-notification", "rooms that every client joins when it connects; [] means none",
 			func(c *Config, v []string) { c.DefaultRooms = v }, parseRooms),
 		list("history", groupAuth, "rooms=size/age", "", "keep the last messages of these rooms for clients that were away, as in chat:*=100/5m; the first that "+
@@ -83,7 +103,7 @@ func nodeOptions() []Option {
 	redis := text("redis", groupNodes, "url", "", "URL of the Redis that connects the servers, as in redis://:password@host:6379; use HEARTH_REDIS "+
 		"if other users could read the command line (default: none, a single server)",
 		func(c *Config) *string { return &c.Redis }, parseRedis)
-	redis.Secret = true
+	redis.Secret, redis.URL = true, true
 	wait := duration("redis-timeout", "30s", "stop if Redis cannot be reached within this time at the start",
 		func(c *Config) *time.Duration { return &c.RedisTimeout }, false)
 	wait.Group = groupNodes
@@ -257,9 +277,6 @@ func choice(name, group, def, usage string, field func(*Config) *string, allowed
 			if s == a {
 				return s, nil
 			}
-		}
-		if len(allowed) == 1 {
-			return "", fmt.Errorf("this version supports only %s so far", allowed[0])
 		}
 		return "", fmt.Errorf("takes one of %s", strings.Join(allowed, ", "))
 	})

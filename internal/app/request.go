@@ -11,15 +11,18 @@ import (
 	"github.com/hearthws/hearth/internal/origin"
 )
 
-// checkOrigin returns the origin check for handshakes. It allows the listed origins, and the
-// server's own page if the Host header names this machine. Without that condition, a foreign page
-// whose name resolves to 127.0.0.1 (DNS rebinding) would count as the same origin.
-func checkOrigin(listed []string, log *slog.Logger) (func(*http.Request) bool, error) {
-	policy, err := origin.New(listed)
+// checkOrigin returns the origin check for handshakes. It allows the listed origins, and pages of
+// the host that the request was sent to. In development mode that host must be this machine.
+// Otherwise a foreign page whose name resolves to 127.0.0.1 (DNS rebinding) would count as the same
+// origin.
+func checkOrigin(c Config, log *slog.Logger) (func(*http.Request) bool, error) {
+	policy, err := origin.New(c.Origins)
 	if err != nil {
 		return nil, err
 	}
-	policy.IsOwnHost = loopbackHost
+	if c.Auth == AuthDevelopment {
+		policy.IsOwnHost = loopbackHost
+	}
 	return func(r *http.Request) bool {
 		if policy.Allows(r) {
 			return true

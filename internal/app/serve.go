@@ -14,7 +14,6 @@ import (
 
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker"
-	"github.com/hearthws/hearth/broker/memory"
 	"github.com/hearthws/hearth/broker/redis"
 	"github.com/hearthws/hearth/internal/ratelog"
 )
@@ -36,10 +35,11 @@ type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	logs    *ratelog.Handler // for lines that clients can cause; limits the rate and writes to log
-	hearth  *hearth.Server[credentials, *visitor]
+	hearth  engine
 	handler http.Handler  // serves everything except WebSocket
 	tls     *tls.Config   // nil: plain TCP
 	redis   *redis.Broker // nil: a single server
+	service *service      // nil: development mode
 
 	// Set by Listen, then read-only.
 	ln net.Listener
@@ -65,84 +65,22 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		}
 		s.redis = b
 	}
-	demo := newDemo(slog.New(s.logs))
-	hc := hearthConfig(cfg, log, demo)
-	var err error
-	if hc.Resume, err = resumeConfig(cfg); err != nil {
-		return nil, fmt.Errorf("configure tickets: %w", err)
-	}
-	if hc.Upgrade.CheckOrigin, err = checkOrigin(cfg.Origins, demo.log); err != nil {
-		return nil, fmt.Errorf("configure the origins: %w", err)
-	}
-	if s.redis != nil {
-		hc.Broker = s.redis
-	} else {
-		hc.Broker = memory.NewBus(memory.Config{History: cfg.History}).Broker()
-	}
-	srv, err := hearth.New(hc)
-	if err != nil {
-		return nil, fmt.Errorf("configure the engine: %w", err)
-	}
-	demo.srv, s.hearth = srv, srv
-
-	page, err := newPage(cfg)
-	if err != nil {
+	if err := s.newEngine(); err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+healthPath, s.health)
 	mux.HandleFunc("GET "+readyPath, s.ready)
-	mux.Handle("GET /{$}", page)
-	mux.Handle("GET "+assetPath, page)
+	if cfg.Auth == AuthDevelopment {
+		page, err := newPage(cfg)
+		if err != nil {
+			return nil, err
+		}
+		mux.Handle("GET /{$}", page)
+		mux.Handle("GET "+assetPath, page)
+	}
 	s.handler = withDeadline(mux)
 	return s, nil
-}
-
-// hearthConfig translates the options to the configuration of package hearth.
-func hearthConfig(c Config, log *slog.Logger, d *demo) hearth.Config[credentials, *visitor] {
-	transport := hearth.Transport(c.Transport)
-	if transport == "auto" {
-		transport = hearth.TransportAuto
-	}
-	encryption := hearth.EncryptionMode(c.Encryption)
-	if encryption == "off" {
-		encryption = hearth.EncryptionOff
-	}
-	hc := hearth.Config[credentials, *visitor]{
-		Name:         c.Name,
-		Path:         c.Path,
-		DefaultRooms: c.DefaultRooms,
-		Resync:       c.Resync,
-		Timeouts:     hearth.Timeouts{Auth: c.AuthTimeout, HeartbeatInterval: zeroMeans(hearth.Disabled, c.HeartbeatInterval), Heartbeat: c.HeartbeatTimeout, Idle: zeroMeans(hearth.Disabled, c.IdleTimeout), Close: c.CloseTimeout, Drain: c.Drain},
-
-		Limits:      hearth.Limits{MaxPayload: c.MaxPayload, BackpressureLimit: c.BackpressureLimit, CloseOnBackpressure: c.CloseOnBackpressure, MaxConnections: zeroMeans(hearth.Unlimited, c.MaxConnections), MaxUnauthenticated: zeroMeans(hearth.Unlimited, c.MaxUnauthenticated), MaxUnauthenticatedPerAddr: zeroMeans(hearth.Unlimited, c.MaxUnauthenticatedPerAddr), UnauthenticatedMessages: c.UnauthenticatedMessages, UnauthenticatedPayload: min(c.UnauthenticatedPayload, c.MaxPayload), MaxRooms: zeroMeans(hearth.Unlimited, c.MaxRooms), RoomNames: zeroMeans(hearth.Unlimited, c.RoomNames), ClientQueue: c.ClientQueue, SendQueue: c.SendQueue, MessageRate: c.MessageRate, ByteRate: c.ByteRate},
-		Compression: c.Compression,
-		Encryption:  hearth.Encryption{Mode: encryption},
-		Loops:       c.Loops,
-		Transport:   transport,
-		Logger:      log,
-
-		Authenticate:  d.authenticate,
-		ValidateRooms: d.validateRooms,
-		Connected:     d.connected,
-		Joined:        d.joined,
-		Left:          d.left,
-		Disconnected:  d.disconnected,
-		Message:       d.message,
-	}
-	if len(c.TrustedProxies) > 0 {
-		hc.Upgrade.ClientAddr = forwardedFor(c.TrustedProxies, d.log)
-	}
-	return hc
-}
-
-// zeroMeans returns none for 0, and v otherwise. The options use 0 for "none", while 0 in
-// hearth.Config means the default.
-func zeroMeans[T int | time.Duration](none, v T) T {
-	if v == 0 {
-		return none
-	}
-	return v
 }
 
 // Listen binds the address. It is separate from Run so that the caller knows the address before the
@@ -160,7 +98,7 @@ func (s *Server) Listen() error {
 	// Check the address: "localhost" may resolve to an address of another interface.
 	if tcp, ok := ln.Addr().(*net.TCPAddr); s.cfg.Auth == AuthDevelopment && ok && !tcp.IP.IsLoopback() {
 		ln.Close()
-		return fmt.Errorf("listen on %s: it resolves to %v, which other machines can reach, and with auth %q clients need no password: use --listen 127.0.0.1:%d",
+		return fmt.Errorf("listen on %s: it resolves to %v, which other machines can reach, and with auth %q clients need no password: use --listen 127.0.0.1:%d, or another --auth",
 			s.cfg.Listen, tcp.IP, AuthDevelopment, tcp.Port)
 	}
 	s.ln = ln
@@ -198,6 +136,10 @@ func (s *Server) Run(ctx context.Context) error {
 	ln := s.ln
 	if s.tls != nil {
 		ln = tls.NewListener(ln, s.tls)
+	}
+	if s.service != nil {
+		s.service.start()
+		defer s.service.close()
 	}
 	ended := make(chan error, 1)
 	// Ends with hearth.Server.Shutdown, or when serving fails. drain waits for it.
@@ -237,16 +179,34 @@ func (s *Server) start(ctx context.Context) error {
 	}
 }
 
-// announce logs the address of the server and warns that it is open.
-func (s *Server) announce() {
-	if s.cfg.Auth == AuthDevelopment {
+// warnOpen warns if clients need no credentials, or if tokens for other services are accepted.
+func (s *Server) warnOpen() {
+	switch s.cfg.Auth {
+	case AuthDevelopment:
 		s.log.Warn("DEVELOPMENT MODE: CLIENTS SIGN IN WITH ANY NAME, WITHOUT A PASSWORD", "option", "auth", "reachable", "from this machine only")
+	case AuthAnonymous:
+		s.log.Warn("clients connect without credentials", "option", "auth")
+	case AuthJWT:
+		if len(s.cfg.JWT.Audiences) == 0 {
+			s.log.Warn("the audience of tokens is not checked: tokens for other services with the same key are accepted", "option", "jwt-audience")
+		}
+		if s.cfg.JWT.Issuer == "" {
+			s.log.Warn("the issuer of tokens is not checked: all issuers with the same key are accepted", "option", "jwt-issuer")
+		}
 	}
+}
+
+// announce logs the address of the server, and warns if it is open.
+func (s *Server) announce() {
+	s.warnOpen()
 	where := "none, a single server"
 	if s.redis != nil {
 		where = s.redis.String()
 	}
-	s.log.Info("serving", "url", s.URL(), "websocket", s.cfg.Path, "broker", where)
+	s.log.Info("serving", "url", s.URL(), "websocket", s.cfg.Path, "auth", s.cfg.Auth, "broker", where)
+	if s.cfg.Auth != AuthDevelopment {
+		return
+	}
 	if s.cfg.Encryption == string(hearth.EncryptionRequired) {
 		s.log.Warn("the demo page does not support encryption and cannot connect: start with --encryption optional to use it")
 		return
@@ -261,7 +221,7 @@ func (s *Server) drain(ctx context.Context, ended <-chan error) error {
 		s.log.Info("draining: still serving, /healthz and /readyz answer 503", "for", s.cfg.DrainDelay)
 		time.Sleep(s.cfg.DrainDelay)
 	}
-	s.log.Info("draining: closing all clients (signal again to exit now)", "clients", s.hearth.Local().Count(hearth.ToAll()), "over", s.cfg.Drain, "timeout", s.cfg.ShutdownTimeout)
+	s.log.Info("draining: closing all clients (signal again to exit now)", "clients", s.hearth.Stats().Clients, "over", s.cfg.Drain, "timeout", s.cfg.ShutdownTimeout)
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
 	defer cancel()
 	err := s.hearth.Shutdown(ctx)

@@ -23,8 +23,9 @@ const serveLong = `Run a server. Without options it serves a demo page on http:/
 single server, and uses development mode: clients sign in with any name, without a
 password, and may join any room. With --redis, several servers act as one.
 
-This version has only development mode. It does not support tokens or webhooks, so the
-server listens only on addresses that other machines cannot reach.
+In development mode the server listens only on addresses that other machines cannot
+reach. For others, choose how clients authenticate: --auth jwt, with tokens of your
+application, or --auth anonymous. Then the server has no demo page.
 
 You can set each option in three ways. The first one in this list that is set applies:
   a flag         --max-payload 64KiB
@@ -39,7 +40,8 @@ const serveExamples = `  hearth serve                                   listen o
   hearth serve --config hearth.yaml --print-config
   HEARTH_LISTEN=127.0.0.1:0 hearth serve         listen on any free port
   HEARTH_REDIS=redis://:password@localhost:6379 hearth serve
-  hearth serve --tls-cert cert.pem --tls-key key.pem`
+  hearth serve --tls-cert cert.pem --tls-key key.pem
+  hearth serve --listen :8080 --auth jwt --jwt-secret-file /run/secrets/jwt`
 
 const serveTrailer = `Signals: SIGINT (Ctrl-C) or SIGTERM closes all clients, with code 1001 or 1012, and stops
 the server. A second signal stops it at once.
@@ -220,7 +222,7 @@ func writeOption(b *strings.Builder, flag, usage, def string) {
 		words = append(words, "(default "+def+")") // one word, so that it is not wrapped
 	}
 	line := fmt.Sprintf("  %-*s", usageColumn-2, flag)
-	if len(line) > usageColumn {
+	if !strings.HasSuffix(line, " ") {
 		fmt.Fprintln(b, strings.TrimRight(line, " "))
 		line = strings.Repeat(" ", usageColumn)
 	}

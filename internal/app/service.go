@@ -1,0 +1,186 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+
+	"github.com/hearthws/hearth"
+	"github.com/hearthws/hearth/internal/app/identity"
+	"github.com/hearthws/hearth/internal/app/jwtauth"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// A service has the callbacks of a server outside development mode. Clients authenticate as the
+// option auth says, and may join the rooms of their credentials.
+type service struct {
+	// Set before the server starts, then read-only.
+	cfg     Config
+	log     *slog.Logger // for lines that clients can cause
+	srv     *hearth.Server[json.RawMessage, *state]
+	tokens  *jwtauth.Verifier // nil unless auth is jwt
+	special []string          // Config.DefaultRooms: not subject to permissions
+}
+
+// A state is the metadata of a client. It is safe for concurrent use.
+type state struct {
+	// The identity by the newest credentials, and by the ones before. New credentials can be
+	// verified while other callbacks of the client run. previous is nil until then, and is set
+	// first.
+	identity, previous atomic.Pointer[identity.Identity]
+}
+
+// MarshalJSON encodes the identity, for the tickets of clients that resume.
+func (st *state) MarshalJSON() ([]byte, error) { return json.Marshal(st.identity.Load()) }
+
+// UnmarshalJSON decodes what MarshalJSON has encoded.
+func (st *state) UnmarshalJSON(b []byte) error {
+	var id identity.Identity
+	if err := json.Unmarshal(b, &id); err != nil {
+		return fmt.Errorf("decode the identity: %w", err)
+	}
+	st.identity.Store(&id)
+	return nil
+}
+
+type connection = hearth.Client[*state]
+
+// newService makes the service. log receives problems of the server itself, limited the lines that
+// clients can cause.
+func newService(c Config, log, limited *slog.Logger) (*service, error) {
+	s := &service{cfg: c, log: limited, special: c.DefaultRooms}
+	if c.Auth == AuthJWT {
+		jc, err := jwtConfig(c.JWT)
+		if err != nil {
+			return nil, err
+		}
+		jc.Logger = log
+		if s.tokens, err = jwtauth.New(jc); err != nil {
+			return nil, fmt.Errorf("configure auth %s: %w", c.Auth, err)
+		}
+	}
+	return s, nil
+}
+
+// start begins the work that authentication needs, and returns at once. close ends it.
+func (s *service) start() {
+	if s.tokens != nil {
+		s.tokens.Start()
+	}
+}
+
+func (s *service) close() {
+	if s.tokens != nil {
+		s.tokens.Close()
+	}
+}
+
+func (s *service) callbacks(hc *hearth.Config[json.RawMessage, *state]) {
+	hc.Authenticate, hc.ValidateRooms = s.authenticate, s.validateRooms
+	hc.Connected, hc.Joined, hc.Disconnected = s.connected, s.joined, s.disconnected
+}
+
+func (s *service) authenticate(ctx context.Context, req hearth.AuthRequest[json.RawMessage]) (hearth.Identity[*state], error) {
+	id, err := s.identify(ctx, req)
+	if err != nil {
+		return hearth.Identity[*state]{}, err
+	}
+	result := hearth.Identity[*state]{UserID: id.User, ExpiresAt: id.Expires}
+	if req.Again && id.User == req.UserID {
+		if c, ok := s.srv.Local().Client(req.ClientID); ok {
+			result.Metadata = c.Metadata()
+			s.replace(ctx, c, &id)
+			return result, nil
+		}
+	}
+	result.Metadata = &state{}
+	result.Metadata.identity.Store(&id)
+	return result, nil
+}
+
+// identify returns the identity by the client's credentials.
+func (s *service) identify(ctx context.Context, req hearth.AuthRequest[json.RawMessage]) (identity.Identity, error) {
+	if s.tokens == nil { // anonymous
+		return identity.Identity{}, nil
+	}
+	var data struct {
+		Token string `json:"token"`
+	}
+	if err := json.Unmarshal(req.Credentials, &data); err != nil || data.Token == "" {
+		s.log.Info("rejected a client without a token: it sends {\"token\": …} in the data of authenticate", "client", req.ClientID, "address", req.RemoteAddr)
+		return identity.Identity{}, fmt.Errorf("%w: no token", hearth.ErrRejected)
+	}
+	id, err := s.tokens.Verify(ctx, data.Token)
+	if e, ok := errors.AsType[*jwtauth.Error](err); ok && e.Reason != jwtauth.Unavailable {
+		s.log.Info("rejected a token", "reason", e.Reason.String(), "error", err, "client", req.ClientID, "address", req.RemoteAddr)
+		return identity.Identity{}, fmt.Errorf("%w: %w", hearth.ErrRejected, err)
+	}
+	return id, err
+}
+
+// replace replaces the identity of a client, and makes it leave and join rooms as the new one says.
+func (s *service) replace(ctx context.Context, c *connection, id *identity.Identity) {
+	st := c.Metadata()
+	st.previous.Store(st.identity.Load())
+	st.identity.Store(id)
+	var lost []string
+	for _, room := range c.Rooms() {
+		if s.lost(c, room) {
+			lost = append(lost, room)
+		}
+	}
+	c.Leave(lost...)
+	s.join(ctx, c)
+}
+
+// lost reports whether the client was allowed to join the room by its previous credentials, and is
+// not by its new ones.
+func (s *service) lost(c *connection, room string) bool {
+	st := c.Metadata()
+	now, before := st.identity.Load(), st.previous.Load()
+	return before != nil && !slices.Contains(s.special, room) && s.mayJoin(before, room) && !s.mayJoin(now, room)
+}
+
+// mayJoin reports whether an identity may join a room.
+func (s *service) mayJoin(id *identity.Identity, room string) bool {
+	return slices.Contains(id.Rooms, room)
+}
+
+// join makes the client join the rooms of its credentials.
+func (s *service) join(ctx context.Context, c *connection) {
+	id := c.Metadata().identity.Load()
+	if len(id.Rooms) == 0 {
+		return
+	}
+	if err := c.Join(ctx, id.Rooms...); err != nil && !errors.Is(err, hearth.ErrNotConnected) {
+		s.log.Warn("a client could not join the rooms of its credentials", "user", c.UserID(), "client", c.ID(), "error", err)
+	}
+}
+
+func (s *service) validateRooms(_ context.Context, c *connection, rooms []string) ([]string, error) {
+	id := c.Metadata().identity.Load()
+	return slices.DeleteFunc(slices.Clone(rooms), func(room string) bool { return !s.mayJoin(id, room) }), nil
+}
+
+func (s *service) connected(ctx context.Context, c *connection) {
+	s.log.Debug("client connected", "user", c.UserID(), "client", c.ID(), "address", c.RemoteAddr())
+	if !c.Resumed() { // otherwise it is in the rooms that it was in
+		s.join(ctx, c)
+	}
+}
+
+// joined makes the client leave a room that it has joined by its previous credentials, while the
+// new ones were being verified.
+func (s *service) joined(_ context.Context, c *connection, room string) {
+	if c.State() != protocol.StateDisconnected && s.lost(c, room) {
+		c.Leave(room)
+	}
+}
+
+func (s *service) disconnected(_ context.Context, c *connection, code int, reason string) {
+	s.log.Debug("client disconnected", "user", c.UserID(), "client", c.ID(), "code", code, "reason", reason)
+}
