@@ -190,7 +190,7 @@ func (e *redactedError) Error() string { return e.text }
 var hints = []struct{ prefix, hint string }{
 	{"WRONGPASS", "check Username and Password"},
 	{"NOAUTH", "this Redis requires a Password"},
-	{"NOPERM", "the user needs +publish, +subscribe, +psubscribe, +unsubscribe, +hello, +cluster, +select if a DB is set, the channels ws:* and hearth:*, and with Patterns exactly ws:room:*, ws:client:* and ws:user:*, each with the Prefix if there is one"},
+	{"NOPERM", "the user needs +publish, +subscribe, +psubscribe, +unsubscribe, +hello, +cluster, +select if a DB is set, the channels ws:* and hearth:*, and with Patterns exactly ws:room:*, ws:client:* and ws:user:*, each with the Prefix if there is one; with History also the keys hearth:* and +info, +eval, +evalsha, +time, +get, +set, +del, +hmget, +hset, +rpush, +lpop, +ltrim, +lindex, +llen, +lrange, +pexpire, and +asking in a Cluster"},
 	{"ERR DB index is out of range", "there is no such DB"},
 	{"ERR SELECT is not allowed in cluster mode", "a Cluster has database 0 only"},
 }

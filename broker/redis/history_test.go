@@ -519,3 +519,46 @@ func TestHistoryReplicationIDChanges(t *testing.T) {
 		}
 	}
 }
+
+// TestHistoryPermissions checks that the permissions in docs/operations.md are enough, and that the
+// error of a user without them names the reason.
+func TestHistoryPermissions(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	rules := []string{"nocommands", "+hello", "+publish", "+subscribe", "+psubscribe", "+unsubscribe", "resetchannels", "&shop:ws:*", "&shop:hearth:*"}
+	server.Do(append([]string{"ACL", "SETUSER", "plain", "on", ">password"}, rules...)...)
+	rules = append(rules, strings.Fields("~shop:hearth:* +info +eval +evalsha +time +get +set +del +hmget +hset +rpush +lpop +ltrim +lindex +llen +lrange +pexpire")...)
+	server.Do(append([]string{"ACL", "SETUSER", "history", "on", ">password"}, rules...)...)
+	c := withHistory(t, "redis://history:password@"+server.Addr)
+	c.Prefix, c.History[0].Size = "shop:", 10
+	c.History[0].Age = time.Second
+	n := holder(t, "n", c, "log")
+	for i := range 40 {
+		m := n.room("log", fmt.Sprint(i))
+		m.Key = fmt.Sprint(i / 2)
+		n.confirm(m)
+		n.read("log", protocol.Position{})
+	}
+	await(t, "the end of old messages", func() bool {
+		n.confirm(n.room("log", "new"))
+		oldest, err := server.Do("LINDEX", "shop:hearth:{log}:log", "0").Text()
+		return err == nil && strings.Contains(oldest, "new")
+	})
+	if err := n.RemoveHistory(ctx(t), "log"); err != nil {
+		t.Error(err)
+	}
+	if h := n.Health(); h.Dropped != 0 || h.Err != nil {
+		t.Errorf("health is %+v", h)
+	}
+
+	c.URL = "redis://plain:password@" + server.Addr
+	b := newBroker(t, c)
+	defer func() { _ = b.Close() }()
+	if _, err := b.ReadHistory(ctx(t), broker.HistoryRequest{Room: "log"}); err == nil || !strings.Contains(err.Error(), "NOPERM") || !strings.Contains(err.Error(), "+evalsha") {
+		t.Errorf("read without permission: error %v", err)
+	}
+	r := broker.Receiver{ServerID: "b", Deliver: func(protocol.Message) {}}
+	if err := b.Start(ctx(t), r); err == nil || !strings.Contains(err.Error(), "NOPERM") {
+		t.Errorf("start without permission: error %v", err)
+	}
+}
