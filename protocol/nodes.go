@@ -28,9 +28,9 @@ const (
 	CallDisconnect = "disconnect" // close the clients of a client or user target
 	CallJoin       = "join"       // make the clients of a client or user target members of rooms
 	CallLeave      = "leave"      // remove the clients of a client or user target from rooms
-	// CallResume says that the calling node resumes the session of a client target with a ticket. A
-	// node replies with an error if it knows that the ticket must not be accepted. Otherwise it
-	// closes its connection of the client, if it has one.
+	// CallResume says that the calling node resumes sessions with tickets. A node rejects those in its
+	// reply of which it knows that they must not be accepted. It closes its connections of the other
+	// clients.
 	CallResume = "resume"
 	CallRevoke = "revoke" // reject the tickets that a client or user target has got until now
 )
@@ -42,6 +42,9 @@ const (
 
 	// MaxRoomsPerCall is the maximum number of rooms in one call.
 	MaxRoomsPerCall = 128
+
+	// MaxClaims is the maximum number of claims in one call.
+	MaxClaims = 256
 
 	// MaxNodeName and MaxCallError are the maximum lengths of a node name and of an error text, in
 	// bytes. Longer texts are truncated.
@@ -75,10 +78,15 @@ type Call struct {
 	Code   int      // CallDisconnect: the close code
 	Reason string   // CallDisconnect
 	Rooms  []string // CallJoin, CallLeave
+	Claims []Claim  // CallResume
+}
 
-	Generation uint32    // CallResume: that of the ticket
-	User       string    // CallResume: the user in the ticket
-	Issued     time.Time // CallResume: when the ticket was issued
+// A Claim is a session that a node resumes with a ticket.
+type Claim struct {
+	Client     string    `json:"client"`               // the id of the client
+	Generation uint32    `json:"generation,omitempty"` // of the ticket
+	User       string    `json:"user,omitempty"`       // of the client; empty: anonymous
+	Issued     time.Time `json:"issued"`               // when the ticket was issued
 }
 
 // A Reply is a node's answer to a Call.
@@ -86,7 +94,22 @@ type Reply struct {
 	Call    uint64 // the ID of the Call
 	Clients int    // how many clients of that node were counted, closed, joined or removed
 	Error   string // the error for further clients of that node; empty if there was none
+
+	Rejected []RejectedClaim // CallResume
 }
+
+// A RejectedClaim is a claim that a node rejects.
+type RejectedClaim struct {
+	Claim  int    `json:"claim"`  // the index in Call.Claims
+	Reason string `json:"reason"` // one of the reasons below
+}
+
+// The reasons for which a node rejects a claim.
+const (
+	ClaimUsed    = "used"    // a ticket of this generation was used before
+	ClaimRevoked = "revoked" // the ticket was revoked
+	ClaimUnknown = "unknown" // the node cannot decide
+)
 
 // The data on the wire, with its members in order.
 type (
@@ -105,15 +128,14 @@ type (
 		Code   int      `json:"code,omitempty"`
 		Reason string   `json:"reason,omitempty"`
 		Rooms  []string `json:"rooms,omitempty"`
-
-		Generation uint32    `json:"generation,omitempty"`
-		User       string    `json:"user,omitempty"`
-		Issued     time.Time `json:"issued,omitzero"`
+		Claims []Claim  `json:"claims,omitempty"`
 	}
 	replyData struct {
 		Call    uint64 `json:"call"`
 		Clients int    `json:"clients"`
 		Error   string `json:"error,omitempty"`
+
+		Rejected []RejectedClaim `json:"rejected,omitempty"`
 	}
 )
 
@@ -160,7 +182,7 @@ func (m Missed) clamped() Missed {
 func (c Call) Data() (json.RawMessage, error) {
 	d := callData{
 		Call: c.ID, Type: c.Type.String(), Target: c.Target, Within: c.Within.Milliseconds(), Code: c.Code, Reason: c.Reason, Rooms: c.Rooms,
-		Generation: c.Generation, User: c.User, Issued: c.Issued.UTC(),
+		Claims: c.Claims,
 	}
 	data, err := EncodeData(d)
 	if err == nil && len(data) > MaxNodeData {
@@ -177,7 +199,7 @@ func ParseCall(event string, data json.RawMessage) (Call, error) {
 	}
 	c := Call{
 		Event: event, ID: d.Call, Type: parseType([]byte(d.Type)), Target: d.Target, Code: d.Code, Reason: d.Reason, Rooms: d.Rooms,
-		Generation: d.Generation, User: d.User, Issued: d.Issued,
+		Claims: d.Claims,
 	}
 	c.Within = time.Duration(min(max(d.Within, 0), int64(time.Hour/time.Millisecond))) * time.Millisecond
 	return c, c.Check()
@@ -213,12 +235,21 @@ func (c Call) Check() error {
 		}
 		return nil
 	case CallResume:
-		if c.Type != TypeClient || !IsClientID(c.Target) || c.Issued.IsZero() {
-			return fmt.Errorf("%w: resume: the target must be a client's id, and the time of issue is required", ErrMessage)
-		}
-		return nil
+		return c.checkClaims()
 	}
 	return fmt.Errorf("%w: unknown call %q", ErrMessage, truncate(c.Event, 64))
+}
+
+func (c Call) checkClaims() error {
+	if c.Type != TypeBroadcast || len(c.Claims) == 0 || len(c.Claims) > MaxClaims {
+		return fmt.Errorf("%w: resume: %d claims for a %v; want 1 to %d for all", ErrMessage, len(c.Claims), c.Type, MaxClaims)
+	}
+	for _, claim := range c.Claims {
+		if !IsClientID(claim.Client) || claim.Issued.IsZero() {
+			return fmt.Errorf("%w: resume: a claim without the id of a client, or without the time of issue", ErrMessage)
+		}
+	}
+	return nil
 }
 
 func checkCallRooms(rooms []string) error {
@@ -235,7 +266,7 @@ func checkCallRooms(rooms []string) error {
 
 // Data encodes r as the data of a message.
 func (r Reply) Data() (json.RawMessage, error) {
-	return EncodeData(replyData{r.Call, r.Clients, truncate(r.Error, MaxCallError)})
+	return EncodeData(replyData{r.Call, r.Clients, truncate(r.Error, MaxCallError), r.Rejected})
 }
 
 // ParseReply parses the data of a reply. The error wraps ErrMessage.
@@ -247,7 +278,10 @@ func ParseReply(data json.RawMessage) (Reply, error) {
 	if d.Clients < 0 || d.Clients > 1<<30 {
 		return Reply{}, fmt.Errorf("%w: %d clients", ErrMessage, d.Clients)
 	}
-	return Reply{d.Call, d.Clients, truncate(d.Error, MaxCallError)}, nil
+	if len(d.Rejected) > MaxClaims {
+		return Reply{}, fmt.Errorf("%w: %d rejected claims", ErrMessage, len(d.Rejected))
+	}
+	return Reply{d.Call, d.Clients, truncate(d.Error, MaxCallError), d.Rejected}, nil
 }
 
 func parseNodeData(data json.RawMessage, v any) error {

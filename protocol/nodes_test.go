@@ -66,12 +66,14 @@ func TestNodeMessages(t *testing.T) {
 
 func TestCallCheck(t *testing.T) {
 	t.Parallel()
+	const claim = `{"client":"2f1b7c1e-6d0c-4f0e-9a55-0d4b358aef94","issued":"2026-03-01T09:30:00Z"}`
 	good := map[string]string{
 		"count":      `{"call":1,"type":"broadcast","target":""}`,
 		"disconnect": `{"type":"client","target":"c","code":1000}`,
 		"join":       `{"type":"user","target":"u","rooms":["a"],"within":99999999999}`,
 		"leave":      `{"type":"client","target":"c"}`,
 		"revoke":     `{"type":"client","target":"c"}`,
+		"resume":     `{"type":"broadcast","claims":[` + strings.Repeat(claim+",", 255) + claim + `]}`,
 	}
 	for event, data := range good {
 		c, err := protocol.ParseCall(event, json.RawMessage(data))
@@ -85,9 +87,12 @@ func TestCallCheck(t *testing.T) {
 		"join":       {`{"type":"room","target":"c","rooms":["a"]}`, `{"type":"broadcast","rooms":["a"]}`, `{"type":"user","target":"u","rooms":["ws:a"]}`, `{"type":"user","target":"u","rooms":"a"}`, `{"type":"user","target":"u","rooms":[` + strings.Repeat(`"a",`, 128) + `"a"]}`},
 		"revoke":     {`{"type":"broadcast"}`, `{"type":"room","target":"r"}`},
 		"resume": {
-			`{"type":"user","target":"u","issued":"2026-03-01T09:30:00Z"}`, `{"type":"client","target":"c","issued":"2026-03-01T09:30:00Z"}`,
-			`{"type":"client","target":"2f1b7c1e-6d0c-4f0e-9a55-0d4b358aef94"}`, `{"type":"client","target":"2f1b7c1e-6d0c-4f0e-9a55-0d4b358aef94","issued":7}`,
-			`{"type":"client","target":"2f1b7c1e-6d0c-4f0e-9a55-0d4b358aef94","issued":"2026-03-01T09:30:00Z","generation":4294967296}`,
+			`{"type":"broadcast"}`, `{"type":"broadcast","claims":[]}`, `{"type":"user","target":"u","claims":[` + claim + `]}`,
+			`{"type":"broadcast","claims":[{"client":"c","issued":"2026-03-01T09:30:00Z"}]}`,
+			`{"type":"broadcast","claims":[{"client":"2f1b7c1e-6d0c-4f0e-9a55-0d4b358aef94"}]}`,
+			`{"type":"broadcast","claims":[{"client":"2f1b7c1e-6d0c-4f0e-9a55-0d4b358aef94","issued":7}]}`,
+			`{"type":"broadcast","claims":[` + strings.Replace(claim, `"issued"`, `"generation":4294967296,"issued"`, 1) + `]}`,
+			`{"type":"broadcast","claims":[` + strings.Repeat(claim+",", 256) + claim + `]}`,
 		},
 		"explode": {`{"type":"user","target":"u"}`},
 	} {

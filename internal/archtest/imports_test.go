@@ -62,7 +62,7 @@ var rules = []rule{
 	{folder: "internal/session", imports: []string{"internal/callback", "internal/clock", "internal/fifo", "internal/hub", "internal/history", "internal/ticket", "internal/transport", "internal/workpool", "internal/ws", "protocol", "seal"}},
 
 	// One instance.
-	{folder: "internal/node", imports: []string{"broker", "internal/callback", "internal/clock", "internal/cluster", "internal/hub", "internal/history", "internal/session", "internal/ratelog",
+	{folder: "internal/node", imports: []string{"broker", "internal/callback", "internal/clock", "internal/cluster", "internal/fifo", "internal/hub", "internal/history", "internal/session", "internal/ratelog",
 		"internal/ticket", "internal/transport", "internal/transport/epoll", "internal/transport/netconn", "internal/workpool", "internal/ws", "protocol"},
 		libraries: []string{"github.com/google/uuid"}},
 

@@ -91,9 +91,10 @@ type pendingCall struct {
 	finished  bool          // done is closed
 	warmingUp bool          // the list of nodes may be incomplete, so done stays open
 
-	clients int
-	failed  []Failure
-	cause   error
+	clients  int
+	rejected []protocol.RejectedClaim
+	failed   []Failure
+	cause    error
 }
 
 // An answerState says whether a call waits for a node.
@@ -163,8 +164,21 @@ func (e *Error) Silent() bool {
 // all. Call sets call.ID and call.Within. If ctx has no deadline, it waits for two seconds at most.
 // With an *Error, the result is incomplete, and the error says what is missing.
 func (c *Cluster) Call(ctx context.Context, call protocol.Call) (clients int, err error) {
+	r, err := c.call(ctx, call)
+	return r.Clients, err
+}
+
+// Claim says to every node that this one resumes sessions, and returns the claims that any of them
+// rejects; see Call.
+func (c *Cluster) Claim(ctx context.Context, claims []protocol.Claim) ([]protocol.RejectedClaim, error) {
+	r, err := c.call(ctx, protocol.Call{Event: protocol.CallResume, Type: protocol.TypeBroadcast, Claims: claims})
+	return r.Rejected, err
+}
+
+// call returns the sum of all answers to a call.
+func (c *Cluster) call(ctx context.Context, call protocol.Call) (protocol.Reply, error) {
 	if err := call.Check(); err != nil {
-		return 0, err
+		return protocol.Reply{}, err
 	}
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
@@ -173,10 +187,10 @@ func (c *Cluster) Call(ctx context.Context, call protocol.Call) (clients int, er
 	}
 	pc, warmUpLeft, err := c.beginCall(&call)
 	if err != nil {
-		return 0, err
+		return protocol.Reply{}, err
 	}
 	c.sendCall(ctx, pc, call)
-	own, ownErr := c.cfg.Answer(ctx, call)
+	own, ownErr := c.answer(ctx, call)
 	c.await(ctx, pc, warmUpLeft)
 	return c.endCall(ctx, call, pc, own, ownErr)
 }
@@ -262,7 +276,7 @@ func (c *Cluster) await(ctx context.Context, pc *pendingCall, warmUpLeft time.Du
 
 // endCall removes the call and returns the sum of the results. own and ownErr are the result of
 // this node.
-func (c *Cluster) endCall(ctx context.Context, call protocol.Call, pc *pendingCall, own int, ownErr error) (clients int, err error) {
+func (c *Cluster) endCall(ctx context.Context, call protocol.Call, pc *pendingCall, own protocol.Reply, ownErr error) (protocol.Reply, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.calls, call.ID)
@@ -284,10 +298,12 @@ func (c *Cluster) endCall(ctx context.Context, call protocol.Call, pc *pendingCa
 	if e.Cause == nil {
 		e.Cause = c.causeLocked(ctx, pc, len(e.Missing) > 0)
 	}
+	own.Clients += pc.clients
+	own.Rejected = append(own.Rejected, pc.rejected...)
 	if e.Cause == nil && len(e.Failed) == 0 {
-		return own + pc.clients, nil
+		return own, nil
 	}
-	return own + pc.clients, e
+	return own, e
 }
 
 // causeLocked returns the reason why the result of a call that has not failed may be incomplete, or
@@ -333,6 +349,7 @@ func (c *Cluster) handleReply(m protocol.Message) error {
 		return nil
 	}
 	pc.clients += r.Clients
+	pc.rejected = append(pc.rejected, r.Rejected...)
 	if r.Error != "" {
 		pc.failed = append(pc.failed, Failure{m.ServerID, errors.New(r.Error)})
 	}

@@ -52,7 +52,7 @@ var errTooManyNodes = errors.New("cluster: there are more nodes than a node keep
 // ErrClosed is returned by Call before Start and after Close.
 var ErrClosed = errors.New("cluster is not running")
 
-// Config configures a Cluster. All fields except Clock are required.
+// Config configures a Cluster. All fields except Clock and Claim are required.
 type Config struct {
 	ID     string // this node's id; protocol.IsID
 	Name   string // for people
@@ -60,10 +60,14 @@ type Config struct {
 	Clock  *clock.Clock // measures the silence of other nodes. Default: a new clock without Watch
 	Log    *slog.Logger
 
-	// Answer runs a call for this node's clients, and returns the number of clients for which it
-	// succeeded. With an error, it may have failed for some. It may block until ctx is done, but
-	// must not block for protocol.CallCount and protocol.CallResume.
+	// Answer runs a call for this node's clients, except protocol.CallResume, and returns the number
+	// of clients for which it succeeded. With an error, it may have failed for some. It may block
+	// until ctx is done, but must not block for protocol.CallCount.
 	Answer func(ctx context.Context, c protocol.Call) (clients int, err error)
+
+	// Claim records that a node resumes sessions, and returns the number of clients that it closes
+	// here, and the claims that this node rejects. It must not block. Default: it rejects none.
+	Claim func(claims []protocol.Claim) (clients int, rejected []protocol.RejectedClaim)
 }
 
 // A Node is one of the Hearth nodes that share a broker.

@@ -35,13 +35,13 @@ func (c *Cluster) handleCall(m protocol.Message) error {
 		return err
 	}
 	if atOnce(call.Event) {
-		n, err := c.cfg.Answer(c.base, call)
-		c.reply(m.ServerID, call, n, err)
+		r, err := c.answer(c.base, call)
+		c.reply(m.ServerID, call, r, err)
 		return nil
 	}
 	j := job{call: call, from: m.ServerID, deadline: time.Now().Add(min(call.Within, maxWithin))}
 	if !c.enqueue(j) {
-		c.reply(j.from, j.call, 0, errTooManyJobs)
+		c.reply(j.from, j.call, protocol.Reply{}, errTooManyJobs)
 	}
 	return nil
 }
@@ -88,13 +88,24 @@ func (c *Cluster) runJob(j job) {
 	if ctx.Err() != nil {
 		return
 	}
-	n, err := c.cfg.Answer(ctx, j.call)
-	c.reply(j.from, j.call, n, err)
+	r, err := c.answer(ctx, j.call)
+	c.reply(j.from, j.call, r, err)
+}
+
+// answer runs a call for this node's clients.
+func (c *Cluster) answer(ctx context.Context, call protocol.Call) (r protocol.Reply, err error) {
+	switch {
+	case call.Event != protocol.CallResume:
+		r.Clients, err = c.cfg.Answer(ctx, call)
+	case c.cfg.Claim != nil:
+		r.Clients, r.Rejected = c.cfg.Claim(call.Claims)
+	}
+	return r, err
 }
 
 // reply answers a call of another node.
-func (c *Cluster) reply(to string, call protocol.Call, n int, err error) {
-	r := protocol.Reply{Call: call.ID, Clients: n}
+func (c *Cluster) reply(to string, call protocol.Call, r protocol.Reply, err error) {
+	r.Call = call.ID
 	if err != nil {
 		r.Error = err.Error()
 	}

@@ -83,8 +83,6 @@ func (l localCalls) handle(ctx context.Context, c protocol.Call) (clients int, e
 	switch c.Event {
 	case protocol.CallCount:
 		return l.hub.Count(t), nil
-	case protocol.CallResume:
-		return l.resume(c)
 	case protocol.CallRevoke:
 		l.revoke(t)
 		return 0, nil

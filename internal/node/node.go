@@ -98,6 +98,7 @@ type Node struct {
 	upgrader   *upgrader
 	conns      *connLimit
 	losses     *losses
+	claims     *claims            // nil without tickets, or without a broker
 	history    *history.Rooms     // nil if no room has history
 	cluster    *cluster.Cluster   // nil without a broker
 	created    time.Time          // when New was called
@@ -154,13 +155,11 @@ func New(cfg Config) (*Node, error) {
 	if cfg.Broker != nil {
 		env.Interest = &interest{node: n}
 		n.cluster = cluster.New(cluster.Config{
-			ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Clock: clk, Log: cfg.Log, Answer: localCalls{n.hub, tickets}.handle,
+			ID: n.id, Name: cfg.Name, Broker: cfg.Broker, Clock: clk, Log: cfg.Log, Answer: localCalls{n.hub, tickets}.handle, Claim: localCalls{n.hub, tickets}.claim,
 		})
 	}
 	tracks := func(room string) bool { return n.history != nil && n.history.Tracks(room) }
-	if tickets != nil {
-		tickets.Claim = n.claimTicket
-	}
+	n.claims = newClaims(n)
 	n.losses = newLosses(cfg, env, n.stopping, tracks)
 	if n.history = newHistory(n); n.history != nil {
 		env.History = n.history

@@ -3,9 +3,12 @@ package node
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/hearthws/hearth/internal/cluster"
+	"github.com/hearthws/hearth/internal/fifo"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/ticket"
@@ -36,44 +39,159 @@ func newTickets(cfg Config) (*session.Tickets, error) {
 	return &session.Tickets{Sealer: sealer, Register: register, Lifetime: cfg.Resume.Lifetime}, nil
 }
 
-// claimTicket asks all nodes whether the ticket may be used, and makes them close their connections
-// of the client. A node that does not answer in time counts as gone, as it is after a crash. Where
-// this node is cut off itself, no ticket is accepted.
-func (n *Node) claimTicket(ctx context.Context, t *ticket.Ticket) error {
-	if n.cluster == nil {
-		_, err := n.env.Tickets.Claimed(t)
-		return err
+// maxClaimBytes bounds the users in the claims of one call.
+const maxClaimBytes = 64 << 10
+
+// claimCallTimeout is how long a node waits for the others to decide about tickets.
+const claimCallTimeout = time.Second
+
+// claims decides about tickets, together with the other nodes. Tickets that are used while a call is
+// in progress are claimed together by the next call. So the number of calls does not grow with the
+// number of clients that resume.
+type claims struct {
+	// Set when made, then read-only.
+	base    context.Context // of the calls
+	cluster *cluster.Cluster
+	log     *slog.Logger
+
+	goroutine sync.WaitGroup // runs run; added to under mu
+
+	mu      sync.Mutex // guards the fields below; no other lock is taken under it
+	waiting fifo.Queue[*claim]
+	running bool // the goroutine exists
+}
+
+// A claim is a ticket that waits for the decision.
+type claim struct {
+	ticket *ticket.Ticket
+	result chan error // holds one
+}
+
+// newClaims makes the claims of a node, and connects them to its tickets. It returns nil if there are
+// no tickets, or no other nodes.
+func newClaims(n *Node) *claims {
+	t := n.env.Tickets
+	switch {
+	case t == nil:
+		return nil
+	case n.cluster == nil:
+		t.Claim = func(_ context.Context, tk *ticket.Ticket) error {
+			_, err := t.Claimed(tk)
+			return err
+		}
+		return nil
 	}
-	_, err := n.cluster.Call(ctx, protocol.Call{
-		Event: protocol.CallResume, Type: protocol.TypeClient, Target: hub.ID(t.Client).String(), Generation: t.Generation, User: t.User, Issued: t.Issued,
-	})
+	c := &claims{base: n.env.Base, cluster: n.cluster, log: n.cfg.Log}
+	t.Claim = c.claim
+	return c
+}
+
+// claim asks all nodes whether the ticket may be used, and makes them close their connections of the
+// client. It blocks until they have answered, or ctx is done. Then the ticket may be used up without
+// being accepted.
+func (c *claims) claim(ctx context.Context, t *ticket.Ticket) error {
+	own := &claim{ticket: t, result: make(chan error, 1)}
+	c.mu.Lock()
+	c.waiting.Push(own)
+	if !c.running {
+		c.running = true
+		c.goroutine.Go(c.run) // ends when no claim waits; Shutdown waits for it
+	}
+	c.mu.Unlock()
+	select {
+	case err := <-own.result:
+		return err
+	case <-ctx.Done():
+		return errors.Join(errCutOff, ctx.Err())
+	}
+}
+
+// run makes calls until no claim waits.
+func (c *claims) run() {
+	for batch := c.next(); batch != nil; batch = c.next() {
+		for i, err := range c.decide(batch) {
+			batch[i].result <- err
+		}
+	}
+}
+
+// next takes the claims for the next call. If there are none it returns nil, and the goroutine counts
+// as ended.
+func (c *claims) next() (batch []*claim) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for size := 0; c.waiting.Len() > 0 && len(batch) < protocol.MaxClaims && size < maxClaimBytes; {
+		next := c.waiting.Pop()
+		size += len(next.ticket.User)
+		batch = append(batch, next)
+	}
+	c.running = len(batch) > 0
+	return batch
+}
+
+// decide returns for each claim why it is rejected, or nil. A node that does not answer in time counts
+// as gone, as it is after a crash. If this node is cut off itself, it rejects all claims.
+func (c *claims) decide(batch []*claim) []error {
+	ctx, cancel := context.WithTimeout(c.base, claimCallTimeout)
+	defer cancel()
+	list := make([]protocol.Claim, len(batch))
+	for i, b := range batch {
+		list[i] = protocol.Claim{
+			Client: hub.ID(b.ticket.Client).String(), Generation: b.ticket.Generation, User: b.ticket.User, Issued: b.ticket.Issued.UTC(),
+		}
+	}
+	results := make([]error, len(batch))
+	rejected, err := c.cluster.Claim(ctx, list)
 	var partial *cluster.Error
 	switch {
 	case err == nil:
-		return nil
-	case !errors.As(err, &partial):
-		return err
-	case partial.Silent():
-		n.cfg.Log.Warn("client resumes although servers do not answer", "client", hub.ID(t.Client).String(), "error", err)
-		return nil
-	}
-	for _, f := range partial.Failed {
-		for _, known := range []error{ticket.ErrUsed, ticket.ErrRevoked} {
-			if f.Err.Error() == known.Error() { // an error of another node is a text
-				return known
-			}
+	case errors.As(err, &partial) && partial.Silent() && c.base.Err() == nil:
+		c.log.Warn("clients resume although servers do not answer", "clients", len(batch), "error", err)
+	default:
+		for i := range results {
+			results[i] = errors.Join(errCutOff, err)
 		}
 	}
-	return errors.Join(errCutOff, err)
+	for _, r := range rejected {
+		if r.Claim >= 0 && r.Claim < len(results) {
+			results[r.Claim] = claimError(r.Reason)
+		}
+	}
+	return results
 }
 
-// resume handles that a node resumes the session of a client.
-func (l localCalls) resume(c protocol.Call) (closed int, err error) {
+// claimError returns the error for the reason of a rejected claim.
+func claimError(reason string) error {
+	switch reason {
+	case protocol.ClaimUsed:
+		return ticket.ErrUsed
+	case protocol.ClaimRevoked:
+		return ticket.ErrRevoked
+	}
+	return ticket.ErrFull
+}
+
+// claim decides about the claims of a node, perhaps this one. It returns the number of clients that
+// it has closed here.
+func (l localCalls) claim(claims []protocol.Claim) (closed int, rejected []protocol.RejectedClaim) {
 	if l.tickets == nil {
 		return 0, nil // no client here has a ticket, or can use one
 	}
-	id, _ := hub.ParseID(c.Target) // Call.Check has parsed it
-	return l.tickets.Claimed(&ticket.Ticket{Client: id, Generation: c.Generation, User: c.User, Issued: c.Issued})
+	for i, c := range claims {
+		id, _ := hub.ParseID(c.Client) // Call.Check has parsed it
+		n, err := l.tickets.Claimed(&ticket.Ticket{Client: id, Generation: c.Generation, User: c.User, Issued: c.Issued})
+		closed += n
+		switch {
+		case err == nil:
+		case errors.Is(err, ticket.ErrUsed):
+			rejected = append(rejected, protocol.RejectedClaim{Claim: i, Reason: protocol.ClaimUsed})
+		case errors.Is(err, ticket.ErrRevoked):
+			rejected = append(rejected, protocol.RejectedClaim{Claim: i, Reason: protocol.ClaimRevoked})
+		default:
+			rejected = append(rejected, protocol.RejectedClaim{Claim: i, Reason: protocol.ClaimUnknown})
+		}
+	}
+	return closed, rejected
 }
 
 // revoke rejects the tickets that the target has got until now.

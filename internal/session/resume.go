@@ -15,8 +15,8 @@ import (
 )
 
 // claimTimeout bounds the time for which a client waits until it is known on all nodes that it
-// resumes.
-const claimTimeout = time.Second
+// resumes, and until the callbacks for its last connection have returned.
+const claimTimeout = 3 * time.Second
 
 var (
 	errNoTickets    = errors.New("this server has no tickets")
