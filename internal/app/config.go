@@ -17,6 +17,7 @@ import (
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
+	yamlv3 "go.yaml.in/yaml/v3"
 
 	"github.com/hearthws/hearth/broker"
 )
@@ -99,7 +100,7 @@ type Sources struct {
 type Setting struct {
 	Option Option
 	Values []string // one element, unless Option.List
-	Source string   // "default", the file's path, "HEARTH_LISTEN" or "--listen"
+	Source string   // "default", "hearth.yaml:3" (a file and a line), "HEARTH_LISTEN" or "--listen"
 
 	layer  int     // the index of the layer that Source belongs to
 	secret *string // the value from a file, if an option with Option.File names one
@@ -129,35 +130,48 @@ func (e *OptionError) Error() string {
 // file, which overrides the defaults. The error joins one *OptionError per problem. The settings
 // are in the order of Options.
 func Load(src Sources) (Config, []Setting, error) {
+	settings, err := load(src)
+	if err != nil {
+		return Config{}, nil, err
+	}
+	var c Config
+	errs := apply(&c, settings, func(Option) bool { return true })
+	if len(errs) == 0 {
+		errs = check(c, settings)
+	}
+	return c, settings, errors.Join(errs...)
+}
+
+// load merges the sources without parsing the values.
+func load(src Sources) ([]Setting, error) {
 	env := environment(src.Environ)
 	path, namedBy := env["config"], envName("config")
 	if src.File != nil {
 		path, namedBy = *src.File, "--config"
 	}
-	file, err := readFile(path, namedBy)
+	file, lines, err := readFile(path, namedBy)
 	if err != nil {
-		return Config{}, nil, err
+		return nil, err
 	}
-	settings, err := merge(layers(src.Flags, env, file, path))
-	if err != nil {
-		return Config{}, nil, err
-	}
+	return merge(layers(src.Flags, env, file, func(option string) string { return place(path, lines[option]) }))
+}
 
-	var c Config
-	errs := readSecrets(settings)
+// apply sets the fields of c by those settings that selected accepts.
+func apply(c *Config, settings []Setting, selected func(Option) bool) []error {
+	errs := readSecrets(settings, selected)
 	for _, s := range settings {
+		if !selected(s.Option) {
+			continue
+		}
 		values := s.Values
 		if s.secret != nil {
 			values = []string{*s.secret}
 		}
-		if err := s.Option.set(&c, values); err != nil {
+		if err := s.Option.set(c, values); err != nil {
 			errs = append(errs, s.optionError(err))
 		}
 	}
-	if len(errs) == 0 {
-		errs = check(c, settings)
-	}
-	return c, settings, errors.Join(errs...)
+	return errs
 }
 
 // maxSecret is the largest size of a file with a secret, in bytes.
@@ -165,10 +179,10 @@ const maxSecret = 64 << 10
 
 // readSecrets reads the files with secrets. A secret in a higher layer than the name of its file
 // overrides it; in the same layer, setting both is an error.
-func readSecrets(settings []Setting) []error {
+func readSecrets(settings []Setting, selected func(Option) bool) []error {
 	var errs []error
 	for _, s := range settings {
-		if s.Option.File == "" || s.Values[0] == "" {
+		if !selected(s.Option) || s.Option.File == "" || s.Values[0] == "" {
 			continue
 		}
 		i := slices.IndexFunc(settings, func(t Setting) bool { return t.Option.Name == s.Option.File })
@@ -279,32 +293,55 @@ func MisspelledVariables(environ []string) []string {
 	return remarks
 }
 
-// readFile returns the top level of the file. Options are not nested, so a nested value is rejected
-// later. namedBy is the flag or the variable that holds the path.
-func readFile(path, namedBy string) (map[string]any, error) {
+// readFile returns the top level of the file, and the line of each key. Options are not nested, so
+// a nested value is rejected later. namedBy is the flag or the variable that holds the path.
+func readFile(path, namedBy string) (map[string]any, map[string]int, error) {
 	if path == "" {
-		return nil, nil
-	}
-	fail := func(format string, args ...any) error {
-		return &OptionError{Source: path, Reason: fmt.Sprintf(format, args...)}
+		return nil, nil, nil
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, &OptionError{Option: "config", Source: namedBy, Value: path, Reason: fmt.Sprintf("read file: %v", err)}
+		return nil, nil, &OptionError{Option: "config", Source: namedBy, Value: path, Reason: fmt.Sprintf("read file: %v", err)}
 	}
 	k := koanf.New(".")
 	if err := k.Load(rawbytes.Provider(b), yaml.Parser()); err != nil {
-		return nil, fail("not valid YAML: %v", err)
+		return nil, nil, &OptionError{Source: path, Reason: fmt.Sprintf("not valid YAML: %v", err)}
+	}
+	lines := keyLines(b)
+	fail := func(key, format string, args ...any) error {
+		return &OptionError{Source: place(path, lines[key]), Reason: fmt.Sprintf(format, args...)}
 	}
 	var errs []error
 	for _, key := range slices.Sorted(maps.Keys(k.Raw())) {
 		if _, known := lookup(key); !known {
-			errs = append(errs, fail("unknown option %q%s", key, didYouMean(Nearest(key), ": run hearth serve --help for a list of options")))
+			errs = append(errs, fail(key, "unknown option %q%s", key, didYouMean(Nearest(key), ": run hearth serve --help for a list of options")))
 		} else if k.Raw()[key] == nil {
-			errs = append(errs, fail("%s has no value: set it, or remove the line", key))
+			errs = append(errs, fail(key, "%s has no value: set it, or remove the line", key))
 		}
 	}
-	return k.Raw(), errors.Join(errs...)
+	return k.Raw(), lines, errors.Join(errs...)
+}
+
+// place names a line of a file. A key that comes from an alias has no line.
+func place(path string, line int) string {
+	if line == 0 {
+		return path
+	}
+	return fmt.Sprintf("%s:%d", path, line)
+}
+
+// keyLines returns the line of each key at the top level of a YAML text, from 1.
+func keyLines(text []byte) map[string]int {
+	var document yamlv3.Node
+	lines := map[string]int{}
+	if err := yamlv3.Unmarshal(text, &document); err != nil || len(document.Content) != 1 {
+		return lines
+	}
+	pairs := document.Content[0].Content
+	for i := 0; i+1 < len(pairs); i += 2 {
+		lines[pairs[i].Value] = pairs[i].Line
+	}
+	return lines
 }
 
 // A layer holds the values of one source.
@@ -313,7 +350,7 @@ type layer struct {
 	source func(option string) string
 }
 
-func layers(given map[string][]string, env map[string]string, file map[string]any, path string) []layer {
+func layers(given map[string][]string, env map[string]string, file map[string]any, place func(option string) string) []layer {
 	constant := func(s string) func(string) string { return func(string) string { return s } }
 	defaults, fromEnv, flags := map[string]any{}, map[string]any{}, map[string]any{}
 	for _, o := range Options() {
@@ -327,7 +364,7 @@ func layers(given map[string][]string, env map[string]string, file map[string]an
 	}
 	return []layer{
 		{defaults, constant("default")},
-		{file, constant(path)},
+		{file, place},
 		{fromEnv, envName},
 		{flags, func(o string) string { return "--" + o }},
 	}

@@ -61,9 +61,9 @@ func TestLoadPrecedence(t *testing.T) {
 		deflate bool
 	}{
 		{"defaults", app.Sources{}, "/ws", "default", 1, []string{"ws-default", "ws-notification"}, false},
-		{"file", app.Sources{File: new(file)}, "/file", file, 2, []string{"a", "b"}, true},
+		{"file", app.Sources{File: new(file)}, "/file", file + ":1", 2, []string{"a", "b"}, true},
 		{"environment over file", app.Sources{File: new(file), Environ: env}, "/env", "HEARTH_PATH", 3, []string{"c", "d"}, true},
-		{"file named by the environment", app.Sources{Environ: []string{"HEARTH_CONFIG=" + file}}, "/file", file, 2, []string{"a", "b"}, true},
+		{"file named by the environment", app.Sources{Environ: []string{"HEARTH_CONFIG=" + file}}, "/file", file + ":1", 2, []string{"a", "b"}, true},
 		{"flag over all", app.Sources{File: new(file), Environ: env, Flags: flag}, "/flag", "--path", 3, []string{"c", "d"}, false},
 		{"no file over one named by the environment", app.Sources{File: new(""), Environ: []string{"HEARTH_CONFIG=" + file}}, "/ws", "default", 1, []string{"ws-default", "ws-notification"}, false},
 		{"empty flag over all", app.Sources{File: new(file), Environ: env, Flags: map[string][]string{"default-rooms": {""}}}, "/env", "HEARTH_PATH", 3, []string{}, true},
@@ -105,12 +105,13 @@ func TestLoadErrors(t *testing.T) {
 		flags map[string][]string
 		want  []string
 	}{
-		{"unknown key", "pth: /x", "", nil, []string{"hearth.yaml", `"pth"`, `did you mean "path"`}},
+		{"unknown key", "name: x\n\npth: /x", "", nil, []string{"hearth.yaml:3:", `"pth"`, `did you mean "path"`}},
 		{"unknown key like none", "zzzzzzzzzz: 1", "", nil, []string{`"zzzzzzzzzz"`, "hearth serve --help"}},
 		{"not YAML", "listen: [", "", nil, []string{"hearth.yaml", "not valid YAML"}},
 		{"not a mapping", "- a\n- b", "", nil, []string{"hearth.yaml"}},
 		{"key twice", "path: /a\npath: /b", "", nil, []string{"hearth.yaml", "path"}},
-		{"no value", "path:", "", nil, []string{"path has no value"}},
+		{"no value", "path:", "", nil, []string{"hearth.yaml:1:", "path has no value"}},
+		{"bad value after a list", "default-rooms:\n  - a\n  - b\nloops: many", "", nil, []string{"loops", "hearth.yaml:4", "whole number"}},
 		{"nested", "listen: {host: localhost}", "", nil, []string{"listen", "not nested"}},
 		{"list for one", "listen: [a, b]", "", nil, []string{"listen", "one value"}},
 		{"several at once", "loops: 0\nmax-rooms: -1", "", nil, []string{"loops", "max-rooms"}},

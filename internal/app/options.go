@@ -29,7 +29,8 @@ type Option struct {
 	URL     bool   // a URL of which only the password is secret
 	File    string // the name of the secret option whose value is in the file that this one names
 
-	set func(c *Config, values []string) error
+	set    func(c *Config, values []string) error
+	schema map[string]any // the JSON Schema of a value in a file; nil: any text
 }
 
 // maxNumber is the largest count or size that package hearth accepts.
@@ -271,7 +272,7 @@ func text(name, group, hint, def, usage string, field func(*Config) *string, par
 }
 
 func choice(name, group, def, usage string, field func(*Config) *string, allowed ...string) Option {
-	o := Option{Name: name, Group: group, Hint: strings.Join(allowed, "|"), Usage: usage, Default: def}
+	o := Option{Name: name, Group: group, Hint: strings.Join(allowed, "|"), Usage: usage, Default: def, schema: map[string]any{"enum": allowed}}
 	return one(o, field, func(s string) (string, error) {
 		for _, a := range allowed {
 			if s == a {
@@ -284,7 +285,7 @@ func choice(name, group, def, usage string, field func(*Config) *string, allowed
 
 // duration returns an option for a duration of at least a millisecond. zero allows 0 as well.
 func duration(name, def, usage string, field func(*Config) *time.Duration, zero bool) Option {
-	o := Option{Name: name, Group: groupTime, Hint: "duration", Usage: usage, Default: def}
+	o := Option{Name: name, Group: groupTime, Hint: "duration", Usage: usage, Default: def, schema: durationSchema(zero)}
 	return one(o, field, func(s string) (time.Duration, error) {
 		d, err := parseDuration(s)
 		switch {
@@ -299,7 +300,7 @@ func duration(name, def, usage string, field func(*Config) *time.Duration, zero 
 }
 
 func size(name, def string, least int, usage string, field func(*Config) *int) Option {
-	o := Option{Name: name, Group: groupLimits, Hint: "size", Usage: usage, Default: def}
+	o := Option{Name: name, Group: groupLimits, Hint: "size", Usage: usage, Default: def, schema: sizeSchema(least)}
 	return one(o, field, func(s string) (int, error) {
 		n, err := parseSize(s)
 		if err == nil && (n < least || n > maxNumber) {
@@ -310,7 +311,10 @@ func size(name, def string, least int, usage string, field func(*Config) *int) O
 }
 
 func number(name, group string, def int, usage string, field func(*Config) *int, least, most int) Option {
-	o := Option{Name: name, Group: group, Hint: "number", Usage: usage, Default: strconv.Itoa(def)}
+	o := Option{
+		Name: name, Group: group, Hint: "number", Usage: usage, Default: strconv.Itoa(def),
+		schema: map[string]any{"type": "integer", "minimum": least, "maximum": most},
+	}
 	return one(o, field, func(s string) (int, error) {
 		n, err := parseCount(s)
 		if err == nil && (n < least || n > most) {
@@ -321,12 +325,13 @@ func number(name, group string, def int, usage string, field func(*Config) *int,
 }
 
 func boolean(name, group, usage string, field func(*Config) *bool) Option {
-	return one(Option{Name: name, Group: group, Usage: usage, Default: "false", Switch: true}, field, parseSwitch)
+	return one(Option{Name: name, Group: group, Usage: usage, Default: "false", Switch: true, schema: map[string]any{"type": "boolean"}}, field, parseSwitch)
 }
 
 func logLevel() Option {
 	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 	o := Option{Name: "log-level", Group: groupLogging, Hint: "debug|info|warn|error", Usage: "lowest level to log", Default: "info"}
+	o.schema = map[string]any{"enum": []string{"debug", "info", "warn", "error"}}
 	return one(o, func(c *Config) *slog.Level { return &c.LogLevel }, func(s string) (slog.Level, error) {
 		level, ok := levels[strings.ToLower(s)]
 		if !ok {
@@ -357,7 +362,7 @@ func list[T any](name, group, hint, def, usage string, assign func(*Config, []T)
 		}
 		return err
 	}
-	return Option{Name: name, Group: group, Hint: hint, Usage: usage, Default: def, List: true, set: set}
+	return Option{Name: name, Group: group, Hint: hint, Usage: usage, Default: def, List: true, set: set, schema: listSchema()}
 }
 
 // each returns a function that parses every element by itself. Its result is never nil.

@@ -81,7 +81,7 @@ var rules = []rule{
 	{folder: "internal/app/jwtauth", imports: []string{"internal/app/identity"}, libraries: []string{
 		"github.com/MicahParks/jwkset", "github.com/MicahParks/keyfunc", "github.com/golang-jwt/jwt"}},
 	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "broker/redis", "internal/app/identity", "internal/app/jwtauth", "internal/origin",
-		"internal/ratelog", "protocol"}, libraries: []string{"github.com/knadh/koanf", "golang.org/x/term"}},
+		"internal/ratelog", "protocol"}, libraries: []string{"github.com/knadh/koanf", "go.yaml.in/yaml", "golang.org/x/term"}},
 	{folder: "internal/emit", imports: []string{"broker", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/cli", imports: []string{"internal/app", "internal/emit"}, libraries: []string{"github.com/spf13/cobra",
 		"github.com/spf13/pflag", "golang.org/x/term"}},

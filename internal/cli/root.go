@@ -73,7 +73,10 @@ func exitCode(err error) int {
 const usageTemplate = `Usage:
   {{if .HasAvailableSubCommands}}{{.CommandPath}} <command>
 
-Commands:{{range .Commands}}{{if .IsAvailableCommand}}
+{{if .HasExample}}Examples:
+{{.Example}}
+
+{{end}}Commands:{{range .Commands}}{{if .IsAvailableCommand}}
   {{rpad .Name 10}} {{.Short}}{{end}}{{end}}
 
 Help for a command: {{.CommandPath}} <command> --help{{else}}{{.UseLine}}{{end}}
@@ -97,7 +100,7 @@ Start with:  hearth serve    and open http://localhost:8080/ in two tabs.`,
 	root.SetUsageTemplate(usageTemplate)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newServe(environ), newEmit(environ), newVersion())
+	root.AddCommand(newServe(environ), newEmit(environ), newConfig(environ), newToken(environ), newVersion())
 	root.SetHelpCommand(&cobra.Command{Use: "help [command]", Short: "Explain a command", Hidden: true, DisableFlagsInUseLine: true, RunE: help})
 	return root
 }

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/hearthws/hearth/internal/app"
 )
@@ -54,7 +53,7 @@ Exit codes:
 `
 
 func newServe(environ []string) *cobra.Command {
-	var config string
+	var options optionFlags
 	var printConfig bool
 	cmd := &cobra.Command{
 		Use:     "serve",
@@ -63,38 +62,25 @@ func newServe(environ []string) *cobra.Command {
 		Example: serveExamples,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			src := app.Sources{Flags: givenFlags(cmd.Flags()), Environ: environ}
-			if cmd.Flags().Changed("config") {
-				src.File = &config
+			if printConfig {
+				for _, remark := range app.MisspelledVariables(environ) {
+					fmt.Fprintln(cmd.ErrOrStderr(), "hearth:", remark)
+				}
+				return runConfigPrint(cmd, options.sources(cmd, environ))
 			}
-			cfg, settings, err := app.Load(src)
+			cfg, _, err := app.Load(options.sources(cmd, environ))
 			if err != nil {
 				return err
 			}
-			remarks := app.MisspelledVariables(environ)
-			if printConfig {
-				for _, remark := range remarks {
-					fmt.Fprintln(cmd.ErrOrStderr(), "hearth:", remark)
-				}
-				_, err := io.WriteString(cmd.OutOrStdout(), app.WriteYAML(settings))
-				return err
-			}
 			log := app.NewLogger(cfg, cmd.ErrOrStderr(), noColour(environ))
-			for _, remark := range remarks {
+			for _, remark := range app.MisspelledVariables(environ) {
 				log.Warn(remark)
 			}
 			return serve(cfg, log)
 		},
 	}
-	cmd.Flags().SortFlags = false
-	cmd.Flags().StringVar(&config, "config", "", "")
+	options.add(cmd, app.Options())
 	cmd.Flags().BoolVar(&printConfig, "print-config", false, "")
-	for _, o := range app.Options() {
-		f := cmd.Flags().VarPF(&optionFlag{option: o}, o.Name, "", o.Usage)
-		if o.Switch {
-			f.NoOptDefVal = "true"
-		}
-	}
 	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { io.WriteString(cmd.OutOrStdout(), serveHelp()) })
 	return cmd
 }
@@ -155,27 +141,6 @@ func logFailure(log *slog.Logger, err error) error {
 	return exitError{ExitFailed}
 }
 
-// An optionFlag collects the values of an option without parsing them. app.Load parses the values
-// of all sources in the same way.
-type optionFlag struct {
-	option app.Option
-	values []string
-}
-
-func (f *optionFlag) String() string     { return strings.Join(f.values, ",") }
-func (f *optionFlag) Set(s string) error { f.values = append(f.values, s); return nil }
-func (f *optionFlag) Type() string       { return f.option.Hint }
-
-func givenFlags(flags *pflag.FlagSet) map[string][]string {
-	m := map[string][]string{}
-	flags.Visit(func(f *pflag.Flag) {
-		if o, ok := f.Value.(*optionFlag); ok {
-			m[f.Name] = o.values
-		}
-	})
-	return m
-}
-
 // noColour reports whether the environment asks for output without colour (NO_COLOR, see
 // no-color.org) or names a terminal without colour.
 func noColour(environ []string) bool {
@@ -189,51 +154,11 @@ func noColour(environ []string) bool {
 func serveHelp() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\nUsage:\n  hearth serve [options]\n\nExamples:\n%s\n", serveLong, serveExamples)
-	group := ""
-	for _, o := range app.Options() {
-		if o.Group != group {
-			group = o.Group
-			fmt.Fprintf(&b, "\n%s:\n", group)
-		}
-		flag := "--" + o.Name
-		if !o.Switch {
-			flag += " " + o.Hint
-		}
-		writeOption(&b, flag, o.Usage, o.Default)
-	}
+	writeOptions(&b, app.Options())
 	b.WriteString("\nConfiguration:\n")
 	writeOption(&b, "--config file", "YAML file with options; unknown options are an error", "")
-	writeOption(&b, "--print-config", "print the value and the source of each option, and exit", "")
+	writeOption(&b, "--print-config", "print the value and the source of each option, and exit; see hearth config --help", "")
 	writeOption(&b, "-h, --help", "show this help", "")
 	fmt.Fprintf(&b, "\n%s", serveTrailer)
 	return b.String()
-}
-
-const (
-	usageColumn = 34
-	helpWidth   = 92
-)
-
-// writeOption writes an option and its usage in two columns. A flag that is too long for its column
-// gets a line of its own.
-func writeOption(b *strings.Builder, flag, usage, def string) {
-	words := strings.Fields(usage)
-	if def != "" && def != "false" {
-		words = append(words, "(default "+def+")") // one word, so that it is not wrapped
-	}
-	line := fmt.Sprintf("  %-*s", usageColumn-2, flag)
-	if !strings.HasSuffix(line, " ") {
-		fmt.Fprintln(b, strings.TrimRight(line, " "))
-		line = strings.Repeat(" ", usageColumn)
-	}
-	start := len(line)
-	for _, word := range words {
-		if len(line)+len(word) > helpWidth && len(line) > start {
-			fmt.Fprintln(b, strings.TrimRight(line, " "))
-			line = strings.Repeat(" ", usageColumn)
-			start = len(line)
-		}
-		line += word + " "
-	}
-	fmt.Fprintln(b, strings.TrimRight(line, " "))
 }
