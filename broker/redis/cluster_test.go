@@ -299,9 +299,18 @@ func (x *clusterOrder) take(at string, m protocol.Message) {
 // rooms go on, and the room has a new epoch when its replica has taken over.
 func TestClusterHistoryReplicaTakesOver(t *testing.T) {
 	slow(t)
+	for name, fail := range map[string]func(*redistest.Server){"killed": (*redistest.Server).Kill, "frozen": (*redistest.Server).Freeze} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testHistoryReplicaTakesOver(t, fail)
+		})
+	}
+}
+
+func testHistoryReplicaTakesOver(t *testing.T, fail func(*redistest.Server)) {
 	cluster := redistest.StartCluster(t)
 	c := withHistory(t, cluster.URL())
-	c.DialTimeout, c.WriteTimeout, c.ProbeTimeout = 4*time.Second, 4*time.Second, 4*time.Second
+	c.DialTimeout, c.WriteTimeout, c.ProbeTimeout = 2*time.Second, 2*time.Second, 2*time.Second
 	master := cluster.Servers[1]
 	var lost, other string
 	for i := 0; lost == "" || other == ""; i++ {
@@ -315,11 +324,15 @@ func TestClusterHistoryReplicaTakesOver(t *testing.T) {
 	a, b := holder(t, "a", c, lost, other), holder(t, "b", c, lost, other)
 	before := a.confirmNext(lost, "before").Position
 	replica := cluster.AddReplica(master)
-	master.Kill()
+	fail(master)
 	await(t, "messages to another room", func() bool { return a.PublishAll(ctx(t), []protocol.Message{a.room(other, "other")}) == nil })
 	if errs := a.PublishAll(ctx(t), []protocol.Message{a.room(lost, "lost")}); errs == nil || !errors.Is(errs[0], broker.ErrDown) {
 		t.Errorf("without the owner of the slot: errors %v, want ErrDown", errs)
 	}
+	await(t, "messages to another room, and not to this one", func() bool {
+		errs := a.PublishAll(ctx(t), []protocol.Message{a.room(lost, "lost"), a.room(other, "other")})
+		return len(errs) == 2 && errors.Is(errs[0], broker.ErrDown) && errs[1] == nil
+	})
 	cluster.TakeOver(replica, "TAKEOVER")
 	for _, n := range []*node{a, b} {
 		n.awaitState(broker.StateOK)

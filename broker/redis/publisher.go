@@ -360,6 +360,9 @@ func (p *publisher) sendToOwners(ctx context.Context, batch []outgoing, answers 
 			calls, places = append(calls, p.config.appendCall(m)), append(places, i)
 		}
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
 	for i, c := range p.router.call(ctx, calls, false) {
 		answers[places[i]] = answer{c.reply, c.err}
 		if c.err != nil {

@@ -24,13 +24,14 @@ type router struct {
 	dialer *dialer
 	accept resp.Options // read-only
 
-	connecting chan struct{} // has room for one; held while connecting and checking
-	master     masterCheck   // owned by the holder of connecting
+	master masterCheck // owned by the holder of the gate of the master
 
 	mu      sync.Mutex // guards the fields below
 	servers map[string]*server
-	slots   map[uint16]string // of a Cluster: the address of a slot's owner; not complete
-	guess   string            // of a Cluster: the node that is asked for other slots; empty: any
+	gates   map[string]*gate    // by address
+	silent  map[string]*silence // by address: nodes of a Cluster that did not answer in time
+	slots   map[uint16]string   // of a Cluster: the address of a slot's owner; not complete
+	guess   string              // of a Cluster: the node that is asked for other slots; empty: any
 	closed  bool
 }
 
@@ -41,6 +42,23 @@ type server struct {
 	used, checked time.Time // guarded by router.mu: the last reply, and the last check of its role
 }
 
+// A gate lets one goroutine at a time connect to an address, or check the connection.
+type gate struct {
+	ch    chan struct{} // has room for one
+	users int           // guarded by router.mu; the last one removes the gate
+}
+
+// A silence is a node that did not answer in time. Calls to it fail at once for a while, because
+// all messages wait for the answers to those before them.
+type silence struct {
+	until time.Time
+	pause time.Duration // twice the last one
+	err   error
+}
+
+// maxSilence is the longest time for which calls to a node fail at once.
+const maxSilence = 30 * time.Second
+
 // maxServers bounds the connections of a router. Beyond it, the one that was not used for longest
 // is closed.
 const maxServers = 256
@@ -50,8 +68,8 @@ var errNoRunID = errors.New("it has no run_id and master_replid in INFO: history
 
 func newRouter(c Config, d *dialer) *router {
 	return &router{
-		config: c, dialer: d, connecting: make(chan struct{}, 1), master: masterCheck{dialer: d},
-		servers: map[string]*server{}, slots: map[uint16]string{},
+		config: c, dialer: d, master: masterCheck{dialer: d},
+		servers: map[string]*server{}, slots: map[uint16]string{}, gates: map[string]*gate{}, silent: map[string]*silence{},
 		accept: resp.Options{
 			MaxString: c.MaxMessage + maxPosition, MaxElements: broker.MaxHistorySize + partHeader,
 			MaxReply: maxRead + c.MaxMessage + 64*broker.MaxHistorySize + 1<<20,
@@ -102,7 +120,7 @@ func isStale(reply resp.Value) bool {
 	return err == nil && offset < 0
 }
 
-// close closes all connections. Calls that wait for them fail.
+// close closes all connections. It must not be called while a call is running.
 func (r *router) close() {
 	r.mu.Lock()
 	r.closed = true
@@ -112,9 +130,7 @@ func (r *router) close() {
 	for _, s := range servers {
 		s.Close()
 	}
-	r.connecting <- struct{}{} // waits for a call that connects
 	r.master.close()
-	<-r.connecting
 }
 
 // server returns a connection to the server at an address; empty: the master. reused reports that
@@ -123,12 +139,14 @@ func (r *router) server(ctx context.Context, addr string) (s *server, reused boo
 	if s, fresh := r.known(addr); s != nil && fresh {
 		return s, true, nil
 	}
-	select {
-	case r.connecting <- struct{}{}:
-		defer func() { <-r.connecting }()
-	case <-ctx.Done():
-		return nil, false, ctx.Err()
+	if err := r.isSilent(addr); err != nil {
+		return nil, false, err
 	}
+	leave, err := r.enter(ctx, addr)
+	if err != nil {
+		return nil, false, err
+	}
+	defer leave()
 	s, fresh := r.known(addr)
 	if s != nil && !fresh {
 		if err := r.check(ctx, s, addr); err != nil {
@@ -141,6 +159,67 @@ func (r *router) server(ctx context.Context, addr string) (s *server, reused boo
 	}
 	s, err = r.connect(ctx, addr)
 	return s, false, err
+}
+
+// enter waits at the gate of an address. The caller calls leave when it has connected.
+func (r *router) enter(ctx context.Context, addr string) (leave func(), err error) {
+	r.mu.Lock()
+	g := r.gates[addr]
+	if g == nil {
+		g = &gate{ch: make(chan struct{}, 1)}
+		r.gates[addr] = g
+	}
+	g.users++
+	r.mu.Unlock()
+	gone := func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if g.users--; g.users == 0 {
+			delete(r.gates, addr)
+		}
+	}
+	select {
+	case g.ch <- struct{}{}:
+		return func() { <-g.ch; gone() }, nil
+	case <-ctx.Done():
+		gone()
+		return nil, ctx.Err()
+	}
+}
+
+// isSilent returns why calls to an address fail at once, nil if they do not.
+func (r *router) isSilent(addr string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.silent[addr]; s != nil && time.Now().Before(s.until) {
+		return s.err
+	}
+	return nil
+}
+
+// noteSilence records how a call to an address ended.
+func (r *router) noteSilence(addr string, err error) {
+	if !r.config.Cluster {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if reasonOf(err) != reasonTimeout {
+		delete(r.silent, addr)
+		return
+	}
+	if len(r.silent) >= maxServers {
+		clear(r.silent)
+	}
+	s := r.silent[addr]
+	if s == nil {
+		s = &silence{pause: r.config.WriteTimeout}
+		r.silent[addr] = s
+	}
+	if now := time.Now(); !now.Before(s.until) {
+		s.until, s.err = now.Add(s.pause), err
+		s.pause = min(2*s.pause, maxSilence)
+	}
 }
 
 // known returns the connection to an address, nil if there is none. fresh reports whether it can be
@@ -329,6 +408,7 @@ func (r *router) callServers(ctx context.Context, calls []*routed) {
 func (r *router) callServer(ctx context.Context, addr string, calls []*routed) {
 	s, reused, err := r.server(ctx, addr)
 	if err != nil {
+		r.noteSilence(addr, err)
 		for _, c := range calls {
 			c.err, c.sent, c.reused = err, false, false
 		}
@@ -343,6 +423,7 @@ func (r *router) callServer(ctx context.Context, addr string, calls []*routed) {
 		commands = append(commands, scripts.command(c.call))
 	}
 	replies, err := s.Pipeline(ctx, commands...)
+	r.noteSilence(addr, err)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", s.addr, lostConnection(err))
 		r.drop(addr, s)

@@ -176,7 +176,19 @@ func (s *server) dial(name string) *client {
 	return dialWith(s.t, s.ws(), name, nil)
 }
 
+// dialExtension connects a client that requests the extension of the protocol, with recovery.
+func (s *server) dialExtension(name string) *client {
+	s.t.Helper()
+	return dialMore(s.t, s.ws(), name, `,"hearth":{"version":1,"features":["recovery"]}`, nil)
+}
+
 func dialWith(t *testing.T, url, name string, opts *websocket.DialOptions) *client {
+	t.Helper()
+	return dialMore(t, url, name, "", opts)
+}
+
+// dialMore connects and authenticates. more are further members of authenticate.
+func dialMore(t *testing.T, url, name, more string, opts *websocket.DialOptions) *client {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -187,7 +199,7 @@ func dialWith(t *testing.T, url, name string, opts *websocket.DialOptions) *clie
 	t.Cleanup(func() { ws.CloseNow() })
 	c := &client{t: t, c: ws}
 	credentials, _ := json.Marshal(map[string]string{"name": name})
-	c.send(`{"event":"authenticate","data":` + string(credentials) + `}`)
+	c.send(`{"event":"authenticate","data":` + string(credentials) + more + `}`)
 	var connected struct{ ID, UserID string }
 	c.want("connected", &connected)
 	if connected.UserID != name {
