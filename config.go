@@ -516,6 +516,9 @@ func (c Config[A, M]) validateResume() error {
 	if c.Resumed != nil && !r.Enabled {
 		return invalid("Resumed", "is set, and Resume.Enabled is not")
 	}
+	if least := 2048; r.Enabled && c.Limits.UnauthenticatedPayload < least {
+		return invalid("Limits.UnauthenticatedPayload", "is %d; tickets need %d or more", c.Limits.UnauthenticatedPayload, least)
+	}
 	if r.Lifetime < time.Second || r.Lifetime > 24*time.Hour {
 		return invalid("Resume.Lifetime", "is %v; it can be 1s to 24h", r.Lifetime)
 	}

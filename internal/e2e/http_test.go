@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/hearthws/hearth"
@@ -290,12 +291,17 @@ func TestConfig(t *testing.T) {
 		"Limits.UnauthenticatedPayload": {
 			func(c *config) { c.Limits.UnauthenticatedPayload = hearth.Unlimited },
 			func(c *config) { c.Limits.MaxPayload, c.Limits.UnauthenticatedPayload = 100, 101 },
+			func(c *config) { c.Resume.Enabled, c.Limits.UnauthenticatedPayload = true, 2047 },
 		},
 		"Limits.RoomNames":   {func(c *config) { c.Limits.RoomNames = -2 }},
 		"Limits.MaxRooms":    {func(c *config) { c.Limits.MaxRooms = -2 }},
 		"Limits.ClientQueue": {func(c *config) { c.Limits.ClientQueue = 1 }},
 		"Limits.SendQueue":   {func(c *config) { c.Limits.SendQueue = 1 }},
 		"Limits.MessageRate": {func(c *config) { c.Limits.MessageRate = -2 }},
+		"Timeouts.Drain":     {func(c *config) { c.Timeouts.Drain = -1 }, func(c *config) { c.Timeouts.Drain = 1 }},
+		"Resumed":            {func(c *config) { c.Resumed = func(context.Context, hearth.ResumeRequest[profile]) error { return nil } }},
+		"Resume.Lifetime":    {func(c *config) { c.Resume.Lifetime = time.Millisecond }, func(c *config) { c.Resume.Lifetime = 25 * time.Hour }},
+		"Resume.Keys":        {func(c *config) { c.Resume.Keys = make([][]byte, 5) }, func(c *config) { c.Resume.Keys = [][]byte{make([]byte, 31)} }},
 		"Limits.ByteRate":    {func(c *config) { c.Limits.ByteRate = -2 }},
 	} {
 		for i, f := range change {

@@ -574,8 +574,8 @@ func (b *crashingBroker) Publish(ctx context.Context, m protocol.Message) error 
 	return b.Broker.Publish(ctx, m)
 }
 
-// TestResumeAfterCrash checks that the clients of a server that has crashed can resume, all at once,
-// after a second at most.
+// TestResumeAfterCrash checks that the clients of a server that has crashed can resume, all at
+// once, after a second at most.
 func TestResumeAfterCrash(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const clients = 300

@@ -208,8 +208,9 @@ func (t *Tickets) send(h *ticketHolder) {
 }
 
 // Claimed handles that a node, perhaps this one, resumes a session with the ticket. It records
-// that, and has the client closed if it is connected here. It returns the number of such clients.
-// It never blocks, and calls no broker, so a broker may call it.
+// that, and closes the client here if it is connected. When it has returned, the hub does not have
+// the client. It returns the number of clients that it has closed. It never blocks, so a broker may
+// call it.
 func (t *Tickets) Claimed(tk *ticket.Ticket) (closed int, err error) {
 	if err := t.Register.Accept(tk); err != nil {
 		return 0, err
@@ -221,19 +222,10 @@ func (t *Tickets) Claimed(tk *ticket.Ticket) (closed int, err error) {
 		s = h.session
 	}
 	t.mu.Unlock()
-	if s == nil || s.ended() {
-		return 0, nil
+	if s != nil && s.CloseFor(nil, protocol.CloseResumed, protocol.ReasonResumed) {
+		return 1, nil
 	}
-	s.env.Pool.Submit(resumedElsewhere{s})
-	return 1, nil
-}
-
-// resumedElsewhere is the task that closes a client whose session goes on with another connection.
-type resumedElsewhere struct{ *Session }
-
-// Run implements workpool.Task.
-func (s resumedElsewhere) Run() {
-	s.CloseFor(nil, protocol.CloseResumed, protocol.ReasonResumed)
+	return 0, nil
 }
 
 // errStillEnding is why a ticket is rejected whose client has callbacks here that do not return.
