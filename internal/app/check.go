@@ -100,6 +100,14 @@ func parseListen(s string) (string, error) {
 	return s, nil
 }
 
+// parseAdmin is parseListen, and accepts an empty address: no listener.
+func parseAdmin(s string) (string, error) {
+	if s == "" {
+		return s, nil
+	}
+	return parseListen(s)
+}
+
 func parsePath(s string) (string, error) {
 	if len(s) < 2 || s[0] != '/' || strings.ContainsAny(s, "?#{}% \\") || strings.Contains(s, "//") || strings.HasSuffix(s, "/") {
 		return "", errors.New("takes an absolute URL path without a query, escapes or a trailing slash, as in /ws")

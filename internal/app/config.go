@@ -38,6 +38,7 @@ type Config struct {
 	TLSCert        string
 	TLSKey         string
 	Origins        []string // nil: same origin
+	Admin          string   // empty: none
 	TrustedProxies []netip.Prefix
 
 	Auth         string

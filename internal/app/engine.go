@@ -12,6 +12,7 @@ import (
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/memory"
+	"github.com/hearthws/hearth/internal/app/metrics"
 )
 
 // An engine is a hearth.Server without its types.
@@ -21,6 +22,7 @@ type engine interface {
 	Shutdown(ctx context.Context) error
 	Health() broker.Health
 	Stats() hearth.Stats
+	ID() string
 }
 
 // newEngine makes the hearth.Server: with the demo in development mode, and otherwise with the
@@ -60,10 +62,14 @@ func newServer[A, M any](s *Server, hc hearth.Config[A, M], limited *slog.Logger
 	} else {
 		hc.Broker = memory.NewBus(memory.Config{History: s.cfg.History}).Broker()
 	}
+	if s.durations != nil {
+		metrics.Observe(s.durations, &hc)
+	}
 	srv, err := hearth.New(hc)
 	if err != nil {
 		return nil, fmt.Errorf("configure the engine: %w", err)
 	}
+	s.figures = metrics.Of(srv)
 	return srv, nil
 }
 

@@ -83,6 +83,9 @@ func listenOptions() []Option {
 			func(c *Config) *string { return &c.TLSCert }, anyText),
 		text("tls-key", groupListen, "file", "", "private key of tls-cert (PEM)",
 			func(c *Config) *string { return &c.TLSKey }, anyText),
+		text("admin", groupListen, "host:port", "", "address of a second listener for metrics, health checks and live figures, as in localhost:9090; it needs no password, "+
+			"so other machines should not reach it (default: none)",
+			func(c *Config) *string { return &c.Admin }, parseAdmin),
 		list("trusted-proxies", groupListen, "network", "", "addresses of proxies; their X-Forwarded-For header gives the client's address",
 			func(c *Config, v []netip.Prefix) { c.TrustedProxies = v }, each(parsePrefix)),
 	}

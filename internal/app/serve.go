@@ -9,12 +9,12 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/redis"
+	"github.com/hearthws/hearth/internal/app/metrics"
 	"github.com/hearthws/hearth/internal/ratelog"
 )
 
@@ -41,6 +41,10 @@ type Server struct {
 	redis   *redis.Broker // nil: a single server
 	service *service      // nil: development mode
 
+	figures   metrics.Source
+	durations *metrics.Durations // nil without admin
+	admin     *sideListener      // nil: none
+
 	// Set by Listen, then read-only.
 	ln net.Listener
 
@@ -65,7 +69,13 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		}
 		s.redis = b
 	}
+	if cfg.Admin != "" {
+		s.durations = metrics.NewDurations()
+	}
 	if err := s.newEngine(); err != nil {
+		return nil, err
+	}
+	if err := s.newAdmin(); err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
@@ -83,17 +93,27 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	return s, nil
 }
 
-// Listen binds the address. It is separate from Run so that the caller knows the address before the
+// Listen binds the addresses. It is separate from Run so that the caller knows them before the
 // first client connects.
 func (s *Server) Listen() error {
-	ln, err := net.Listen("tcp", s.cfg.Listen)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("listen on %s: the port is in use by another program: stop that program, or choose another port with --listen", s.cfg.Listen)
-	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("listen on %s: permission denied: choose a port above 1023 with --listen", s.cfg.Listen)
-	case err != nil:
-		return fmt.Errorf("listen on %s (set by --listen): %w", s.cfg.Listen, err)
+	if err := s.listen(); err != nil {
+		return err
+	}
+	if s.admin == nil {
+		return nil
+	}
+	err := s.admin.listen()
+	if err != nil {
+		s.ln.Close()
+	}
+	return err
+}
+
+// listen binds the address for clients.
+func (s *Server) listen() error {
+	ln, err := listenTCP(s.cfg.Listen, "listen")
+	if err != nil {
+		return err
 	}
 	// Check the address: "localhost" may resolve to an address of another interface.
 	if tcp, ok := ln.Addr().(*net.TCPAddr); s.cfg.Auth == AuthDevelopment && ok && !tcp.IP.IsLoopback() {
@@ -126,6 +146,10 @@ func (s *Server) URL() string {
 func (s *Server) Run(ctx context.Context) error {
 	defer s.logs.Close()
 	background := context.WithoutCancel(ctx) // ctx ends serving, not the drain
+	if s.admin != nil {
+		s.admin.start("other machines can read the metrics: use an address that only your monitoring can reach")
+		defer s.admin.stop()
+	}
 	if err := s.start(ctx); err != nil {
 		s.ln.Close()
 		if ctx.Err() != nil {
@@ -204,6 +228,9 @@ func (s *Server) announce() {
 		where = s.redis.String()
 	}
 	s.log.Info("serving", "url", s.URL(), "websocket", s.cfg.Path, "auth", s.cfg.Auth, "broker", where)
+	if s.admin != nil {
+		s.log.Info("serving metrics", "url", s.AdminURL()+"metrics")
+	}
 	if s.cfg.Auth != AuthDevelopment {
 		return
 	}
@@ -247,20 +274,28 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	respond(w, http.StatusOK, "ok")
 }
 
-// ready tells load balancers whether to send new clients here. They should not while the server
+// ready tells load balancers whether to send new clients here.
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
+	code, text := s.readiness()
+	respond(w, code, text)
+}
+
+// readiness returns the answer to /readyz. New clients should not connect here while the server
 // drains, or while it is cut off from the other servers: a client is better served elsewhere. The
 // connected clients are served in any case.
-func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) readiness() (code int, text string) {
 	h := s.hearth.Health()
 	switch {
 	case s.draining.Load():
-		respond(w, http.StatusServiceUnavailable, "draining")
-	case h.State == broker.StateDown || h.State == broker.StateIdle:
-		respond(w, http.StatusServiceUnavailable, "cut off from other servers: "+redisText(h))
+		return http.StatusServiceUnavailable, "draining"
+	case h.State == broker.StateIdle:
+		return http.StatusServiceUnavailable, "starting"
+	case h.State == broker.StateDown:
+		return http.StatusServiceUnavailable, "cut off from other servers: " + redisText(h)
 	case h.State == broker.StateDegraded:
-		respond(w, http.StatusOK, "ok, but "+redisText(h))
+		return http.StatusOK, "ok, but " + redisText(h)
 	default:
-		respond(w, http.StatusOK, "ok")
+		return http.StatusOK, "ok"
 	}
 }
 

@@ -36,6 +36,8 @@ type server struct {
 	t    *testing.T
 	url  string
 	stop func() error // drains, once
+
+	admin string // the address of the listener for operators, empty if there is none
 }
 
 // serve starts a server with the defaults and these options. It stops at the end of the test.
@@ -64,7 +66,7 @@ func serveTo(t *testing.T, options map[string]string, log *slog.Logger) *server 
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Run(ctx) }() // ends after cancel; stop waits for it
-	s := &server{t: t, url: srv.URL()}
+	s := &server{t: t, url: srv.URL(), admin: srv.AdminURL()}
 	s.stop = func() error {
 		cancel()
 		err := <-ended
