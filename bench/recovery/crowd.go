@@ -37,8 +37,9 @@ type crowd struct {
 
 	mu         sync.Mutex // guards the fields below
 	violations int
-	first      string // the first violation
-	notices    map[string]int
+	first      string         // the first violation
+	notices    map[string]int // errors that ended connections
+	reasons    map[string]int // why servers did not recover messages
 
 	clients []*client
 	stop    context.CancelFunc
@@ -47,7 +48,7 @@ type crowd struct {
 
 // newCrowd makes n clients, of which each joins some of the rooms.
 func newCrowd(d dialect, addrs []string, n int, rooms []string, each int) *crowd {
-	c := &crowd{dialect: d, connecting: make(chan struct{}, connectAtATime), notices: map[string]int{}}
+	c := &crowd{dialect: d, connecting: make(chan struct{}, connectAtATime), notices: map[string]int{}, reasons: map[string]int{}}
 	c.addrs.Store(&addrs)
 	for i := range n {
 		member := &client{crowd: c, number: i, random: rand.New(rand.NewPCG(1, uint64(i))), node: -1,
@@ -137,6 +138,13 @@ func (c *crowd) notice(err error) {
 	if _, known := c.notices[text]; known || len(c.notices) < most {
 		c.notices[text]++
 	}
+}
+
+// unrecovered counts a join after which messages are missing, for its reason.
+func (c *crowd) unrecovered(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reasons[reason]++
 }
 
 // noticed returns how often each error has ended a connection, or an attempt to connect.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,29 +23,43 @@ type entrant struct {
 	name     string
 	dialect  dialect
 	recovers bool // it promises that clients miss nothing
+	tickets  bool // clients resume their sessions
 	prepare  func(context.Context, *lab) error
 	start    func(context.Context, *lab, nodeOptions) (*node, error)
-	publish  func(context.Context, *lab, *node) (publisher, error)
+	publish  func(context.Context, *lab, *node) (publisher, error) // to a single node
 }
 
 // entrants returns all entrants in their order.
 func entrants() []entrant {
-	hearth := func(history int) func(context.Context, *lab, nodeOptions) (*node, error) {
-		return func(ctx context.Context, l *lab, o nodeOptions) (*node, error) { return l.startHearth(ctx, o, history) }
+	hearth := func(set func(*nodeOptions)) func(context.Context, *lab, nodeOptions) (*node, error) {
+		return func(ctx context.Context, l *lab, o nodeOptions) (*node, error) {
+			set(&o)
+			return startHearth(ctx, l, o)
+		}
 	}
 	control := func(ctx context.Context, _ *lab, n *node) (publisher, error) { return newController(ctx, n.addr) }
 	return []entrant{
-		{"hearth", hearthDialect, true, buildHearth, hearth(historySize), control},
-		{"hearth-plain", hearthDialect, false, buildHearth, hearth(0), control},
-		{"ref", hearthDialect, false, installReference, startReference, control},
+		{"hearth", hearthDialect, true, false, buildHearth, hearth(func(o *nodeOptions) { o.history = historySize }), control},
+		{"hearth-tickets", hearthDialect, true, true, buildHearth,
+			hearth(func(o *nodeOptions) { o.history, o.resumeKey = historySize, resumeKey }), control},
+		{"hearth-plain", hearthDialect, false, false, buildHearth, hearth(func(*nodeOptions) {}), control},
+		{"ref", hearthDialect, false, false, installReference, startReference, control},
 	}
 }
 
-const historySize = 1000 // messages that a server with history keeps of a room
+const (
+	historySize = 1000 // messages that a server with history keeps of a room
+	resumeKey   = "the key for the tickets of a benchmark"
+)
 
-// nodeOptions are the settings of a node that a measure changes.
+// nodeOptions are the settings of a node. Zero fields are the defaults of the server.
 type nodeOptions struct {
+	listen    string
+	redis     string // URL
+	history   int
+	resumeKey string
 	heartbeat time.Duration // a third of it is the interval at which clients send heartbeats
+	drain     time.Duration
 }
 
 // A node is a running server.
@@ -52,19 +68,40 @@ type node struct {
 	addr    string
 }
 
+// authenticated returns how often the node has called its application to authenticate a client.
+func (n *node) authenticated(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.addr+"/authenticated", nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 100))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
+
 // A lab builds and starts what a measure needs, and stops what it has started. It is for one
 // goroutine.
 type lab struct {
 	source string // the folder of the module bench
-	cache  string
+	cache  string // the folder for the reference
+	dir    string // a folder of this run
 
 	hearth    string // the binary
 	reference string // the folder
 	stops     []func()
 }
 
-// close stops what was started, in reverse order.
-func (l *lab) close() {
+// stop stops what was started, in reverse order.
+func (l *lab) stop() {
 	for len(l.stops) > 0 {
 		last := len(l.stops) - 1
 		l.stops[last]()
@@ -89,7 +126,7 @@ func buildHearth(ctx context.Context, l *lab) error {
 	if l.hearth != "" {
 		return nil
 	}
-	binary := filepath.Join(l.cache, "hearth-recovery")
+	binary := filepath.Join(l.dir, "server")
 	if _, err := process.Output(ctx, l.source, "go", "build", "-o", binary, "./server"); err != nil {
 		return fmt.Errorf("build Hearth's server: %w", err)
 	}
@@ -97,15 +134,16 @@ func buildHearth(ctx context.Context, l *lab) error {
 	return nil
 }
 
-func (l *lab) startHearth(ctx context.Context, o nodeOptions, history int) (*node, error) {
+// startHearth starts bench/server.
+func startHearth(ctx context.Context, l *lab, o nodeOptions) (*node, error) {
 	argv := []string{l.hearth, "-raw"}
-	if history > 0 {
-		argv = append(argv, "-history", strconv.Itoa(history))
+	for name, value := range map[string]string{"-listen": o.listen, "-redis": o.redis, "-resume-key": o.resumeKey} {
+		if value != "" {
+			argv = append(argv, name, value)
+		}
 	}
-	if o.heartbeat > 0 {
-		argv = append(argv, "-heartbeat", o.heartbeat.String())
-	}
-	return l.launch(ctx, "", argv...)
+	return l.launch(ctx, "", append(argv, "-history", strconv.Itoa(o.history), "-heartbeat", o.heartbeat.String(),
+		"-drain", o.drain.String())...)
 }
 
 // installReference installs the reference, once per version of its lock file.

@@ -147,6 +147,7 @@ func (t *hearthTalk) connected(g *granted) error {
 	t.recovers = slices.Contains(g.Features, "recovery")
 	if g.Resumed != nil {
 		t.resumed = true
+		t.ticket = "" // it works once
 		return t.joinedRooms(*g.Resumed)
 	}
 	t.ticket = ""
@@ -197,6 +198,7 @@ func (t *hearthTalk) joinedRooms(a joinAnswer) error {
 		switch {
 		case j.Unrecovered != "":
 			t.report(j.Room)
+			t.unrecovered(j.Unrecovered)
 		case known && j.position != (position{}) && (j.Epoch != before.Epoch || j.Offset < before.Offset):
 			t.violation("%s: joined at %d %s from %d %s", j.Room, j.Offset, j.Epoch, before.Offset, before.Epoch)
 		}

@@ -16,6 +16,10 @@ type load struct {
 	length  time.Duration // for which messages are published
 	every   time.Duration // the mean time between two cuts of a client
 	away    time.Duration // how long it stays away then
+
+	before    time.Duration // before something happens to a node
+	drain     time.Duration // of a node that is restarted
+	heartbeat time.Duration // of a node that is stopped
 }
 
 // roomNames returns the names of the rooms. A server with history keeps that of these rooms.
@@ -40,7 +44,7 @@ func jitter(ctx context.Context, l *lab, e entrant, size load) (r result, err er
 	defer p.close()
 	rooms := size.roomNames()
 	c := newCrowd(e.dialect, []string{n.addr}, size.clients, rooms, size.each)
-	c.every, c.away = size.every, size.away
+	c.every, c.away, c.tickets = size.every, size.away, e.tickets
 	c.cutting.Store(true)
 	sent := 0
 	err = c.during(ctx, func(ctx context.Context) error {
@@ -56,6 +60,7 @@ func jitter(ctx context.Context, l *lab, e entrant, size load) (r result, err er
 		return r, errors.New("the server has ended")
 	}
 	r = c.result(sent)
+	c.addTickets(&r)
 	r.returned = c.returned(func(a absence) bool { return true }, func(a absence) time.Time { return a.tried })
 	if e.recovers {
 		r.require("received", r.Tally.received(), atLeast, 100)

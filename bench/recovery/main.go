@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -29,19 +30,54 @@ const (
 
 func main() { os.Exit(process.Main(run)) }
 
+// A scale says how a measure changes the usual load.
+type scale func(size *load, check bool)
+
 // A measure is one or several rows of the table for each server.
 type measure struct {
 	name    string
 	about   string
 	clients []int // a row for each
+	redis   bool  // it needs redis-server
 	servers []string
+	scale   scale
 	run     func(context.Context, *lab, entrant, load) (result, error)
 }
 
 // measures returns all measures in their order.
 func measures() []measure {
 	return []measure{
-		{"jitter", "clients are cut every 17 s and stay away for 2 s", []int{300, 3000}, []string{"hearth", "hearth-plain", "ref"}, jitter},
+		{"jitter", "clients are cut every 17 s and stay away for 2 s", []int{300, 3000}, false,
+			[]string{"hearth", "hearth-tickets", "hearth-plain", "ref"}, func(*load, bool) {}, jitter},
+		{"rolling", "three nodes are restarted, one after the other", []int{900}, true,
+			[]string{"hearth", "hearth-tickets", "hearth-plain"}, scaleRolling, rolling},
+		{"avalanche", "one of three nodes is killed", []int{10_000}, true,
+			[]string{"hearth", "hearth-tickets", "hearth-plain"}, scaleAvalanche, avalanche},
+		{"frozen", "one of three nodes is stopped", []int{300}, true,
+			[]string{"hearth", "hearth-tickets"}, scaleFrozen, frozen},
+	}
+}
+
+func scaleRolling(size *load, check bool) {
+	size.before, size.drain = 2*time.Second, 3*time.Second
+	size.length = 30 * time.Second
+	if check {
+		size.before, size.drain, size.length = 200*time.Millisecond, 200*time.Millisecond, 4*time.Second
+	}
+}
+
+// scaleAvalanche keeps the number of messages low, since the nodes and the clients share a machine.
+func scaleAvalanche(size *load, check bool) {
+	size.each, size.rate, size.before, size.length = 1, 0.5, 5*time.Second, 30*time.Second
+	if check {
+		size.rate, size.before, size.length = 5, 500*time.Millisecond, 3*time.Second
+	}
+}
+
+func scaleFrozen(size *load, check bool) {
+	size.before, size.heartbeat, size.length = 3*time.Second, 6*time.Second, 20*time.Second
+	if check { // the timeout is ten seconds
+		size.before, size.heartbeat, size.length = time.Second, 600*time.Millisecond, 13*time.Second
 	}
 }
 
@@ -94,7 +130,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	serverList := set.String("servers", strings.Join(serverNames, ","), "what to measure it of, comma-separated")
 	clients := set.Int("clients", 0, "number of clients (default: that of the measure)")
 	set.DurationVar(&o.length, "duration", time.Minute, "how long messages are published, where the measure does not say")
-	set.StringVar(&o.cache, "cache", "", "folder for what is built and installed (default: hearth-bench in the user's cache folder)")
+	set.StringVar(&o.cache, "cache", "", "folder for what is installed (default: hearth-bench in the user's cache folder)")
 	set.BoolVar(&o.json, "json", false, "print one JSON object a line instead of the table")
 	set.BoolVar(&o.check, "check", false, "a tiny run of Hearth alone that checks that everything works: its times mean nothing")
 	if err := set.Parse(args); err != nil {
@@ -126,7 +162,7 @@ func (o *options) choose(measureList, serverList string, clients int) error {
 	}
 	for _, e := range entrants() {
 		if slices.Contains(wantedServers, e.name) {
-			if !o.check || e.name == "hearth" || e.name == "hearth-plain" {
+			if !o.check || e.name != "ref" {
 				o.servers = append(o.servers, e)
 			}
 			wantedServers = slices.DeleteFunc(wantedServers, func(name string) bool { return name == e.name })
@@ -145,12 +181,13 @@ func (o *options) choose(measureList, serverList string, clients int) error {
 }
 
 // size returns the load of a measure.
-func (o options) size(clients int) load {
+func (o options) size(m measure, clients int) load {
 	size := load{clients: clients, rooms: 10, each: 2, rate: 2, length: o.length, every: 17 * time.Second, away: 2 * time.Second}
 	if o.check {
 		size.clients, size.length, size.rate = 30, 3*time.Second, 10
 		size.every, size.away = 800*time.Millisecond, 200*time.Millisecond
 	}
+	m.scale(&size, o.check)
 	return size
 }
 
@@ -176,11 +213,15 @@ func measureAll(ctx context.Context, o options, args []string, stdout, stderr io
 	if err != nil {
 		return err
 	}
-	defer l.close()
+	defer os.RemoveAll(l.dir)
 	print := printer{out: stdout, json: o.json, report: newReport(stdout)}
 	print.about(describe(ctx, l, args))
 	var errs []error
 	for _, m := range o.measures {
+		if _, err := exec.LookPath("redis-server"); m.redis && err != nil {
+			fmt.Fprintf(stderr, "SKIPPED %s: redis-server not found\n", m.name)
+			continue
+		}
 		counts := m.clients
 		if o.check {
 			counts = counts[:1]
@@ -190,8 +231,8 @@ func measureAll(ctx context.Context, o options, args []string, stdout, stderr io
 				if !slices.Contains(m.servers, e.name) {
 					continue
 				}
-				fmt.Fprintf(stderr, "%s, %s\n", m.name, e.name)
-				r, err := m.attempt(ctx, l, e, o.size(clients))
+				fmt.Fprintf(stderr, "%s, %s, %d clients\n", m.name, e.name, o.size(m, clients).clients)
+				r, err := m.attempt(ctx, l, e, o.size(m, clients))
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
@@ -216,7 +257,7 @@ func measureAll(ctx context.Context, o options, args []string, stdout, stderr io
 func (m measure) attempt(ctx context.Context, l *lab, e entrant, size load) (result, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, size.length+4*time.Minute, errors.New("the measure took too long"))
 	defer cancel()
-	defer l.close()
+	defer l.stop()
 	if err := e.prepare(ctx, l); err != nil {
 		return result{}, err
 	}
@@ -239,8 +280,12 @@ func (o options) prepare(ctx context.Context) (*lab, error) {
 		return nil, err
 	}
 	for _, m := range o.measures {
-		// A client that was silenced has two connections.
-		if need := 2*uint64(slices.Max(m.clients)) + 500; need > limit && !o.check {
+		// In jitter, a client that was silenced has two connections. The others are spread over nodes.
+		need := uint64(slices.Max(m.clients)) + 500
+		if !m.redis {
+			need *= 2
+		}
+		if need > limit && !o.check {
 			return nil, fmt.Errorf("%s needs %d open files per process, the hard limit is %d: raise it (ulimit -Hn)", m.name, need, limit)
 		}
 	}
@@ -259,7 +304,8 @@ func (o options) prepare(ctx context.Context) (*lab, error) {
 	if err := os.MkdirAll(l.cache, 0o755); err != nil {
 		return nil, fmt.Errorf("create the cache folder: %w", err)
 	}
-	return l, nil
+	l.dir, err = os.MkdirTemp("", "hearth-recovery-")
+	return l, err
 }
 
 // An about describes a run.

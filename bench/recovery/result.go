@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -55,21 +56,40 @@ func (c *crowd) result(sent int) result {
 	if n := c.interruptions.Load(); n > 0 {
 		r.add("rooms interrupted", float64(n), "")
 	}
+	for _, reason := range slices.Sorted(maps.Keys(c.reasons)) {
+		r.add("joins that did not recover, "+reason, float64(c.reasons[reason]), "")
+	}
 	return r
 }
 
-// returned returns how long clients took until they were back, sorted. from selects the time at
-// which that begins.
-func (c *crowd) returned(which func(absence) bool, from func(absence) time.Time) (took []time.Duration) {
+// addTickets adds how many clients have resumed, if clients use tickets.
+func (c *crowd) addTickets(r *result) {
+	if !c.tickets {
+		return
+	}
+	resumed := c.returned(func(a absence) bool { return a.resumed }, func(a absence) time.Time { return a.lost })
+	r.add("sessions resumed by a ticket", float64(len(resumed)), "")
+	r.add("tickets rejected", float64(c.rejected.Load()), "")
+}
+
+// between returns the times between two events of absences, sorted.
+func (c *crowd) between(which func(absence) bool, from, to func(absence) time.Time) (took []time.Duration) {
 	for _, member := range c.clients {
 		for _, a := range member.absences {
-			if which(a) && !a.back.IsZero() {
-				took = append(took, a.back.Sub(from(a)))
+			if which(a) {
+				took = append(took, to(a).Sub(from(a)))
 			}
 		}
 	}
 	slices.Sort(took)
 	return took
+}
+
+// returned returns how long clients took until they were back, sorted. from selects the time at
+// which that begins.
+func (c *crowd) returned(which func(absence) bool, from func(absence) time.Time) []time.Duration {
+	back := func(a absence) bool { return which(a) && !a.back.IsZero() }
+	return c.between(back, from, func(a absence) time.Time { return a.back })
 }
 
 // percentile returns the duration in milliseconds that p percent of sorted durations do not exceed.
@@ -159,8 +179,8 @@ func (r *report) note(x result) {
 	for _, m := range x.Missed {
 		parts = append(parts, "MISSED: "+m)
 	}
-	for _, p := range parts {
-		r.notes = append(r.notes, fmt.Sprintf("%s, %s, %d clients: %s", x.Measure, x.Server, x.Clients, p))
+	if len(parts) > 0 {
+		r.notes = append(r.notes, fmt.Sprintf("%s, %s, %d clients:\n  %s", x.Measure, x.Server, x.Clients, strings.Join(parts, "; ")))
 	}
 }
 

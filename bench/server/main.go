@@ -1,7 +1,7 @@
 // Command server serves the messages of the benchmark with Hearth (docs/benchmarks.md), through its
 // public API and with everything that a real server has: authentication, the client's own room and
 // the two default rooms, heartbeats, limits, the message callback. It listens on a free port of
-// 127.0.0.1 and prints "READY 127.0.0.1:port".
+// 127.0.0.1, unless told otherwise, and prints "READY 127.0.0.1:port".
 package main
 
 import (
@@ -43,6 +43,8 @@ func run(ctx context.Context, args []string, _, stderr io.Writer) int {
 	set.IntVar(&o.history, "history", 0, "keep so many messages of each room whose name begins with \"h:\", for five minutes")
 	set.DurationVar(&o.heartbeat, "heartbeat", 0, "Timeouts.Heartbeat (default: that of the library)")
 	set.DurationVar(&o.drain, "drain", 0, "Timeouts.Drain")
+	set.StringVar(&o.resumeKey, "resume-key", "", "give clients tickets that are sealed with this key, which is no secret here")
+	set.StringVar(&o.listen, "listen", "127.0.0.1:0", "address to listen on")
 	if set.Parse(args) != nil {
 		return 2
 	}
@@ -62,18 +64,20 @@ type options struct {
 	history    int // messages of a room, or 0
 	heartbeat  time.Duration
 	drain      time.Duration
+	resumeKey  string // empty: no tickets
+	listen     string
 }
 
 // setBroker sets the broker of a server that has other servers, or history.
 func (o options) setBroker(config *hearth.Config[struct{}, struct{}]) (err error) {
-	switch {
-	case o.redisURL != "" && o.history > 0:
-		return errors.New("-history does not work with -redis yet")
-	case o.redisURL != "":
-		config.Broker, err = redis.New(redis.Config{URL: o.redisURL})
-	case o.history > 0:
-		rule := hearth.HistoryRule{Rooms: "h:*", Size: o.history, Age: 5 * time.Minute}
-		config.Broker = memory.NewBus(memory.Config{History: []hearth.HistoryRule{rule}}).Broker()
+	var rules []hearth.HistoryRule
+	if o.history > 0 {
+		rules = []hearth.HistoryRule{{Rooms: "h:*", Size: o.history, Age: 5 * time.Minute}}
+	}
+	if o.redisURL != "" {
+		config.Broker, err = redis.New(redis.Config{URL: o.redisURL, History: rules})
+	} else if rules != nil {
+		config.Broker = memory.NewBus(memory.Config{History: rules}).Broker()
 	}
 	return err
 }
@@ -83,6 +87,9 @@ func serve(ctx context.Context, o options) error {
 	b := &bench{}
 	config := b.config(o.loops)
 	config.Timeouts.Heartbeat, config.Timeouts.Drain = o.heartbeat, o.drain
+	if o.resumeKey != "" {
+		config.Resume.Enabled, config.Resume.Keys = true, [][]byte{[]byte(o.resumeKey)}
+	}
 	if o.encryption {
 		config.Encryption.Mode = hearth.EncryptionOptional
 	}
@@ -97,7 +104,7 @@ func serve(ctx context.Context, o options) error {
 	if err := srv.Start(ctx); err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ var rules = []rule{
 	// Users, too. Examples show an application, so they may import only what an application can.
 	{folder: "examples/*", imports: []string{".", "broker", "broker/memory", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/test/reference", anyTest: true},
-	{folder: "bench/*", imports: []string{".", "broker/memory", "broker/redis", "internal/resp", "internal/test/reference", "seal"}},
+	{folder: "bench/*", imports: []string{".", "broker", "broker/memory", "broker/redis", "emitter", "internal/resp", "internal/test/reference", "seal"}},
 
 	// Programs for tests, and this package.
 	{folder: "internal/test/child", anyTest: true},
