@@ -72,6 +72,20 @@ func (set *SentinelSet) Failover() {
 	set.AwaitNewMaster(before)
 }
 
+// AwaitReplica waits until the server is a replica. The Sentinels close its connections then.
+func (s *Server) AwaitReplica() {
+	s.Await("to be a replica", func() error {
+		reply, err := s.try("INFO", "replication")
+		if err != nil {
+			return err
+		}
+		if text, _ := reply.Text(); !strings.Contains(text, "role:slave") {
+			return errors.New(text)
+		}
+		return nil
+	})
+}
+
 // AwaitNewMaster waits until the Sentinels name another master than the one given.
 func (set *SentinelSet) AwaitNewMaster(than string) {
 	set.Sentinels[0].Await("another master", func() error {
