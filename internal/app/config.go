@@ -86,6 +86,7 @@ type Config struct {
 	Compression bool
 	Encryption  string
 
+	PIDFile   string
 	LogFormat string
 	LogLevel  slog.Level
 }

@@ -28,35 +28,37 @@ type engine interface {
 // newEngine makes the hearth.Server: with the demo in development mode, and otherwise with the
 // service.
 func (s *Server) newEngine() error {
-	limited := slog.New(s.logs)
 	if s.cfg.Auth == AuthDevelopment {
-		demo := newDemo(limited)
-		hc := hearthConfig[credentials, *visitor](s.cfg, s.log, limited)
+		demo := newDemo(s.limited)
+		hc := hearthConfig[credentials, *visitor](s.cfg, s.log, s.limited)
 		demo.callbacks(&hc)
-		srv, err := newServer(s, hc, limited)
+		srv, err := newServer(s, hc)
 		demo.srv, s.hearth = srv, srv
 		return err
 	}
-	service, err := newService(s.cfg, s.log, limited)
+	service, err := newService(s.cfg, s.log, s.limited)
 	if err != nil {
 		return err
 	}
-	hc := hearthConfig[json.RawMessage, *state](s.cfg, s.log, limited)
+	hc := hearthConfig[json.RawMessage, *state](s.cfg, s.log, s.limited)
 	service.callbacks(&hc)
-	srv, err := newServer(s, hc, limited)
+	srv, err := newServer(s, hc)
 	service.srv, s.hearth, s.service = srv, srv, service
 	return err
 }
 
 // newServer makes a hearth.Server with the tickets, the origins and the broker of s.
-func newServer[A, M any](s *Server, hc hearth.Config[A, M], limited *slog.Logger) (*hearth.Server[A, M], error) {
+func newServer[A, M any](s *Server, hc hearth.Config[A, M]) (*hearth.Server[A, M], error) {
 	var err error
 	if hc.Resume, err = resumeConfig(s.cfg); err != nil {
 		return nil, fmt.Errorf("configure tickets: %w", err)
 	}
-	if hc.Upgrade.CheckOrigin, err = checkOrigin(s.cfg, limited); err != nil {
+	origins, err := checkOrigin(s.cfg, s.limited)
+	if err != nil {
 		return nil, fmt.Errorf("configure the origins: %w", err)
 	}
+	s.origins.Store(&origins)
+	hc.Upgrade.CheckOrigin = func(r *http.Request) bool { return (*s.origins.Load())(r) }
 	if s.redis != nil {
 		hc.Broker = s.redis
 	} else {

@@ -15,17 +15,30 @@ import (
 	"golang.org/x/term"
 )
 
+// A Logger is a logger whose level can change.
+type Logger struct {
+	*slog.Logger
+	level *slog.LevelVar
+}
+
 // NewLogger returns the logger that c configures, writing to w. With the format auto it writes
 // readable lines if w is a terminal, and otherwise one JSON object per line. Lines have colour only
 // on a terminal, and not if noColour is set (NO_COLOR, TERM=dumb).
-func NewLogger(c Config, w io.Writer, noColour bool) *slog.Logger {
+func NewLogger(c Config, w io.Writer, noColour bool) Logger {
+	level := new(slog.LevelVar)
+	level.Set(c.LogLevel)
 	f, isFile := w.(*os.File)
 	tty := isFile && term.IsTerminal(int(f.Fd()))
+	var h slog.Handler = &textHandler{out: &lineWriter{w: w}, level: level, colour: tty && !noColour}
 	if c.LogFormat == "json" || c.LogFormat == "auto" && !tty {
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: c.LogLevel, ReplaceAttr: withUnits}))
+		h = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: withUnits})
 	}
-	return slog.New(&textHandler{out: &lineWriter{w: w}, level: c.LogLevel, colour: tty && !noColour})
+	return Logger{slog.New(h), level}
 }
+
+// SetLevel sets the lowest level that is logged, also for loggers that were derived from this one.
+// It may be called on any goroutine.
+func (l Logger) SetLevel(level slog.Level) { l.level.Set(level) }
 
 // withUnits writes a duration as "1.5s", where JSON would have a number without a unit.
 func withUnits(_ []string, a slog.Attr) slog.Attr {
@@ -56,7 +69,7 @@ func (l *lineWriter) writeLine(b []byte) error {
 // Its fields are read-only.
 type textHandler struct {
 	out    *lineWriter
-	level  slog.Level
+	level  slog.Leveler
 	colour bool
 	prefix string // of keys, from WithGroup: "a.b."
 	attrs  string // formatted, from WithAttrs
@@ -65,7 +78,7 @@ type textHandler struct {
 // messageWidth is the column where attributes start, unless the message is longer.
 const messageWidth = 36
 
-func (h *textHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level }
+func (h *textHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= h.level.Level() }
 
 func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder

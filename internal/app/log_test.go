@@ -49,7 +49,7 @@ func TestLogText(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var b bytes.Buffer
-			tt.log(app.NewLogger(app.Config{LogFormat: "text"}, &b, false))
+			tt.log(app.NewLogger(app.Config{LogFormat: "text"}, &b, false).Logger)
 			if !strings.Contains(b.String(), tt.want) || strings.Contains(b.String(), "\x1b") || strings.Count(b.String(), "\n") > 1 {
 				t.Errorf("%q, want %q in it", b.String(), tt.want)
 			}

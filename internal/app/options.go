@@ -27,6 +27,7 @@ type Option struct {
 	Switch  bool   // takes true or false
 	Secret  bool   // may hold a secret: printed only without it
 	URL     bool   // a URL of which only the password is secret
+	Live    bool   // a change takes effect when the configuration is loaded again
 	File    string // the name of the secret option whose value is in the file that this one names
 
 	set    func(c *Config, values []string) error
@@ -45,7 +46,7 @@ const (
 	groupTime    = "Timeouts"
 	groupLimits  = "Limits"
 	groupEngine  = "Engine"
-	groupLogging = "Logging"
+	groupLogging = "Logging and control"
 )
 
 // Options returns all options in the order of their groups.
@@ -55,6 +56,7 @@ func Options() []Option {
 	)
 	var with []Option
 	for _, o := range all {
+		o.Live = o.Group == groupJWT || o.Name == "origins" || o.Name == "log-level"
 		file := fileOption(o)
 		if with = append(with, o); o.Secret && !slices.ContainsFunc(all, func(p Option) bool { return p.Name == file.Name }) {
 			with = append(with, file)
@@ -66,7 +68,7 @@ func Options() []Option {
 // fileOption returns the option that names a file with the value of a secret option.
 func fileOption(o Option) Option {
 	return Option{
-		Name: o.Name + "-file", Group: o.Group, Hint: "file", Usage: "file with the value of " + o.Name, File: o.Name,
+		Name: o.Name + "-file", Group: o.Group, Hint: "file", Usage: "file with the value of " + o.Name, File: o.Name, Live: o.Live,
 		set: func(*Config, []string) error { return nil },
 	}
 }
@@ -213,6 +215,8 @@ func logOptions() []Option {
 	return []Option{
 		text("name", groupLogging, "text", "hearth", "name of this server in logs",
 			func(c *Config) *string { return &c.Name }, anyText),
+		text("pid-file", groupLogging, "file", "", "write the number of the process to this file, for hearth reload",
+			func(c *Config) *string { return &c.PIDFile }, anyText),
 		choice("log-format", groupLogging, "auto", "auto: text on a terminal, JSON otherwise",
 			func(c *Config) *string { return &c.LogFormat }, "auto", "text", "json"),
 		logLevel(),

@@ -34,7 +34,8 @@ type Server struct {
 	// Set by New, then read-only.
 	cfg     Config
 	log     *slog.Logger
-	logs    *ratelog.Handler // for lines that clients can cause; limits the rate and writes to log
+	logs    *ratelog.Handler // limits the rate of lines, and writes to log
+	limited *slog.Logger     // writes to logs: for lines that clients can cause
 	hearth  engine
 	handler http.Handler  // serves everything except WebSocket
 	tls     *tls.Config   // nil: plain TCP
@@ -48,12 +49,14 @@ type Server struct {
 	// Set by Listen, then read-only.
 	ln net.Listener
 
+	origins  atomic.Pointer[func(*http.Request) bool] // the check of origins; replaced by Reload
 	draining atomic.Bool
 }
 
 // New creates a server that logs to log. It opens no connections.
 func New(cfg Config, log *slog.Logger) (*Server, error) {
 	s := &Server{cfg: cfg, log: log, logs: ratelog.NewHandler(log.Handler())}
+	s.limited = slog.New(s.logs)
 	if cfg.TLSCert != "" {
 		cert, err := newCertificate(cfg.TLSCert, cfg.TLSKey, log)
 		if err != nil {

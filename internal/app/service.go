@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync/atomic"
 
@@ -19,11 +20,18 @@ import (
 // option auth says, and may join the rooms of their credentials.
 type service struct {
 	// Set before the server starts, then read-only.
-	cfg     Config
-	log     *slog.Logger // for lines that clients can cause
+	log     *slog.Logger // for problems of the server itself
+	limited *slog.Logger // for lines that clients can cause
 	srv     *hearth.Server[json.RawMessage, *state]
-	tokens  *jwtauth.Verifier // nil unless auth is jwt
-	special []string          // Config.DefaultRooms: not subject to permissions
+	special []string // Config.DefaultRooms: not subject to permissions
+
+	access atomic.Pointer[access] // replaced by reload
+}
+
+// An access is what decides about clients. It is read-only.
+type access struct {
+	keys   jwtauth.Config
+	tokens *jwtauth.Verifier // nil unless auth is jwt
 }
 
 // A state is the metadata of a client. It is safe for concurrent use.
@@ -52,31 +60,71 @@ type connection = hearth.Client[*state]
 // newService makes the service. log receives problems of the server itself, limited the lines that
 // clients can cause.
 func newService(c Config, log, limited *slog.Logger) (*service, error) {
-	s := &service{cfg: c, log: limited, special: c.DefaultRooms}
-	if c.Auth == AuthJWT {
-		jc, err := jwtConfig(c.JWT)
-		if err != nil {
-			return nil, err
-		}
-		jc.Logger = log
-		if s.tokens, err = jwtauth.New(jc); err != nil {
-			return nil, fmt.Errorf("configure auth %s: %w", c.Auth, err)
-		}
+	s := &service{log: log, limited: limited, special: c.DefaultRooms}
+	a, err := s.newAccess(c, nil)
+	if err != nil {
+		return nil, err
 	}
+	s.access.Store(a)
 	return s, nil
+}
+
+// newAccess returns the access by a configuration. It shares with old, unless that is nil, what has
+// not changed.
+func (s *service) newAccess(c Config, old *access) (*access, error) {
+	a := &access{}
+	if c.Auth != AuthJWT {
+		return a, nil
+	}
+	var err error
+	if a.keys, err = jwtConfig(c.JWT); err != nil {
+		return nil, fmt.Errorf("configure auth %s: %w", c.Auth, err)
+	}
+	if old != nil && reflect.DeepEqual(old.keys, a.keys) {
+		a.tokens = old.tokens // and the key set that it has loaded
+		return a, nil
+	}
+	withLog := a.keys
+	withLog.Logger = s.log
+	if a.tokens, err = jwtauth.New(withLog); err != nil {
+		return nil, fmt.Errorf("configure auth %s: %w", c.Auth, err)
+	}
+	return a, nil
 }
 
 // start begins the work that authentication needs, and returns at once. close ends it.
 func (s *service) start() {
-	if s.tokens != nil {
-		s.tokens.Start()
+	if a := s.access.Load(); a.tokens != nil {
+		a.tokens.Start()
 	}
 }
 
 func (s *service) close() {
-	if s.tokens != nil {
-		s.tokens.Close()
+	if a := s.access.Load(); a.tokens != nil {
+		a.tokens.Close()
 	}
+}
+
+// reload replaces the access. A new key set must have been loaded before. newKeys says that tokens
+// are verified with other keys.
+func (s *service) reload(ctx context.Context, c Config) (newKeys bool, err error) {
+	old := s.access.Load()
+	a, err := s.newAccess(c, old)
+	if err != nil {
+		return false, err
+	}
+	if a.tokens == old.tokens {
+		s.access.Store(a)
+		return false, nil
+	}
+	a.tokens.Start()
+	if err := a.tokens.Ready(ctx); err != nil {
+		a.tokens.Close()
+		return false, err
+	}
+	s.access.Store(a)
+	old.tokens.Close() // clients that wait for its key set may try again
+	return true, nil
 }
 
 func (s *service) callbacks(hc *hearth.Config[json.RawMessage, *state]) {
@@ -104,19 +152,20 @@ func (s *service) authenticate(ctx context.Context, req hearth.AuthRequest[json.
 
 // identify returns the identity by the client's credentials.
 func (s *service) identify(ctx context.Context, req hearth.AuthRequest[json.RawMessage]) (identity.Identity, error) {
-	if s.tokens == nil { // anonymous
+	tokens := s.access.Load().tokens
+	if tokens == nil { // anonymous
 		return identity.Identity{}, nil
 	}
 	var data struct {
 		Token string `json:"token"`
 	}
 	if err := json.Unmarshal(req.Credentials, &data); err != nil || data.Token == "" {
-		s.log.Info("rejected a client without a token: it sends {\"token\": …} in the data of authenticate", "client", req.ClientID, "address", req.RemoteAddr)
+		s.limited.Info("rejected a client without a token: it sends {\"token\": …} in the data of authenticate", "client", req.ClientID, "address", req.RemoteAddr)
 		return identity.Identity{}, fmt.Errorf("%w: no token", hearth.ErrRejected)
 	}
-	id, err := s.tokens.Verify(ctx, data.Token)
+	id, err := tokens.Verify(ctx, data.Token)
 	if e, ok := errors.AsType[*jwtauth.Error](err); ok && e.Reason != jwtauth.Unavailable {
-		s.log.Info("rejected a token", "reason", e.Reason.String(), "error", err, "client", req.ClientID, "address", req.RemoteAddr)
+		s.limited.Info("rejected a token", "reason", e.Reason.String(), "error", err, "client", req.ClientID, "address", req.RemoteAddr)
 		return identity.Identity{}, fmt.Errorf("%w: %w", hearth.ErrRejected, err)
 	}
 	return id, err
@@ -157,7 +206,7 @@ func (s *service) join(ctx context.Context, c *connection) {
 		return
 	}
 	if err := c.Join(ctx, id.Rooms...); err != nil && !errors.Is(err, hearth.ErrNotConnected) {
-		s.log.Warn("a client could not join the rooms of its credentials", "user", c.UserID(), "client", c.ID(), "error", err)
+		s.limited.Warn("a client could not join the rooms of its credentials", "user", c.UserID(), "client", c.ID(), "error", err)
 	}
 }
 
@@ -167,7 +216,7 @@ func (s *service) validateRooms(_ context.Context, c *connection, rooms []string
 }
 
 func (s *service) connected(ctx context.Context, c *connection) {
-	s.log.Debug("client connected", "user", c.UserID(), "client", c.ID(), "address", c.RemoteAddr())
+	s.limited.Debug("client connected", "user", c.UserID(), "client", c.ID(), "address", c.RemoteAddr())
 	if !c.Resumed() { // otherwise it is in the rooms that it was in
 		s.join(ctx, c)
 	}
@@ -182,5 +231,5 @@ func (s *service) joined(_ context.Context, c *connection, room string) {
 }
 
 func (s *service) disconnected(_ context.Context, c *connection, code int, reason string) {
-	s.log.Debug("client disconnected", "user", c.UserID(), "client", c.ID(), "code", code, "reason", reason)
+	s.limited.Debug("client disconnected", "user", c.UserID(), "client", c.ID(), "code", code, "reason", reason)
 }

@@ -46,6 +46,7 @@ func TestHelp(t *testing.T) {
 		"hearth-emit.txt":  {"emit", "--help"},
 
 		"hearth-config.txt":        {"config", "--help"},
+		"hearth-reload.txt":        {"reload", "--help"},
 		"hearth-token.txt":         {"token", "--help"},
 		"hearth-token-create.txt":  {"token", "create", "--help"},
 		"hearth-token-inspect.txt": {"token", "inspect", "--help"},

@@ -100,7 +100,7 @@ Start with:  hearth serve    and open http://localhost:8080/ in two tabs.`,
 	root.SetUsageTemplate(usageTemplate)
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newServe(environ), newEmit(environ), newConfig(environ), newToken(environ), newVersion())
+	root.AddCommand(newServe(environ), newEmit(environ), newConfig(environ), newToken(environ), newReload(environ), newVersion())
 	root.SetHelpCommand(&cobra.Command{Use: "help [command]", Short: "Explain a command", Hidden: true, DisableFlagsInUseLine: true, RunE: help})
 	return root
 }

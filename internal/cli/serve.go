@@ -43,7 +43,8 @@ const serveExamples = `  hearth serve                                   listen o
   hearth serve --listen :8080 --auth jwt --jwt-secret-file /run/secrets/jwt`
 
 const serveTrailer = `Signals: SIGINT (Ctrl-C) or SIGTERM closes all clients, with code 1001 or 1012, and stops
-the server. A second signal stops it at once.
+the server. A second signal stops it at once. SIGHUP (or hearth reload) loads the file and
+the files with secrets again; the log says which changes took effect.
 
 Exit codes:
   0             the server stopped after a signal
@@ -68,7 +69,8 @@ func newServe(environ []string) *cobra.Command {
 				}
 				return runConfigPrint(cmd, options.sources(cmd, environ))
 			}
-			cfg, _, err := app.Load(options.sources(cmd, environ))
+			src := options.sources(cmd, environ)
+			cfg, settings, err := app.Load(src)
 			if err != nil {
 				return err
 			}
@@ -76,7 +78,7 @@ func newServe(environ []string) *cobra.Command {
 			for _, remark := range app.MisspelledVariables(environ) {
 				log.Warn(remark)
 			}
-			return serve(cfg, log)
+			return serve(cfg, log, &reloads{src: src, settings: settings, log: log})
 		},
 	}
 	options.add(cmd, app.Options())
@@ -91,31 +93,41 @@ func newServe(environ []string) *cobra.Command {
 const signalDebounce = 200 * time.Millisecond
 
 // serve runs a server until a signal arrives or the server fails.
-func serve(cfg app.Config, log *slog.Logger) error {
+func serve(cfg app.Config, log app.Logger, r *reloads) error {
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	srv, err := app.New(cfg, log)
+	srv, err := app.New(cfg, log.Logger)
 	if err != nil {
 		return err
 	}
 	if err := srv.Listen(); err != nil {
 		return err
 	}
+	remove, err := writePIDFile(cfg.PIDFile)
+	if err != nil {
+		return err
+	}
+	defer remove()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ended := make(chan error, 1)
 	// Ends after the drain. serve waits for it below, unless a second signal ends the process.
 	go func() { ended <- srv.Run(ctx) }()
+	r.start(ctx, srv)
+	defer r.wait()
 
 	var first time.Time
 	for {
 		select {
 		case err := <-ended:
-			return logFailure(log, err)
+			cancel()
+			return logFailure(log.Logger, err)
 		case sig := <-signals:
 			switch {
+			case sig == syscall.SIGHUP:
+				r.request()
 			case first.IsZero():
 				log.Info("shutting down", "signal", sig.String())
 				cancel()

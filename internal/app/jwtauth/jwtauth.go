@@ -121,6 +121,15 @@ func (v *Verifier) Start() {
 	}
 }
 
+// Ready waits until the key set is loaded. It returns an error if ctx ends before. It returns nil at
+// once if there is no key set to load.
+func (v *Verifier) Ready(ctx context.Context) error {
+	if v.set == nil {
+		return nil
+	}
+	return v.set.ready(ctx)
+}
+
 // Close stops loading the key set, and waits for a request in progress, which it cancels.
 func (v *Verifier) Close() {
 	if v.set != nil {

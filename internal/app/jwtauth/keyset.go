@@ -39,7 +39,8 @@ type keySet struct {
 
 	mu        sync.Mutex    // guards the fields below
 	loading   chan struct{} // closed when the request in progress has ended; nil if there is none
-	loaded    bool          // the set was loaded at least once
+	loaded    chan struct{} // closed when the set was loaded for the first time
+	problem   error         // of the last request
 	requested time.Time     // the beginning of the last request
 	failures  int           // since the last success
 	closed    bool
@@ -54,7 +55,7 @@ func newKeySet(cfg Config) *keySet {
 		client: &http.Client{Transport: cfg.Transport, Timeout: keySetTimeout, CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse
 		}},
-		log: cfg.Logger, ctx: ctx, cancel: cancel,
+		log: cfg.Logger, ctx: ctx, cancel: cancel, loaded: make(chan struct{}),
 	}
 }
 
@@ -137,21 +138,45 @@ func (k *keySet) request() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	close(k.loading)
-	k.loading = nil
+	k.loading, k.problem = nil, err
 	switch {
 	case err == nil:
-		if !k.loaded || k.failures > 0 {
+		if !k.hasLoaded() || k.failures > 0 {
 			k.log.Info("loaded the key set", "url", k.url, "keys", len(keys))
 		}
-		k.loaded, k.failures = true, 0
+		if k.failures = 0; !k.hasLoaded() {
+			close(k.loaded)
+		}
 	case k.ctx.Err() != nil: // closed
 	default:
 		k.failures++
 		message := "cannot load the key set: tokens cannot be verified until it is loaded"
-		if k.loaded {
+		if k.hasLoaded() {
 			message = "cannot load the key set, keeping the keys of the last one"
 		}
 		k.log.Error(message, "url", k.url, "error", err)
+	}
+}
+
+// hasLoaded reports whether the set was loaded at least once.
+func (k *keySet) hasLoaded() bool {
+	select {
+	case <-k.loaded:
+		return true
+	default:
+		return false
+	}
+}
+
+// ready waits until the set is loaded, or ctx is done.
+func (k *keySet) ready(ctx context.Context) error {
+	select {
+	case <-k.loaded:
+		return nil
+	case <-ctx.Done():
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return fmt.Errorf("load the key set from %s: %w", k.url, errors.Join(k.problem, ctx.Err()))
 	}
 }
 
@@ -228,10 +253,7 @@ func (k *keySet) KeyRead(ctx context.Context, id string) (jwkset.JWK, error) {
 
 // KeyReadAll returns all keys, for tokens that do not name one.
 func (k *keySet) KeyReadAll(ctx context.Context) ([]jwkset.JWK, error) {
-	k.mu.Lock()
-	loaded := k.loaded
-	k.mu.Unlock()
-	if !loaded {
+	if !k.hasLoaded() {
 		if err := k.reload(ctx); err != nil {
 			return nil, err
 		}
@@ -262,7 +284,7 @@ func (k *keySet) reload(ctx context.Context) error {
 func (k *keySet) unknown() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !k.loaded || k.failures > 0 {
+	if !k.hasLoaded() || k.failures > 0 {
 		return errUnavailable
 	}
 	return errUnknownKey
