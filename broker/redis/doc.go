@@ -73,7 +73,7 @@
 // after it has lost the last one. The nodes notice that, and report it to the clients.
 //
 // The messages of a room stay in the log for the age of its rule, and its position for a day more
-// after its last use; that of a room which never had a message is kept for an hour.
+// after its last use; that of a room which never had a message is kept for 5 minutes.
 //
 // In a Cluster, messages to rooms with history go to the owners of their slots, on a connection for
 // each owner. Their order is kept for each room, and not with messages to other targets. While a

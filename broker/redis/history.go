@@ -18,7 +18,7 @@ const (
 	// and keepEmpty after the last use of a log that never had one. Clients can make such logs, by
 	// joining rooms.
 	keepPosition = 24 * time.Hour
-	keepEmpty    = time.Hour
+	keepEmpty    = 5 * time.Minute
 
 	// maxRead bounds the messages that one read of a room returns, in bytes of their JSON. It may
 	// exceed them by one message.

@@ -92,7 +92,7 @@ func TestHistoryKeysInRedis(t *testing.T) {
 	if got := keysOf(t, server); !slices.Equal(got, []string{"shop:hearth:{log%7D%25{1}:meta"}) {
 		t.Errorf("after a read: keys %q", got)
 	}
-	about("shop:hearth:{log%7D%25{1}:meta", time.Hour)
+	about("shop:hearth:{log%7D%25{1}:meta", 5*time.Minute)
 	m := n.room("log}%{1", "e")
 	m.Key = "k}{"
 	n.publish(m)
