@@ -391,9 +391,10 @@ func testHistorySize(w *fixture) {
 	a := w.historyNode(room)
 	for i := range 23 {
 		a.publish(a.room(room, fmt.Sprint(i+1)))
-	}
-	for range 23 {
 		a.next()
+		if got := len(a.read(broker.HistoryRequest{Room: room, Limit: 100}).Messages); got != min(i+1, 5) {
+			w.Errorf("the log has %d messages after %d", got, i+1)
+		}
 	}
 	part := a.read(broker.HistoryRequest{Room: room, Limit: 100})
 	if events(part.Messages) != "19 20 21 22 23" || part.Position.Offset != 23 {

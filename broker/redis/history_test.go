@@ -229,7 +229,7 @@ func TestHistoryScriptsFlushedWhilePublishing(t *testing.T) {
 	defer close(stop)
 	ms := make([]protocol.Message, messages)
 	for i := range ms {
-		if ms[i] = a.room("log", fmt.Sprint(i)); i%10 == 0 {
+		if ms[i] = a.room("log", fmt.Sprint(i)); i%10 == 9 {
 			ms[i] = a.broadcast(fmt.Sprint(i))
 		}
 	}
