@@ -23,10 +23,22 @@ func fetch(t *testing.T, url string) (int, string) {
 	return resp.StatusCode, body
 }
 
+// serveAdmin starts a server with a listener for operators, and waits until it serves clients: the
+// listener for operators serves earlier.
+func serveAdmin(t *testing.T, options map[string]string) *server {
+	t.Helper()
+	options["admin"] = "localhost:0"
+	s := serve(t, options)
+	if code, body := fetch(t, s.url+"readyz"); code != http.StatusOK {
+		t.Fatalf("not ready: %d %s", code, body)
+	}
+	return s
+}
+
 // TestMetrics reads the metrics of a server with one client.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	s := serve(t, map[string]string{"admin": "localhost:0"})
+	s := serveAdmin(t, map[string]string{})
 	s.dialFor(t, "ada")
 	code, body := fetch(t, s.admin+"metrics")
 	if code != http.StatusOK {
@@ -52,7 +64,7 @@ func TestMetrics(t *testing.T) {
 // TestAdminStatus checks the other paths, and that the listener ends with the server.
 func TestAdminStatus(t *testing.T) {
 	t.Parallel()
-	s := serve(t, map[string]string{"admin": "localhost:0", "name": "one"})
+	s := serveAdmin(t, map[string]string{"name": "one"})
 	for path, want := range map[string]string{"healthz": "ok\n", "readyz": "ok\n"} {
 		if code, body := fetch(t, s.admin+path); code != http.StatusOK || body != want {
 			t.Errorf("%s: %d %q", path, code, body)
