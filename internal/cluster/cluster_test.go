@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/google/uuid"
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/memory"
 	"github.com/hearthws/hearth/internal/cluster"
@@ -119,7 +120,7 @@ func startNode(t *testing.T, b *testBroker, n int) *node {
 	t.Helper()
 	x := &node{t: t, id: id(n), clients: n, broker: b}
 	x.Cluster = cluster.New(cluster.Config{
-		ID: x.id, Name: fmt.Sprint("node ", n), Broker: x.broker, Log: slog.New(slog.DiscardHandler), Answer: x.answer,
+		ID: x.id, Name: fmt.Sprint("node ", n), Broker: x.broker, Log: slog.New(slog.DiscardHandler), Answer: x.answer, Claim: x.claim,
 	})
 	err := x.broker.Start(t.Context(), broker.Receiver{ServerID: x.id, Deliver: func(m protocol.Message) {
 		if x.broker.cutOff() {
@@ -159,6 +160,17 @@ func (x *node) answer(ctx context.Context, c protocol.Call) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// claim rejects the claim whose index is the number of the node.
+func (x *node) claim(claims []protocol.Claim) (closed int, rejected []protocol.RejectedClaim) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.asked = append(x.asked, protocol.Call{Event: protocol.CallResume, Claims: claims})
+	if x.clients < len(claims) {
+		rejected = append(rejected, protocol.RejectedClaim{Claim: x.clients, Reason: x.id})
+	}
+	return x.clients, rejected
 }
 
 func (x *node) count(ctx context.Context) (int, error) {
@@ -612,5 +624,64 @@ func TestCountsSkipUnresponsive(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		one.counts(6)
 		three.counts(6)
+	})
+}
+
+// TestClaim checks that a claim collects the rejections of all nodes, this one included, and what it
+// reports when nodes do not answer.
+func TestClaim(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		one, two, three := trio(t)
+		time.Sleep(time.Second)
+		var claims []protocol.Claim
+		for i := range byte(5) {
+			client := [16]byte{i}
+			protocol.StampClientID(&client)
+			claims = append(claims, protocol.Claim{Client: uuid.UUID(client).String(), Generation: uint32(i), User: "u", Issued: time.Now().UTC().Round(0)})
+		}
+		claim := func() ([]int, error) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			rejected, err := one.Claim(ctx, claims)
+			var of []int
+			for _, r := range rejected {
+				if r.Reason != id(r.Claim) {
+					t.Errorf("claim %d was rejected because of %q", r.Claim, r.Reason)
+				}
+				of = append(of, r.Claim)
+			}
+			slices.Sort(of)
+			return of, err
+		}
+		if got, err := claim(); !slices.Equal(got, []int{1, 2, 3}) || err != nil {
+			t.Errorf("rejected %v, %v", got, err)
+		}
+		for _, x := range []*node{one, two, three} {
+			if len(x.asked) != 1 || !slices.Equal(x.asked[0].Claims, claims) {
+				t.Errorf("node %s was asked %+v", x.id, x.asked)
+			}
+		}
+
+		two.broker.failHold(errors.New("frozen"))
+		two.broker.setState(broker.StateDown)
+		time.Sleep(time.Second) // since its last message
+		for _, wait := range []time.Duration{time.Second, 0} {
+			begun := time.Now()
+			got, err := claim()
+			var partial *cluster.Error
+			if !slices.Equal(got, []int{1, 3}) || !errors.As(err, &partial) || !partial.Silent() || time.Since(begun) != wait {
+				t.Errorf("rejected %v, %v after %v", got, err, time.Since(begun))
+			}
+		}
+		one.broker.setState(broker.StateDown)
+		_, err := claim()
+		var partial *cluster.Error
+		if !errors.As(err, &partial) || partial.Silent() {
+			t.Errorf("a node that is cut off: %v", err)
+		}
+		if _, err := one.Claim(t.Context(), nil); !errors.Is(err, protocol.ErrMessage) {
+			t.Errorf("no claims: %v", err)
+		}
 	})
 }
