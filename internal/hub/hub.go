@@ -132,6 +132,8 @@ type Admission struct {
 	User    string   // empty for an anonymous client
 	Rooms   []string // to join besides the member's own; valid names
 	Welcome *ws.Message
+	// Next is queued right after the welcome, even if it does not fit. Nil: nothing.
+	Next *ws.Message
 	// Encryption encrypts all messages after the welcome. Nil: no encryption.
 	Encryption *Encryption
 }
@@ -163,6 +165,9 @@ func (h *Hub) Admit(m *Member, a Admission) {
 	}
 	h.countLocked(m, 1)
 	m.lane.push(item{kind: welcome, member: m, msg: a.Welcome})
+	if a.Next != nil {
+		m.lane.queue(item{kind: direct, member: m, msg: a.Next})
+	}
 }
 
 // countLocked adds n to the counter of members that get messages in the same form as m.

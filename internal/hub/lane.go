@@ -81,14 +81,23 @@ const (
 // push queues an item, and reports whether it fitted. Welcomes, notices, control frames and last
 // frames always fit: they are few, and connections cannot be closed without them.
 func (l *Lane) push(it item) bool {
-	size := int64(0)
+	if it.msg != nil && it.kind != welcome && it.kind != notice && !l.fits(it.msg) {
+		return false
+	}
+	l.queue(it)
+	return true
+}
+
+// fits reports whether a message fits now. An empty lane takes a message of any size.
+func (l *Lane) fits(msg *ws.Message) bool {
+	waiting := l.waiting.Load()
+	return waiting == 0 || waiting+int64(len(msg.Frame())) <= int64(l.limit)
+}
+
+// queue queues an item, even if it does not fit.
+func (l *Lane) queue(it item) {
 	if it.msg != nil {
-		size = int64(len(it.msg.Frame()))
-		waiting := l.waiting.Load()
-		if waiting > 0 && waiting+size > int64(l.limit) && it.kind != welcome && it.kind != notice {
-			return false // an empty lane takes a message of any size
-		}
-		l.waiting.Add(size)
+		l.waiting.Add(int64(len(it.msg.Frame())))
 		l.messages.Add(int64(it.msg.Count()))
 	}
 	l.mu.Lock()
@@ -99,7 +108,6 @@ func (l *Lane) push(it item) bool {
 	if first { // otherwise the first item has woken the loop, which takes all of them
 		l.wake()
 	}
-	return true
 }
 
 // A Resumer waits for a lane's next turn.
@@ -133,6 +141,9 @@ func (l *Lane) resume() {
 		r.Resume()
 	}
 }
+
+// Fits reports whether a message for m fits into the send queue now.
+func (m *Member) Fits(msg *ws.Message) bool { return m.lane.fits(msg) }
 
 // Notice queues a message for m, such as an error, whether m was admitted or not. It never blocks,
 // and may be called from any goroutine.

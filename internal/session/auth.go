@@ -32,6 +32,8 @@ type authentication struct {
 	holder  *ticketHolder     // set by admit if the client gets tickets
 	ticket  *ticket.Ticket    // nil if the client has not resumed its session
 	resumed []protocol.Joined // the rooms of a client that has
+
+	recovered *ws.Message // what such a client has missed; nil for nothing
 }
 
 // credentialData returns the data of an authenticate.
@@ -219,7 +221,7 @@ func (a *authentication) admit() bool {
 // admission returns what the hub needs to make the client a member.
 func (a *authentication) admission() hub.Admission {
 	id, user, now := a.ID(), a.identity.User, time.Now()
-	adm := hub.Admission{User: user, Rooms: a.rooms()}
+	adm := hub.Admission{User: user, Rooms: a.rooms(), Next: a.recovered}
 	var welcome []byte
 	if a.keys == nil {
 		welcome = protocol.AppendConnected(nil, id, user, now)

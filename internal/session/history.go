@@ -118,11 +118,7 @@ func (r recoverer) reply(outcome joinOutcome, already []string, requests []histo
 		if !errors.Is(err, hub.ErrQueueFull) {
 			return // or the client has disconnected
 		}
-		for i := range joined {
-			if joined[i].Recovered > 0 {
-				joined[i].Recovered, joined[i].Unrecovered = 0, protocol.UnrecoveredUnavailable
-			}
-		}
+		notRecovered(joined)
 	}
 	r.member.Notice(ws.NewMessage(payload()))
 }
@@ -162,6 +158,15 @@ func (r recoverer) collect(outcome joinOutcome, already []string, requests []his
 		}
 	}
 	return joined, rejected, recovered, size
+}
+
+// notRecovered changes the list of a reply whose recovered messages do not fit into the send queue.
+func notRecovered(joined []protocol.Joined) {
+	for i := range joined {
+		if joined[i].Recovered > 0 {
+			joined[i].Recovered, joined[i].Unrecovered = 0, protocol.UnrecoveredUnavailable
+		}
+	}
 }
 
 // recoveredSeries returns the series of the recovered messages, after first if that is not nil.

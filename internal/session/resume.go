@@ -96,7 +96,7 @@ func rejectTicket(s *Session, cause error, id json.RawMessage) {
 func (r *resumption) run() {
 	defer r.env.Running.Done()
 	err := r.restore()
-	if err == nil {
+	if err == nil && !r.ended() { // otherwise the ticket is not used
 		err = r.claim()
 	}
 	if !r.endClaim(err == nil) {
@@ -152,26 +152,19 @@ func (r *resumption) endClaim(accepted bool) bool {
 
 // admitResumed is admit for a client with a ticket. It recovers what the client has missed.
 func (a *authentication) admitResumed() (admitted bool) {
-	rooms := a.rooms()
 	r := recoverer{Session: a.Session, request: protocol.JoinRequest{Rooms: a.ticket.Rooms, Positions: a.request.Positions}}
-	join := func(requests []history.Request, results []history.Result) {
-		outcome := joinOutcome{joined: a.ticket.Rooms}
-		joined, _, recovered, size := r.collect(outcome, nil, requests, results)
-		if a.resumed = joined; joined == nil {
-			a.resumed = []protocol.Joined{}
-		}
-		if admitted = a.admit(); admitted && len(recovered) > 0 {
-			a.sendRecovered(recovered, size)
-		}
-	}
 	var requests []history.Request
 	if a.grants.has(recovery) {
-		requests = r.requests(rooms)
+		requests = r.requests(a.rooms())
+	}
+	join := func(results []history.Result) {
+		a.collectRecovered(r, requests, results)
+		admitted = a.admit()
 	}
 	if len(requests) == 0 {
-		join(nil, nil)
+		join(nil)
 	} else {
-		a.env.History.Join(sessionContext{a.Session}, a.env.recoveryLimits(), requests, func(results []history.Result) { join(requests, results) })
+		a.env.History.Join(sessionContext{a.Session}, a.env.recoveryLimits(), requests, join)
 	}
 	if admitted && !slices.Contains(a.ticket.Rooms, a.ID()) {
 		membership{a.Session}.leave(a.ID())
@@ -182,11 +175,20 @@ func (a *authentication) admitResumed() (admitted bool) {
 	return admitted
 }
 
-// sendRecovered sends the messages that the client has missed. A client that cannot get them all is
-// closed: it has been told that they follow.
-func (a *authentication) sendRecovered(recovered []protocol.Message, size int) {
+// collectRecovered sets what the client is told about its rooms, and the messages that it has
+// missed. The welcome says how many follow, so both are queued together.
+func (a *authentication) collectRecovered(r recoverer, requests []history.Request, results []history.Result) {
+	joined, _, recovered, size := r.collect(joinOutcome{joined: a.ticket.Rooms}, nil, requests, results)
+	if a.resumed = joined; joined == nil {
+		a.resumed = []protocol.Joined{}
+	}
+	if len(recovered) == 0 {
+		return
+	}
 	// Compressing takes time, and no message of a room with history is sent meanwhile.
-	if err := a.env.Hub.SendTo(&a.member, recoveredSeries(nil, recovered, size).Uncompressed()); err != nil {
-		a.CloseFor(&a.env.Stats.SlowClosed, protocol.CloseSlowConsumer, protocol.ReasonSlowConsumer)
+	a.recovered = recoveredSeries(nil, recovered, size).Uncompressed()
+	if !a.member.Fits(a.recovered) {
+		a.recovered = nil
+		notRecovered(a.resumed)
 	}
 }
