@@ -60,9 +60,9 @@ type Config struct {
 	Clock  *clock.Clock // measures the silence of other nodes. Default: a new clock without Watch
 	Log    *slog.Logger
 
-	// Answer runs a call for this node's clients, except protocol.CallResume, and returns the number
-	// of clients for which it succeeded. With an error, it may have failed for some. It may block
-	// until ctx is done, but must not block for protocol.CallCount.
+	// Answer runs a call for this node's clients, except protocol.CallResume, and returns the
+	// number of clients for which it succeeded. With an error, it may have failed for some. It may
+	// block until ctx is done, but must not block for protocol.CallCount.
 	Answer func(ctx context.Context, c protocol.Call) (clients int, err error)
 
 	// Claim records that a node resumes sessions, and returns the number of clients that it closes

@@ -627,8 +627,8 @@ func TestCountsSkipUnresponsive(t *testing.T) {
 	})
 }
 
-// TestClaim checks that a claim collects the rejections of all nodes, this one included, and what it
-// reports when nodes do not answer.
+// TestClaim checks that a claim collects the rejections of all nodes, this one included, and what
+// it reports when nodes do not answer.
 func TestClaim(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -45,9 +45,9 @@ const maxClaimBytes = 64 << 10
 // claimCallTimeout is how long a node waits for the others to decide about tickets.
 const claimCallTimeout = time.Second
 
-// claims decides about tickets, together with the other nodes. Tickets that are used while a call is
-// in progress are claimed together by the next call. So the number of calls does not grow with the
-// number of clients that resume.
+// claims decides about tickets, together with the other nodes. Tickets that are used while a call
+// is in progress are claimed together by the next call. So the number of calls does not grow with
+// the number of clients that resume.
 type claims struct {
 	// Set when made, then read-only.
 	base    context.Context // of the calls
@@ -67,8 +67,8 @@ type claim struct {
 	result chan error // holds one
 }
 
-// newClaims makes the claims of a node, and connects them to its tickets. It returns nil if there are
-// no tickets, or no other nodes.
+// newClaims makes the claims of a node, and connects them to its tickets. It returns nil if there
+// are no tickets, or no other nodes.
 func newClaims(n *Node) *claims {
 	t := n.env.Tickets
 	switch {
@@ -86,9 +86,9 @@ func newClaims(n *Node) *claims {
 	return c
 }
 
-// claim asks all nodes whether the ticket may be used, and makes them close their connections of the
-// client. It blocks until they have answered, or ctx is done. Then the ticket may be used up without
-// being accepted.
+// claim asks all nodes whether the ticket may be used, and makes them close their connections of
+// the client. It blocks until they have answered, or ctx is done. Then the ticket may be used up
+// without being accepted.
 func (c *claims) claim(ctx context.Context, t *ticket.Ticket) error {
 	own := &claim{ticket: t, result: make(chan error, 1)}
 	c.mu.Lock()
@@ -115,8 +115,8 @@ func (c *claims) run() {
 	}
 }
 
-// next takes the claims for the next call. If there are none it returns nil, and the goroutine counts
-// as ended.
+// next takes the claims for the next call. If there are none it returns nil, and the goroutine
+// counts as ended.
 func (c *claims) next() (batch []*claim) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,8 +129,8 @@ func (c *claims) next() (batch []*claim) {
 	return batch
 }
 
-// decide returns for each claim why it is rejected, or nil. A node that does not answer in time counts
-// as gone, as it is after a crash. If this node is cut off itself, it rejects all claims.
+// decide returns for each claim why it is rejected, or nil. A node that does not answer in time
+// counts as gone, as it is after a crash. If this node is cut off itself, it rejects all claims.
 func (c *claims) decide(batch []*claim) []error {
 	ctx, cancel := context.WithTimeout(c.base, claimCallTimeout)
 	defer cancel()

@@ -163,8 +163,8 @@ func (h *fakeHistory) Join(_ context.Context, _ history.Limits, requests []histo
 	join(results)
 }
 
-// TestResumeRecoveredFits checks that connected says how many messages follow, and that they follow,
-// or that they cannot be recovered now because the send queue is full.
+// TestResumeRecoveredFits checks that connected says how many messages follow, and that they
+// follow, or that they cannot be recovered now because the send queue is full.
 func TestResumeRecoveredFits(t *testing.T) {
 	t.Parallel()
 	for name, full := range map[string]bool{"they fit": false, "the queue is full": true} {

@@ -38,9 +38,9 @@ type Sealer struct {
 }
 
 // NewSealer makes a Sealer. The first secret seals tickets, and all of them open tickets: while a
-// secret is replaced, the old one is the second. Without secrets it makes a random one, so only this
-// Sealer opens its tickets. A ticket is valid for the lifetime, whatever other nodes have written
-// into it, and has at most maxText bytes.
+// secret is replaced, the old one is the second. Without secrets it makes a random one, so only
+// this Sealer opens its tickets. A ticket is valid for the lifetime, whatever other nodes have
+// written into it, and has at most maxText bytes.
 func NewSealer(secrets [][]byte, lifetime time.Duration, maxText int) (*Sealer, error) {
 	if len(secrets) > MaxSecrets {
 		return nil, fmt.Errorf("there are %d secrets, more than %d", len(secrets), MaxSecrets)

@@ -15,8 +15,8 @@
 // The version is the additional data of the encryption. Each ticket has a key of its own, derived
 // from its id, so the nonce is always zero. With one key for all tickets and random nonces of 96
 // bits, the limit of 2^32 messages for a key (NIST SP 800-38D, 8.3) would be reached after a month
-// of 100,000 tickets a minute. Two of 2^39 ids of 128 bits, ten years at that rate, are equal with a
-// probability of 2^-51.
+// of 100,000 tickets a minute. Two of 2^39 ids of 128 bits, ten years at that rate, are equal with
+// a probability of 2^-51.
 package ticket
 
 import (
