@@ -48,8 +48,8 @@ const (
 )
 
 // Server is a server of a test. Connect starts it, so handlers can be registered before. When the
-// test ends, the server is shut down. Only the goroutine of the test may call the methods that are not of
-// hearth.Server.
+// test ends, the server is shut down. Only the goroutine of the test may call the methods that are
+// not of hearth.Server.
 type Server[A, M any] struct {
 	*hearth.Server[A, M]
 
@@ -65,9 +65,9 @@ type Server[A, M any] struct {
 	serving sync.WaitGroup // the goroutines of web
 }
 
-// New creates a server from cfg for one test. It is hearth.New with other defaults: TransportNetConn,
-// and a Logger that writes warnings and errors to the output of the test. If cfg is invalid, the
-// test fails.
+// New creates a server from cfg for one test. It is hearth.New with other defaults:
+// TransportNetConn, and a Logger that writes warnings and errors to the output of the test. If cfg
+// is invalid, the test fails.
 func New[A, M any](t testing.TB, cfg hearth.Config[A, M]) *Server[A, M] {
 	t.Helper()
 	if cfg.Transport == hearth.TransportAuto {

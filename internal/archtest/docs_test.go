@@ -9,14 +9,18 @@ import (
 	"testing"
 )
 
-// TestReadmeProgram checks that the README's server equals, byte for byte, an example that compiles
-// and has a test.
-func TestReadmeProgram(t *testing.T) {
+// TestPrograms checks that the programs in documents equal, byte for byte, examples that compile and
+// have a test.
+func TestPrograms(t *testing.T) {
 	t.Parallel()
-	readme, program := text(t, "README.md"), text(t, "examples/hello/main.go")
-	_, code, found := strings.Cut(program, "\npackage main\n")
-	if want := "```go\npackage main\n" + strings.TrimRight(code, "\n") + "\n```\n"; !found || !strings.Contains(readme, want) {
-		t.Error("the program in README.md is not that of examples/hello/main.go, from `package main` on")
+	for document, example := range map[string]string{
+		"README.md": "examples/hello/main.go", "docs/clients.md": "examples/terminal/main.go",
+	} {
+		_, code, found := strings.Cut(text(t, example), "\npackage main\n")
+		want := "```go\npackage main\n" + strings.TrimRight(code, "\n") + "\n```\n"
+		if !found || !strings.Contains(text(t, document), want) {
+			t.Errorf("the program in %s is not that of %s, from `package main` on", document, example)
+		}
 	}
 }
 

@@ -72,6 +72,9 @@ var rules = []rule{
 	// For the unit tests of applications.
 	{folder: "hearthtest", imports: []string{".", "protocol"}, libraries: []string{"github.com/coder/websocket"}},
 
+	// For programs that are clients. It does not know the server.
+	{folder: "client", imports: []string{"protocol", "seal"}, libraries: []string{"github.com/coder/websocket"}},
+
 	// The tests of the whole server.
 	{folder: "internal/e2e", imports: []string{".", "broker/redis"}, anyTest: true},
 
@@ -91,7 +94,7 @@ var rules = []rule{
 	{folder: "cmd/hearth", imports: []string{"internal/cli"}},
 
 	// Users, too. Examples show an application, so they may import only what an application can.
-	{folder: "examples/*", imports: []string{".", "broker", "broker/memory", "broker/redis", "emitter", "protocol"}},
+	{folder: "examples/*", imports: []string{".", "broker", "broker/memory", "broker/redis", "client", "emitter", "hearthtest", "protocol"}},
 	{folder: "internal/test/reference", anyTest: true},
 	{folder: "bench/*", imports: []string{".", "broker", "broker/memory", "broker/redis", "emitter", "internal/resp", "internal/test/reference", "seal"}},
 
@@ -102,6 +105,8 @@ var rules = []rule{
 	{folder: "internal/test/interop", imports: []string{".", "broker/redis", "emitter", "internal/test/redistest", "internal/test/reference"}},
 	{folder: "internal/test/clocks", anyTest: true},
 	{folder: "internal/test/clocks/server", imports: []string{"."}},
+	{folder: "internal/test/behaviour", imports: []string{".", "broker/memory"}, anyTest: true},
+	{folder: "internal/test/behaviour/serve", imports: []string{"internal/test/behaviour"}},
 	{folder: "internal/test/*", imports: []string{"internal/clock", "internal/ws", "internal/transport", "internal/transport/epoll", "internal/transport/netconn"}},
 	{folder: "internal/archtest"},
 }
