@@ -34,6 +34,7 @@ func check(c Config, settings []Setting) []error {
 			AuthDevelopment, port)
 	}
 	checkJWT(c, wrong)
+	checkRules(c, settings, wrong)
 	switch {
 	case c.TLSCert != "" && c.TLSKey == "":
 		wrong("tls-cert", "the private key of the certificate is missing: set it, as in --tls-key key.pem")

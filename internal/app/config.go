@@ -41,10 +41,9 @@ type Config struct {
 	Admin          string   // empty: none
 	TrustedProxies []netip.Prefix
 
-	Auth         string
+	Access
 	DefaultRooms []string // never nil
 	History      broker.HistoryRules
-	JWT          JWT
 
 	Redis         string `json:"-"` // a URL that may hold a password; empty: no Redis
 	RedisTimeout  time.Duration
@@ -89,6 +88,13 @@ type Config struct {
 	PIDFile   string
 	LogFormat string
 	LogLevel  slog.Level
+}
+
+// Access is the part of a Config that decides about clients.
+type Access struct {
+	Auth  string
+	JWT   JWT
+	Rules RoomRules
 }
 
 // Sources are the sources of a configuration. The zero value gives the defaults.

@@ -33,8 +33,11 @@ func (s *Server) newEngine() error {
 		hc := hearthConfig[credentials, *visitor](s.cfg, s.log, s.limited)
 		demo.callbacks(&hc)
 		srv, err := newServer(s, hc)
+		if err != nil {
+			return err
+		}
 		demo.srv, s.hearth = srv, srv
-		return err
+		return nil
 	}
 	service, err := newService(s.cfg, s.log, s.limited)
 	if err != nil {
@@ -43,8 +46,12 @@ func (s *Server) newEngine() error {
 	hc := hearthConfig[json.RawMessage, *state](s.cfg, s.log, s.limited)
 	service.callbacks(&hc)
 	srv, err := newServer(s, hc)
+	if err != nil {
+		return err
+	}
 	service.srv, s.hearth, s.service = srv, srv, service
-	return err
+	service.handle()
+	return nil
 }
 
 // newServer makes a hearth.Server with the tickets, the origins and the broker of s.

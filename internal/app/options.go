@@ -52,11 +52,11 @@ const (
 // Options returns all options in the order of their groups.
 func Options() []Option {
 	all := slices.Concat(
-		listenOptions(), authOptions(), jwtOptions(), nodeOptions(), resumeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions(),
+		listenOptions(), authOptions(), jwtOptions(), ruleOptions(), nodeOptions(), resumeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions(),
 	)
 	var with []Option
 	for _, o := range all {
-		o.Live = o.Group == groupJWT || o.Name == "origins" || o.Name == "log-level"
+		o.Live = o.Group == groupJWT || o.Group == groupRules || o.Name == "origins" || o.Name == "log-level"
 		file := fileOption(o)
 		if with = append(with, o); o.Secret && !slices.ContainsFunc(all, func(p Option) bool { return p.Name == file.Name }) {
 			with = append(with, file)
