@@ -51,7 +51,10 @@ func newController(ctx context.Context, addr string) (*controller, error) {
 }
 
 func (c *controller) publish(_ context.Context, room string, number int) error {
-	text, err := roomCommand(room, number)
+	text, err := json.Marshal(struct {
+		Event string      `json:"event"`
+		Data  roomMessage `json:"data"`
+	}{"room", roomMessage{room, number}})
 	if err != nil {
 		return err
 	}
@@ -59,14 +62,6 @@ func (c *controller) publish(_ context.Context, room string, number int) error {
 		return err
 	}
 	return c.await("sent")
-}
-
-// roomCommand returns a message that requests a message to a room.
-func roomCommand(room string, number int) ([]byte, error) {
-	return json.Marshal(struct {
-		Event string      `json:"event"`
-		Data  roomMessage `json:"data"`
-	}{"room", roomMessage{room, number}})
 }
 
 // await reads until an event arrives.

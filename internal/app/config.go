@@ -38,12 +38,13 @@ type Config struct {
 	TLSCert        string
 	TLSKey         string
 	Origins        []string // nil: same origin
-	Admin          string   // empty: none
+	Side           Side     // further listeners
 	TrustedProxies []netip.Prefix
 
-	Access
+	Auth         string
 	DefaultRooms []string // never nil
 	History      broker.HistoryRules
+	JWT          JWT
 
 	Redis         string `json:"-"` // a URL that may hold a password; empty: no Redis
 	RedisTimeout  time.Duration
@@ -90,11 +91,11 @@ type Config struct {
 	LogLevel  slog.Level
 }
 
-// Access is the part of a Config that decides about clients.
-type Access struct {
-	Auth  string
-	JWT   JWT
-	Rules RoomRules
+// Side configures the listeners that are not for clients.
+type Side struct {
+	Admin   string // address of the one for operators; empty: none
+	API     string // address of the HTTP API; empty: none
+	APIKeys string `json:"-"` // in the form of api.ParseKeys
 }
 
 // Sources are the sources of a configuration. The zero value gives the defaults.

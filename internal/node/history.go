@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/history"
@@ -32,21 +33,22 @@ func (n *Node) hasHistory(t protocol.MessageType, name string) bool {
 	return n.history != nil && t == protocol.TypeRoom && n.history.Has(name)
 }
 
-// send sends messages of a room with history to its members on this node, up to the first that does
-// not fit into the send queue of some of them: the error reports that. It returns how many messages
-// it has sent, including that one and those in the same series.
-func (n historyNode) send(room string, ms []protocol.Message) (sent int, err error) {
+// send sends messages of a room with history to its members on this node. The error reports that
+// some did not get the messages.
+func (n historyNode) send(room string, ms []protocol.Message) error {
+	var errs []error
 	t := hub.Target{Kind: hub.Room, Name: room}
-	for sent < len(ms) && err == nil {
-		series := ms[sent:]
-		series = series[:seriesLength(series)]
+	for len(ms) > 0 {
+		k := seriesLength(ms)
+		series := ms[:k]
+		ms = ms[k:]
 		encode := func() *ws.Message { return encodeSeries(series).WithPositions(encodePositioned(series)) }
-		if err = n.hub.SendFunc(t, encode, series[0].Exclude); err != nil {
-			n.env.Stats.DeliveriesLost.Add(uint64(len(series)))
+		if err := n.hub.SendFunc(t, encode, series[0].Exclude); err != nil {
+			n.env.Stats.DeliveriesLost.Add(uint64(k))
+			errs = append(errs, err)
 		}
-		sent += len(series)
 	}
-	return sent, err
+	return errors.Join(errs...)
 }
 
 // encodePositioned makes the messages of a room with their positions.
