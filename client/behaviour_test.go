@@ -139,6 +139,19 @@ func (p *player) perform(step []json.RawMessage) error {
 	case "close":
 		p.client.Close()
 		return nil
+	case "answer-with":
+		var event string
+		var with outcome
+		if err := take(step, &event, &with); err != nil {
+			return err
+		}
+		client.Answer(p.client, event, func(context.Context, json.RawMessage) (json.RawMessage, error) {
+			if with.Error != "" {
+				return nil, &client.Error{Code: with.Error}
+			}
+			return orNull(with.Reply), nil
+		})
+		return nil
 	case "state":
 		return p.state(step)
 	case "join", "leave", "room":

@@ -60,7 +60,10 @@ type Client struct {
 	state    State                 // guarded by mu
 	changed  chan struct{}         // closed when state changes, and replaced; guarded by mu
 	handlers map[string][]*handler // by event; guarded by mu
-	rooms    map[string]*Room      // by name; guarded by mu
+	// answers are the functions of Answer, by event. Guarded by mu.
+	answers   map[string]func(context.Context, Message) (any, error)
+	questions int              // that are being answered; guarded by mu
+	rooms     map[string]*Room // by name; guarded by mu
 	// left are the names of rooms that were left, and that a session that is resumed may still
 	// have. Guarded by mu.
 	left    map[string]bool
@@ -78,7 +81,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, log: cfg.Logger, calls: newDispatcher(cfg.Buffer), out: newQueue(cfg.QueueMessages, cfg.QueueFull),
-		changed: make(chan struct{}), handlers: map[string][]*handler{}, rooms: map[string]*Room{}, left: map[string]bool{},
+		changed: make(chan struct{}), handlers: map[string][]*handler{}, answers: map[string]func(context.Context, Message) (any, error){}, rooms: map[string]*Room{}, left: map[string]bool{},
 		pending: map[string]*request{}, asking: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())

@@ -83,8 +83,8 @@ func (n *conn) serve() error {
 		close(reads)
 		n.fail(n.read())
 	})
-	<-reads // a WebSocket that is not read from waits for a close frame longer than abortSoon allows
-	running.Go(n.write)                     // ends with n.ctx
+	<-reads             // a WebSocket that is not read from waits for a close frame longer than abortSoon allows
+	running.Go(n.write) // ends with n.ctx
 	n.watch()
 	cause := context.Cause(n.ctx)
 	if c.ctx.Err() != nil {
@@ -343,6 +343,8 @@ func (c *Client) receive(n *conn, m *serverMessage, size int) {
 		}
 	case protocol.EventExpiring:
 		n.refresh()
+	case protocol.EventAsk:
+		c.askedLocked(n, m.Data)
 	case protocol.EventTicket:
 		var data struct{ Ticket string }
 		if err := json.Unmarshal(orNull(m.Data), &data); err == nil {

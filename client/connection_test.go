@@ -236,7 +236,7 @@ func TestTickets(t *testing.T) {
 		_, err = c.Join("new", j.room("new", client.RoomConfig{}))
 		must(t, err)
 		conn = f.accept()
-		conn.wants(`{"event":"authenticate","hearth":{"version":1,"features":["recovery","resume"],"ticket":"new","positions":{"tea":{"offset":7,"epoch":"e"}}}}`)
+		conn.wants(`{"event":"authenticate","hearth":{"version":1,"features":["recovery","resume","ask"],"ticket":"new","positions":{"tea":{"offset":7,"epoch":"e"}}}}`)
 		conn.send(`{"event":"connected","data":{"id":"1","userId":"ada"}%s}`, fmt.Sprintf(extension,
 			`,"resumed":{"joined":[{"room":"1"},{"room":"tea","offset":8,"epoch":"e","recovered":1},{"room":"plain"}],"rejected":[]}`))
 		conn.send(`{"event":"hearth:ticket","data":{"ticket":"third","expires":"2026-03-01T09:32:00.000Z"}}`)
@@ -263,7 +263,7 @@ func TestTickets(t *testing.T) {
 		conn = f.accept()
 		conn.wants(`{"event":"authenticate",…"ticket":"third"}}`)
 		conn.send(`{"event":"error","data":{"message":"Ticket rejected","code":"ticket_rejected"}}`)
-		conn.wants(`{"event":"authenticate","data":{"user":"ada2"},"hearth":{"version":1,"features":["recovery","resume"]}}`)
+		conn.wants(`{"event":"authenticate","data":{"user":"ada2"},"hearth":{"version":1,"features":["recovery","resume","ask"]}}`)
 		conn.send(`{"event":"connected","data":{"id":"2","userId":"ada"}%s}`, fmt.Sprintf(extension, ""))
 		conn.send(`{"event":"hearth:ticket","data":{"ticket":"fourth","expires":"2026-03-01T09:32:00.000Z"}}`)
 		conn.wants(`{"event":"join","data":{"rooms":["new","plain"]},"id":"4"}`)

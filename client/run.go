@@ -85,7 +85,7 @@ func terminal(err error) bool {
 		return false
 	}
 	switch e.Code {
-	case protocol.CloseAuthTimeout, protocol.CloseHeartbeatTimeout, protocol.CloseExpired, closeResumed:
+	case protocol.CloseAuthTimeout, protocol.CloseHeartbeatTimeout, protocol.CloseExpired, protocol.CloseResumed:
 		return false
 	case protocol.CloseAuthFailed:
 		// The application may have failed instead, which is not about the credentials.
@@ -97,10 +97,7 @@ func terminal(err error) bool {
 	return e.Code >= 3000 // 4004, and the codes of applications
 }
 
-const (
-	closeNormal  = 1000
-	closeResumed = 4006 // the session was resumed on another connection
-)
+const closeNormal = 1000
 
 // HandshakeError is an answer of the server to the opening handshake that does not accept it.
 type HandshakeError struct {
@@ -130,7 +127,7 @@ func (c *Client) disconnected(s State) {
 	if c.state.Phase == Closed {
 		return
 	}
-	if e, ok := errors.AsType[*CloseError](s.Err); ok && (e.Code == closeResumed || e.Code == protocol.CloseExpired) {
+	if e, ok := errors.AsType[*CloseError](s.Err); ok && (e.Code == protocol.CloseResumed || e.Code == protocol.CloseExpired) {
 		c.ticket = ""
 	}
 	c.setLocked(s)
@@ -183,7 +180,7 @@ const maxResume = 16 << 10
 // prepare takes the ticket, or gets the credentials.
 func (a *authentication) prepare(ctx context.Context) (err error) {
 	a.c.mu.Lock()
-	a.ticket, a.c.ticket = a.c.ticket, ""
+	a.ticket = a.c.ticket
 	a.c.mu.Unlock()
 	if a.c.cfg.Encryption {
 		if a.key, err = seal.GenerateKey(); err != nil {
@@ -244,7 +241,7 @@ func (a *authentication) message() ([]byte, error) {
 		Data   json.RawMessage  `json:"data,omitempty"`
 		Hearth extensionRequest `json:"hearth"`
 	}{protocol.EventAuthenticate, a.credentials, extensionRequest{
-		Version: protocol.ExtensionVersion, Features: []string{protocol.FeatureRecovery, protocol.FeatureResume},
+		Version: protocol.ExtensionVersion, Features: []string{protocol.FeatureRecovery, protocol.FeatureResume, protocol.FeatureAsk},
 	}}
 	if a.ticket != "" {
 		m.Hearth.Ticket, m.Hearth.Positions, m.Data = a.ticket, a.c.positions(), nil
@@ -264,6 +261,13 @@ func (a *authentication) message() ([]byte, error) {
 		m.Data = raw
 	}
 	return json.Marshal(m)
+}
+
+// forgetTicket makes the client authenticate on the next connection.
+func (c *Client) forgetTicket() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ticket = ""
 }
 
 // positions returns the positions of the rooms.
@@ -287,6 +291,9 @@ func (a *authentication) run(ctx context.Context, n *conn) (resumed *joinAnswer,
 	for {
 		text, err := n.next(ctx)
 		if err != nil {
+			if websocket.CloseStatus(err) >= 0 {
+				a.c.forgetTicket() // the server may have closed because of it
+			}
 			err = closeError(err)
 			if a.lastError != nil {
 				err = fmt.Errorf("%w: %w", err, a.lastError)
@@ -299,10 +306,12 @@ func (a *authentication) run(ctx context.Context, n *conn) (resumed *joinAnswer,
 		}
 		switch m.Event {
 		case protocol.EventConnected:
+			a.c.forgetTicket() // it works once
 			return a.granted(n, &m)
 		case protocol.EventError:
-			if a.lastError = m.error(); a.lastError.Code == codeTicketRejected && a.ticket != "" {
+			if a.lastError = m.error(); a.lastError.Code == protocol.CodeTicketRejected && a.ticket != "" {
 				a.ticket, a.lastError = "", nil
+				a.c.forgetTicket()
 				if err := a.send(ctx, n); err != nil {
 					return nil, err
 				}
@@ -310,8 +319,6 @@ func (a *authentication) run(ctx context.Context, n *conn) (resumed *joinAnswer,
 		}
 	}
 }
-
-const codeTicketRejected = "ticket_rejected"
 
 // send sends the `authenticate`.
 func (a *authentication) send(ctx context.Context, n *conn) error {

@@ -3,6 +3,7 @@
 package behaviour
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,10 @@ type Config struct {
 	Heartbeat int
 	// DefaultRooms are the default rooms. Default: those of Hearth.
 	DefaultRooms []string
+	// Resume makes the server issue and accept tickets, for this many seconds. Default: it does not.
+	Resume int
+	// Drain is Timeouts.Drain in milliseconds.
+	Drain int
 	// Buffer is Limits.BackpressureLimit. Default: that of Hearth.
 	Buffer int
 }
@@ -164,7 +169,11 @@ func (w *World) newServer(cfg Config) (*Server, error) {
 	srv, err := hearth.New(hearth.Config[Login, struct{}]{
 		Transport: hearth.TransportNetConn, Logger: slog.New(slog.DiscardHandler), Broker: w.bus.Broker(), DefaultRooms: cfg.DefaultRooms,
 		Encryption: hearth.Encryption{Mode: hearth.EncryptionMode(cfg.Encryption), Only: true},
+		Resume: hearth.Resume{
+			Enabled: cfg.Resume > 0, Lifetime: time.Duration(cfg.Resume) * time.Second, Keys: [][]byte{bytes.Repeat([]byte("k"), 32)},
+		},
 		Timeouts: hearth.Timeouts{
+			Drain:     time.Duration(cfg.Drain) * time.Millisecond,
 			Heartbeat: time.Duration(cfg.Heartbeat) * time.Millisecond, HeartbeatInterval: time.Duration(cfg.Heartbeat) * time.Millisecond / 3,
 		},
 		Limits:       hearth.Limits{BackpressureLimit: cfg.Buffer},
@@ -292,6 +301,13 @@ func command(ctx context.Context, srv *Server, name string, args *arguments) err
 			return err
 		}
 		return srv.Send(ctx, targetOf(target), event, data)
+	case "ask": // user, event, data, answer, code
+		var code string
+		var want json.RawMessage
+		if err := args.take(&target, &event, &data, &want, &code); err != nil {
+			return err
+		}
+		return ask(ctx, srv, targetOf(target), event, data, want, code)
 	case "disconnect": // target, code, reason
 		var code int
 		var reason string
@@ -320,6 +336,28 @@ func command(ctx context.Context, srv *Server, name string, args *arguments) err
 		return nil
 	}
 	return errors.New("there is no such step")
+}
+
+// ask asks the clients of a target, which must answer with this data or this code.
+func ask(ctx context.Context, srv *Server, t hearth.Target, event string, data, want json.RawMessage, code string) error {
+	asked := 0
+	var wrong error
+	err := hearth.AskEach(ctx, srv.Local(), t, event, data, func(_ *hearth.Client[struct{}], answer json.RawMessage, err error) {
+		asked++
+		got := ""
+		if e, ok := errors.AsType[*hearth.AnswerError](err); ok {
+			got = e.Code
+		} else if err != nil {
+			wrong = err
+		}
+		if got != code || code == "" && string(answer) != string(want) {
+			wrong = errors.Join(wrong, fmt.Errorf("the answer is %s, with the error %q", answer, err))
+		}
+	})
+	if err == nil && asked == 0 {
+		err = errors.New("there is no client")
+	}
+	return errors.Join(err, wrong)
 }
 
 // targetOf returns the target of a text.
