@@ -5,9 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/hearthws/hearth/protocol"
 )
+
+// questions are the questions of the server.
+type questions struct {
+	// byEvent are the functions of Answer. Guarded by Client.mu.
+	byEvent map[string]func(context.Context, Message) (any, error)
+	running int // functions that run; guarded by Client.mu
+}
 
 // maxQuestions is how many questions a client answers at a time.
 const maxQuestions = 64
@@ -26,10 +34,10 @@ func Answer[Q, R any](c *Client, event string, f func(ctx context.Context, quest
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f == nil {
-		delete(c.answers, event)
+		delete(c.questions.byEvent, event)
 		return
 	}
-	c.answers[event] = func(ctx context.Context, m Message) (any, error) {
+	c.questions.byEvent[event] = func(ctx context.Context, m Message) (any, error) {
 		var q Q
 		if err := m.Decode(&q); err != nil {
 			return nil, fmt.Errorf("%w: %w", &Error{Code: "invalid_data", Message: "Invalid data"}, err)
@@ -51,7 +59,8 @@ type answerError struct {
 }
 
 // askedLocked answers a question, on a goroutine that ends with f. Nothing waits for it.
-func (c *Client) askedLocked(n *conn, data json.RawMessage) {
+func (qs *questions) askedLocked(n *conn, data json.RawMessage) {
+	c := n.c
 	var q struct {
 		Ask   json.RawMessage
 		Event string
@@ -61,27 +70,27 @@ func (c *Client) askedLocked(n *conn, data json.RawMessage) {
 		c.log.Warn("a question without a number was ignored", "err", err)
 		return
 	}
-	f := c.answers[q.Event]
+	f := qs.byEvent[q.Event]
 	switch {
 	case f == nil:
-		c.answerLocked(n, clientAnswer{Ask: q.Ask, Error: &answerError{Code: protocol.CodeUnknownEvent}})
-	case c.questions >= maxQuestions:
-		c.answerLocked(n, clientAnswer{Ask: q.Ask, Error: &answerError{Code: protocol.CodeBusy}})
+		n.answerLocked(clientAnswer{Ask: q.Ask, Error: &answerError{Code: protocol.CodeUnknownEvent}})
+	case qs.running >= maxQuestions:
+		n.answerLocked(clientAnswer{Ask: q.Ask, Error: &answerError{Code: protocol.CodeBusy}})
 	default:
-		c.questions++
+		qs.running++
 		go func() {
-			a := c.ask(n.ctx, f, Message{Event: q.Event, Data: q.Data})
+			a := answerTo(n.ctx, c.log, f, Message{Event: q.Event, Data: q.Data})
 			a.Ask = q.Ask
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			c.questions--
-			c.answerLocked(n, a)
+			qs.running--
+			n.answerLocked(a)
 		}()
 	}
 }
 
-// ask calls f, and returns the answer without its number.
-func (c *Client) ask(ctx context.Context, f func(context.Context, Message) (any, error), m Message) (a clientAnswer) {
+// answerTo calls f, and returns the answer without its number.
+func answerTo(ctx context.Context, log *slog.Logger, f func(context.Context, Message) (any, error), m Message) (a clientAnswer) {
 	v, err := f(ctx, m)
 	if err == nil {
 		a.Data, err = protocol.EncodeData(v)
@@ -93,13 +102,14 @@ func (c *Client) ask(ctx context.Context, f func(context.Context, Message) (any,
 		a.Error = &answerError{e.Message, e.Code}
 		return a
 	}
-	c.log.Warn("a question was not answered", "event", m.Event, "err", err)
+	log.Warn("a question was not answered", "event", m.Event, "err", err)
 	a.Error = &answerError{Code: protocol.CodeInternal}
 	return a
 }
 
 // answerLocked sends an answer, if the connection is still there.
-func (c *Client) answerLocked(n *conn, a clientAnswer) {
+func (n *conn) answerLocked(a clientAnswer) {
+	c := n.c
 	if c.conn != n {
 		return
 	}

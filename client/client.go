@@ -55,14 +55,12 @@ type Client struct {
 	asking chan struct{}  // of capacity 1: held while CredentialsFunc runs
 	wg     sync.WaitGroup // the goroutines of run and of connections
 
-	mu       sync.Mutex
-	started  bool                  // Connect was called; guarded by mu
-	state    State                 // guarded by mu
-	changed  chan struct{}         // closed when state changes, and replaced; guarded by mu
-	handlers map[string][]*handler // by event; guarded by mu
-	// answers are the functions of Answer, by event. Guarded by mu.
-	answers   map[string]func(context.Context, Message) (any, error)
-	questions int              // that are being answered; guarded by mu
+	mu        sync.Mutex
+	started   bool                  // Connect was called; guarded by mu
+	state     State                 // guarded by mu
+	changed   chan struct{}         // closed when state changes, and replaced; guarded by mu
+	handlers  map[string][]*handler // by event; guarded by mu
+	questions questions
 	rooms     map[string]*Room // by name; guarded by mu
 	// left are the names of rooms that were left, and that a session that is resumed may still
 	// have. Guarded by mu.
@@ -81,7 +79,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{
 		cfg: cfg, log: cfg.Logger, calls: newDispatcher(cfg.Buffer), out: newQueue(cfg.QueueMessages, cfg.QueueFull),
-		changed: make(chan struct{}), handlers: map[string][]*handler{}, answers: map[string]func(context.Context, Message) (any, error){}, rooms: map[string]*Room{}, left: map[string]bool{},
+		changed: make(chan struct{}), handlers: map[string][]*handler{}, questions: questions{byEvent: map[string]func(context.Context, Message) (any, error){}}, rooms: map[string]*Room{}, left: map[string]bool{},
 		pending: map[string]*request{}, asking: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())

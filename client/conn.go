@@ -344,7 +344,7 @@ func (c *Client) receive(n *conn, m *serverMessage, size int) {
 	case protocol.EventExpiring:
 		n.refresh()
 	case protocol.EventAsk:
-		c.askedLocked(n, m.Data)
+		c.questions.askedLocked(n, m.Data)
 	case protocol.EventTicket:
 		var data struct{ Ticket string }
 		if err := json.Unmarshal(orNull(m.Data), &data); err == nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/hearthws/hearth/client"
 	"github.com/hearthws/hearth/internal/test/behaviour"
+	"github.com/hearthws/hearth/protocol"
 )
 
 // TestDeadServer checks that a client notices within the interval and the timeout, after any time
@@ -511,4 +512,50 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%+v: %v", cfg, err)
 		}
 	}
+}
+
+// TestMemberBefore checks that a client recovers the messages of a room that the server joins by
+// itself, and that messages which arrive before the answer do not hide those that were missed.
+func TestMemberBefore(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake(t)
+		j := newJournal()
+		c := f.client(client.Config{})
+		client.On(c, "said", func(n int) { j.add("said %d", n) })
+		_, err := c.Join("tea", j.room("tea", client.RoomConfig{After: protocol.Position{Offset: 7, Epoch: "e"}}))
+		must(t, err)
+		say := func(conn *fakeConn, n int) {
+			conn.send(`{"event":"said","data":%d,"room":"tea","offset":%d,"epoch":"e"}`, n, n)
+		}
+		member := func(conn *fakeConn, first int) {
+			conn.welcome(fmt.Sprintf(extension, ""))
+			conn.wants(fmt.Sprintf(`{"event":"join","data":{"rooms":["tea"],"positions":{"tea":{"offset":7,"epoch":"e"}}},"id":"%d"}`, first))
+			say(conn, 9)
+			conn.send(`{"event":"join","data":{"joined":[{"room":"tea","offset":9,"epoch":"e"}],"rejected":[]},"id":"%d"}`, first)
+			conn.wants(fmt.Sprintf(`{"event":"leave","data":{"rooms":["tea"]},"id":"%d"}`, first+1))
+			conn.wants(fmt.Sprintf(`{"event":"join","data":{"rooms":["tea"],"positions":{"tea":{"offset":7,"epoch":"e"}}},"id":"%d"}`, first+2))
+			say(conn, 10)
+			conn.send(`{"event":"leave","data":{"left":["tea"],"rejected":[]},"id":"%d"}`, first+1)
+		}
+		conn := f.accept()
+		member(conn, 1)
+		conn.ws.CloseNow()
+		conn = f.accept()
+		member(conn, 4)
+		conn.send(`{"event":"join","data":{"joined":[{"room":"tea","offset":10,"epoch":"e","recovered":3}],"rejected":[]},"id":"6"}`)
+		for n := 8; n <= 11; n++ {
+			say(conn, n)
+		}
+		j.wants(t, "tea recovering 3", "said 8", "said 9", "said 10", "tea joined", "said 11")
+
+		// The server joins it again at once: the client says that messages may be missing.
+		c.Close()
+		c = f.client(client.Config{})
+		_, err = c.Join("tea", j.room("tea", client.RoomConfig{After: protocol.Position{Offset: 7, Epoch: "e"}}))
+		must(t, err)
+		conn = f.accept()
+		member(conn, 1)
+		conn.send(`{"event":"join","data":{"joined":[{"room":"tea","offset":10,"epoch":"e"}],"rejected":[]},"id":"3"}`)
+		j.wants(t, "tea joined unrecovered lost")
+	})
 }

@@ -38,7 +38,7 @@ func (r *request) end(a answer) {
 // does what Config.QueueFull says; ctx limits only this wait. Errors: ErrQueueFull, ErrTooLarge,
 // ErrClosed, the error of ctx, or an invalid event or data.
 func (c *Client) Send(ctx context.Context, event string, data any) error {
-	text, err := c.encode(event, data, "")
+	text, err := encode(event, data, "")
 	if err == nil {
 		err = c.out.add(ctx, item{text: text})
 	}
@@ -73,7 +73,7 @@ func (c *Client) request(ctx context.Context, event string, data any) (json.RawM
 	c.mu.Lock()
 	r := &request{id: c.nextIDLocked(), done: make(chan answer, 1)}
 	c.mu.Unlock()
-	text, err := c.encode(event, data, r.id)
+	text, err := encode(event, data, r.id)
 	if err == nil {
 		err = c.out.add(ctx, item{text: text, req: r})
 	}
@@ -94,7 +94,7 @@ func (c *Client) request(ctx context.Context, event string, data any) (json.RawM
 }
 
 // encode returns the text of a message.
-func (c *Client) encode(event string, data any, id string) ([]byte, error) {
+func encode(event string, data any, id string) ([]byte, error) {
 	if err := protocol.CheckEvent(event); err != nil {
 		return nil, err
 	}

@@ -93,6 +93,7 @@ type Room struct {
 	end     position      // the position after these
 	failed  bool          // the server could not decide; the client tries again
 	fresh   bool          // the join under way is the first on this connection
+	again   bool          // the join under way follows a leave, because the first has recovered nothing
 }
 
 // Join joins a room, now if the client is connected, and after each connection. It does not block:
@@ -295,15 +296,18 @@ func (c *Client) joinedLocked(id string, a joinAnswer) {
 
 // joinedLocked makes the client a member. p is the position at which the live messages begin.
 func (r *Room) joinedLocked(p position, recovered int, unrecovered string) {
-	had, fresh := r.status.Position, r.fresh
-	r.joinID, r.fresh = "", false
-	skipped := had.Epoch == p.Epoch && p.Offset > had.Offset && recovered == 0 && unrecovered == ""
-	if fresh && skipped {
+	had, fresh, again := r.status.Position, r.fresh, r.again
+	r.joinID, r.fresh, r.again = "", false, false
+	none := position{}
+	if skipped := had != none && p != none && had != p && recovered == 0 && unrecovered == ""; skipped && fresh {
 		// The server had made the client a member before, so the join has recovered nothing.
+		r.again = true
 		r.c.controlLocked(append([][]byte{r.c.leaveLocked([]string{r.name})}, r.c.joinLocked([]*Room{r})...)...)
 		return
+	} else if skipped && again {
+		unrecovered = UnrecoveredLost
 	}
-	if r.member && unrecovered == "" && (had == position{} || p == position{}) {
+	if r.member && unrecovered == "" && (had == none || p == none) {
 		unrecovered = UnrecoveredLost
 	}
 	r.member = true
@@ -420,7 +424,7 @@ func (c *Client) failedLocked() {
 // disconnectedLocked makes all rooms wait for the next connection.
 func (c *Client) disconnectedLocked() {
 	for _, r := range c.rooms {
-		r.joinID, r.failed, r.fresh, r.left = "", false, false, 0
+		r.joinID, r.failed, r.fresh, r.again, r.left = "", false, false, false, 0
 		if r.status.State != RoomJoining {
 			r.setLocked(RoomStatus{State: RoomJoining, Position: r.status.Position})
 		}

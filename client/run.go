@@ -41,7 +41,7 @@ func (c *Client) run() {
 			c.shut(err)
 			return
 		}
-		delay := c.delay(err, attempts)
+		delay := c.cfg.delay(err, attempts)
 		attempts++
 		c.log.Info("not connected, connecting again", "err", err, "after", delay)
 		c.disconnected(State{Phase: Waiting, Err: err, Retry: delay})
@@ -55,17 +55,17 @@ func (c *Client) run() {
 
 // delay returns how long to wait after err before the next attempt, of which there were some since
 // the last stable connection.
-func (c *Client) delay(err error, attempts int) time.Duration {
+func (c *Config) delay(err error, attempts int) time.Duration {
 	if e, ok := errors.AsType[*CloseError](err); ok && attempts == 0 {
 		switch e.Code {
 		case protocol.CloseServiceRestart, protocol.CloseExpired:
 			return 0
 		}
 	}
-	limit := c.cfg.RetryMin
+	limit := c.RetryMin
 	for range attempts {
-		if limit *= 2; limit >= c.cfg.RetryMax {
-			limit = c.cfg.RetryMax
+		if limit *= 2; limit >= c.RetryMax {
+			limit = c.RetryMax
 			break
 		}
 	}
