@@ -613,6 +613,34 @@ func TestResumeAfterCrash(t *testing.T) {
 	})
 }
 
+// TestResumeGivesUp checks that a ticket stays valid whose client has left before its server has
+// asked the others about it.
+func TestResumeGivesUp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		bus := memory.NewBus(memory.Config{})
+		crashing := &crashingBroker{lossyBroker{Broker: bus.Broker()}}
+		startPiped(t, resumable(config{Broker: crashing}))
+		b := startPiped(t, resumable(config{Broker: bus.Broker()}))
+		time.Sleep(time.Second)
+		first, ticket1 := b.resumableMember("ada")
+		second, ticket2 := b.resumableMember("bob")
+		first.hangUp()
+		second.hangUp()
+		crashing.cut.Store(true)
+		p := b.peer()
+		p.resume(ticket1) // the call takes a second
+		synctest.Wait()
+		leaving := b.peer()
+		leaving.resume(ticket2) // waits for the end of that call
+		synctest.Wait()
+		leaving.hangUp()
+		p.wantsResumed()
+		back := b.peer()
+		back.resume(ticket2)
+		back.wantsResumed()
+	})
+}
+
 // TestResumeExpiry checks that a resumed client has the expiry of its credentials, also after new
 // ones, and that a ticket does not outlive them.
 func TestResumeExpiry(t *testing.T) {

@@ -317,6 +317,9 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		err = errors.Join(err, lerr)
 	}
 	n.cancel()
+	if n.claims != nil {
+		n.claims.goroutine.Wait()
+	}
 	n.logs.Close()
 	n.setState(stopping, closed)
 	return err

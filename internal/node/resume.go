@@ -63,6 +63,7 @@ type claims struct {
 
 // A claim is a ticket that waits for the decision.
 type claim struct {
+	ctx    context.Context // of the client that waits for the decision
 	ticket *ticket.Ticket
 	result chan error // holds one
 }
@@ -87,10 +88,10 @@ func newClaims(n *Node) *claims {
 }
 
 // claim asks all nodes whether the ticket may be used, and makes them close their connections of
-// the client. It blocks until they have answered, or ctx is done. Then the ticket may be used up
-// without being accepted.
+// the client. It blocks until they have answered, or ctx is done. If ctx ends while they are asked,
+// the ticket may be used up without being accepted.
 func (c *claims) claim(ctx context.Context, t *ticket.Ticket) error {
-	own := &claim{ticket: t, result: make(chan error, 1)}
+	own := &claim{ctx: ctx, ticket: t, result: make(chan error, 1)}
 	c.mu.Lock()
 	c.waiting.Push(own)
 	if !c.running {
@@ -115,13 +116,16 @@ func (c *claims) run() {
 	}
 }
 
-// next takes the claims for the next call. If there are none it returns nil, and the goroutine
-// counts as ended.
+// next takes the claims for the next call. It drops those whose clients do not wait any more: their
+// tickets stay unused. If there are none left it returns nil, and the goroutine counts as ended.
 func (c *claims) next() (batch []*claim) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for size := 0; c.waiting.Len() > 0 && len(batch) < protocol.MaxClaims && size < maxClaimBytes; {
 		next := c.waiting.Pop()
+		if next.ctx.Err() != nil {
+			continue
+		}
 		size += len(next.ticket.User)
 		batch = append(batch, next)
 	}
