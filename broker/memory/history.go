@@ -55,3 +55,59 @@ func (n *Broker) checkHistory(ctx context.Context, operation string) error {
 	}
 	return nil
 }
+
+// holdRooms keeps the logs of the rooms with those channels.
+func (n *Broker) holdRooms(channels []string) {
+	l := n.bus.logs
+	if len(l.rules) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n.phase.Load() == closed {
+		return
+	}
+	for _, channel := range channels {
+		t, room, ok := protocol.ParseChannel(channel)
+		if !ok || t != protocol.TypeRoom || l.rule(room) == nil {
+			continue
+		}
+		if n.held == nil {
+			n.held = make(map[string]int)
+		}
+		if n.held[room]++; n.held[room] == 1 {
+			l.holdLocked(room)
+		}
+	}
+}
+
+// releaseRooms undoes one holdRooms of each channel.
+func (n *Broker) releaseRooms(channels []string) {
+	l := n.bus.logs
+	if len(l.rules) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, channel := range channels {
+		t, room, ok := protocol.ParseChannel(channel)
+		if !ok || t != protocol.TypeRoom || n.held[room] == 0 {
+			continue
+		}
+		if n.held[room]--; n.held[room] == 0 {
+			delete(n.held, room)
+			l.releaseLocked(room)
+		}
+	}
+}
+
+// releaseAll undoes all calls of holdRooms. There are none after it.
+func (n *Broker) releaseAll() {
+	l := n.bus.logs
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for room := range n.held {
+		l.releaseLocked(room)
+	}
+	n.held = nil
+}

@@ -155,6 +155,49 @@ func TestHistoryEmptyLogsAreBounded(t *testing.T) {
 }
 
 // TestHistoryInvalidRules checks that a broker with invalid rules does nothing.
+// TestHistoryHeldLogsAreKept: the log of a room that a node holds is kept, however many others there
+// are, and however long it is not used.
+func TestHistoryHeldLogsAreKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := historyBus()
+		n, other := bus.Broker(), bus.Broker()
+		const rooms = 1<<16 + 1000
+		name := func(i int) string { return fmt.Sprint(minutes, i) }
+		first := make([]protocol.Position, rooms)
+		for i := range first {
+			_ = n.Hold(t.Context(), protocol.RoomChannel(name(i)), protocol.UserChannel("u"))
+			first[i] = read(t, n, name(i)).Position
+		}
+		publish(t, n, name(0), "")
+		first[0].Offset++
+		_ = other.Hold(t.Context(), protocol.RoomChannel(name(1)), protocol.RoomChannel(name(1)))
+		time.Sleep(48 * time.Hour)
+		for i, want := range first {
+			if got := read(t, n, name(i)).Position; got != want {
+				t.Fatalf("room %d of %d: position %+v, want %+v", i, rooms, got, want)
+			}
+		}
+		for i := range first {
+			n.Release(protocol.RoomChannel(name(i)), protocol.UserChannel("u"))
+		}
+		other.Release(protocol.RoomChannel(name(1)))
+		time.Sleep(24 * time.Hour)
+		for i, want := range first {
+			if got := read(t, n, name(i)).Position; (got == want) != (i == 1) {
+				t.Fatalf("a day after the release of room %d: position %+v, was %+v", i, got, want)
+			}
+		}
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(24 * time.Hour)
+		if got := read(t, n, name(1)).Position; got == first[1] {
+			t.Errorf("a day after the end of the node that held the room: position %+v", got)
+		}
+	})
+}
+
 func TestHistoryInvalidRules(t *testing.T) {
 	t.Parallel()
 	rules := broker.HistoryRules{{Rooms: "*", Size: -1, Age: time.Hour}}

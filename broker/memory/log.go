@@ -18,8 +18,8 @@ const (
 	// messages.
 	keepEmpty = 24 * time.Hour
 
-	// maxEmpty is the largest number of logs without messages. Clients can make them, by joining
-	// rooms.
+	// maxEmpty is the largest number of logs without messages, besides those of rooms that a node
+	// holds. Clients can make them, by joining and leaving rooms.
 	maxEmpty = 1 << 16
 
 	// maxKeys is the largest number of keys that a log remembers.
@@ -37,7 +37,11 @@ type logs struct {
 	// mu after it.
 	mu    sync.Mutex
 	rooms shrinkmap.Map[string, *roomLog]
-	empty list.List // of *roomLog, those without messages, least recently used first
+	empty list.List // of *roomLog, those without messages, least recently used first; no room is held
+
+	// How many nodes hold the channel of each room. The log of such a room is kept: another epoch
+	// would tell all members of the room that messages are missing.
+	held shrinkmap.Map[string, int]
 }
 
 // A rule is a broker.HistoryRule with its logs.
@@ -55,8 +59,8 @@ type roomLog struct {
 	keys     map[string]struct{}
 	keyTimes fifo.Queue[keyTime] // the elements of keys, oldest first
 
-	// The log is in rule.filled after a message was added, until rule.lifetime later, and else in
-	// logs.empty.
+	// The log is in rule.filled after a message was added, until rule.lifetime later. Else it is in
+	// logs.empty, or in no list if its room is held; then place is nil.
 	filled bool
 	place  *list.Element
 	used   time.Time // if filled, when the last message was added, otherwise the last use
@@ -184,17 +188,51 @@ func (l *logs) remove(room string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if log, ok := l.rooms.Lookup(room); ok {
-		l.listLocked(l.rule(room), log).Remove(log.place)
+		l.unlistLocked(l.rule(room), log)
 		l.rooms.Delete(room)
 	}
 }
 
-// listLocked returns the list that has a log.
-func (l *logs) listLocked(r *rule, log *roomLog) *list.List {
-	if log.filled {
-		return &r.filled
+// unlistLocked takes a log out of its list.
+func (l *logs) unlistLocked(r *rule, log *roomLog) {
+	switch {
+	case log.place == nil:
+	case log.filled:
+		r.filled.Remove(log.place)
+	default:
+		l.empty.Remove(log.place)
 	}
-	return &l.empty
+	log.place = nil
+}
+
+// listEmptyLocked lists a log without messages that is in no list, unless its room is held.
+func (l *logs) listEmptyLocked(log *roomLog, now time.Time) {
+	log.used = now
+	if l.held.Get(log.room) == 0 {
+		log.place = l.empty.PushBack(log)
+	}
+}
+
+// holdLocked keeps the log of a room, until as many calls of releaseLocked.
+func (l *logs) holdLocked(room string) {
+	n := l.held.Get(room)
+	l.held.Put(room, n+1)
+	if log, ok := l.rooms.Lookup(room); ok && n == 0 && !log.filled {
+		l.unlistLocked(nil, log)
+	}
+}
+
+// releaseLocked undoes one hold.
+func (l *logs) releaseLocked(room string) {
+	n := l.held.Get(room)
+	if n > 1 {
+		l.held.Put(room, n-1)
+		return
+	}
+	l.held.Delete(room)
+	if log, ok := l.rooms.Lookup(room); ok && log.place == nil {
+		l.listEmptyLocked(log, time.Now())
+	}
 }
 
 // useLocked returns the log of a room, without the messages that have expired. It makes a log if
@@ -204,9 +242,9 @@ func (l *logs) useLocked(r *rule, room string, now time.Time) *roomLog {
 	if !ok {
 		log = &roomLog{room: strings.Clone(room), position: protocol.Position{Epoch: newEpoch()}}
 		l.rooms.Put(log.room, log)
-		log.place = l.empty.PushBack(log)
+		l.listEmptyLocked(log, now)
 	}
-	if !log.filled {
+	if !log.filled && log.place != nil {
 		log.used = now
 		l.empty.MoveToBack(log.place)
 	}
@@ -218,7 +256,7 @@ func (l *logs) useLocked(r *rule, room string, now time.Time) *roomLog {
 
 // fillLocked notes that a message was added to a log.
 func (l *logs) fillLocked(r *rule, log *roomLog, now time.Time) {
-	l.listLocked(r, log).Remove(log.place)
+	l.unlistLocked(r, log)
 	log.filled, log.used = true, now
 	log.place = r.filled.PushBack(log)
 }
@@ -230,8 +268,8 @@ func (l *logs) expireLocked(now time.Time) {
 		for e := r.filled.Front(); e != nil && now.Sub(logOf(e).used) >= r.lifetime; e = r.filled.Front() {
 			log := logOf(e)
 			r.filled.Remove(e)
-			*log = roomLog{room: log.room, position: log.position, used: now}
-			log.place = l.empty.PushBack(log)
+			*log = roomLog{room: log.room, position: log.position}
+			l.listEmptyLocked(log, now)
 		}
 	}
 	for e := l.empty.Front(); e != nil; e = l.empty.Front() {

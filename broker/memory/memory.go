@@ -85,7 +85,7 @@ func (b *Bus) remove(n *Broker) {
 }
 
 // A Broker is one node's connection to a Bus. It delivers every message of the bus, held or not:
-// Hold and Release cost nothing and store nothing. Publish never fails with broker.ErrQueueFull. If
+// Hold and Release only keep the logs of rooms with history. Publish never fails with broker.ErrQueueFull. If
 // the queue of a receiving node is full, that node gets a loss report.
 type Broker struct {
 	bus *Bus // read-only
@@ -102,6 +102,8 @@ type Broker struct {
 	// Losses since the last queued message; Messages is 0 if there are none.
 	pendingLoss broker.Loss
 	health      broker.Health // the counters and Err
+
+	held map[string]int // holds of rooms with history; guarded by logs.mu
 
 	deliveries sync.WaitGroup // the goroutine that delivers; started with mu held while running
 }
@@ -180,7 +182,8 @@ func (b *Bus) deliver(m protocol.Message) {
 }
 
 // Hold implements broker.Broker. It never waits.
-func (n *Broker) Hold(ctx context.Context, _ ...string) error {
+func (n *Broker) Hold(ctx context.Context, channels ...string) error {
+	n.holdRooms(channels)
 	switch n.phase.Load() {
 	case idle:
 		return broker.ErrNotStarted
@@ -194,7 +197,7 @@ func (n *Broker) Hold(ctx context.Context, _ ...string) error {
 }
 
 // Release implements broker.Broker.
-func (n *Broker) Release(...string) {}
+func (n *Broker) Release(channels ...string) { n.releaseRooms(channels) }
 
 // Health implements broker.Broker. The state of a running memory broker is always ok; Err is the
 // last loss.
@@ -219,6 +222,7 @@ func (n *Broker) Close() error {
 		n.since = time.Now()
 	}
 	n.mu.Unlock()
+	n.releaseAll()
 	n.deliveries.Wait()
 	return nil
 }
