@@ -243,6 +243,58 @@ func TestClientResumes(t *testing.T) {
 	}
 }
 
+// TestCentrifugo recovers in the protocol of Centrifugo, and once is told that it cannot.
+func TestCentrifugo(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		answer string // to the second subscribe
+		want   tally
+	}{
+		"recovered": {`{"id":2,"subscribe":{"epoch":"e","offset":3,"was_recovering":true,"recovered":true,"publications":[` +
+			`{"data":{"room":"a","n":2},"offset":2},{"data":{"room":"a","n":3},"offset":3}]}}`, tally{Expected: 4, Live: 2, Recovered: 2}},
+		"not recovered": {`{"id":2,"subscribe":{"epoch":"f","offset":3,"was_recovering":true}}`, tally{Expected: 4, Live: 2, Reported: 2}},
+		"lost":          {`{"id":2,"subscribe":{"epoch":"e","offset":3,"was_recovering":true,"recovered":true}}`, tally{Expected: 4, Live: 2, Missed: 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFakeServer(t, func(connection int, p *fakePeer) {
+				p.hears(`"connect"`)
+				p.says(`{"id":1,"connect":{"client":"x","ping":25,"pong":true}}` + "\n{}")
+				if connection == 0 {
+					if !p.hears(`"subscribe":{"channel":"a"}`) || !p.hears("{}") {
+						return
+					}
+					p.says(`{"id":2,"subscribe":{"epoch":"e","recoverable":true}}`, `{"push":{"channel":"a","pub":{"data":{"room":"a","n":1},"offset":1}}}`)
+					p.closes(3001)
+					return
+				}
+				if !p.hears(`"recover":true,"offset":1,"epoch":"e"`) || !p.hears("{}") {
+					return
+				}
+				p.says(tc.answer, `{"push":{"channel":"a","pub":{"data":{"room":"a","n":4},"offset":4}}}`)
+				p.hears("nothing")
+			})
+			c := newCrowd(centrifugoDialect, []string{f.ln.Addr().String()}, 1, []string{"a"}, 1)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			err := c.during(ctx, func(ctx context.Context) error {
+				for int(c.received.Load()) < tc.want.Live+tc.want.Recovered {
+					if err := sleep(ctx, time.Millisecond); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r := c.result(4); r.Tally != tc.want || r.Violations > 0 {
+				t.Errorf("%v, %d violations (%s); want %v", r.Tally, r.Violations, r.First, tc.want)
+			}
+		})
+	}
+}
+
 // TestClientNoticesADeadServer answers heartbeats for a while, and then nothing.
 func TestClientNoticesADeadServer(t *testing.T) {
 	t.Parallel()

@@ -130,7 +130,7 @@ type emitting struct{ *emitter.Emitter }
 func (c *cluster) publisher() (publisher, error) {
 	config := brokerredis.Config{URL: c.url}
 	if c.options.history > 0 || c.entrant.recovers {
-		config.History = broker.HistoryRules{{Rooms: "h:*", Size: historySize, Age: 5 * time.Minute}}
+		config.History = broker.HistoryRules{{Rooms: "kept:*", Size: historySize, Age: 5 * time.Minute}}
 	}
 	b, err := brokerredis.New(config)
 	if err != nil {

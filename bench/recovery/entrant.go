@@ -44,6 +44,7 @@ func entrants() []entrant {
 			hearth(func(o *nodeOptions) { o.history, o.resumeKey = historySize, resumeKey }), control},
 		{"hearth-plain", hearthDialect, false, false, buildHearth, hearth(func(*nodeOptions) {}), control},
 		{"ref", hearthDialect, false, false, installReference, startReference, control},
+		{"centrifugo", centrifugoDialect, false, false, buildCentrifugo, startCentrifugo, newHTTPPublisher},
 	}
 }
 
@@ -88,6 +89,23 @@ func (n *node) authenticated(ctx context.Context) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(text)))
 }
 
+// cpu returns the processor time that a process has used, in steps of 10 ms.
+func cpu(p *process.Process) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+	if err != nil {
+		return 0, err
+	}
+	// proc(5): the second field, the name of the program, is in parentheses; user and system time,
+	// in hundredths of a second, are the 14th and the 15th.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat has %d fields", p.PID(), len(fields))
+	}
+	user, err1 := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
+}
+
 // A lab builds and starts what a measure needs, and stops what it has started. It is for one
 // goroutine.
 type lab struct {
@@ -95,9 +113,10 @@ type lab struct {
 	cache  string // the folder for the reference
 	dir    string // a folder of this run
 
-	hearth    string // the binary
-	reference string // the folder
-	stops     []func()
+	hearth     string // the binary
+	centrifugo string // the binary
+	reference  string // the folder
+	stops      []func()
 }
 
 // stop stops what was started, in reverse order.

@@ -17,6 +17,8 @@ type load struct {
 	every   time.Duration // the mean time between two cuts of a client
 	away    time.Duration // how long it stays away then
 
+	operations int // of a server whose costs are measured
+
 	before    time.Duration // before something happens to a node
 	drain     time.Duration // of a node that is restarted
 	heartbeat time.Duration // of a node that is stopped
@@ -26,7 +28,7 @@ type load struct {
 func (l load) roomNames() []string {
 	rooms := make([]string, l.rooms)
 	for i := range rooms {
-		rooms[i] = fmt.Sprintf("h:%d", i)
+		rooms[i] = fmt.Sprintf("kept:%d", i)
 	}
 	return rooms
 }
@@ -47,11 +49,21 @@ func jitter(ctx context.Context, l *lab, e entrant, size load) (r result, err er
 	c.every, c.away, c.tickets = size.every, size.away, e.tickets
 	c.cutting.Store(true)
 	sent := 0
+	var used time.Duration
 	err = c.during(ctx, func(ctx context.Context) error {
+		before, err := cpu(n.process)
+		if err != nil {
+			return err
+		}
 		if sent, err = publishTo(ctx, p, rooms, size.rate, size.length); err != nil {
 			return err
 		}
-		return c.settle(ctx, sent)
+		if err := c.settle(ctx, sent); err != nil {
+			return err
+		}
+		used, err = cpu(n.process)
+		used -= before
+		return err
 	})
 	if err != nil {
 		return r, err
@@ -61,6 +73,7 @@ func jitter(ctx context.Context, l *lab, e entrant, size load) (r result, err er
 	}
 	r = c.result(sent)
 	c.addTickets(&r)
+	r.add("CPU of the server", used.Seconds(), "s")
 	r.returned = c.returned(func(a absence) bool { return true }, func(a absence) time.Time { return a.tried })
 	if e.recovers {
 		r.require("received", r.Tally.received(), atLeast, 100)

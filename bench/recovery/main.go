@@ -48,13 +48,22 @@ type measure struct {
 func measures() []measure {
 	return []measure{
 		{"jitter", "clients are cut every 17 s and stay away for 2 s", []int{300, 3000}, false,
-			[]string{"hearth", "hearth-tickets", "hearth-plain", "ref"}, func(*load, bool) {}, jitter},
+			[]string{"hearth", "hearth-tickets", "hearth-plain", "ref", "centrifugo"}, func(*load, bool) {}, jitter},
 		{"rolling", "three nodes are restarted, one after the other", []int{900}, true,
 			[]string{"hearth", "hearth-tickets", "hearth-plain"}, scaleRolling, rolling},
 		{"avalanche", "one of three nodes is killed", []int{10_000}, true,
 			[]string{"hearth", "hearth-tickets", "hearth-plain"}, scaleAvalanche, avalanche},
 		{"frozen", "one of three nodes is stopped", []int{300}, true,
 			[]string{"hearth", "hearth-tickets"}, scaleFrozen, frozen},
+		{"cost", "messages are published to a room with history, and recovered", []int{1}, true,
+			[]string{"hearth", "centrifugo"}, scaleCost, cost},
+	}
+}
+
+func scaleCost(size *load, check bool) {
+	size.operations = 200_000
+	if check {
+		size.operations = 2000
 	}
 }
 
@@ -162,7 +171,7 @@ func (o *options) choose(measureList, serverList string, clients int) error {
 	}
 	for _, e := range entrants() {
 		if slices.Contains(wantedServers, e.name) {
-			if !o.check || e.name != "ref" {
+			if !o.check || strings.HasPrefix(e.name, "hearth") {
 				o.servers = append(o.servers, e)
 			}
 			wantedServers = slices.DeleteFunc(wantedServers, func(name string) bool { return name == e.name })

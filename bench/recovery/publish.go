@@ -51,10 +51,7 @@ func newController(ctx context.Context, addr string) (*controller, error) {
 }
 
 func (c *controller) publish(_ context.Context, room string, number int) error {
-	text, err := json.Marshal(struct {
-		Event string      `json:"event"`
-		Data  roomMessage `json:"data"`
-	}{"room", roomMessage{room, number}})
+	text, err := roomCommand(room, number)
 	if err != nil {
 		return err
 	}
@@ -62,6 +59,14 @@ func (c *controller) publish(_ context.Context, room string, number int) error {
 		return err
 	}
 	return c.await("sent")
+}
+
+// roomCommand returns a message that requests a message to a room.
+func roomCommand(room string, number int) ([]byte, error) {
+	return json.Marshal(struct {
+		Event string      `json:"event"`
+		Data  roomMessage `json:"data"`
+	}{"room", roomMessage{room, number}})
 }
 
 // await reads until an event arrives.

@@ -155,10 +155,13 @@ func (r *report) add(x result) {
 		verdict = "MISSED"
 		r.missed += len(x.Missed)
 	}
+	r.note(x)
 	t := x.Tally
+	if t.Expected == 0 {
+		return // it has figures only
+	}
 	fmt.Fprintf(r.table, "%s\t%s\t%d\t%d\t%d\t%.2f %%\t%d\t%d\t%d\t%d\t%d\t%.0f ms\t%.0f ms\t%s\t\n", x.Measure, x.Server, x.Clients, x.Absences,
 		t.Expected, floor(t.received()), t.Recovered, t.Reported, t.Missed, t.Duplicates, t.Disordered, x.BackP50, x.BackP99, verdict)
-	r.note(x)
 }
 
 // floor rounds a percentage down, so that 100.00 means all.
@@ -180,7 +183,7 @@ func (r *report) note(x result) {
 		parts = append(parts, "MISSED: "+m)
 	}
 	if len(parts) > 0 {
-		r.notes = append(r.notes, fmt.Sprintf("%s, %s, %d clients:\n  %s", x.Measure, x.Server, x.Clients, strings.Join(parts, "; ")))
+		r.notes = append(r.notes, fmt.Sprintf("%s, %s, clients: %d\n  %s", x.Measure, x.Server, x.Clients, strings.Join(parts, "; ")))
 	}
 }
 

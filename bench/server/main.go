@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string, _, stderr io.Writer) int {
 	set.BoolVar(&o.raw, "raw", false, "accept on Hearth's own listener instead of through net/http")
 	set.StringVar(&o.redisURL, "redis", "", "connect to other servers through this Redis")
 	set.BoolVar(&o.encryption, "encryption", false, "encrypt for clients that send a public key")
-	set.IntVar(&o.history, "history", 0, "keep so many messages of each room whose name begins with \"h:\", for five minutes")
+	set.IntVar(&o.history, "history", 0, "keep so many messages of each room whose name begins with \"kept:\", for five minutes")
 	set.DurationVar(&o.heartbeat, "heartbeat", 0, "Timeouts.Heartbeat (default: that of the library)")
 	set.DurationVar(&o.drain, "drain", 0, "Timeouts.Drain")
 	set.StringVar(&o.resumeKey, "resume-key", "", "give clients tickets that are sealed with this key, which is no secret here")
@@ -72,7 +72,7 @@ type options struct {
 func (o options) setBroker(config *hearth.Config[struct{}, struct{}]) (err error) {
 	var rules []hearth.HistoryRule
 	if o.history > 0 {
-		rules = []hearth.HistoryRule{{Rooms: "h:*", Size: o.history, Age: 5 * time.Minute}}
+		rules = []hearth.HistoryRule{{Rooms: "kept:*", Size: o.history, Age: 5 * time.Minute}}
 	}
 	if o.redisURL != "" {
 		config.Broker, err = redis.New(redis.Config{URL: o.redisURL, History: rules})

@@ -44,6 +44,7 @@ func (s *server) open(data any) *client {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { ws.CloseNow() })
+	ws.SetReadLimit(1 << 20)
 	c := &client{t: s.t, c: ws}
 	c.authenticate(data)
 	return c

@@ -34,6 +34,7 @@ func check(c Config, settings []Setting) []error {
 			AuthDevelopment, port)
 	}
 	checkJWT(c, wrong)
+	checkRules(c, settings, wrong)
 	switch {
 	case c.TLSCert != "" && c.TLSKey == "":
 		wrong("tls-cert", "the private key of the certificate is missing: set it, as in --tls-key key.pem")
@@ -45,7 +46,6 @@ func check(c Config, settings []Setting) []error {
 		}
 	}
 	checkResume(c, wrong)
-	checkAPI(c, wrong)
 	if c.Drain >= c.ShutdownTimeout {
 		wrong("drain", "shutdown-timeout (%v) would end it: use a shorter time, or raise shutdown-timeout", c.ShutdownTimeout)
 	}

@@ -38,13 +38,12 @@ type Config struct {
 	TLSCert        string
 	TLSKey         string
 	Origins        []string // nil: same origin
-	Side           Side     // further listeners
+	Admin          string   // empty: none
 	TrustedProxies []netip.Prefix
 
-	Auth         string
+	Access
 	DefaultRooms []string // never nil
 	History      broker.HistoryRules
-	JWT          JWT
 
 	Redis         string `json:"-"` // a URL that may hold a password; empty: no Redis
 	RedisTimeout  time.Duration
@@ -91,11 +90,11 @@ type Config struct {
 	LogLevel  slog.Level
 }
 
-// Side configures the listeners that are not for clients.
-type Side struct {
-	Admin   string // address of the one for operators; empty: none
-	API     string // address of the HTTP API; empty: none
-	APIKeys string `json:"-"` // in the form of api.ParseKeys
+// Access is the part of a Config that decides about clients.
+type Access struct {
+	Auth  string
+	JWT   JWT
+	Rules RoomRules
 }
 
 // Sources are the sources of a configuration. The zero value gives the defaults.

@@ -12,18 +12,17 @@ import (
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/memory"
-	"github.com/hearthws/hearth/internal/app/api"
 	"github.com/hearthws/hearth/internal/app/metrics"
 )
 
 // An engine is a hearth.Server without its types.
 type engine interface {
-	api.Server
 	Start(ctx context.Context) error
 	Serve(ln net.Listener, other http.Handler) error
 	Shutdown(ctx context.Context) error
 	Health() broker.Health
 	Stats() hearth.Stats
+	ID() string
 }
 
 // newEngine makes the hearth.Server: with the demo in development mode, and otherwise with the
@@ -34,8 +33,11 @@ func (s *Server) newEngine() error {
 		hc := hearthConfig[credentials, *visitor](s.cfg, s.log, s.limited)
 		demo.callbacks(&hc)
 		srv, err := newServer(s, hc)
+		if err != nil {
+			return err
+		}
 		demo.srv, s.hearth = srv, srv
-		return err
+		return nil
 	}
 	service, err := newService(s.cfg, s.log, s.limited)
 	if err != nil {
@@ -44,8 +46,12 @@ func (s *Server) newEngine() error {
 	hc := hearthConfig[json.RawMessage, *state](s.cfg, s.log, s.limited)
 	service.callbacks(&hc)
 	srv, err := newServer(s, hc)
+	if err != nil {
+		return err
+	}
 	service.srv, s.hearth, s.service = srv, srv, service
-	return err
+	service.handle()
+	return nil
 }
 
 // newServer makes a hearth.Server with the tickets, the origins and the broker of s.
@@ -72,7 +78,7 @@ func newServer[A, M any](s *Server, hc hearth.Config[A, M]) (*hearth.Server[A, M
 	if err != nil {
 		return nil, fmt.Errorf("configure the engine: %w", err)
 	}
-	s.broker, s.members, s.figures = hc.Broker, api.MembersOf(srv), metrics.Of(srv)
+	s.figures = metrics.Of(srv)
 	return srv, nil
 }
 

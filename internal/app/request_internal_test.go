@@ -85,7 +85,7 @@ func TestOriginPolicy(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var b bytes.Buffer
-			allowed, err := checkOrigin(Config{Auth: AuthDevelopment}, slog.New(slog.NewTextHandler(&b, nil)))
+			allowed, err := checkOrigin(Config{Access: Access{Auth: AuthDevelopment}}, slog.New(slog.NewTextHandler(&b, nil)))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -23,7 +23,8 @@ type service struct {
 	log     *slog.Logger // for problems of the server itself
 	limited *slog.Logger // for lines that clients can cause
 	srv     *hearth.Server[json.RawMessage, *state]
-	special []string // Config.DefaultRooms: not subject to permissions
+	special []string      // Config.DefaultRooms: not subject to permissions
+	queries chan struct{} // holds an element for each query in progress
 
 	access atomic.Pointer[access] // replaced by reload
 }
@@ -32,6 +33,8 @@ type service struct {
 type access struct {
 	keys   jwtauth.Config
 	tokens *jwtauth.Verifier // nil unless auth is jwt
+	rules  RoomRules
+	grants *jwtauth.Grants // nil if grants are not configured
 }
 
 // A state is the metadata of a client. It is safe for concurrent use.
@@ -60,7 +63,7 @@ type connection = hearth.Client[*state]
 // newService makes the service. log receives problems of the server itself, limited the lines that
 // clients can cause.
 func newService(c Config, log, limited *slog.Logger) (*service, error) {
-	s := &service{log: log, limited: limited, special: c.DefaultRooms}
+	s := &service{log: log, limited: limited, special: c.DefaultRooms, queries: make(chan struct{}, maxQueries)}
 	a, err := s.newAccess(c, nil)
 	if err != nil {
 		return nil, err
@@ -72,14 +75,18 @@ func newService(c Config, log, limited *slog.Logger) (*service, error) {
 // newAccess returns the access by a configuration. It shares with old, unless that is nil, what has
 // not changed.
 func (s *service) newAccess(c Config, old *access) (*access, error) {
-	a := &access{}
+	a := &access{rules: c.Rules}
+	var err error
+	if a.grants, err = newGrants(c); err != nil {
+		return nil, err
+	}
 	if c.Auth != AuthJWT {
 		return a, nil
 	}
-	var err error
 	if a.keys, err = jwtConfig(c.JWT); err != nil {
 		return nil, fmt.Errorf("configure auth %s: %w", c.Auth, err)
 	}
+	a.keys.Keep = c.Rules.claims()
 	if old != nil && reflect.DeepEqual(old.keys, a.keys) {
 		a.tokens = old.tokens // and the key set that it has loaded
 		return a, nil
@@ -196,7 +203,7 @@ func (s *service) lost(c *connection, room string) bool {
 
 // mayJoin reports whether an identity may join a room.
 func (s *service) mayJoin(id *identity.Identity, room string) bool {
-	return slices.Contains(id.Rooms, room)
+	return slices.Contains(id.Rooms, room) || s.access.Load().rules.Join.Allow(id, room)
 }
 
 // join makes the client join the rooms of its credentials.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,6 +36,29 @@ func LoadTokens(src Sources) (JWT, error) {
 	var c Config
 	errs := apply(&c, settings, func(o Option) bool { return o.Group == groupJWT })
 	return c.JWT, errors.Join(errs...)
+}
+
+// GrantOptions returns the options that the command for grants shares with hearth serve.
+func GrantOptions() []Option {
+	return slices.DeleteFunc(Options(), func(o Option) bool { return o.Name != "grant-secret" && o.File != "grant-secret" })
+}
+
+// CreateGrant returns a grant for a room, signed with grant-secret of the sources. It is for one
+// user if user is not empty.
+func CreateGrant(src Sources, room, user string, lifetime time.Duration) (string, error) {
+	settings, err := load(src)
+	if err != nil {
+		return "", err
+	}
+	var c Config
+	errs := apply(&c, settings, func(o Option) bool { return o.Group == groupRules })
+	if err := errors.Join(errs...); err != nil {
+		return "", err
+	}
+	if c.Rules.GrantSecret == "" {
+		return "", errors.New("there is no key to sign with: set grant-secret or grant-secret-file")
+	}
+	return jwtauth.CreateGrant([]byte(c.Rules.GrantSecret), room, user, lifetime)
 }
 
 // TokenSpec describes a token for development.

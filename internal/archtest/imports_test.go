@@ -81,13 +81,13 @@ var rules = []rule{
 	// The server binary uses the library like any other program: public packages, and leaves that
 	// do not depend on it.
 	{folder: "internal/app/identity", imports: []string{"protocol"}},
-	{folder: "internal/app/jwtauth", imports: []string{"internal/app/identity"}, libraries: []string{
+	{folder: "internal/app/rules", imports: []string{"internal/app/identity"}},
+	{folder: "internal/app/jwtauth", imports: []string{"internal/app/identity", "protocol"}, libraries: []string{
 		"github.com/MicahParks/jwkset", "github.com/MicahParks/keyfunc", "github.com/golang-jwt/jwt"}},
 	{folder: "internal/app/metrics", imports: []string{".", "broker"}, libraries: []string{"github.com/prometheus/client_golang"}},
-	{folder: "internal/app/api", imports: []string{".", "broker", "broker/redis", "emitter", "protocol"}, libraries: []string{"github.com/danielgtaylor/huma"}},
 	{folder: "internal/app/admin", imports: []string{"internal/app/metrics"}, libraries: []string{"github.com/prometheus/client_golang"}},
-	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "broker/redis", "emitter", "internal/app/admin", "internal/app/api", "internal/app/identity", "internal/app/jwtauth",
-		"internal/app/metrics", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{"github.com/knadh/koanf",
+	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "broker/redis", "internal/app/admin", "internal/app/identity", "internal/app/jwtauth",
+		"internal/app/metrics", "internal/app/rules", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{"github.com/knadh/koanf",
 		"github.com/prometheus/client_golang", "go.yaml.in/yaml", "golang.org/x/term"}},
 	{folder: "internal/emit", imports: []string{"broker", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/cli", imports: []string{"internal/app", "internal/emit"}, libraries: []string{"github.com/spf13/cobra",

@@ -50,6 +50,7 @@ func TestHelp(t *testing.T) {
 		"hearth-token.txt":         {"token", "--help"},
 		"hearth-token-create.txt":  {"token", "create", "--help"},
 		"hearth-token-inspect.txt": {"token", "inspect", "--help"},
+		"hearth-token-grant.txt":   {"token", "grant", "--help"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -187,6 +188,10 @@ func TestCommandLine(t *testing.T) {
 		{"token with a bad claim", []string{"token", "create", "--user", "ada", "--claim", "x", "--jwt-secret", secret}, nil, cli.ExitUsage, "", "NAME=VALUE"},
 		{"token with a short secret", []string{"token", "create", "--user", "ada"}, []string{"HEARTH_JWT_SECRET=short"}, cli.ExitUsage, "", "at least 32"},
 		{"token with a bad option", []string{"token", "create", "--user", "ada", "--jwt-leeway", "1"}, nil, cli.ExitUsage, "", "--jwt-leeway"},
+		{"grant", []string{"token", "grant", "--room", "lobby", "--grant-secret", secret}, nil, cli.ExitOK, "eyJ", ""},
+		{"grant without a room", []string{"token", "grant", "--grant-secret", secret}, nil, cli.ExitUsage, "", "--room"},
+		{"grant without a secret", []string{"token", "grant", "--room", "lobby"}, nil, cli.ExitUsage, "", "grant-secret-file"},
+		{"grant for long", []string{"token", "grant", "--room", "lobby", "--grant-secret", secret, "--lifetime", "2h"}, nil, cli.ExitUsage, "", "1h"},
 		{"inspect nothing", []string{"token", "inspect"}, nil, cli.ExitUsage, "", "which token?"},
 		{"inspect rubbish", []string{"token", "inspect", "rubbish"}, nil, cli.ExitFailed, "", "three parts"},
 		{"print checks too", []string{"serve", "--print-config", "--loops", "x"}, nil, cli.ExitUsage, "", "--loops"},

@@ -13,15 +13,17 @@ import (
 	"github.com/hearthws/hearth/internal/app"
 )
 
-const tokenLong = `Create and inspect tokens (JSON Web Tokens) for servers with --auth jwt, in development.
-Both commands take the options jwt-… of hearth serve, its variables and its file.`
+const tokenLong = `Create and inspect tokens (JSON Web Tokens) for servers with --auth jwt, in development, and
+grants for single rooms. The commands take options of hearth serve (jwt-…, grant-…), its
+variables and its file.`
 
 const tokenExamples = `  export HEARTH_JWT_SECRET_FILE=/etc/hearth/jwt-secret
   hearth token create --user ada --room lobby --lifetime 8h
   hearth token create --user ada --claim team=red --metadata '{"name":"Ada"}'
   hearth token create --user ada --private-key key.pem --key-id 2026
   hearth token inspect eyJhbGciOiJIUzI1NiJ9.…
-  hearth token inspect - <token.txt`
+  hearth token inspect - <token.txt
+  hearth token grant --room order:7 --grant-secret-file /etc/hearth/grant-secret`
 
 // maxTokenInput bounds what hearth token inspect reads.
 const maxTokenInput = 64 << 10
@@ -35,7 +37,7 @@ func newToken(environ []string) *cobra.Command {
 		Args: unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newTokenCreate(environ), newTokenInspect(environ))
+	cmd.AddCommand(newTokenCreate(environ), newTokenInspect(environ), newTokenGrant(environ))
 	return cmd
 }
 
@@ -125,6 +127,43 @@ func newTokenInspect(environ []string) *cobra.Command {
 		b.WriteString("Print the header and the claims of a token, and whether a server with these options would\n" +
 			"accept it. Exit code 1 if not.\n\nUsage:\n  hearth token inspect TOKEN|- [options]\n")
 		writeTokenOptions(&b)
+		io.WriteString(cmd.OutOrStdout(), b.String())
+	})
+	return cmd
+}
+
+func newTokenGrant(environ []string) *cobra.Command {
+	var options optionFlags
+	var room, user string
+	var lifetime time.Duration
+	cmd := &cobra.Command{
+		Use: "grant", Short: "Print a new grant, which allows a client to join one room", DisableFlagsInUseLine: true, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if room == "" {
+				return usageError{errors.New("which room? Set --room, as in --room lobby")}
+			}
+			grant, err := app.CreateGrant(options.sources(cmd, environ), room, user, lifetime)
+			if err != nil {
+				return usageError{err}
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), grant)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&room, "room", "", "")
+	cmd.Flags().StringVar(&user, "user", "", "")
+	cmd.Flags().DurationVar(&lifetime, "lifetime", 5*time.Minute, "")
+	options.add(cmd, app.GrantOptions())
+	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
+		var b strings.Builder
+		b.WriteString("Print a new grant, which allows a client to join one room.\n\nUsage:\n  hearth token grant --room name [options]\n\nOptions:\n")
+		writeOption(&b, "--room name", "the room", "")
+		writeOption(&b, "--user id", "only for this user", "")
+		writeOption(&b, "--lifetime duration", "how long the grant is valid, 1s to 1h", "5m")
+		writeOptions(&b, app.GrantOptions())
+		b.WriteString("\nConfiguration:\n")
+		writeOption(&b, "--config file", "YAML file with options of hearth serve", "")
+		writeOption(&b, "-h, --help", "show this help", "")
 		io.WriteString(cmd.OutOrStdout(), b.String())
 	})
 	return cmd

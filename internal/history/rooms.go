@@ -51,9 +51,11 @@ const (
 type Config struct {
 	History broker.History
 
-	// Send sends messages of one room to its members on this node. Its error means that some of
-	// them did not get the messages.
-	Send func(room string, ms []protocol.Message) error
+	// Send sends messages of one room to its members on this node, and returns how many of the
+	// messages it has sent, at least one. Its error means that some members did not get one of
+	// these. Then it has not sent the rest: the members that recover must not get later messages
+	// before Interrupt has taken them out of the room, or they would have a gap.
+	Send func(room string, ms []protocol.Message) (sent int, err error)
 
 	// Interrupt takes the clients that get positions out of the room, and tells them. Their
 	// positions say from where they can recover. It returns how many there were: the holds of their
@@ -274,8 +276,12 @@ func (r *Rooms) sendLocked(rm *room, ms []protocol.Message) (rest []protocol.Mes
 	if rm.joins > 0 {
 		rm.recent.push(ms[:n])
 	}
-	if err := r.cfg.Send(rm.name, ms[:n]); err != nil {
-		r.interruptLocked(rm, uint64(n), err)
+	for left := ms[:n]; len(left) > 0; {
+		sent, err := r.cfg.Send(rm.name, left)
+		if err != nil {
+			r.interruptLocked(rm, uint64(sent), err)
+		}
+		left = left[sent:]
 	}
 	if n < len(ms) { // what follows may be a repetition
 		return r.sendLocked(rm, ms[n:])

@@ -306,6 +306,22 @@ func TestSendFails(t *testing.T) {
 	})
 }
 
+// TestSendFailsPartly has the hub reject one of several messages for some members. Members that
+// recover get none after it: their positions would hide the gap.
+func TestSendFailsPartly(t *testing.T) {
+	run(t, func(w *world) {
+		c, plain := w.client(), w.client()
+		plain.positions = false
+		w.enter(c, 0)
+		w.enter(plain, 0)
+		w.sendErr, w.fits = errBroken, 2
+		w.Deliver(w.publish(5))
+		if !c.interrupted || c.got != 2 || plain.got != 5 || w.losses != 3 {
+			t.Errorf("interrupted: %v, got %d messages and %d, %d losses", c.interrupted, c.got, plain.got, w.losses)
+		}
+	})
+}
+
 // TestForget checks that a room without members costs nothing.
 func TestForget(t *testing.T) {
 	run(t, func(w *world) {

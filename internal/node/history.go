@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/history"
@@ -33,22 +32,21 @@ func (n *Node) hasHistory(t protocol.MessageType, name string) bool {
 	return n.history != nil && t == protocol.TypeRoom && n.history.Has(name)
 }
 
-// send sends messages of a room with history to its members on this node. The error reports that
-// some did not get the messages.
-func (n historyNode) send(room string, ms []protocol.Message) error {
-	var errs []error
+// send sends messages of a room with history to its members on this node, up to the first that does
+// not fit into the send queue of some of them: the error reports that. It returns how many messages
+// it has sent, including that one and those in the same series.
+func (n historyNode) send(room string, ms []protocol.Message) (sent int, err error) {
 	t := hub.Target{Kind: hub.Room, Name: room}
-	for len(ms) > 0 {
-		k := seriesLength(ms)
-		series := ms[:k]
-		ms = ms[k:]
+	for sent < len(ms) && err == nil {
+		series := ms[sent:]
+		series = series[:seriesLength(series)]
 		encode := func() *ws.Message { return encodeSeries(series).WithPositions(encodePositioned(series)) }
-		if err := n.hub.SendFunc(t, encode, series[0].Exclude); err != nil {
-			n.env.Stats.DeliveriesLost.Add(uint64(k))
-			errs = append(errs, err)
+		if err = n.hub.SendFunc(t, encode, series[0].Exclude); err != nil {
+			n.env.Stats.DeliveriesLost.Add(uint64(len(series)))
 		}
+		sent += len(series)
 	}
-	return errors.Join(errs...)
+	return sent, err
 }
 
 // encodePositioned makes the messages of a room with their positions.
