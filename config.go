@@ -199,14 +199,14 @@ type Config[A, M any] struct {
 
 	// Left is called when a client is no longer a member of a room: by its own `leave`, by Leave,
 	// or because it has disconnected. In the last case, Left is called for each of its rooms, after
-	// its last Message and before Disconnected. Shutdown waits for these calls; if its context ends
-	// before, their context has ended too. Default: none.
+	// its last Message and before Disconnected; Resume.Grace may delay this. Shutdown waits for
+	// these calls; if its context ends before, their context has ended too. Default: none.
 	Left func(ctx context.Context, c *Client[M], room string)
 
 	// Disconnected is called for each client that was Connected, after its last Message, with the
 	// close code and reason. The code is 1006 if the connection broke, and 1005 if the client's
 	// close frame had none. The client is no longer in any room; Client.Rooms returns the rooms
-	// that it was in. Default: none.
+	// that it was in. Resume.Grace may delay the call. Default: none.
 	Disconnected func(ctx context.Context, c *Client[M], code int, reason string)
 
 	// BrokerLost is called when this server may have missed messages of other servers: the broker
@@ -393,6 +393,19 @@ type Resume struct {
 	// within a second when their rooms or their metadata have changed. All servers need the same.
 	// From 1 s to 24 h. Default 2 min.
 	Lifetime time.Duration
+
+	// Grace hides short absences. When a client that holds a ticket has lost its connection, Left
+	// and Disconnected are called for it after this time, and up to a quarter of it or a second
+	// later. If it resumes its session before, on any server, they are called at once, and
+	// Client.Moved is true. A client is not waited for if it closes the connection with 1000, or if
+	// the server closes it because of Disconnect, an expiry or a violation of the protocol, or if
+	// its tickets are revoked. The server keeps at most Limits.MaxConnections of such clients;
+	// beyond that the callbacks of the oldest are called early.
+	//
+	// Shutdown waits for the clients that it closes to resume on other servers: for at most Grace,
+	// and half of the time until the deadline of its context. Without other servers it does not
+	// wait. From 1 s to Lifetime, or 0. Default 0: the callbacks are called at once.
+	Grace time.Duration
 }
 
 // Encryption selects the clients whose messages are encrypted, in both directions (docs/protocol.md
@@ -521,6 +534,12 @@ func (c Config[A, M]) validateResume() error {
 	}
 	if r.Lifetime < time.Second || r.Lifetime > 24*time.Hour {
 		return invalid("Resume.Lifetime", "is %v; it can be 1s to 24h", r.Lifetime)
+	}
+	if r.Grace != 0 && !r.Enabled {
+		return invalid("Resume.Grace", "is set, and Resume.Enabled is not")
+	}
+	if r.Grace != 0 && (r.Grace < time.Second || r.Grace > r.Lifetime) {
+		return invalid("Resume.Grace", "is %v; it can be 0, or 1s to Resume.Lifetime (%v)", r.Grace, r.Lifetime)
 	}
 	if len(r.Keys) > ticket.MaxSecrets {
 		return invalid("Resume.Keys", "has %d keys, more than %d", len(r.Keys), ticket.MaxSecrets)

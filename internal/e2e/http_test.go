@@ -300,9 +300,14 @@ func TestConfig(t *testing.T) {
 		"Limits.MessageRate": {func(c *config) { c.Limits.MessageRate = -2 }},
 		"Timeouts.Drain":     {func(c *config) { c.Timeouts.Drain = -1 }, func(c *config) { c.Timeouts.Drain = 1 }},
 		"Resumed":            {func(c *config) { c.Resumed = func(context.Context, hearth.ResumeRequest[profile]) error { return nil } }},
-		"Resume.Lifetime":    {func(c *config) { c.Resume.Lifetime = time.Millisecond }, func(c *config) { c.Resume.Lifetime = 25 * time.Hour }},
-		"Resume.Keys":        {func(c *config) { c.Resume.Keys = make([][]byte, 5) }, func(c *config) { c.Resume.Keys = [][]byte{make([]byte, 31)} }},
-		"Limits.ByteRate":    {func(c *config) { c.Limits.ByteRate = -2 }},
+		"Resume.Grace": {
+			func(c *config) { c.Resume.Enabled, c.Resume.Grace = true, 3*time.Minute },
+			func(c *config) { c.Resume.Enabled, c.Resume.Grace = true, time.Millisecond },
+			func(c *config) { c.Resume.Grace = 10 * time.Second },
+		},
+		"Resume.Lifetime": {func(c *config) { c.Resume.Lifetime = time.Millisecond }, func(c *config) { c.Resume.Lifetime = 25 * time.Hour }},
+		"Resume.Keys":     {func(c *config) { c.Resume.Keys = make([][]byte, 5) }, func(c *config) { c.Resume.Keys = [][]byte{make([]byte, 31)} }},
+		"Limits.ByteRate": {func(c *config) { c.Limits.ByteRate = -2 }},
 	} {
 		for i, f := range change {
 			cfg := ok

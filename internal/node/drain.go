@@ -52,6 +52,41 @@ func (d drainer) closeClients(ctx context.Context) {
 	}
 }
 
+// awaitReturns waits until the absent clients have resumed their sessions on other nodes, so that
+// their last callbacks are told. It waits for Resume.Grace at most, which is how long a client can
+// be absent, and for half of the time until the deadline of ctx, so that the callbacks of the other
+// clients can run.
+func (d drainer) awaitReturns(ctx context.Context, others bool) {
+	t := d.env.Tickets
+	if t == nil || t.Grace == 0 || !others {
+		return
+	}
+	wait := t.Grace
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)/2)
+	}
+	ticker, stop := newTicker(drainStep)
+	defer stop()
+	for begun := time.Now(); time.Since(begun) < wait; {
+		// A client is not closed yet while its messages are handled.
+		if t.Absent() == 0 && d.env.Hub.Count(hub.Target{Kind: hub.All}) == 0 {
+			return
+		}
+		select {
+		case <-ticker:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// closeAbsences ends the absences of clients.
+func (d drainer) closeAbsences() {
+	if d.env.Tickets != nil {
+		d.env.Tickets.CloseAbsences()
+	}
+}
+
 // wait waits for the sessions to end, and for the workers.
 func (d drainer) wait() {
 	d.env.Running.Wait()

@@ -127,11 +127,11 @@ func New(cfg Config) (*Node, error) {
 	// Clients can cause nearly all log lines, in any number, so the lines are limited in rate.
 	logs := ratelog.NewHandler(cfg.Log.Handler())
 	cfg.Log = slog.New(logs)
-	tickets, err := newTickets(cfg)
+	clk := clock.New()
+	tickets, err := newTickets(cfg, clk)
 	if err != nil {
 		return nil, fmt.Errorf("resume: %w", err)
 	}
-	clk := clock.New()
 	lobby := session.NewLobby(session.LobbyConfig{
 		AuthTimeout: cfg.Timeouts.Auth, MaxUnauthenticated: cfg.Limits.MaxUnauthenticated,
 		MaxUnauthenticatedPerAddr: cfg.Limits.MaxUnauthenticatedPerAddr, Clock: clk,
@@ -269,10 +269,10 @@ func (n *Node) Running() bool {
 }
 
 // Shutdown stops the node. It closes the clients within Timeouts.Drain, each after handling the
-// client's messages, lets callbacks run until ctx is done, and waits for every goroutine that ends
-// in time. The error
-// wraps ctx's if connections had to be cut or callbacks are still running. It is ErrNotRunning if
-// the node was not running, and ErrInCallback if the caller is a function that Shutdown waits for.
+// client's messages, and gives those with tickets time to resume on other nodes. It lets callbacks
+// run until ctx is done, and waits for every goroutine that ends in time. The error wraps ctx's if
+// connections had to be cut or callbacks are still running. It is ErrNotRunning if the node was not
+// running, and ErrInCallback if the caller is a function that Shutdown waits for.
 func (n *Node) Shutdown(ctx context.Context) error {
 	if callback.Within() {
 		return ErrInCallback
@@ -283,7 +283,13 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- n.servers.shutdown(ctx) }() // ends with the requests, or ctx; awaited below
 	d := drainer{n.env}
+	others := n.CountNodes() > 1
+	if !others {
+		d.closeAbsences() // no other node can claim a session
+	}
 	d.closeClients(ctx)
+	d.awaitReturns(ctx, others)
+	d.closeAbsences()
 	n.setState(draining, stopping)
 	close(n.stopping)
 	n.sweeper.Wait()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/cluster"
 	"github.com/hearthws/hearth/internal/fifo"
 	"github.com/hearthws/hearth/internal/hub"
@@ -20,6 +21,7 @@ type Resume struct {
 	Enabled  bool
 	Keys     [][]byte      // the first seals, all open; none: a random one
 	Lifetime time.Duration // of a ticket
+	Grace    time.Duration // 0: none
 }
 
 var errCutOff = errors.New("the other servers cannot be asked about the ticket")
@@ -27,7 +29,7 @@ var errCutOff = errors.New("the other servers cannot be asked about the ticket")
 // newTickets makes the tickets of a node, or returns nil if clients cannot resume. Half of the
 // largest message before authentication is for the ticket, and the rest for the positions of the
 // client.
-func newTickets(cfg Config) (*session.Tickets, error) {
+func newTickets(cfg Config, clk *clock.Clock) (*session.Tickets, error) {
 	if !cfg.Resume.Enabled {
 		return nil, nil
 	}
@@ -36,7 +38,9 @@ func newTickets(cfg Config) (*session.Tickets, error) {
 		return nil, err
 	}
 	register := ticket.NewRegister(cfg.Resume.Lifetime, ticket.DefaultMaxUsed, ticket.DefaultMaxRevoked)
-	return &session.Tickets{Sealer: sealer, Register: register, Lifetime: cfg.Resume.Lifetime}, nil
+	return &session.Tickets{
+		Sealer: sealer, Register: register, Lifetime: cfg.Resume.Lifetime, Grace: cfg.Resume.Grace, MaxAbsent: cfg.Limits.MaxConnections, Clock: clk,
+	}, nil
 }
 
 // maxClaimBytes bounds the users in the claims of one call.
@@ -204,8 +208,8 @@ func (l localCalls) revoke(t hub.Target) {
 		return
 	}
 	if t.Kind == hub.User {
-		l.tickets.Register.RevokeUser(t.Name)
+		l.tickets.RevokeUser(t.Name)
 	} else if id, ok := hub.ParseID(t.Name); ok {
-		l.tickets.Register.RevokeClient(id)
+		l.tickets.RevokeClient(id)
 	}
 }

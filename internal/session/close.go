@@ -16,7 +16,12 @@ type closeRequest struct {
 	drop    bool           // drop the messages that are not being handled yet
 
 	lastTicket bool // the client gets a new ticket first if its own is out of date
+	mayReturn  bool // the client may resume its session: see Tickets.Grace
+	moved      bool // the session is resumed on another connection
 }
+
+// closeNormal is the code of a client that has done what it connected for (RFC 6455 §7.4.1).
+const closeNormal = 1000
 
 // closeAbnormal stands for a connection that ended without a close frame (RFC 6455 §7.1.5).
 const closeAbnormal = 1006
@@ -30,7 +35,7 @@ func (s *Session) Close(code int, reason string) bool {
 	g := s.grants
 	s.mu.Unlock()
 	if g.has(resume) {
-		s.env.Tickets.Register.RevokeClient(s.member.Key())
+		s.env.Tickets.RevokeClient(s.member.Key())
 	}
 	return s.closeNow(closeRequest{code: code, reason: reason, drop: true})
 }
@@ -38,7 +43,8 @@ func (s *Session) Close(code int, reason string) bool {
 // CloseFor ends the session at once like Close, and adds it to counter. Messages that were received
 // from an authenticated client are still handled. CloseFor never blocks.
 func (s *Session) CloseFor(counter *atomic.Uint64, code int, reason string) bool {
-	return s.closeNow(closeRequest{code: code, reason: reason, counter: counter})
+	mayReturn := code == protocol.CloseHeartbeatTimeout || code == protocol.CloseSlowConsumer
+	return s.closeNow(closeRequest{code: code, reason: reason, counter: counter, mayReturn: mayReturn})
 }
 
 // Shutdown ends the session, because the server shuts down, when all messages that were received
@@ -50,7 +56,7 @@ func (s *Session) Shutdown(now bool) {
 	g := s.grants
 	s.mu.Unlock()
 	code := g.shutdownCode()
-	req := closeRequest{code: code, reason: protocol.CloseReason(code), drop: now, lastTicket: g.has(resume)}
+	req := closeRequest{code: code, reason: protocol.CloseReason(code), drop: now, lastTicket: g.has(resume), mayReturn: true}
 	if now {
 		s.closeNow(req)
 	} else {
@@ -110,7 +116,7 @@ func (s *Session) disconnect(req closeRequest) bool {
 	}
 	t := s.transientLocked()
 	c := t.pendingClient
-	t.closeInfo = &closeInfo{code: req.code, reason: req.reason, pendingClient: c}
+	t.closeInfo = &closeInfo{code: req.code, reason: req.reason, pendingClient: c, moved: req.moved}
 	t.pendingClient = nil
 	s.state.Store(uint32(protocol.StateDisconnected))
 	dropped := 0
@@ -134,6 +140,10 @@ func (s *Session) disconnect(req closeRequest) bool {
 	user, rooms, member := s.env.Hub.Remove(&s.member)
 	t.closeInfo.rooms = rooms
 	answering{s}.lookForAnswersLocked()
+	var displaced *Session
+	if req.mayReturn && s.grants.has(resume) {
+		t.closeInfo.absent, displaced = s.env.Tickets.beginAbsence(s)
+	}
 	if s.grants.has(admitted) || s.inbox.running {
 		s.scheduleLocked(false)
 	} else {
@@ -141,6 +151,9 @@ func (s *Session) disconnect(req closeRequest) bool {
 	}
 	s.mu.Unlock()
 
+	if displaced != nil {
+		endAbsence(displaced, false)
+	}
 	if c != nil {
 		s.env.Lobby.close(c)
 	}

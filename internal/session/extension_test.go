@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/history"
 	"github.com/hearthws/hearth/internal/session"
 	"github.com/hearthws/hearth/internal/ticket"
@@ -60,7 +61,7 @@ func newTickets(t *testing.T) *session.Tickets {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tickets := &session.Tickets{Sealer: sealer, Register: ticket.NewRegister(time.Minute, 100, 100), Lifetime: time.Minute}
+	tickets := &session.Tickets{Sealer: sealer, Register: ticket.NewRegister(time.Minute, 100, 100), Lifetime: time.Minute, Clock: clock.New()}
 	tickets.Claim = func(_ context.Context, tk *ticket.Ticket) error {
 		_, err := tickets.Claimed(tk)
 		return err

@@ -165,9 +165,10 @@ func (r reader) Ping(payload []byte) {
 // Pong implements ws.DeferredHandler.
 func (r reader) Pong(payload []byte) { r.acceptControl(payload) }
 
-// Close implements ws.DeferredHandler. It ends the session that the client has closed.
+// Close implements ws.DeferredHandler. It ends the session that the client has closed. A client
+// that closes with 1000 does not return.
 func (r reader) Close(code int, reason string) {
-	if r.disconnect(closeRequest{code: code, reason: reason}) {
+	if r.disconnect(closeRequest{code: code, reason: reason, mayReturn: code != closeNormal}) {
 		r.member.CloseAfterFlush(ws.AppendClose(nil, code, ""))
 	}
 }

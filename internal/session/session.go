@@ -119,7 +119,7 @@ func (s *Session) Data(b []byte, now clock.Instant) {
 // PeerClosed ends the session when the client has closed its side. Messages that were sent to it
 // before are still written. It implements transport.Handler.
 func (s *Session) PeerClosed() bool {
-	if s.disconnect(closeRequest{code: closeAbnormal}) {
+	if s.disconnect(closeRequest{code: closeAbnormal, mayReturn: true}) {
 		s.member.CloseAfterFlush(nil)
 	}
 	return true // otherwise another goroutine has queued the close, or is about to
@@ -131,10 +131,11 @@ func (s *Session) Drained() { s.member.Drained() }
 
 // Closed ends the session when the socket is closed. It implements transport.Handler.
 func (s *Session) Closed(error) {
-	s.disconnect(closeRequest{code: closeAbnormal})
+	s.disconnect(closeRequest{code: closeAbnormal, mayReturn: true})
 	s.mu.Lock()
 	info := s.transient.closeInfo
 	info.socketClosed = true
+	stopInputLocked(s)
 	finished := info.finished
 	c := info.pendingClient
 	s.mu.Unlock()
@@ -145,6 +146,14 @@ func (s *Session) Closed(error) {
 	s.env.Stats.Connections.Add(-1)
 	if finished {
 		s.env.Running.Done()
+	}
+}
+
+// stopInputLocked frees an incomplete message when the socket is closed, since the session may be
+// kept for Tickets.Grace. It does nothing while a worker parses.
+func stopInputLocked(s *Session) {
+	if t := s.transient; t.closeInfo.socketClosed && t.unparsed == nil && !t.parsing {
+		s.in.Stop()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hearthws/hearth/internal/callback"
+	"github.com/hearthws/hearth/internal/clock"
 	"github.com/hearthws/hearth/internal/fifo"
 	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ticket"
@@ -27,14 +28,22 @@ type Tickets struct {
 	Sealer   *ticket.Sealer
 	Register *ticket.Register
 	Lifetime time.Duration // of a ticket
+	// Grace is how long the last callbacks of a client with a ticket wait for the client to resume
+	// its session. 0: they do not wait.
+	Grace     time.Duration
+	MaxAbsent int          // clients whose last callbacks wait; 0: no limit
+	Clock     *clock.Clock // measures Grace
 	// Claim asks all nodes, this one included, whether a ticket may be used, and makes them close
 	// their connections of the client, as Claimed does. It may block until ctx is done.
 	Claim func(ctx context.Context, t *ticket.Ticket) error
 
-	mu      sync.Mutex // guards the fields below; taken after Session.mu, and no lock under it
-	clients map[hub.ID]*ticketHolder
-	renewal fifo.Queue[*ticketHolder] // all holders, that with the oldest ticket first
-	changed []*ticketHolder           // those whose tickets may be out of date
+	// mu guards the fields below. It is taken after Session.mu. Only the locks of Register and
+	// Clock are taken under it.
+	mu       sync.Mutex
+	clients  map[hub.ID]*ticketHolder
+	renewal  fifo.Queue[*ticketHolder] // all holders, that with the oldest ticket first
+	changed  []*ticketHolder           // those whose tickets may be out of date
+	absences absences
 }
 
 // A ticketHolder is a client that gets tickets, from its admission until its callbacks have
@@ -42,10 +51,12 @@ type Tickets struct {
 type ticketHolder struct {
 	session    *Session // nil when the client has ended
 	user       string
-	generation uint32        // of the tickets
-	queued     time.Time     // when it was put into Tickets.renewal
-	outdated   bool          // the rooms or the metadata have changed since the last ticket
-	listed     bool          // is in Tickets.changed
+	generation uint32    // of the tickets
+	queued     time.Time // when it was put into Tickets.renewal
+	outdated   bool      // the rooms or the metadata have changed since the last ticket
+	listed     bool      // is in Tickets.changed
+	issued     time.Time // when the last ticket was issued; zero if the client has none
+	absence    absence
 	ended      chan struct{} // closed when the client has ended; made by the first awaitEnd
 
 	issuing sync.Mutex // held while a ticket is made, so that the newest is sent last; taken first
@@ -83,6 +94,7 @@ func (t *Tickets) remove(s *Session) {
 	defer t.mu.Unlock()
 	if h := t.clients[s.member.Key()]; h != nil && h.session == s {
 		delete(t.clients, s.member.Key())
+		t.unlistLocked(h)
 		h.session = nil
 		if h.ended != nil {
 			close(h.ended)
@@ -125,9 +137,9 @@ func (t *Tickets) flush(s *Session) {
 }
 
 // Run renews tickets until stop is closed: those that are out of date, and those that have reached
-// half of their lifetime.
+// half of their lifetime. It also ends absences after Grace.
 func (t *Tickets) Run(stop <-chan struct{}) {
-	tick := time.NewTicker(max(min(ticketInterval, t.Lifetime/16), time.Millisecond))
+	tick := time.NewTicker(max(graceInterval(t.Grace, min(ticketInterval, t.Lifetime/16)), time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
@@ -138,6 +150,7 @@ func (t *Tickets) Run(stop <-chan struct{}) {
 		for _, h := range t.due(time.Now()) {
 			t.issue(h)
 		}
+		t.endOldAbsences()
 	}
 }
 
@@ -197,6 +210,9 @@ func (t *Tickets) send(h *ticketHolder) {
 		tk.Rooms, tk.Credentials = s.Rooms(), ExpiresAt(s)
 		text, err := t.Sealer.Seal(&tk, time.Now())
 		if err == nil {
+			t.mu.Lock()
+			h.issued = tk.Issued
+			t.mu.Unlock()
 			s.env.Stats.Tickets.Issued.Add(1)
 			s.member.Notice(ws.NewMessage(protocol.AppendTicket(nil, text, tk.Expires)))
 		}
@@ -208,9 +224,9 @@ func (t *Tickets) send(h *ticketHolder) {
 }
 
 // Claimed handles that a node, perhaps this one, resumes a session with the ticket. It records
-// that, and closes the client here if it is connected. When it has returned, the hub does not have
-// the client. It returns the number of clients that it has closed. It never blocks, so a broker may
-// call it.
+// that, closes the client here if it is connected, and ends its absence. When it has returned, the
+// hub does not have the client. It returns the number of clients that it has closed. It never
+// blocks, so a broker may call it.
 func (t *Tickets) Claimed(tk *ticket.Ticket) (closed int, err error) {
 	if err := t.Register.Accept(tk); err != nil {
 		return 0, err
@@ -222,9 +238,13 @@ func (t *Tickets) Claimed(tk *ticket.Ticket) (closed int, err error) {
 		s = h.session
 	}
 	t.mu.Unlock()
-	if s != nil && s.CloseFor(nil, protocol.CloseResumed, protocol.ReasonResumed) {
+	switch {
+	case s == nil:
+		return 0, nil
+	case s.closeNow(closeRequest{code: protocol.CloseResumed, reason: protocol.ReasonResumed, moved: true}):
 		return 1, nil
 	}
+	t.returned(s)
 	return 0, nil
 }
 

@@ -27,6 +27,8 @@ type closeInfo struct {
 	pendingClient *pendingClient // if the client was never authenticated; nil otherwise
 
 	socketClosed       bool
+	absent             bool // the leaves and the disconnected callback wait for Tickets.Grace
+	moved              bool // the session was resumed on another connection
 	leavesQueued       bool // the rooms were queued for the left callback
 	disconnectedCalled bool // the disconnected callback has been called
 	finished           bool // no worker will run for the session

@@ -73,6 +73,10 @@ func (w worker) next() (j job, ok bool) {
 			return j, true
 		case t != nil && t.unparsed != nil:
 			w.unlocked(w.parseUnparsed)
+		case w.ended() && t.closeInfo.absent:
+			stopInputLocked(w.Session)
+			box.running = false
+			return j, false
 		case w.ended() && !t.closeInfo.leavesQueued:
 			t.closeInfo.leavesQueued = true
 			for _, room := range t.closeInfo.rooms {
