@@ -34,6 +34,7 @@ func check(c Config, settings []Setting) []error {
 			AuthDevelopment, port)
 	}
 	checkJWT(c, wrong)
+	checkWebhook(c, wrong)
 	checkRules(c, settings, wrong)
 	switch {
 	case c.TLSCert != "" && c.TLSKey == "":

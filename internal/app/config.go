@@ -27,6 +27,7 @@ const (
 	AuthDevelopment = "development" // any name is a user; only on this machine
 	AuthAnonymous   = "anonymous"   // clients have no user ids
 	AuthJWT         = "jwt"         // clients send a JSON Web Token
+	AuthWebhook     = "webhook"     // a backend decides
 )
 
 // Config is the configuration of a server. Each field has an option (see Options) that documents
@@ -92,9 +93,10 @@ type Config struct {
 
 // Access is the part of a Config that decides about clients.
 type Access struct {
-	Auth  string
-	JWT   JWT
-	Rules RoomRules
+	Auth    string
+	JWT     JWT
+	Webhook Webhook
+	Rules   RoomRules
 }
 
 // Sources are the sources of a configuration. The zero value gives the defaults.

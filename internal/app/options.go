@@ -52,11 +52,11 @@ const (
 // Options returns all options in the order of their groups.
 func Options() []Option {
 	all := slices.Concat(
-		listenOptions(), authOptions(), jwtOptions(), ruleOptions(), nodeOptions(), resumeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions(),
+		listenOptions(), authOptions(), jwtOptions(), webhookOptions(), ruleOptions(), nodeOptions(), resumeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions(),
 	)
 	var with []Option
 	for _, o := range all {
-		o.Live = o.Group == groupJWT || o.Group == groupRules || o.Name == "origins" || o.Name == "log-level"
+		o.Live = o.Group == groupJWT || o.Group == groupWebhook || o.Group == groupRules || o.Name == "origins" || o.Name == "log-level"
 		file := fileOption(o)
 		if with = append(with, o); o.Secret && !slices.ContainsFunc(all, func(p Option) bool { return p.Name == file.Name }) {
 			with = append(with, file)
@@ -95,8 +95,8 @@ func listenOptions() []Option {
 
 func authOptions() []Option {
 	return []Option{
-		choice("auth", groupAuth, AuthDevelopment, "how clients authenticate; development: with any name, on this machine only; anonymous: not at all; jwt: with a token",
-			func(c *Config) *string { return &c.Auth }, AuthDevelopment, AuthAnonymous, AuthJWT),
+		choice("auth", groupAuth, AuthDevelopment, "how clients authenticate; development: with any name, on this machine only; anonymous: not at all; jwt: with a token; webhook: as a backend decides",
+			func(c *Config) *string { return &c.Auth }, AuthDevelopment, AuthAnonymous, AuthJWT, AuthWebhook),
 		list("default-rooms", groupAuth, "room", "ws-default,ws-notification", "rooms that every client joins when it connects; [] means none",
 			func(c *Config, v []string) { c.DefaultRooms = v }, parseRooms),
 		list("history", groupAuth, "rooms=size/age", "", "keep the last messages of these rooms for clients that were away, as in chat:*=100/5m; the first that "+

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"reflect"
 	"slices"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/internal/app/identity"
 	"github.com/hearthws/hearth/internal/app/jwtauth"
+	"github.com/hearthws/hearth/internal/app/webhook"
 	"github.com/hearthws/hearth/protocol"
 )
 
@@ -33,6 +35,11 @@ type service struct {
 type access struct {
 	keys   jwtauth.Config
 	tokens *jwtauth.Verifier // nil unless auth is jwt
+
+	hook    webhook.Config
+	backend *webhook.Client // nil unless auth is webhook
+	headers []string        // of the opening handshake, for the webhook
+
 	rules  RoomRules
 	grants *jwtauth.Grants // nil if grants are not configured
 }
@@ -80,23 +87,48 @@ func (s *service) newAccess(c Config, old *access) (*access, error) {
 	if a.grants, err = newGrants(c); err != nil {
 		return nil, err
 	}
-	if c.Auth != AuthJWT {
-		return a, nil
+	switch c.Auth {
+	case AuthJWT:
+		err = a.useTokens(c, old, s.log)
+	case AuthWebhook:
+		err = a.useWebhook(c, old)
 	}
-	if a.keys, err = jwtConfig(c.JWT); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("configure auth %s: %w", c.Auth, err)
+	}
+	return a, nil
+}
+
+// useTokens sets what verifies tokens.
+func (a *access) useTokens(c Config, old *access, log *slog.Logger) error {
+	var err error
+	if a.keys, err = jwtConfig(c.JWT); err != nil {
+		return err
 	}
 	a.keys.Keep = c.Rules.claims()
 	if old != nil && reflect.DeepEqual(old.keys, a.keys) {
 		a.tokens = old.tokens // and the key set that it has loaded
-		return a, nil
+		return nil
 	}
 	withLog := a.keys
-	withLog.Logger = s.log
-	if a.tokens, err = jwtauth.New(withLog); err != nil {
-		return nil, fmt.Errorf("configure auth %s: %w", c.Auth, err)
+	withLog.Logger = log
+	a.tokens, err = jwtauth.New(withLog)
+	return err
+}
+
+// useWebhook sets what asks the backend.
+func (a *access) useWebhook(c Config, old *access) error {
+	var err error
+	if a.hook, err = webhookConfig(c.Webhook); err != nil {
+		return err
 	}
-	return a, nil
+	a.headers = c.Webhook.Headers
+	if old != nil && reflect.DeepEqual(old.hook, a.hook) {
+		a.backend = old.backend
+		return nil
+	}
+	a.backend = webhook.New(a.hook)
+	return nil
 }
 
 // start begins the work that authentication needs, and returns at once. close ends it.
@@ -107,8 +139,12 @@ func (s *service) start() {
 }
 
 func (s *service) close() {
-	if a := s.access.Load(); a.tokens != nil {
+	a := s.access.Load()
+	if a.tokens != nil {
 		a.tokens.Close()
+	}
+	if a.backend != nil {
+		a.backend.Close()
 	}
 }
 
@@ -122,6 +158,9 @@ func (s *service) reload(ctx context.Context, c Config) (newKeys bool, err error
 	}
 	if a.tokens == old.tokens {
 		s.access.Store(a)
+		if old.backend != nil && a.backend != old.backend {
+			old.backend.Close()
+		}
 		return false, nil
 	}
 	a.tokens.Start()
@@ -137,6 +176,9 @@ func (s *service) reload(ctx context.Context, c Config) (newKeys bool, err error
 func (s *service) callbacks(hc *hearth.Config[json.RawMessage, *state]) {
 	hc.Authenticate, hc.ValidateRooms = s.authenticate, s.validateRooms
 	hc.Connected, hc.Joined, hc.Disconnected = s.connected, s.joined, s.disconnected
+	if s.access.Load().backend != nil {
+		hc.Upgrade.FromRequest = func(r *http.Request) (any, error) { return forwarded(r, s.access.Load().headers), nil }
+	}
 }
 
 func (s *service) authenticate(ctx context.Context, req hearth.AuthRequest[json.RawMessage]) (hearth.Identity[*state], error) {
@@ -159,10 +201,30 @@ func (s *service) authenticate(ctx context.Context, req hearth.AuthRequest[json.
 
 // identify returns the identity by the client's credentials.
 func (s *service) identify(ctx context.Context, req hearth.AuthRequest[json.RawMessage]) (identity.Identity, error) {
-	tokens := s.access.Load().tokens
-	if tokens == nil { // anonymous
-		return identity.Identity{}, nil
+	switch a := s.access.Load(); {
+	case a.tokens != nil:
+		return s.verify(ctx, a.tokens, req)
+	case a.backend != nil:
+		return s.ask(ctx, a.backend, req)
 	}
+	return identity.Identity{}, nil // anonymous
+}
+
+// ask asks the backend about a client.
+func (s *service) ask(ctx context.Context, backend *webhook.Client, req hearth.AuthRequest[json.RawMessage]) (identity.Identity, error) {
+	header, _ := req.FromRequest.(http.Header) // nil for new credentials
+	id, err := backend.Authenticate(ctx, webhook.Request{
+		Client: req.ClientID, Address: req.RemoteAddr.Addr().String(), Credentials: req.Raw, Again: req.Again, User: req.UserID, Header: header,
+	})
+	if e, ok := errors.AsType[*webhook.Error](err); ok && e.Result == webhook.Rejected {
+		s.limited.Info("the webhook rejected a client", "client", req.ClientID, "address", req.RemoteAddr)
+		return identity.Identity{}, fmt.Errorf("%w: %w", hearth.ErrRejected, err)
+	}
+	return id, err
+}
+
+// verify verifies the token of a client.
+func (s *service) verify(ctx context.Context, tokens *jwtauth.Verifier, req hearth.AuthRequest[json.RawMessage]) (identity.Identity, error) {
 	var data struct {
 		Token string `json:"token"`
 	}

@@ -82,12 +82,14 @@ var rules = []rule{
 	// do not depend on it.
 	{folder: "internal/app/identity", imports: []string{"protocol"}},
 	{folder: "internal/app/rules", imports: []string{"internal/app/identity"}},
-	{folder: "internal/app/jwtauth", imports: []string{"internal/app/identity", "protocol"}, libraries: []string{
+	{folder: "internal/app/fetch"},
+	{folder: "internal/app/webhook", imports: []string{"internal/app/fetch", "internal/app/identity"}},
+	{folder: "internal/app/jwtauth", imports: []string{"internal/app/fetch", "internal/app/identity", "protocol"}, libraries: []string{
 		"github.com/MicahParks/jwkset", "github.com/MicahParks/keyfunc", "github.com/golang-jwt/jwt"}},
 	{folder: "internal/app/metrics", imports: []string{".", "broker"}, libraries: []string{"github.com/prometheus/client_golang"}},
 	{folder: "internal/app/admin", imports: []string{"internal/app/metrics"}, libraries: []string{"github.com/prometheus/client_golang"}},
 	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "broker/redis", "internal/app/admin", "internal/app/identity", "internal/app/jwtauth",
-		"internal/app/metrics", "internal/app/rules", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{"github.com/knadh/koanf",
+		"internal/app/fetch", "internal/app/metrics", "internal/app/rules", "internal/app/webhook", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{"github.com/knadh/koanf",
 		"github.com/prometheus/client_golang", "go.yaml.in/yaml", "golang.org/x/term"}},
 	{folder: "internal/emit", imports: []string{"broker", "broker/redis", "emitter", "protocol"}},
 	{folder: "internal/cli", imports: []string{"internal/app", "internal/emit"}, libraries: []string{"github.com/spf13/cobra",

@@ -24,7 +24,8 @@ password, and may join any room. With --redis, several servers act as one.
 
 In development mode the server listens only on addresses that other machines cannot
 reach. For others, choose how clients authenticate: --auth jwt, with tokens of your
-application, or --auth anonymous. Then the server has no demo page.
+application, --auth webhook, as your backend decides, or --auth anonymous. Then the server
+has no demo page.
 
 You can set each option in three ways. The first one in this list that is set applies:
   a flag         --max-payload 64KiB

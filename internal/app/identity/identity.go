@@ -15,6 +15,7 @@ const (
 	MaxUser     = 256     // bytes of a user id
 	MaxMetadata = 4 << 10 // bytes of metadata
 	MaxRooms    = 1024    // rooms
+	MaxClaims   = 4 << 10 // bytes of the names and values of claims
 )
 
 // Identity describes an authenticated client. It must not be changed.
@@ -36,6 +37,13 @@ func (id Identity) Check() error {
 	}
 	if len(id.Rooms) > MaxRooms {
 		return fmt.Errorf("there are %d rooms, limit %d", len(id.Rooms), MaxRooms)
+	}
+	claims := 0
+	for name, value := range id.Claims {
+		claims += len(name) + len(value)
+	}
+	if claims > MaxClaims {
+		return fmt.Errorf("the claims have %d bytes, limit %d", claims, MaxClaims)
 	}
 	for _, room := range id.Rooms {
 		if err := protocol.CheckRoom(room); err != nil {

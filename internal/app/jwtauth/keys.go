@@ -10,10 +10,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/hearthws/hearth/internal/app/fetch"
 )
 
 // The sizes of an RSA key, in bits. Larger keys make each verification slow.
@@ -130,25 +130,7 @@ func publicKey(block *pem.Block) (crypto.PublicKey, error) {
 	return nil, fmt.Errorf("it has a block of type %.40q, which is not a public key", block.Type)
 }
 
-// CheckURL checks the URL of a service to which the server makes requests: it must be https, unless
-// the host is this machine.
+// CheckURL checks the URL of a key set: it must be https, unless the host is this machine.
 func CheckURL(s string) error {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		return errors.New("takes a URL, as in https://issuer.example/.well-known/jwks.json")
-	case u.User != nil:
-		return errors.New("takes a URL without a user and a password")
-	case u.Scheme == "http" && !loopback(u.Hostname()):
-		return errors.New("takes an https URL: http is allowed only for this machine, as in http://localhost:8000/jwks.json")
-	}
-	return nil
-}
-
-func loopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
+	return fetch.CheckURL(s, "https://issuer.example/.well-known/jwks.json", false)
 }

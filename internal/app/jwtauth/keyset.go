@@ -5,13 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/MicahParks/jwkset"
+
+	"github.com/hearthws/hearth/internal/app/fetch"
 )
 
 const (
@@ -51,11 +52,8 @@ func newKeySet(cfg Config) *keySet {
 	return &keySet{
 		MemoryJWKSet: jwkset.NewMemoryStorage(),
 		url:          cfg.JWKS,
-		// A redirect would let the server at the URL choose another one.
-		client: &http.Client{Transport: cfg.Transport, Timeout: keySetTimeout, CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse
-		}},
-		log: cfg.Logger, ctx: ctx, cancel: cancel, loaded: make(chan struct{}),
+		client:       fetch.NewClient(cfg.Transport, keySetTimeout),
+		log:          cfg.Logger, ctx: ctx, cancel: cancel, loaded: make(chan struct{}),
 	}
 }
 
@@ -195,12 +193,9 @@ func (k *keySet) fetch() ([]jwkset.JWK, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the answer has the status %d, not 200", resp.StatusCode)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxKeySet+1))
+	body, err := fetch.ReadBody(resp, maxKeySet)
 	if err != nil {
-		return nil, fmt.Errorf("read the keys: %w", err)
-	}
-	if len(body) > maxKeySet {
-		return nil, fmt.Errorf("the answer is larger than %d KiB", maxKeySet>>10)
+		return nil, err
 	}
 	return parseKeySet(body)
 }
