@@ -233,7 +233,8 @@ export class Connection {
 
   #arrived(text: string): void {
     this.#received = now();
-    if (this.#granted) this.#waiting = 0;
+    if (this.#waiting) this.#schedule(this.#interval, this.#pulse);
+    this.#waiting = 0;
     this.#inOrder(() => (this.#setup.encryption ? this.#decrypt(text) : this.#take(this.#parse(text))));
   }
 

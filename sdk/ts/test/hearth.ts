@@ -1,23 +1,26 @@
-// Starts a real server for tests: `hearth serve`, built from this repository.
+// Builds programs of this repository, and starts `hearth serve`.
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 
-// This file runs from build/test.
-const repository = new URL("../../../../", import.meta.url).pathname;
+/** The root of this repository. This file runs from build/test. */
+export const repository = fileURLToPath(new URL("../../../../", import.meta.url));
 
-let binary: string | undefined;
+const binaries = new Map<string, string>();
 
-/** Builds the server once for this process. */
-function build(): string {
-  if (binary) return binary;
+/** Builds a program of this repository, once for this process. Returns its file. */
+export function build(program: string): string {
+  const known = binaries.get(program);
+  if (known) return known;
   const dir = mkdtempSync(join(tmpdir(), "hearth-sdk-"));
   process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
-  const file = join(dir, "hearth");
-  execFileSync("go", ["build", "-buildvcs=false", "-o", file, "./cmd/hearth"], { cwd: repository, stdio: "inherit" });
-  return (binary = file);
+  const file = join(dir, basename(program));
+  execFileSync("go", ["build", "-buildvcs=false", "-o", file, program], { cwd: repository, stdio: "inherit" });
+  binaries.set(program, file);
+  return file;
 }
 
 /** A running server. */
@@ -33,7 +36,7 @@ export class Hearth {
 
   /** Starts a server, on any free port unless the address is given. */
   static async start(options: string[] = [], listen = "127.0.0.1:0"): Promise<Hearth> {
-    const child = spawn(build(), ["serve", "--listen", listen, "--log-format", "json", "--drain", "0s", ...options], {
+    const child = spawn(build("./cmd/hearth"), ["serve", "--listen", listen, "--log-format", "json", "--drain", "0s", ...options], {
       stdio: ["ignore", "pipe", "pipe"],
     });
     const server = new Hearth(child);

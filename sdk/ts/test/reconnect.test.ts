@@ -248,6 +248,16 @@ test("a frozen server is noticed within interval and timeout", async (t) => {
   }
 });
 
+test("heartbeats are sent as often as the server wants", async (t) => {
+  for (const [interval, timeout] of [[1000, 200], [1000, 10_000]] as const) {
+    const { client, clock, server } = await connected(t, {}, { heartbeat: { interval, timeout } });
+    await clock.advance(5500);
+    for (let i = 0; i < 5; i++) await server.expect("heartbeat", { signal: AbortSignal.timeout(0) });
+    client.close();
+    clock.restore();
+  }
+});
+
 test("messages from the server count as signs of life", async (t) => {
   const { client, clock, peer, server } = await connected(t, {}, { heartbeat: { interval: 1000, timeout: 200 } });
   peer().receive = () => {}; // it answers no heartbeats
