@@ -68,14 +68,14 @@ func (r *Rooms) fetch() {
 		r.mu.Unlock()
 		if err != nil {
 			r.cfg.Log.Warn("missed messages of rooms not read from the history: retrying", "rooms", len(f.rooms), "error", err)
-			r.pause()
+			r.pause(readPause)
 		}
 	}
 }
 
 // pause waits before the next read.
-func (r *Rooms) pause() {
-	t := time.NewTimer(readPause)
+func (r *Rooms) pause(d time.Duration) {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -209,6 +209,7 @@ func (r *Rooms) check() {
 		}
 	}
 	r.mu.Unlock()
+	pause := min(readPause, checkTime/time.Duration(1+len(all)/fetchRooms))
 	for len(all) > 0 {
 		n := min(len(all), fetchRooms)
 		parts, err := r.read(r.ctx, all[:n])
@@ -225,7 +226,7 @@ func (r *Rooms) check() {
 		}
 		r.mu.Unlock()
 		if all = all[n:]; len(all) > 0 {
-			r.pause() // the checks of many rooms must not keep Redis busy
+			r.pause(pause) // the checks of many rooms must not keep Redis busy
 		}
 	}
 }

@@ -154,7 +154,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) config(h *roomLog) history.Config {
+func (w *world) config(h broker.History) history.Config {
 	return history.Config{
 		History: h, Send: w.send, Interrupt: w.interrupt, Log: slog.New(slog.DiscardHandler),
 		Lost: func(broker.Loss) {

@@ -136,20 +136,22 @@ func (r *Rooms) readFor(ctx context.Context, limits Limits, all []*joining) {
 			}
 		}
 		parts, err := r.read(ctx, requests)
-		for i, j := range batch {
-			if err != nil {
-				j.failed = protocol.UnrecoveredUnavailable
-				continue
+		if err != nil { // no other read is tried: each might wait for its timeout
+			r.cfg.Log.Warn("history not read for a client", "rooms", len(missing), "error", err)
+			for _, j := range missing {
+				if j.part.Position == (protocol.Position{}) {
+					j.failed = protocol.UnrecoveredUnavailable
+				}
 			}
+			return
+		}
+		for i, j := range batch {
 			j.part = parts[i]
 			if used := limits.less(j.part.Messages); used.Messages < 0 || used.Bytes < 0 {
 				j.part.Messages, j.part.Unrecovered = nil, protocol.UnrecoveredLimit
 			} else {
 				limits = used
 			}
-		}
-		if err != nil {
-			r.cfg.Log.Warn("history not read for a client", "rooms", len(batch), "error", err)
 		}
 	}
 }

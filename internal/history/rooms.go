@@ -11,6 +11,7 @@ package history
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,8 +22,10 @@ import (
 
 const (
 	// checkInterval is the time between two checks of all rooms for messages that got lost without
-	// a trace. A check of very many rooms takes longer.
+	// a trace. A check of very many rooms takes longer, up to checkTime and the time of the reads:
+	// brokers forget the log of a room without messages when it is not read for minutes.
 	checkInterval = 30 * time.Second
+	checkTime     = 2 * time.Minute
 
 	// readTimeout is how long a read of the history may take.
 	readTimeout = 5 * time.Second
@@ -30,7 +33,8 @@ const (
 	// giveUpAfter is how long the fetcher tries to read missing messages while newer ones wait.
 	giveUpAfter = 10 * time.Second
 
-	// readPause is the time between two attempts of the fetcher, and between two reads of a check.
+	// readPause is the time between two attempts of the fetcher, and at most between two reads of a
+	// check.
 	readPause = 100 * time.Millisecond
 
 	// fetchRooms is how many rooms one read of the fetcher asks for.
@@ -88,7 +92,7 @@ type Rooms struct {
 	reads  chan struct{} // has a place for each join that may read at a time
 
 	stats      Stats
-	goroutines sync.WaitGroup // fetch and checkLoop; added to under mu while not closed
+	goroutines sync.WaitGroup // fetch, checkLoop, readAllFirst; added to under mu while not closed
 
 	// mu guards the fields below and all rooms. While it is held, messages are passed to the hub,
 	// which has locks of its own.
@@ -154,57 +158,88 @@ func (r *Rooms) Close() {
 
 // Hold begins to keep the state of the rooms, once for each membership. The broker must deliver
 // their messages already. Rooms without history are ignored. For rooms that had no members on this
-// node, it reads the current position, and waits for that until ctx is done.
+// node, the current position is read. Hold waits for that until ctx is done; the read goes on, for
+// other members that the rooms may have meanwhile.
 func (r *Rooms) Hold(ctx context.Context, rooms ...string) {
+	for _, first := range r.hold(rooms) {
+		select {
+		case <-first: // within readTimeout for each read
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// hold is Hold without the wait. It returns what to wait for.
+func (r *Rooms) hold(rooms []string) (wait []chan struct{}) {
 	var unread []*room
-	var wait []chan struct{}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, name := range rooms {
 		if !r.Has(name) {
 			continue
 		}
 		rm := r.rooms[name]
 		if rm == nil {
-			rm = &room{name: name, first: make(chan struct{})}
+			rm = &room{name: name}
 			r.rooms[name] = rm
-			unread = append(unread, rm)
-		} else if rm.first != nil {
+			if !r.closed {
+				rm.first = make(chan struct{})
+				unread = append(unread, rm)
+			}
+		}
+		if rm.first != nil {
 			wait = append(wait, rm.first)
 		}
 		rm.holds++
 	}
-	r.mu.Unlock()
-	for len(unread) > 0 {
-		n := min(len(unread), fetchRooms)
-		r.readFirst(ctx, unread[:n])
-		unread = unread[n:]
+	if len(unread) > 0 {
+		// Ends when all are read, or a read has failed, or with Close, which waits for it.
+		r.goroutines.Go(func() { r.readAllFirst(unread) })
 	}
-	for _, first := range wait {
-		<-first // the goroutine that made the room has a deadline
+	return wait
+}
+
+// readAllFirst reads the current positions of rooms without members. When a read has failed, it
+// tries no other, so that the clients do not wait for one timeout after the other.
+func (r *Rooms) readAllFirst(rooms []*room) {
+	var err error
+	for batch := range slices.Chunk(rooms, fetchRooms) {
+		err = r.readFirst(batch, err)
+	}
+	if err != nil {
+		r.cfg.Log.Warn("positions of rooms not read: clients cannot recover messages in them before the next message", "error", err)
 	}
 }
 
-// readFirst reads the current positions of rooms without members. No member misses the messages
-// before them.
-func (r *Rooms) readFirst(ctx context.Context, rooms []*room) {
-	requests := make([]broker.HistoryRequest, len(rooms))
-	for i, rm := range rooms {
-		requests[i] = broker.HistoryRequest{Room: rm.name}
+// readFirst reads the current positions of rooms without members, unless failed is an error, which
+// it then returns. No member misses the messages before them.
+func (r *Rooms) readFirst(rooms []*room, failed error) error {
+	requests := make([]broker.HistoryRequest, 0, len(rooms))
+	held := make([]*room, 0, len(rooms))
+	r.mu.Lock()
+	for _, rm := range rooms {
+		if r.rooms[rm.name] == rm { // otherwise all members have left
+			held = append(held, rm)
+			requests = append(requests, broker.HistoryRequest{Room: rm.name})
+		}
 	}
-	parts, err := r.read(ctx, requests)
-	if err != nil {
-		r.cfg.Log.Warn("positions of rooms not read: clients cannot recover messages in them before the next message", "rooms", len(rooms), "error", err)
+	r.mu.Unlock()
+	var parts []broker.HistoryPart
+	if failed == nil && len(held) > 0 {
+		parts, failed = r.read(r.ctx, requests)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i, rm := range rooms {
-		if err == nil {
+	for i, rm := range held {
+		if failed == nil {
 			rm.at = parts[i].Position
 		}
 		close(rm.first)
 		rm.first = nil
 		r.sendWaitingLocked(rm, 0)
 	}
+	return failed
 }
 
 // Release undoes one Hold of each room.

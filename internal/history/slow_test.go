@@ -1,0 +1,128 @@
+package history_test
+
+import (
+	"context"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hearthws/hearth/broker"
+	"github.com/hearthws/hearth/internal/history"
+	"github.com/hearthws/hearth/protocol"
+)
+
+// A slowLog has history for all rooms, each with the log of one, and takes its time for each read.
+type slowLog struct {
+	*roomLog
+	delay time.Duration
+}
+
+func (h slowLog) HasHistory(string) bool { return true }
+
+func (h slowLog) ReadHistory(ctx context.Context, requests ...broker.HistoryRequest) ([]broker.HistoryPart, error) {
+	select {
+	case <-time.After(h.delay):
+		return h.roomLog.ReadHistory(ctx, requests...)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// slow runs a test whose reads take a time.
+func slow(t *testing.T, delay time.Duration, test func(w *world)) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{T: t, roomLog: &roomLog{}}
+		w.Rooms = history.New(w.config(slowLog{w.roomLog, delay}))
+		w.Start()
+		defer w.Close()
+		test(w)
+	})
+}
+
+func names(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = "room" + strconv.Itoa(i)
+	}
+	return all
+}
+
+// TestFirstClientLeaves has the first client of a room leave while the position of the room is read.
+// Another client that joins meanwhile recovers what it has missed nevertheless.
+func TestFirstClientLeaves(t *testing.T) {
+	slow(t, time.Second, func(w *world) {
+		w.publish(5)
+		c := w.client()
+		c.at = protocol.Position{Offset: 2, Epoch: w.position().Epoch}
+		ctx, leave := context.WithCancel(w.Context())
+		go func() {
+			w.Hold(ctx, roomName)
+			w.Release(roomName)
+		}()
+		synctest.Wait()
+		go func() {
+			time.Sleep(time.Second / 2)
+			leave()
+		}()
+		w.enter(c, 0)
+		if c.unrecovered != "" || c.got != 3 || c.at != w.position() {
+			w.Errorf("got %d messages, at %v (%s)", c.got, c.at, c.unrecovered)
+		}
+	})
+}
+
+// TestHoldTimes has a history that does not answer. A client waits for one timeout, not for one per
+// read, also if it joins from positions, and no longer than it wants.
+func TestHoldTimes(t *testing.T) {
+	slow(t, time.Hour, func(w *world) {
+		begun := time.Now()
+		wants := func(what string, want time.Duration) {
+			w.Helper()
+			if took := time.Since(begun); took != want {
+				w.Errorf("%s took %v, want %v", what, took, want)
+			}
+			begun = time.Now()
+		}
+		rooms := names(1000)
+		done := make(chan struct{})
+		go func() {
+			w.Hold(w.Context(), rooms...)
+			close(done)
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+		defer cancel()
+		w.Hold(ctx, rooms[999])
+		wants("a shorter wait", time.Second)
+		<-done
+		wants("the rest of the wait", 4*time.Second)
+		requests := make([]history.Request, len(rooms))
+		for i, room := range rooms {
+			requests[i] = history.Request{Room: room, Last: 1}
+		}
+		w.Join(w.Context(), history.Limits{Messages: 10, Bytes: 1000}, requests, func(results []history.Result) {
+			for i, result := range results {
+				if result.Unrecovered != protocol.UnrecoveredUnavailable {
+					w.Errorf("room %d: %+v", i, result)
+				}
+			}
+		})
+		wants("the join", 5*time.Second)
+	})
+}
+
+// TestCheckManyRooms reads the positions of all rooms before a broker forgets those without
+// messages, however many rooms there are.
+func TestCheckManyRooms(t *testing.T) {
+	slow(t, time.Millisecond, func(w *world) {
+		const rooms = 130_000
+		w.Hold(w.Context(), names(rooms)...)
+		first := w.countReads()
+		wait(3 * time.Minute)
+		if reads := w.countReads() - first; reads < rooms/64 {
+			w.Errorf("%d reads of at most 64 rooms in 3 minutes, for %d rooms", reads, rooms)
+		}
+	})
+}
