@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +27,118 @@ type script struct {
 // TestBehaviour plays the scripts of the behaviour suite, each with a world and a clock of its own.
 func TestBehaviour(t *testing.T) {
 	t.Parallel()
+	for name, s := range scripts(t) {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := emptyWorld(t)
+				play(t, s, w, func(cfg client.Config) *client.Client { return newClient(t, w, cfg) })
+			})
+		})
+	}
+}
+
+// TestBehaviourServed plays the scripts in real time, over TCP, against the program for clients in
+// other languages. It leaves out those that take long.
+func TestBehaviourServed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes about 15 s")
+	}
+	t.Parallel()
+	s := serve(t)
+	for name, script := range scripts(t) {
+		t.Run(name, func(t *testing.T) {
+			if script.long() {
+				t.Skip("the script takes too long in real time")
+			}
+			must(t, s.Do(t.Context(), parse(t, `["reset"]`)))
+			tr := &http.Transport{}
+			defer tr.CloseIdleConnections()
+			var clients []*client.Client
+			play(t, script, s, func(cfg client.Config) *client.Client {
+				cfg.URL, cfg.HTTPClient = s.Clients, &http.Client{Transport: tr}
+				c, err := client.New(cfg)
+				must(t, err)
+				clients = append(clients, c)
+				return c
+			})
+			for _, c := range clients {
+				c.Close()
+				<-c.Done()
+			}
+		})
+	}
+}
+
+// served is the server's side of the suite over HTTP.
+type served struct {
+	Clients, Control string
+	http             *http.Client
+}
+
+// serve starts it.
+func serve(t *testing.T) *served {
+	t.Helper()
+	in, stop := io.Pipe()
+	out, printed := io.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- behaviour.Serve(in, printed) }() // ends with in
+	s := &served{http: &http.Client{Transport: &http.Transport{}}}
+	must(t, json.NewDecoder(out).Decode(s))
+	t.Cleanup(func() {
+		stop.Close()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		s.http.CloseIdleConnections()
+	})
+	return s
+}
+
+// Do performs a step of the server.
+func (s *served) Do(ctx context.Context, step []json.RawMessage) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.Control, strings.NewReader(join(step)))
+	if err != nil {
+		return err
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusNoContent {
+		err = errors.New(string(text))
+	}
+	return err
+}
+
+// long reports whether the script takes more than a few seconds.
+func (s script) long() bool {
+	ms := 0
+	for _, step := range s.Steps {
+		switch string(step[0]) {
+		case `"sleep"`:
+			var n int
+			if json.Unmarshal(step[1], &n) == nil {
+				ms += n
+			}
+		case `"state"`: // credentials that expire
+			if strings.Contains(join(step), "4005") {
+				ms += 1000 * 60
+			}
+		case `"server"`:
+			if strings.Contains(join(step), "freeze") {
+				ms += 1000 * 60
+			}
+		}
+	}
+	return ms > 2000
+}
+
+// scripts returns all scripts by name.
+func scripts(t *testing.T) map[string]script {
+	t.Helper()
+	all := map[string]script{}
 	files, err := filepath.Glob("behaviour/*.json")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no scripts", err)
@@ -37,17 +151,22 @@ func TestBehaviour(t *testing.T) {
 			t.Fatalf("%s: %v", file, err)
 		}
 		for _, s := range scripts {
-			t.Run(strings.TrimSuffix(filepath.Base(file), ".json")+"/"+s.Name, func(t *testing.T) {
-				bubble(t, func(t *testing.T) { play(t, s) })
-			})
+			all[strings.TrimSuffix(filepath.Base(file), ".json")+"/"+s.Name] = s
 		}
 	}
+	return all
+}
+
+// world is the server's side of the suite.
+type world interface {
+	Do(ctx context.Context, step []json.RawMessage) error
 }
 
 // player plays one script. The callbacks of the client fill the queues.
 type player struct {
 	t       *testing.T
-	world   *behaviour.World
+	world   world
+	connect func(client.Config) *client.Client
 	client  *client.Client
 	rooms   map[string]*playedRoom
 	answers map[string]chan outcome // of request-later
@@ -69,8 +188,8 @@ type outcome struct {
 
 const manyEvents = 100_000
 
-func play(t *testing.T, s script) {
-	p := &player{t: t, world: emptyWorld(t), rooms: map[string]*playedRoom{}, answers: map[string]chan outcome{},
+func play(t *testing.T, s script, w world, connect func(client.Config) *client.Client) {
+	p := &player{t: t, world: w, connect: connect, rooms: map[string]*playedRoom{}, answers: map[string]chan outcome{},
 		states: make(chan client.State, manyEvents), events: make(chan client.Message, manyEvents)}
 	for i, step := range s.Steps {
 		if err := p.perform(step); err != nil {
@@ -201,13 +320,13 @@ func (p *player) newClient(step []json.RawMessage) error {
 			return nil, errors.New(this.Error)
 		}
 	}
-	p.client = newClient(p.t, p.world, config)
+	p.client = p.connect(config)
 	client.On(p.client, "", func(m client.Message) { p.events <- m })
 	return nil
 }
 
-// within is how long a step waits. The clock is fake.
-const within = time.Hour
+// within is how long a step waits at most.
+const within = 3 * time.Minute
 
 // state performs "state".
 func (p *player) state(step []json.RawMessage) error {

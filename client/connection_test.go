@@ -559,3 +559,105 @@ func TestMemberBefore(t *testing.T) {
 		j.wants(t, "tea joined unrecovered lost")
 	})
 }
+
+// TestAnswers checks answers that a script does not.
+func TestAnswers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake(t)
+		c := f.client(client.Config{})
+		release := make(chan struct{})
+		client.Answer(c, "slow", func(ctx context.Context, n int) (int, error) {
+			select {
+			case <-release:
+				return n, nil
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			}
+		})
+		client.Answer(c, "fail", func(context.Context, any) (any, error) { return nil, errors.New("no database") })
+		client.Answer(c, "wrong", func(context.Context, any) (any, error) { return func() {}, nil })
+		client.Answer(c, "none", func(context.Context, any) (any, error) { return protocol.NoData{}, nil })
+		client.Answer(c, "gone", func(context.Context, any) (any, error) { return 1, nil })
+		client.Answer[any, any](c, "gone", nil)
+		conn := f.accept()
+		conn.welcome(fmt.Sprintf(extension, ""))
+		for event, want := range map[string]string{
+			`"fail"`: `"error":{"code":"internal"}`, `"wrong"`: `"error":{"code":"internal"}`, `"gone"`: `"error":{"code":"unknown_event"}`,
+			`"slow","data":"x"`: `"error":{"message":"Invalid data","code":"invalid_data"}`, `"none"`: "",
+		} {
+			conn.send(`{"event":"hearth:ask","data":{"ask":7,"event":%s}}`, event)
+			if want != "" {
+				want = "," + want
+			}
+			conn.wants(`{"event":"hearth:answer","data":{"ask":7` + want + `}}`)
+		}
+		conn.send(`{"event":"hearth:ask","data":{"event":"slow","data":1}}`) // without a number
+		conn.send(`{"event":"hearth:ask"}`)
+		for n := range 64 {
+			conn.send(`{"event":"hearth:ask","data":{"ask":%d,"event":"slow","data":%d}}`, n, n)
+		}
+		conn.send(`{"event":"hearth:ask","data":{"ask":64,"event":"slow","data":1}}`)
+		conn.wants(`{"event":"hearth:answer","data":{"ask":64,"error":{"code":"busy"}}}`)
+		close(release)
+		for range 64 {
+			conn.wants(`{"event":"hearth:answer","data":{"ask":…,"data":…}}`)
+		}
+		release = make(chan struct{})
+		conn.send(`{"event":"hearth:ask","data":{"ask":65,"event":"slow","data":1}}`)
+		synctest.Wait()
+		conn.ws.CloseNow() // ends the context, and the answer is not sent
+		conn = f.accept()
+		conn.welcome(fmt.Sprintf(extension, ""))
+		must(t, c.Send(t.Context(), "next", 1))
+		conn.wants(`{"event":"next","data":1}`)
+	})
+}
+
+// TestRefresh checks how a client repeats new credentials.
+func TestRefresh(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFake(t)
+		calls := 0
+		c := f.client(client.Config{CredentialsFunc: func(context.Context) (any, error) {
+			if calls++; calls == 4 {
+				return nil, errors.New("offline")
+			}
+			return calls, nil
+		}})
+		conn := f.accept()
+		conn.welcome(fmt.Sprintf(extension, `,"expires":"2026-03-01T10:30:00.000Z"`))
+		must(t, c.Connect(t.Context()))
+		if s := c.State(); s.Expires.Month() != time.March {
+			t.Errorf("expires %v", s.Expires)
+		}
+		expiring := `{"event":"hearth:expiring","data":{"expires":"2026-03-01T10:30:00.000Z"}}`
+		conn.send("%s", expiring)
+		conn.wants(`{"event":"authenticate","data":2,"id":"1"}`)
+		conn.send("%s", expiring) // the client sends new credentials already
+		began := time.Now()
+		conn.send(`{"event":"error","data":{"message":"Try again later","code":"busy"},"id":"1"}`)
+		conn.wants(`{"event":"authenticate","data":3,"id":"2"}`)
+		if d := time.Since(began); d < 5*time.Second || d > 10*time.Second {
+			t.Errorf("again after %v", d)
+		}
+		conn.send(`{"event":"error","data":{"message":"Authentication error"},"id":"2"}`)
+		conn.wants(`{"event":"authenticate","data":5,"id":"3"}`) // the function has failed once
+		conn.send(`{"event":"authenticate","data":{"expires":"2026-04-01T10:30:00.000Z"},"id":"3"}`)
+		synctest.Wait()
+		if s := c.State(); s.Expires.Month() != time.April {
+			t.Errorf("expires %v", s.Expires)
+		}
+		conn.send("%s", expiring)
+		conn.wants(`{"event":"authenticate","data":6,"id":"4"}`)
+		conn.send(`{"event":"error","data":{"message":"Authentication failed"},"id":"4"}`)
+		conn.wants(`{"event":"heartbeat"}`) // nothing more
+		conn.send(`{"event":"heartbeat"}`)
+		conn.send("%s", expiring)
+		conn.wants(`{"event":"authenticate","data":7,"id":"5"}`)
+		conn.ws.Close(4005, "Credentials expired")
+		conn = f.accept()
+		if m := conn.wants(`{"event":"authenticate","data":8,…`); len(m) != 1 {
+			t.Error(m)
+		}
+	})
+}

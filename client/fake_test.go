@@ -88,10 +88,15 @@ func (f *fake) accept() *fakeConn {
 	}
 }
 
-// wants takes the next message, which must match a pattern with "…" for any text.
+// wants takes the next message, which must match a pattern with "…" for any text. It answers
+// heartbeats, unless it wants one.
 func (c *fakeConn) wants(pattern string) []string {
 	c.t.Helper()
 	_, text, err := c.ws.Read(c.t.Context())
+	for heartbeat := `{"event":"heartbeat"}`; err == nil && string(text) == heartbeat && pattern != heartbeat; {
+		c.send("%s", heartbeat)
+		_, text, err = c.ws.Read(c.t.Context())
+	}
 	if err != nil {
 		c.t.Fatalf("got %v, want %s", err, pattern)
 	}
