@@ -47,6 +47,7 @@ func check(c Config, settings []Setting) []error {
 		}
 	}
 	checkResume(c, wrong)
+	checkAPI(c, wrong)
 	if c.Drain >= c.ShutdownTimeout {
 		wrong("drain", "shutdown-timeout (%v) would end it: use a shorter time, or raise shutdown-timeout", c.ShutdownTimeout)
 	}

@@ -39,7 +39,7 @@ type Config struct {
 	TLSCert        string
 	TLSKey         string
 	Origins        []string // nil: same origin
-	Admin          string   // empty: none
+	Side           Side     // further listeners
 	TrustedProxies []netip.Prefix
 
 	Access
@@ -97,6 +97,13 @@ type Access struct {
 	JWT     JWT
 	Webhook Webhook
 	Rules   RoomRules
+}
+
+// Side configures the listeners that are not for clients.
+type Side struct {
+	Admin   string // address of the one for operators; empty: none
+	API     string // address of the HTTP API; empty: none
+	APIKeys string `json:"-"` // in the form of api.ParseKeys
 }
 
 // Sources are the sources of a configuration. The zero value gives the defaults.

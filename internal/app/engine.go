@@ -12,17 +12,18 @@ import (
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/memory"
+	"github.com/hearthws/hearth/internal/app/api"
 	"github.com/hearthws/hearth/internal/app/metrics"
 )
 
 // An engine is a hearth.Server without its types.
 type engine interface {
+	api.Server
 	Start(ctx context.Context) error
 	Serve(ln net.Listener, other http.Handler) error
 	Shutdown(ctx context.Context) error
 	Health() broker.Health
 	Stats() hearth.Stats
-	ID() string
 }
 
 // newEngine makes the hearth.Server: with the demo in development mode, and otherwise with the
@@ -78,7 +79,7 @@ func newServer[A, M any](s *Server, hc hearth.Config[A, M]) (*hearth.Server[A, M
 	if err != nil {
 		return nil, fmt.Errorf("configure the engine: %w", err)
 	}
-	s.figures = metrics.Of(srv)
+	s.broker, s.members, s.figures = hc.Broker, api.MembersOf(srv), metrics.Of(srv)
 	return srv, nil
 }
 

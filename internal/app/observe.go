@@ -14,7 +14,7 @@ import (
 // newAdmin makes the listener for operators, if it is configured. It serves the figures of
 // s.figures and s.durations.
 func (s *Server) newAdmin() error {
-	if s.cfg.Admin == "" {
+	if s.cfg.Side.Admin == "" {
 		return nil
 	}
 	c, reg := metrics.NewCollector(s.figures), prometheus.NewRegistry()
@@ -25,9 +25,15 @@ func (s *Server) newAdmin() error {
 			return fmt.Errorf("configure the metrics: %w", err)
 		}
 	}
-	s.admin = newSideListener("admin", s.cfg.Admin, admin.New(admin.Config{
+	if s.requests != nil {
+		if err := reg.Register(s.requests); err != nil {
+			return fmt.Errorf("configure the metrics: %w", err)
+		}
+	}
+	s.admin = newSideListener("admin", s.cfg.Side.Admin, admin.New(admin.Config{
 		Metrics: c, Registry: reg, Health: s.health, Ready: s.ready, Status: s.status, Log: s.log,
 	}), s.log)
+	s.admin.server.RegisterOnShutdown(s.admin.cancel) // streams do not end by themselves
 	return nil
 }
 

@@ -52,11 +52,11 @@ const (
 // Options returns all options in the order of their groups.
 func Options() []Option {
 	all := slices.Concat(
-		listenOptions(), authOptions(), jwtOptions(), webhookOptions(), ruleOptions(), nodeOptions(), resumeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions(),
+		listenOptions(), authOptions(), jwtOptions(), webhookOptions(), ruleOptions(), apiOptions(), nodeOptions(), resumeOptions(), timeOptions(), limitOptions(), engineOptions(), logOptions(),
 	)
 	var with []Option
 	for _, o := range all {
-		o.Live = o.Group == groupJWT || o.Group == groupWebhook || o.Group == groupRules || o.Name == "origins" || o.Name == "log-level"
+		o.Live = o.Group == groupJWT || o.Group == groupWebhook || o.Group == groupRules || o.Name == "origins" || o.Name == "api-keys" || o.Name == "log-level"
 		file := fileOption(o)
 		if with = append(with, o); o.Secret && !slices.ContainsFunc(all, func(p Option) bool { return p.Name == file.Name }) {
 			with = append(with, file)
@@ -87,7 +87,7 @@ func listenOptions() []Option {
 			func(c *Config) *string { return &c.TLSKey }, anyText),
 		text("admin", groupListen, "host:port", "", "address of a second listener for metrics, health checks and live figures, as in localhost:9090; it needs no password, "+
 			"so other machines should not reach it (default: none)",
-			func(c *Config) *string { return &c.Admin }, parseAdmin),
+			func(c *Config) *string { return &c.Side.Admin }, parseAdmin),
 		list("trusted-proxies", groupListen, "network", "", "addresses of proxies; their X-Forwarded-For header gives the client's address",
 			func(c *Config, v []netip.Prefix) { c.TrustedProxies = v }, each(parsePrefix)),
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/hearthws/hearth/internal/app/api"
 )
 
 // reloadTimeout is how long Reload waits for a new key set.
@@ -71,11 +73,18 @@ func (s *Server) applyLive(ctx context.Context, c Config) (newKeys bool, err err
 	if err != nil {
 		return false, fmt.Errorf("configure the origins: %w", err)
 	}
+	keys, err := api.ParseKeys(c.Side.APIKeys)
+	if err != nil {
+		return false, fmt.Errorf("configure the API: %w", err)
+	}
 	if s.service != nil {
 		if newKeys, err = s.service.reload(ctx, c); err != nil {
 			return false, err
 		}
 	}
 	s.origins.Store(&origins)
+	if s.api != nil {
+		s.apiKeys.Store(keys)
+	}
 	return newKeys, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/broker/redis"
+	"github.com/hearthws/hearth/internal/app/api"
 	"github.com/hearthws/hearth/internal/app/metrics"
 	"github.com/hearthws/hearth/internal/ratelog"
 )
@@ -44,12 +46,17 @@ type Server struct {
 
 	figures   metrics.Source
 	durations *metrics.Durations // nil without admin
+	requests  *metrics.Requests  // nil without api
 	admin     *sideListener      // nil: none
+	api       *sideListener      // nil: none
+	broker    broker.Broker
+	members   func(room string, limit int) ([]api.Member, int)
 
 	// Set by Listen, then read-only.
 	ln net.Listener
 
 	origins  atomic.Pointer[func(*http.Request) bool] // the check of origins; replaced by Reload
+	apiKeys  atomic.Pointer[api.Keys]                 // replaced by Reload
 	draining atomic.Bool
 }
 
@@ -72,10 +79,13 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 		}
 		s.redis = b
 	}
-	if cfg.Admin != "" {
+	if cfg.Side.Admin != "" {
 		s.durations = metrics.NewDurations()
 	}
 	if err := s.newEngine(); err != nil {
+		return nil, err
+	}
+	if err := s.newAPI(); err != nil {
 		return nil, err
 	}
 	if err := s.newAdmin(); err != nil {
@@ -102,14 +112,20 @@ func (s *Server) Listen() error {
 	if err := s.listen(); err != nil {
 		return err
 	}
-	if s.admin == nil {
-		return nil
+	bound := []io.Closer{s.ln}
+	for _, side := range []*sideListener{s.admin, s.api} {
+		if side == nil {
+			continue
+		}
+		if err := side.listen(); err != nil {
+			for _, ln := range bound {
+				ln.Close()
+			}
+			return err
+		}
+		bound = append(bound, side.ln)
 	}
-	err := s.admin.listen()
-	if err != nil {
-		s.ln.Close()
-	}
-	return err
+	return nil
 }
 
 // listen binds the address for clients.
@@ -152,6 +168,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.admin != nil {
 		s.admin.start("other machines can read the metrics: use an address that only your monitoring can reach")
 		defer s.admin.stop()
+	}
+	if s.api != nil {
+		s.api.start("keys of the API can be read on the network: use a loopback address, or a proxy that ends TLS")
+		defer s.api.stop()
 	}
 	if err := s.start(ctx); err != nil {
 		s.ln.Close()
@@ -231,6 +251,9 @@ func (s *Server) announce() {
 		where = s.redis.String()
 	}
 	s.log.Info("serving", "url", s.URL(), "websocket", s.cfg.Path, "auth", s.cfg.Auth, "broker", where)
+	if s.api != nil {
+		s.log.Info("serving the HTTP API", "url", s.APIURL())
+	}
 	if s.admin != nil {
 		s.log.Info("serving metrics", "url", s.AdminURL()+"metrics")
 	}

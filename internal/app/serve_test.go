@@ -38,6 +38,7 @@ type server struct {
 	stop func() error // drains, once
 
 	admin string // the address of the listener for operators, empty if there is none
+	api   string // the address of the HTTP API, empty if there is none
 }
 
 // serve starts a server with the defaults and these options. It stops at the end of the test.
@@ -66,7 +67,7 @@ func serveTo(t *testing.T, options map[string]string, log *slog.Logger) *server 
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Run(ctx) }() // ends after cancel; stop waits for it
-	s := &server{t: t, url: srv.URL(), admin: srv.AdminURL()}
+	s := &server{t: t, url: srv.URL(), admin: srv.AdminURL(), api: srv.APIURL()}
 	s.stop = func() error {
 		cancel()
 		err := <-ended

@@ -27,17 +27,18 @@ type sideListener struct {
 	address string
 	server  *http.Server
 	log     *slog.Logger
-	cancel  context.CancelFunc // ends the contexts of the requests
+	cancel  context.CancelFunc // ends the contexts of the requests; stop calls it
 	ln      net.Listener       // set by listen
-	ended   chan struct{}      // made by start, closed when serving has ended
+	ended   chan struct{}      // closed when serving has ended
 }
 
 func newSideListener(option, address string, h http.Handler, log *slog.Logger) *sideListener {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &sideListener{option: option, address: address, log: log, cancel: cancel, server: &http.Server{
+	return &sideListener{option: option, address: address, log: log, cancel: cancel, ended: make(chan struct{}), server: &http.Server{
 		Handler: h, BaseContext: func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: sideHeaderTimeout, ReadTimeout: sideReadTimeout, IdleTimeout: sideIdleTimeout, MaxHeaderBytes: sideHeaderBytes,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // clients can cause these lines
+		// Clients can cause these lines.
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}
 }
 
@@ -56,7 +57,6 @@ func (l *sideListener) start(public string) {
 	if tcp, ok := l.ln.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
 		l.log.Warn(public, "option", l.option, "address", l.ln.Addr().String())
 	}
-	l.ended = make(chan struct{})
 	// Ends with stop, which waits for it, or if accepting connections fails.
 	go func() {
 		defer close(l.ended)
@@ -68,7 +68,7 @@ func (l *sideListener) start(public string) {
 
 // stop waits a moment for the requests that are running, ends the others, and closes the listener.
 func (l *sideListener) stop() {
-	l.cancel()
+	defer l.cancel()
 	ctx, cancel := context.WithTimeout(context.Background(), sideCloseTimeout)
 	defer cancel()
 	if err := l.server.Shutdown(ctx); err != nil {

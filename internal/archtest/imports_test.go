@@ -87,8 +87,9 @@ var rules = []rule{
 	{folder: "internal/app/jwtauth", imports: []string{"internal/app/fetch", "internal/app/identity", "protocol"}, libraries: []string{
 		"github.com/MicahParks/jwkset", "github.com/MicahParks/keyfunc", "github.com/golang-jwt/jwt"}},
 	{folder: "internal/app/metrics", imports: []string{".", "broker"}, libraries: []string{"github.com/prometheus/client_golang"}},
+	{folder: "internal/app/api", imports: []string{".", "broker", "broker/redis", "emitter", "protocol"}, libraries: []string{"github.com/danielgtaylor/huma"}},
 	{folder: "internal/app/admin", imports: []string{"internal/app/metrics"}, libraries: []string{"github.com/prometheus/client_golang"}},
-	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "broker/redis", "internal/app/admin", "internal/app/identity", "internal/app/jwtauth",
+	{folder: "internal/app", imports: []string{".", "broker", "broker/memory", "broker/redis", "emitter", "internal/app/admin", "internal/app/api", "internal/app/identity", "internal/app/jwtauth",
 		"internal/app/fetch", "internal/app/metrics", "internal/app/rules", "internal/app/webhook", "internal/origin", "internal/ratelog", "protocol"}, libraries: []string{"github.com/knadh/koanf",
 		"github.com/prometheus/client_golang", "go.yaml.in/yaml", "golang.org/x/term"}},
 	{folder: "internal/emit", imports: []string{"broker", "broker/redis", "emitter", "protocol"}},
