@@ -183,6 +183,35 @@ func (c *Client) Expect(event string, data any) {
 	c.decode(r, data)
 }
 
+// ExpectAsk takes the next message, which must be a question of hearth.Ask with this event, and
+// decodes its data into data, unless data is nil. The returned function sends the answer, encoded as
+// JSON; a *hearth.AnswerError is an error.
+func (c *Client) ExpectAsk(event string, data any) (reply func(answer any)) {
+	c.t.Helper()
+	r := c.take("the question "+event, next)
+	var question struct {
+		Ask   int64
+		Event string
+		Data  json.RawMessage
+	}
+	if r.message.Event == protocol.EventAsk {
+		c.decode(r, &question)
+	}
+	if question.Event != event || r.message.Event != protocol.EventAsk {
+		c.t.Fatalf("hearthtest: got %v, want the question %s%s", r, event, c.rest())
+	}
+	r.message.Data = question.Data
+	c.decode(r, data)
+	return func(answer any) {
+		c.t.Helper()
+		if e, ok := answer.(*hearth.AnswerError); ok {
+			c.Send(protocol.EventAnswer, map[string]any{"ask": question.Ask, "error": map[string]string{"code": e.Code, "message": e.Message}})
+			return
+		}
+		c.Send(protocol.EventAnswer, map[string]any{"ask": question.Ask, "data": answer})
+	}
+}
+
 // ExpectClose takes the end of the connection, which must be a close frame of the server with this
 // code. It returns the reason. It fails the test if a message is next.
 func (c *Client) ExpectClose(code int) (reason string) {
@@ -234,7 +263,7 @@ func (c *Client) authenticate(credentials any) {
 	if credentials == nil {
 		credentials = hearth.NoData{}
 	}
-	c.write(protocol.EventAuthenticate, credentials, nil, json.RawMessage(`{"version":1}`))
+	c.write(protocol.EventAuthenticate, credentials, nil, json.RawMessage(`{"version":1,"features":["ask"]}`))
 	r := c.take(protocol.EventConnected, next)
 	if r.message.Event != protocol.EventConnected {
 		c.t.Fatalf("hearthtest: got %v, want %s%s", r, protocol.EventConnected, c.rest())

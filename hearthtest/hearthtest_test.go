@@ -82,6 +82,38 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+func TestAsk(t *testing.T) {
+	t.Parallel()
+	srv := chat(t)
+	hearth.Handle(srv.Server, "delete", func(ctx context.Context, c *hearth.Client[struct{}], files int) error {
+		yes, err := hearth.Ask[bool](ctx, c, "confirm", files)
+		if e, ok := errors.AsType[*hearth.AnswerError](err); ok {
+			return c.Send("kept", e.Code)
+		}
+		return errors.Join(err, c.Send("deleted", yes))
+	})
+	ada := srv.Connect(Login{"ada"})
+	ask := func() (reply func(any)) {
+		ada.Send("delete", 3)
+		var files int
+		reply = ada.ExpectAsk("confirm", &files)
+		if files != 3 {
+			t.Errorf("asked for %d files", files)
+		}
+		return reply
+	}
+	ask()(true)
+	var yes bool
+	if ada.Expect("deleted", &yes); !yes {
+		t.Error("the answer was yes")
+	}
+	ask()(&hearth.AnswerError{Code: "not_now"})
+	var code string
+	if ada.Expect("kept", &code); code != "not_now" {
+		t.Errorf("code %q", code)
+	}
+}
+
 func TestRejected(t *testing.T) {
 	t.Parallel()
 	c := chat(t).Dial()
@@ -179,6 +211,10 @@ func TestFailures(t *testing.T) {
 			var n int
 			c.Expect("error", &n)
 		}, "decode the data of"},
+		"no question": {func(_ *hearthtest.Server[Login, struct{}], c *hearthtest.Client) {
+			c.Send("say", "x")
+			c.ExpectAsk("confirm", nil)
+		}, "want the question confirm"},
 		"no close": {func(_ *hearthtest.Server[Login, struct{}], c *hearthtest.Client) {
 			c.Send("say", "x")
 			c.ExpectClose(4000)

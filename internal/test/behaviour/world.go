@@ -63,7 +63,8 @@ type World struct {
 	web      *http.Server
 	serving  *sync.WaitGroup
 	pipes    *pipes
-	attempts int // calls of Authenticate; guarded by mu
+	attempts int  // calls of Authenticate; guarded by mu
+	flapping bool // clients are closed when they are connected; guarded by mu
 }
 
 // New makes a World without a server. It must be closed.
@@ -177,7 +178,7 @@ func (w *World) newServer(cfg Config) (*Server, error) {
 			Heartbeat: time.Duration(cfg.Heartbeat) * time.Millisecond, HeartbeatInterval: time.Duration(cfg.Heartbeat) * time.Millisecond / 3,
 		},
 		Limits:       hearth.Limits{BackpressureLimit: cfg.Buffer},
-		Authenticate: w.authenticate, ValidateRooms: validate,
+		Authenticate: w.authenticate, ValidateRooms: validate, Connected: w.connected,
 	})
 	if err == nil {
 		handle(srv)
@@ -200,6 +201,16 @@ func (w *World) authenticate(_ context.Context, r hearth.AuthRequest[Login]) (he
 		return id, errors.New("the database is down")
 	}
 	return id, nil
+}
+
+// connected closes the client if the server is flapping.
+func (w *World) connected(_ context.Context, c *hearth.Client[struct{}]) {
+	w.mu.Lock()
+	flapping := w.flapping
+	w.mu.Unlock()
+	if flapping {
+		_ = c.Disconnect(1012, "Service restart") // an error means that it has disconnected
+	}
 }
 
 // validate rejects the rooms whose names begin with "secret". It fails for "broken", and has an
@@ -272,15 +283,24 @@ func (w *World) perform(ctx context.Context, name string, args *arguments) error
 	case "freeze", "thaw":
 		w.net.freeze(name == "freeze")
 		return nil
-	case "attempts":
-		var n int
-		if err := args.take(&n); err != nil {
+	case "flap":
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return args.take(&w.flapping)
+	case "attempts": // the least and the largest number, or the exact one
+		var least, most int
+		if err := args.take(&least); err != nil {
 			return err
+		}
+		if most = least; len(*args) > 0 {
+			if err := args.take(&most); err != nil {
+				return err
+			}
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.attempts != n {
-			return fmt.Errorf("there were %d calls of Authenticate, not %d", w.attempts, n)
+		if w.attempts < least || w.attempts > most {
+			return fmt.Errorf("there were %d calls of Authenticate, not %d to %d", w.attempts, least, most)
 		}
 		return nil
 	}
