@@ -164,8 +164,9 @@ type Config[A, M any] struct {
 	// Default: clients cannot join rooms by themselves.
 	ValidateRooms func(ctx context.Context, c *Client[M], rooms []string) ([]string, error)
 
-	// Connected is called for a client after `connected` was sent to it, and before any Message.
-	// Default: none.
+	// Connected is called for a client after `connected` was sent to it, and before any Message. It
+	// is also called, with the other callbacks, if the connection of a client ends after its ticket
+	// was accepted and before `connected` was sent (Config.Resume). Default: none.
 	Connected func(ctx context.Context, c *Client[M])
 
 	// Message is called for each message of an authenticated client whose event is not one of the

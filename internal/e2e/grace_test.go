@@ -15,6 +15,7 @@ import (
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker/memory"
 	"github.com/hearthws/hearth/protocol"
+	"github.com/hearthws/hearth/seal"
 )
 
 // A graceLog has the callbacks of all servers of a test, with the seconds since its begin.
@@ -454,6 +455,62 @@ func TestGracePresence(t *testing.T) {
 		defer list.mu.Unlock()
 		if want := []string{"user 0 in lobby: false"}; !slices.Equal(list.changes, want) || len(list.online["lobby"]) != clients-1 {
 			t.Errorf("%d are online after %v", len(list.online["lobby"]), list.changes)
+		}
+	})
+}
+
+// TestGraceLost checks that the end of a session is reported if the connection on which it is
+// resumed ends before the client is admitted: while the servers are asked, because the client does
+// not agree on a key, and after that.
+func TestGraceLost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var log graceLog
+		bus := memory.NewBus(memory.Config{})
+		encryption := hearth.Encryption{Mode: hearth.EncryptionOptional}
+		handshakes := 0
+		handshake := func(_ context.Context, r hearth.HandshakeRequest[profile]) (*seal.Keys, error) {
+			handshakes++
+			if handshakes == 3 {
+				return nil, hearth.ErrRejected
+			}
+			return nil, nil
+		}
+		crashing := &crashingBroker{lossyBroker{Broker: bus.Broker()}}
+		startPiped(t, resumable(config{Broker: crashing}))
+		a := startPiped(t, log.config(config{Broker: bus.Broker(), Encryption: encryption, Handshake: handshake}))
+		b := startPiped(t, log.config(config{Broker: bus.Broker(), Encryption: encryption, Handshake: handshake}))
+		pass(time.Second)
+		ada, adas := a.resumableMember("ada")
+		bob, bobs := a.resumableMember("bob")
+		log.restart()
+		ada.hangUp()
+		bob.hangUp()
+		pass(4 * time.Second)
+		rejected := b.peer()
+		rejected.resume(bobs)
+		rejected.wantsError("Encryption handshake failed")
+		rejected.wantsClose(4004, "Encryption required")
+		want := []string{
+			"4s: bob left home, moved true", "4s: bob disconnected 1006, moved true",
+			"4s: bob connected, resumed true", "4s: bob joined home", "4s: bob left home, moved false", "4s: bob disconnected 4004, moved false",
+		}
+		log.sortIf(true, want)
+		log.wants(t, want...)
+
+		log.restart()
+		crashing.cut.Store(true)
+		leaving := b.peer()
+		leaving.resume(adas) // the answers take a second
+		pass(100 * time.Millisecond)
+		leaving.hangUp()
+		pass(3 * time.Second)
+		want = []string{
+			"0s: ada left home, moved true", "0s: ada disconnected 1006, moved true",
+			"1s: ada connected, resumed true", "1s: ada joined home", "1s: ada left home, moved false", "1s: ada disconnected 1006, moved false",
+		}
+		log.wants(t, want...)
+		if s := b.Stats(); s.Tickets.Accepted != 1 || s.CallbackErrors != 0 {
+			t.Errorf("stats %+v", s)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hearthws/hearth"
 	"github.com/hearthws/hearth/broker/memory"
@@ -47,9 +48,20 @@ func (c *stormClient) step() bool {
 }
 
 // TestResumeStorm resumes many sessions on two servers at random, often with old connections that
-// are still open. No two clients have one id, and the callbacks of each server alternate.
+// are still open. No two clients have one id, and the callbacks of each server alternate. With a
+// grace, the end of each session is reported once its client does not return.
 func TestResumeStorm(t *testing.T) {
 	t.Parallel()
+	for name, grace := range map[string]time.Duration{"without grace": 0, "with grace": time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			resumeStorm(t, grace)
+		})
+	}
+}
+
+func resumeStorm(t *testing.T, grace time.Duration) {
+	var present sync.Map // the ids of clients, for an application with all servers
 	bus := memory.NewBus(memory.Config{})
 	var servers [2]*rig
 	for i := range servers {
@@ -63,9 +75,17 @@ func TestResumeStorm(t *testing.T) {
 			}
 		}
 		servers[i] = start(t, resumable(config{
-			Broker: bus.Broker(), Loops: 2,
-			Connected:    func(_ context.Context, c *client) { change(c, 1) },
-			Disconnected: func(_ context.Context, c *client, _ int, _ string) { change(c, -1) },
+			Broker: bus.Broker(), Loops: 2, Resume: hearth.Resume{Grace: grace},
+			Connected: func(_ context.Context, c *client) {
+				change(c, 1)
+				present.Store(c.ID(), true)
+			},
+			Disconnected: func(_ context.Context, c *client, _ int, _ string) {
+				change(c, -1)
+				if !c.Moved() {
+					present.Delete(c.ID())
+				}
+			},
 			Joined:       func(context.Context, *client, string) {},
 			Message:      func(_ context.Context, c *client, m hearth.Message) error { return c.Send(m.Event, m.Data) },
 		}))
@@ -104,6 +124,12 @@ func TestResumeStorm(t *testing.T) {
 				} else {
 					c.peer.resume(c.ticket)
 				}
+				if random.IntN(8) == 0 { // perhaps between the claim and the admission
+					pass(time.Duration(random.IntN(1000)) * time.Microsecond)
+					c.peer.hangUp()
+					c.peer, c.ticket = nil, ""
+					continue
+				}
 				if !c.step() {
 					c.peer.hangUp()
 					continue
@@ -131,4 +157,11 @@ func TestResumeStorm(t *testing.T) {
 	if accepted == 0 || rejected > accepted/10 {
 		t.Errorf("%d tickets were accepted, %d rejected", accepted, rejected)
 	}
+	for _, r := range servers {
+		must(t, r.Shutdown(t.Context()))
+	}
+	present.Range(func(id, _ any) bool {
+		t.Errorf("the end of %s was not reported", id)
+		return true
+	})
 }

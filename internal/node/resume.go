@@ -70,6 +70,7 @@ type claim struct {
 	ctx    context.Context // of the client that waits for the decision
 	ticket *ticket.Ticket
 	result chan error // holds one
+	taken  bool       // for a call; guarded by claims.mu
 }
 
 // newClaims makes the claims of a node, and connects them to its tickets. It returns nil if there
@@ -93,7 +94,7 @@ func newClaims(n *Node) *claims {
 
 // claim asks all nodes whether the ticket may be used, and makes them close their connections of
 // the client. It blocks until they have answered, or ctx is done. If ctx ends while they are asked,
-// the ticket may be used up without being accepted.
+// it waits for their answers nevertheless, since the session may belong to the caller.
 func (c *claims) claim(ctx context.Context, t *ticket.Ticket) error {
 	own := &claim{ctx: ctx, ticket: t, result: make(chan error, 1)}
 	c.mu.Lock()
@@ -107,8 +108,14 @@ func (c *claims) claim(ctx context.Context, t *ticket.Ticket) error {
 	case err := <-own.result:
 		return err
 	case <-ctx.Done():
+	}
+	c.mu.Lock()
+	taken := own.taken
+	c.mu.Unlock()
+	if !taken { // next drops it
 		return errors.Join(errCutOff, ctx.Err())
 	}
+	return <-own.result // within claimCallTimeout
 }
 
 // run makes calls until no claim waits.
@@ -130,6 +137,7 @@ func (c *claims) next() (batch []*claim) {
 		if next.ctx.Err() != nil {
 			continue
 		}
+		next.taken = true
 		size += len(next.ticket.User)
 		batch = append(batch, next)
 	}

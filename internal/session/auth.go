@@ -75,10 +75,11 @@ func (a *authentication) run() {
 	}
 }
 
-// proceed admits a client that was accepted, and calls the connected callback.
-func (a *authentication) proceed() {
+// proceed admits a client that was accepted, and calls the connected callback. It returns false if
+// the client was not admitted: its session has ended, or is about to end.
+func (a *authentication) proceed() (admitted bool) {
 	if !a.agreeOnKeys() || a.ended() {
-		return
+		return false
 	}
 	channels := a.env.clientChannels(&a.member, a.identity.User, a.rooms())
 	a.env.hold(sessionContext{a.Session}, channels)
@@ -88,19 +89,20 @@ func (a *authentication) proceed() {
 	}
 	if !admit() {
 		a.env.release(channels)
-		return
+		return false
 	}
 	if a.holder != nil {
 		a.env.Tickets.issue(a.holder)
 	}
 	if a.env.Calls.Connected == nil {
-		return
+		return true
 	}
 	defer a.connected() // even if the callback ends the goroutine
 	a.runCallback("connected", func(ctx context.Context) error {
 		a.env.Calls.Connected(ctx, a.Session)
 		return nil
 	})
+	return true
 }
 
 // rooms returns the rooms that the client joins when it is admitted, without its own.

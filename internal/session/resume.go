@@ -9,6 +9,7 @@ import (
 
 	"github.com/hearthws/hearth/internal/callback"
 	"github.com/hearthws/hearth/internal/history"
+	"github.com/hearthws/hearth/internal/hub"
 	"github.com/hearthws/hearth/internal/ticket"
 	"github.com/hearthws/hearth/internal/ws"
 	"github.com/hearthws/hearth/protocol"
@@ -26,7 +27,8 @@ var (
 // A resumption is a Session on the goroutine that resumes it with a ticket.
 type resumption struct {
 	authentication
-	id json.RawMessage // of `authenticate`, or nil
+	id  json.RawMessage // of `authenticate`, or nil
+	own hub.ID          // of the connection; set when the client gets that of the ticket
 }
 
 // startResuming starts to resume a session with the ticket in the client's `authenticate`. The work
@@ -95,20 +97,23 @@ func rejectTicket(s *Session, cause error, id json.RawMessage) {
 
 func (r *resumption) run() {
 	defer r.env.Running.Done()
-	err := r.restore()
-	if err == nil && !r.ended() { // otherwise the ticket is not used
-		err = r.claim()
+	err, claimed := r.restore(), false
+	if err == nil {
+		claimed, err = r.claim()
 	}
-	if !r.endClaim(err == nil) {
-		return // the session has ended meanwhile
-	}
-	if err != nil {
+	switch ended := !r.endClaim(err == nil); {
+	case ended && claimed:
+		r.lost()
+	case ended:
+	case err != nil:
 		rejectTicket(r.Session, err, r.id)
-		return
+	default:
+		r.env.Stats.Tickets.Accepted.Add(1)
+		r.env.Lobby.beginAuthentication(r.client)
+		if !r.proceed() {
+			r.lost()
+		}
 	}
-	r.env.Stats.Tickets.Accepted.Add(1)
-	r.env.Lobby.beginAuthentication(r.client)
-	r.proceed()
 }
 
 // restore makes the identity of the client from the ticket, if the application agrees.
@@ -125,17 +130,33 @@ func (r *resumption) restore() (rejected error) {
 }
 
 // claim makes sure that no other connection, on any node, uses the ticket or has the client's id.
-func (r *resumption) claim() error {
+// claimed means that the session belongs to this connection, also if there is an error.
+func (r *resumption) claim() (claimed bool, err error) {
+	if !r.beginClaim() {
+		return false, nil // the ticket is not used
+	}
 	ctx, cancel := context.WithTimeout(sessionContext{r.Session}, claimTimeout)
 	defer cancel()
 	if err := r.env.Tickets.Claim(ctx, r.ticket); err != nil {
-		return err
+		return false, err
 	}
-	return r.env.Tickets.awaitEnd(ctx, r.ticket.Client)
+	return true, r.env.Tickets.awaitEnd(ctx, r.ticket.Client)
 }
 
-// endClaim records that the claim has ended. If the ticket is accepted, the client gets the id of
-// the ticket, and is authenticating. It returns false if the session has ended.
+// beginClaim gives the client the id of the ticket. It returns false if the session has ended.
+func (r *resumption) beginClaim() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended() {
+		return false
+	}
+	r.own = r.member.Key()
+	r.member.SetKey(r.ticket.Client)
+	return true
+}
+
+// endClaim records that the claim has ended. If the ticket is accepted, the client is
+// authenticating, otherwise it gets its own id back. It returns false if the session has ended.
 func (r *resumption) endClaim(accepted bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -143,11 +164,45 @@ func (r *resumption) endClaim(accepted bool) bool {
 		return false
 	}
 	r.client.resuming = false
-	if accepted {
-		r.member.SetKey(r.ticket.Client)
+	switch {
+	case accepted:
 		r.state.Store(uint32(protocol.StateAuthenticating))
+	case r.own != hub.ID{}:
+		r.member.SetKey(r.own)
 	}
 	return true
+}
+
+// lost calls all callbacks for a session that was claimed, and whose connection ended before the
+// client was admitted. The callbacks for its last connection were told that it is resumed, so
+// without these the application would not learn of its end.
+func (r *resumption) lost() {
+	<-sessionContext{r.Session}.Done() // the lobby may be about to close the client
+	_ = r.env.Tickets.awaitEnd(r.env.Base, r.ticket.Client)
+	rooms := r.rooms()
+	r.mu.Lock()
+	r.value = r.identity.Value
+	info := r.transient.closeInfo
+	info.rooms, info.leavesQueued = append([]string{r.member.ID()}, rooms...), true
+	r.mu.Unlock()
+
+	if call := r.env.Calls.Connected; call != nil {
+		r.runCallback("connected", func(ctx context.Context) error {
+			call(ctx, r.Session)
+			return nil
+		})
+	}
+	for _, joined := range []bool{true, false} {
+		for _, room := range rooms {
+			worker{r.Session}.report(roomChange{room: room, joined: joined})
+		}
+	}
+	if call := r.env.Calls.Disconnected; call != nil {
+		r.runCallback("disconnected", func(ctx context.Context) error {
+			call(ctx, r.Session, info.code, info.reason)
+			return nil
+		})
+	}
 }
 
 // admitResumed is admit for a client with a ticket. It recovers what the client has missed.
