@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/hearthws/hearth/internal/app"
 )
@@ -136,7 +138,7 @@ func TestJWT(t *testing.T) {
 func TestJWTRejects(t *testing.T) {
 	t.Parallel()
 	var log lockedBuffer
-	s := serveJWT(t, nil, slog.New(slog.NewTextHandler(&log, nil)))
+	s := serveJWT(t, map[string]string{"admin": "localhost:0"}, slog.New(slog.NewTextHandler(&log, nil)))
 	for name, data := range map[string]any{
 		"expired":   map[string]string{"token": token(t, jwt.MapClaims{"sub": "ada", "exp": time.Now().Add(-time.Hour).Unix()})},
 		"malformed": map[string]string{"token": "secret-looking-text"},
@@ -149,6 +151,16 @@ func TestJWTRejects(t *testing.T) {
 		if t.Failed() {
 			t.Fatal(name)
 		}
+	}
+	_, metrics := fetch(t, s.admin+"metrics")
+	for _, want := range []string{"expired", "malformed", "too_large"} {
+		if !strings.Contains(metrics, fmt.Sprintf("\nhearth_tokens_total{result=%q} 1\n", want)) {
+			t.Errorf("a token that is %s was not counted once", want)
+		}
+	}
+	problems, err := promlint.New(strings.NewReader(metrics)).Lint()
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v %v", problems, err)
 	}
 	if err := s.stop(); err != nil { // flushes the log
 		t.Fatal(err)

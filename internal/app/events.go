@@ -215,8 +215,10 @@ func (s *service) grant(ctx context.Context, c *connection, req grantRequest) (g
 		return grantReply{}, errForbidden
 	}
 	room, err := grants.Verify(req.Grant, c.UserID())
-	if e, ok := errors.AsType[*jwtauth.Error](err); ok {
-		s.limited.Info("rejected a grant", "reason", e.Reason.String(), "error", err, "user", c.UserID(), "client", c.ID())
+	reason := jwtauth.ReasonOf(err)
+	s.counts.grants.WithLabelValues(reason.String()).Inc()
+	if err != nil {
+		s.limited.Info("rejected a grant", "reason", reason.String(), "error", err, "user", c.UserID(), "client", c.ID())
 		return grantReply{}, errForbidden
 	}
 	err = c.Join(ctx, room)

@@ -18,9 +18,13 @@ func (s *Server) newAdmin() error {
 		return nil
 	}
 	c, reg := metrics.NewCollector(s.figures), prometheus.NewRegistry()
-	for _, collector := range []prometheus.Collector{
+	all := []prometheus.Collector{
 		c, s.durations, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector(),
-	} {
+	}
+	if s.service != nil {
+		all = append(all, s.service.counts.collectors()...)
+	}
+	for _, collector := range all {
 		if err := reg.Register(collector); err != nil {
 			return fmt.Errorf("configure the metrics: %w", err)
 		}

@@ -34,6 +34,7 @@ const limit = time.Minute
 // A server is a server that runs during a test.
 type server struct {
 	t    *testing.T
+	srv  *app.Server
 	url  string
 	stop func() error // drains, once
 
@@ -67,7 +68,7 @@ func serveTo(t *testing.T, options map[string]string, log *slog.Logger) *server 
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Run(ctx) }() // ends after cancel; stop waits for it
-	s := &server{t: t, url: srv.URL(), admin: srv.AdminURL(), api: srv.APIURL()}
+	s := &server{t: t, srv: srv, url: srv.URL(), admin: srv.AdminURL(), api: srv.APIURL()}
 	s.stop = func() error {
 		cancel()
 		err := <-ended

@@ -27,6 +27,7 @@ type service struct {
 	srv     *hearth.Server[json.RawMessage, *state]
 	special []string      // Config.DefaultRooms: not subject to permissions
 	queries chan struct{} // holds an element for each query in progress
+	counts  counts
 
 	access atomic.Pointer[access] // replaced by reload
 }
@@ -70,7 +71,7 @@ type connection = hearth.Client[*state]
 // newService makes the service. log receives problems of the server itself, limited the lines that
 // clients can cause.
 func newService(c Config, log, limited *slog.Logger) (*service, error) {
-	s := &service{log: log, limited: limited, special: c.DefaultRooms, queries: make(chan struct{}, maxQueries)}
+	s := &service{log: log, limited: limited, special: c.DefaultRooms, queries: make(chan struct{}, maxQueries), counts: newCounts()}
 	a, err := s.newAccess(c, nil)
 	if err != nil {
 		return nil, err
@@ -216,7 +217,9 @@ func (s *service) ask(ctx context.Context, backend *webhook.Client, req hearth.A
 	id, err := backend.Authenticate(ctx, webhook.Request{
 		Client: req.ClientID, Address: req.RemoteAddr.Addr().String(), Credentials: req.Raw, Again: req.Again, User: req.UserID, Header: header,
 	})
-	if e, ok := errors.AsType[*webhook.Error](err); ok && e.Result == webhook.Rejected {
+	result := webhook.ResultOf(err)
+	s.counts.webhook.WithLabelValues(result.String()).Inc()
+	if result == webhook.Rejected {
 		s.limited.Info("the webhook rejected a client", "client", req.ClientID, "address", req.RemoteAddr)
 		return identity.Identity{}, fmt.Errorf("%w: %w", hearth.ErrRejected, err)
 	}
@@ -233,8 +236,10 @@ func (s *service) verify(ctx context.Context, tokens *jwtauth.Verifier, req hear
 		return identity.Identity{}, fmt.Errorf("%w: no token", hearth.ErrRejected)
 	}
 	id, err := tokens.Verify(ctx, data.Token)
-	if e, ok := errors.AsType[*jwtauth.Error](err); ok && e.Reason != jwtauth.Unavailable {
-		s.limited.Info("rejected a token", "reason", e.Reason.String(), "error", err, "client", req.ClientID, "address", req.RemoteAddr)
+	reason := jwtauth.ReasonOf(err)
+	s.counts.tokens.WithLabelValues(reason.String()).Inc()
+	if err != nil && reason != jwtauth.Unavailable {
+		s.limited.Info("rejected a token", "reason", reason.String(), "error", err, "client", req.ClientID, "address", req.RemoteAddr)
 		return identity.Identity{}, fmt.Errorf("%w: %w", hearth.ErrRejected, err)
 	}
 	return id, err

@@ -150,9 +150,6 @@ func TestVerify(t *testing.T) {
 			v := verifier(t, tt.cfg)
 			_, err := v.Verify(context.Background(), tt.token)
 			checkReason(t, tt.name, err, tt.want)
-			if n := v.Results()[tt.want]; n != 1 {
-				t.Errorf("counted %d times", n)
-			}
 			if err != nil && len(tt.token) > 100 && strings.Contains(err.Error(), tt.token[20:60]) {
 				t.Errorf("the error has a part of the token: %v", err)
 			}

@@ -2,7 +2,6 @@ package jwtauth
 
 import (
 	"errors"
-	"sync/atomic"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -10,7 +9,7 @@ import (
 // A Reason is the result of a verification.
 type Reason int
 
-// The reasons, in the order of Results.
+// The reasons.
 const (
 	Accepted    Reason = iota
 	Malformed          // not a token
@@ -38,6 +37,23 @@ func (r Reason) String() string {
 		return "unknown"
 	}
 	return names[r]
+}
+
+// ReasonOf returns the reason of an error of Verify, and Accepted for nil.
+func ReasonOf(err error) Reason {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Reason
+	}
+	return Accepted
+}
+
+// Reasons returns all reasons.
+func Reasons() []Reason {
+	all := make([]Reason, reasons)
+	for i := range all {
+		all[i] = Reason(i)
+	}
+	return all
 }
 
 // An Error says why a token was not accepted. Its text has no part of the token except names of
@@ -79,5 +95,3 @@ func reasonOf(err error) Reason {
 	}
 	return Malformed
 }
-
-type counter struct{ atomic.Uint64 }

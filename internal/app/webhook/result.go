@@ -8,7 +8,7 @@ import (
 // A Result is what became of a request.
 type Result int
 
-// The results, in the order of Results.
+// The results.
 const (
 	Accepted    Result = iota
 	Rejected           // the backend rejects the client: 401 or 403
@@ -27,6 +27,23 @@ func (r Result) String() string {
 		return "unknown"
 	}
 	return names[r]
+}
+
+// ResultOf returns the result of an error of Authenticate, and Accepted for nil.
+func ResultOf(err error) Result {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Result
+	}
+	return Accepted
+}
+
+// Results returns all results.
+func Results() []Result {
+	all := make([]Result, results)
+	for i := range all {
+		all[i] = Result(i)
+	}
+	return all
 }
 
 // An Error says why a client was not accepted. Unless its Result is Rejected, the backend could not
@@ -69,13 +86,4 @@ func timedOut(err error) bool {
 		Timeout() bool
 	}](err)
 	return errors.Is(err, context.DeadlineExceeded) || ok && t.Timeout()
-}
-
-// Results returns how many requests had each result since New.
-func (c *Client) Results() map[Result]uint64 {
-	m := make(map[Result]uint64, results)
-	for r := range c.results {
-		m[Result(r)] = c.results[r].Load()
-	}
-	return m
 }

@@ -17,7 +17,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/hearthws/hearth/internal/app/fetch"
@@ -53,10 +52,9 @@ type Config struct {
 
 // A Client makes requests. Its methods are safe for concurrent use.
 type Client struct {
-	cfg     Config // read-only
-	http    *http.Client
-	slots   chan struct{} // holds an element for each request in progress
-	results [results]atomic.Uint64
+	cfg   Config // read-only
+	http  *http.Client
+	slots chan struct{} // holds an element for each request in progress
 }
 
 // New returns a Client. Close it at the end.
@@ -109,13 +107,10 @@ type answer struct {
 // Config.Timeout, and until ctx is done.
 func (c *Client) Authenticate(ctx context.Context, r Request) (identity.Identity, error) {
 	id, err := c.authenticate(ctx, r)
-	result := Accepted
 	if err != nil {
-		result = resultOf(err)
-		err = &Error{Result: result, err: err}
+		return identity.Identity{}, &Error{Result: resultOf(err), err: err}
 	}
-	c.results[result].Add(1)
-	return id, err
+	return id, nil
 }
 
 func (c *Client) authenticate(ctx context.Context, r Request) (identity.Identity, error) {

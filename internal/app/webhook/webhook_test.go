@@ -102,9 +102,6 @@ func TestAuthenticate(t *testing.T) {
 	if d := cmp.Diff(want, id); err != nil || d != "" {
 		t.Error(err, d)
 	}
-	if n := c.Results()[webhook.Accepted]; n != 1 {
-		t.Errorf("counted %d", n)
-	}
 }
 
 func TestAuthenticateFails(t *testing.T) {
@@ -169,9 +166,6 @@ func TestAuthenticateFails(t *testing.T) {
 			if err != nil && !cmp.Equal(id, identity.Identity{}) {
 				t.Errorf("an identity with an error: %+v", id)
 			}
-			if n := c.Results()[tt.want]; n != 1 {
-				t.Errorf("counted %d", n)
-			}
 		})
 	}
 	if n := followed.Load(); n != 0 {
@@ -201,10 +195,15 @@ func TestBusy(t *testing.T) {
 		defer c.Close()
 		began := time.Now()
 		var clients sync.WaitGroup
+		var timeout, busy atomic.Int32
 		for range 1000 {
 			clients.Go(func() {
-				if _, err := c.Authenticate(context.Background(), webhook.Request{}); err == nil {
-					t.Error("accepted")
+				_, err := c.Authenticate(context.Background(), webhook.Request{})
+				switch webhook.ResultOf(err) {
+				case webhook.Timeout:
+					timeout.Add(1)
+				case webhook.Busy:
+					busy.Add(1)
 				}
 			})
 		}
@@ -212,9 +211,8 @@ func TestBusy(t *testing.T) {
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("took %v", took)
 		}
-		results := c.Results()
-		if n := h.most.Load(); n != 256 || results[webhook.Timeout]+results[webhook.Busy] != 1000 || results[webhook.Busy] == 0 {
-			t.Errorf("%d requests at a time, results %v", n, results)
+		if n := h.most.Load(); n != 256 || timeout.Load()+busy.Load() != 1000 || busy.Load() == 0 {
+			t.Errorf("%d requests at a time, %d timed out, %d waited in vain", n, timeout.Load(), busy.Load())
 		}
 	})
 }
