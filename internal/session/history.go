@@ -132,6 +132,11 @@ func (r recoverer) collect(outcome joinOutcome, already []string, requests []his
 	for i := range results {
 		byRoom[requests[i].Room] = results[i]
 	}
+	wasIn := make(map[string]bool, len(already)) // a search in the list for each room would take long
+	for _, room := range already {
+		wasIn[room] = true
+	}
+	id := r.ID()
 	joined, rejected = outcome.reply(r.request)
 	for i := range joined {
 		j := &joined[i]
@@ -139,7 +144,7 @@ func (r recoverer) collect(outcome joinOutcome, already []string, requests []his
 		j.Position = result.Position
 		after, from := r.request.Positions[j.Room]
 		switch {
-		case slices.Contains(already, j.Room) || !from && r.request.Last[j.Room] == 0:
+		case wasIn[j.Room] || !from && r.request.Last[j.Room] == 0:
 			continue
 		case !has:
 			j.Unrecovered = protocol.UnrecoveredNoHistory
@@ -149,7 +154,7 @@ func (r recoverer) collect(outcome joinOutcome, already []string, requests []his
 			j.Unrecovered = result.Unrecovered
 		}
 		for _, m := range result.Messages {
-			if slices.Contains(m.Exclude, r.ID()) {
+			if slices.Contains(m.Exclude, id) {
 				continue
 			}
 			recovered = append(recovered, m)
