@@ -35,8 +35,9 @@ type History interface {
 
 	// ReadHistory returns a part of the history of each room, in the order of the requests. It
 	// waits for the network until ctx is done. The error says why nothing could be read, and wraps
-	// ErrDown if there is no connection. A room that has no log gets an empty one, and so a
-	// position from which a client can continue.
+	// ErrDown if there is no connection. If some rooms could be read, the parts of the others have
+	// protocol.UnrecoveredUnavailable and no position. A room that has no log gets an empty one,
+	// and so a position from which a client can continue.
 	ReadHistory(ctx context.Context, requests ...HistoryRequest) ([]HistoryPart, error)
 
 	// RemoveHistory removes the log of the room. Its next log has another epoch. Later reads from
@@ -78,9 +79,9 @@ type HistoryPart struct {
 	Messages []protocol.Message
 
 	// Unrecovered says why the messages after HistoryRequest.After are not there: one of
-	// protocol.UnrecoveredNoHistory, UnrecoveredReset, UnrecoveredLimit and UnrecoveredEvicted. If
-	// there are more than Limit, it is UnrecoveredLimit, whether or not they were evicted. Empty if
-	// they are there.
+	// protocol.UnrecoveredNoHistory, UnrecoveredUnavailable, UnrecoveredReset, UnrecoveredLimit and
+	// UnrecoveredEvicted. If there are more than Limit, it is UnrecoveredLimit, whether or not they
+	// were evicted. Empty if they are there.
 	Unrecovered string
 }
 
@@ -201,6 +202,8 @@ func (p HistoryPart) Err() error {
 		return nil
 	case protocol.UnrecoveredNoHistory:
 		return ErrNoHistory
+	case protocol.UnrecoveredUnavailable:
+		return fmt.Errorf("%w: they cannot be read now", ErrUnrecovered)
 	case protocol.UnrecoveredEvicted:
 		return fmt.Errorf("%w: some are no longer stored", ErrUnrecovered)
 	case protocol.UnrecoveredReset:

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,7 +110,9 @@ func (b *Broker) HasHistory(room string) bool {
 // ReadHistory implements broker.History. It uses a connection of its own, which is made when it is
 // needed, and works before Start, too. Besides HistoryRequest.Bytes, the JSON of the messages of a
 // room is at most about 16 MiB. The error wraps broker.ErrDown if Redis did not answer, and
-// ErrMalformedHistory if a log is malformed; that is counted in Health.Malformed.
+// ErrMalformedHistory if a log is malformed. Health.Malformed counts such logs. Some rooms may be
+// readable while others are not: their log is malformed, or needs memory that Redis has not, or the
+// owner of their slot in a Cluster is down.
 func (b *Broker) ReadHistory(ctx context.Context, requests ...broker.HistoryRequest) ([]broker.HistoryPart, error) {
 	parts := make([]broker.HistoryPart, len(requests))
 	var calls []scriptCall
@@ -126,13 +129,36 @@ func (b *Broker) ReadHistory(ctx context.Context, requests ...broker.HistoryRequ
 	if err != nil {
 		return nil, err
 	}
+	failed := 0
 	for i, c := range replies {
-		if parts[places[i]], err = parsePart(c.reply, requests[places[i]].Room); err != nil {
-			b.health.malformed.Add(1)
-			return nil, fmt.Errorf("read history of %q: %w", clip(requests[places[i]].Room), err)
+		part, rerr := b.part(c, requests[places[i]].Room)
+		if rerr != nil {
+			failed++
+			err = cmp.Or(err, rerr)
+			part = broker.HistoryPart{Unrecovered: protocol.UnrecoveredUnavailable}
 		}
+		parts[places[i]] = part
+	}
+	if failed > 0 && failed == len(replies) {
+		return nil, err
+	}
+	if failed > 0 {
+		b.partial.warn(err, "rooms", failed)
 	}
 	return parts, nil
+}
+
+// part returns the part of a room's history in the reply to a call.
+func (b *Broker) part(c routed, room string) (broker.HistoryPart, error) {
+	if err := b.replyError("read history", c); err != nil {
+		return broker.HistoryPart{}, err
+	}
+	part, err := parsePart(c.reply, room)
+	if err != nil {
+		b.health.malformed.Add(1)
+		err = fmt.Errorf("read history of %q: %w", clip(room), err)
+	}
+	return part, err
 }
 
 // RemoveHistory implements broker.History. It works before Start, too.
@@ -141,12 +167,14 @@ func (b *Broker) RemoveHistory(ctx context.Context, room string) error {
 		return broker.ErrNoHistory
 	}
 	keys := b.config.roomKeys(room)
-	_, err := b.callHistory(ctx, "remove history", []scriptCall{{script: removeScript, keys: []string{keys + "log", keys + "meta"}}})
-	return err
+	replies, err := b.callHistory(ctx, "remove history", []scriptCall{{script: removeScript, keys: []string{keys + "log", keys + "meta"}}})
+	if err != nil {
+		return err
+	}
+	return b.replyError("remove history", replies[0])
 }
 
-// callHistory calls scripts for ReadHistory and RemoveHistory, and returns their replies, none of
-// which is an error. When ctx ends, the calls go on without their caller, because all callers share
+// callHistory calls scripts for ReadHistory and RemoveHistory, and returns their replies. When ctx ends, the calls go on without their caller, because all callers share
 // the connection.
 func (b *Broker) callHistory(ctx context.Context, what string, calls []scriptCall) ([]routed, error) {
 	select {
@@ -177,27 +205,25 @@ func (b *Broker) callHistory(ctx context.Context, what string, calls []scriptCal
 	b.mu.Unlock()
 	select {
 	case all := <-done:
-		return all, b.firstError(what, all)
+		if b.ctx.Err() != nil {
+			return nil, broker.ErrClosed
+		}
+		return all, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%s: no answer: %w", what, ctx.Err())
 	}
 }
 
-// firstError returns the first error of calls, nil if there is none.
-func (b *Broker) firstError(what string, calls []routed) error {
-	if b.ctx.Err() != nil {
-		return broker.ErrClosed
-	}
-	for _, c := range calls {
-		switch reply := c.reply.Err(); {
-		case c.err != nil:
-			return fmt.Errorf("redis: %s: %w: %w", what, broker.ErrDown, c.err)
-		case reply != nil && isMalformed(reply):
-			b.health.malformed.Add(1)
-			return fmt.Errorf("redis: %s: %w: %w", what, ErrMalformedHistory, reply)
-		case reply != nil:
-			return fmt.Errorf("redis: %s: %w", what, b.dialer.explain(reply))
-		}
+// replyError returns the error of a call, nil if it succeeded.
+func (b *Broker) replyError(what string, c routed) error {
+	switch reply := c.reply.Err(); {
+	case c.err != nil:
+		return fmt.Errorf("redis: %s: %w: %w", what, broker.ErrDown, c.err)
+	case reply != nil && isMalformed(reply):
+		b.health.malformed.Add(1)
+		return fmt.Errorf("redis: %s: %w: %w", what, ErrMalformedHistory, reply)
+	case reply != nil:
+		return fmt.Errorf("redis: %s: %w", what, b.dialer.explain(reply))
 	}
 	return nil
 }

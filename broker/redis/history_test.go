@@ -327,6 +327,11 @@ func TestHistoryMalformed(t *testing.T) {
 	if _, err := n.ReadHistory(ctx(t), broker.HistoryRequest{Room: "log", Limit: 1}); !errors.Is(err, redis.ErrMalformedHistory) {
 		t.Errorf("a string: error %v, want ErrMalformedHistory", err)
 	}
+	n.confirm(n.room("log2", "e"))
+	parts, err := n.ReadHistory(ctx(t), broker.HistoryRequest{Room: "log", Limit: 1}, broker.HistoryRequest{Room: "log2", Limit: 1})
+	if err != nil || parts[0].Unrecovered != protocol.UnrecoveredUnavailable || parts[0].Position != (protocol.Position{}) || len(parts[1].Messages) != 1 {
+		t.Errorf("with another room: %+v, %v", parts, err)
+	}
 	server.Do("DEL", "hearth:{log}:log")
 	n.confirmNext("log", "fine again")
 	n.read("log", protocol.Position{})

@@ -23,6 +23,7 @@ type Broker struct {
 	publisher *publisher
 	health    health
 	malformed *limitedLog
+	partial   *limitedLog // for reads that have failed for some of the rooms
 	closeOnce sync.Once
 	router    *router       // reads and removes histories
 	reading   chan struct{} // holds an element for each call of router
@@ -67,6 +68,7 @@ func New(config Config) (*Broker, error) {
 	b.publisher = newPublisher(config, b.dialer, &b.health)
 	b.router, b.reading = newRouter(config, b.dialer), make(chan struct{}, maxReads)
 	b.malformed = newLimitedLog(config.Logger, "ignored malformed messages")
+	b.partial = newReasonLog(config.Logger, "history of some rooms not read")
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	return b, nil
 }

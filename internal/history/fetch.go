@@ -54,6 +54,7 @@ func (r *Rooms) fetch() {
 			return
 		}
 		parts, err := r.read(r.ctx, f.requests)
+		failed := err != nil
 		r.mu.Lock()
 		for i, rm := range f.rooms {
 			switch {
@@ -61,6 +62,9 @@ func (r *Rooms) fetch() {
 				continue
 			case err != nil:
 				r.failedLocked(rm, err)
+			case isUnavailable(parts[i]):
+				failed = true
+				r.failedLocked(rm, parts[i].Err())
 			default:
 				r.applyLocked(rm, f.requests[i].After, parts[i], f.arrived[i])
 			}
@@ -68,9 +72,17 @@ func (r *Rooms) fetch() {
 		r.mu.Unlock()
 		if err != nil {
 			r.cfg.Log.Warn("missed messages of rooms not read from the history: retrying", "rooms", len(f.rooms), "error", err)
+		}
+		if failed {
 			r.pause(readPause)
 		}
 	}
+}
+
+// isUnavailable reports whether the history of one room could not be read, while that of others
+// could.
+func isUnavailable(part broker.HistoryPart) bool {
+	return part.Unrecovered == protocol.UnrecoveredUnavailable
 }
 
 // pause waits before the next read.
@@ -156,7 +168,7 @@ func (r *Rooms) catchUp(ctx context.Context, rm *room) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case err == nil:
+	case err == nil && !isUnavailable(parts[0]):
 		r.applyLocked(rm, request.After, parts[0], arrived)
 	case !wasBehind:
 		rm.behind = false
@@ -220,7 +232,7 @@ func (r *Rooms) check() {
 		r.mu.Lock()
 		for i, part := range parts {
 			rm := r.rooms[all[i].Room]
-			if rm != nil && (rm.at.Epoch != part.Position.Epoch || rm.at.Offset < part.Position.Offset) {
+			if rm != nil && !isUnavailable(part) && (rm.at.Epoch != part.Position.Epoch || rm.at.Offset < part.Position.Offset) {
 				r.fetchLocked(rm) // or the messages are about to arrive; then they arrive twice
 			}
 		}

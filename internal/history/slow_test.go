@@ -3,6 +3,7 @@ package history_test
 import (
 	"context"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,6 +124,70 @@ func TestCheckManyRooms(t *testing.T) {
 		wait(3 * time.Minute)
 		if reads := w.countReads() - first; reads < rooms/64 {
 			w.Errorf("%d reads of at most 64 rooms in 3 minutes, for %d rooms", reads, rooms)
+		}
+	})
+}
+
+// A partLog has history for all rooms. One of them can become unreadable.
+type partLog struct {
+	*roomLog
+	broken *atomic.Bool
+}
+
+const brokenRoom = "broken"
+
+func (h partLog) HasHistory(string) bool { return true }
+
+func (h partLog) ReadHistory(ctx context.Context, requests ...broker.HistoryRequest) ([]broker.HistoryPart, error) {
+	parts, err := h.roomLog.ReadHistory(ctx, requests...)
+	for i, q := range requests {
+		if err == nil && q.Room == brokenRoom && h.broken.Load() {
+			parts[i] = broker.HistoryPart{Unrecovered: protocol.UnrecoveredUnavailable}
+		}
+	}
+	return parts, err
+}
+
+// TestUnreadableRoom has the history of one room unreadable. The others are not affected, and
+// clients are told that they cannot recover.
+func TestUnreadableRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{T: t, roomLog: &roomLog{}}
+		broken := new(atomic.Bool)
+		w.Rooms = history.New(w.config(partLog{w.roomLog, broken}))
+		w.Start()
+		defer w.Close()
+		w.Hold(t.Context(), brokenRoom)
+		c := w.client()
+		w.enter(c, 0)
+		broken.Store(true)
+		w.publish(3)
+		w.Lost(nil)
+		synctest.Wait()
+		if c.got != 3 {
+			t.Errorf("got %d missed messages", c.got)
+		}
+		reads := w.countReads()
+		wait(5 * time.Second)
+		if n := w.countReads() - reads; n > 60 {
+			t.Errorf("%d reads within 5 s", n)
+		}
+		w.publish(2)
+		wait(time.Minute) // until the next check
+		if c.got != 5 {
+			t.Errorf("got %d messages after a check", c.got)
+		}
+		all := []history.Request{{Room: brokenRoom, Last: 1}, {Room: roomName, Last: 1}}
+		w.Join(t.Context(), history.Limits{Messages: 10, Bytes: 10_000}, all, func(results []history.Result) {
+			if results[0].Unrecovered != protocol.UnrecoveredUnavailable || len(results[0].Messages) != 0 || len(results[1].Messages) != 1 {
+				t.Errorf("joined: %+v", results)
+			}
+		})
+		broken.Store(false)
+		wait(time.Second)
+		if !w.Tracks(brokenRoom) || w.losses != 0 {
+			t.Errorf("tracked: %v, losses: %d", w.Tracks(brokenRoom), w.losses)
 		}
 	})
 }
