@@ -55,11 +55,11 @@ func (c *Client[M]) UserID() string { return c.user }
 // with a ticket, and Authenticate was not called (Config.Resume).
 func (c *Client[M]) Resumed() bool { return c.resumed }
 
-// Moved reports whether the session of the client was resumed on another connection, on any server,
-// when this connection had ended or because of which it was closed. It is decided before Left is
-// called for the rooms that the client was in at the end, and does not change from then on; before,
-// it is false. With Resume.Grace, these calls wait for it. Otherwise they are usually faster than
-// the client, and Moved is only true if the connection was still open.
+// Moved reports whether another connection, on any server, has resumed the session of this client.
+// It is false until Left is called for the rooms that the client was in at the end, and does not
+// change from then on. With Resume.Grace, these calls wait for the client to resume. Without it,
+// they are usually made before, and Moved is true only if the server closed this connection because
+// of the other one.
 func (c *Client[M]) Moved() bool { return c.s != nil && session.Moved(c.s) }
 
 // Metadata returns the value from Authenticate or from the last SetMetadata.

@@ -400,8 +400,8 @@ type Resume struct {
 	// later. If it resumes its session before, on any server, they are called at once, and
 	// Client.Moved is true. A client is not waited for if it closes the connection with 1000, or if
 	// the server closes it because of Disconnect, an expiry or a violation of the protocol, or if
-	// its tickets are revoked. The server keeps at most Limits.MaxConnections of such clients;
-	// beyond that the callbacks of the oldest are called early.
+	// its tickets are revoked. The server waits for at most Limits.MaxConnections clients; beyond
+	// that the callbacks of the oldest are called early (Stats.Tickets.Displaced).
 	//
 	// Shutdown waits for the clients that it closes to resume on other servers: for at most Grace,
 	// and half of the time until the deadline of its context. Without other servers it does not

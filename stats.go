@@ -13,6 +13,10 @@ type TicketStats struct {
 	Used        uint64 // rejected because they had been used
 	Revoked     uint64 // rejected because of RevokeTickets or Disconnect
 	Unavailable uint64 // rejected by Config.Resumed, or because the other servers cannot be asked
+
+	// Displaced counts clients for which Left and Disconnected were called before Resume.Grace had
+	// passed, because too many clients were absent.
+	Displaced uint64
 }
 
 // Stats are the counters of one server since New, and a few gauges. They do not include other
@@ -122,6 +126,6 @@ func (s *Server[A, M]) Stats() Stats {
 func ticketStats(t *session.TicketStats) TicketStats {
 	return TicketStats{
 		Issued: t.Issued.Load(), Failed: t.Failed.Load(), Accepted: t.Accepted.Load(), Invalid: t.Invalid.Load(), Expired: t.Expired.Load(),
-		Used: t.Used.Load(), Revoked: t.Revoked.Load(), Unavailable: t.Unavailable.Load(),
+		Used: t.Used.Load(), Revoked: t.Revoked.Load(), Unavailable: t.Unavailable.Load(), Displaced: t.Displaced.Load(),
 	}
 }

@@ -294,6 +294,9 @@ func TestGraceBound(t *testing.T) {
 		}
 		pass(time.Second)
 		log.wants(t, "0s: ada left home, moved false", "0s: ada disconnected 1006, moved false")
+		if n := r.Stats().Tickets.Displaced; n != 1 {
+			t.Errorf("%d clients were displaced", n)
+		}
 	})
 }
 

@@ -86,8 +86,8 @@ func resumeStorm(t *testing.T, grace time.Duration) {
 					present.Delete(c.ID())
 				}
 			},
-			Joined:       func(context.Context, *client, string) {},
-			Message:      func(_ context.Context, c *client, m hearth.Message) error { return c.Send(m.Event, m.Data) },
+			Joined:  func(context.Context, *client, string) {},
+			Message: func(_ context.Context, c *client, m hearth.Message) error { return c.Send(m.Event, m.Data) },
 		}))
 	}
 	for _, r := range servers {

@@ -152,6 +152,7 @@ func (s *Session) disconnect(req closeRequest) bool {
 	s.mu.Unlock()
 
 	if displaced != nil {
+		s.env.Stats.Tickets.Displaced.Add(1)
 		endAbsence(displaced, false)
 	}
 	if c != nil {

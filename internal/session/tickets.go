@@ -72,6 +72,7 @@ type TicketStats struct {
 	Used        atomic.Uint64 // before
 	Revoked     atomic.Uint64
 	Unavailable atomic.Uint64 // rejected because it could not be decided, or by the application
+	Displaced   atomic.Uint64 // absences that ended early because there were too many
 }
 
 // hold makes the client a holder of tickets. The caller holds the mu of the session, which is about

@@ -132,6 +132,8 @@ func tickets() []metric {
 		result("used", func(r *reading) uint64 { return r.Tickets.Used }),
 		result("revoked", func(r *reading) uint64 { return r.Tickets.Revoked }),
 		result("unavailable", func(r *reading) uint64 { return r.Tickets.Unavailable }),
+		one("hearth_absences_displaced_total", "Clients that may resume, and whose end was reported early because there were too many.",
+			func(r *reading) uint64 { return r.Tickets.Displaced }),
 	}
 }
 
