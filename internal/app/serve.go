@@ -226,7 +226,7 @@ func (s *Server) start(ctx context.Context) error {
 	}
 }
 
-// warnOpen warns if clients need no credentials, or if tokens for other services are accepted.
+// warnOpen warns about settings that allow clients more than most applications want.
 func (s *Server) warnOpen() {
 	switch s.cfg.Auth {
 	case AuthDevelopment:
@@ -240,6 +240,9 @@ func (s *Server) warnOpen() {
 		if s.cfg.JWT.Issuer == "" {
 			s.log.Warn("the issuer of tokens is not checked: all issuers with the same key are accepted", "option", "jwt-issuer")
 		}
+	}
+	if s.cfg.Rules.Publish.String() != "" && s.cfg.MessageRate == 0 {
+		s.log.Warn("clients may publish as many messages as they like", "option", "message-rate")
 	}
 }
 
