@@ -1,7 +1,7 @@
 # Hearth. `make help` lists the targets. They call scripts/, as CI does.
 
 .DEFAULT_GOAL := all
-.PHONY: all help setup fmt lint test short build run bench attack recovery benchmarks cross check ci clean
+.PHONY: all help setup fmt lint test short build release run bench attack recovery benchmarks cross check ci clean
 
 all: fmt lint test build ## fmt, lint, test, build
 
@@ -25,6 +25,9 @@ short: ## the fast tests, without the race detector
 
 build: ## build the server as bin/hearth
 	CGO_ENABLED=0 go build -trimpath -o bin/hearth ./cmd/hearth
+
+release: ## build the release in dist/: archives for all systems, with checksums
+	@scripts/release
 
 run: ## run the server on http://localhost:8080
 	go run ./cmd/hearth serve
@@ -51,4 +54,4 @@ ci: ## run CI itself, including the installation
 	@.ci/run
 
 clean: ## remove built files
-	rm -rf bin bench/bin bench/out coverage.out
+	rm -rf bin dist bench/bin bench/out coverage.out

@@ -55,6 +55,8 @@ type Server struct {
 	// Set by Listen, then read-only.
 	ln net.Listener
 
+	started chan struct{} // closed when the server accepts clients
+
 	origins  atomic.Pointer[func(*http.Request) bool] // the check of origins; replaced by Reload
 	apiKeys  atomic.Pointer[api.Keys]                 // replaced by Reload
 	draining atomic.Bool
@@ -62,7 +64,7 @@ type Server struct {
 
 // New creates a server that logs to log. It opens no connections.
 func New(cfg Config, log *slog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, log: log, logs: ratelog.NewHandler(log.Handler())}
+	s := &Server{cfg: cfg, log: log, logs: ratelog.NewHandler(log.Handler()), started: make(chan struct{})}
 	s.limited = slog.New(s.logs)
 	if cfg.TLSCert != "" {
 		cert, err := newCertificate(cfg.TLSCert, cfg.TLSKey, log)
@@ -246,8 +248,12 @@ func (s *Server) warnOpen() {
 	}
 }
 
+// Started returns a channel that is closed when Run accepts clients.
+func (s *Server) Started() <-chan struct{} { return s.started }
+
 // announce logs the address of the server, and warns if it is open.
 func (s *Server) announce() {
+	close(s.started)
 	s.warnOpen()
 	where := "none, a single server"
 	if s.redis != nil {

@@ -79,7 +79,7 @@ func newServe(environ []string) *cobra.Command {
 			for _, remark := range app.MisspelledVariables(environ) {
 				log.Warn(remark)
 			}
-			return serve(cfg, log, &reloads{src: src, settings: settings, log: log})
+			return serve(cfg, log, &reloads{src: src, settings: settings, log: log}, notifierOf(environ))
 		},
 	}
 	options.add(cmd, app.Options())
@@ -94,7 +94,7 @@ func newServe(environ []string) *cobra.Command {
 const signalDebounce = 200 * time.Millisecond
 
 // serve runs a server until a signal arrives or the server fails.
-func serve(cfg app.Config, log app.Logger, r *reloads) error {
+func serve(cfg app.Config, log app.Logger, r *reloads, manager notifier) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -119,9 +119,18 @@ func serve(cfg app.Config, log app.Logger, r *reloads) error {
 	r.start(ctx, srv)
 	defer r.wait()
 
+	notify := func(state string) {
+		if err := manager.send(state); err != nil {
+			log.Warn("cannot notify the service manager", "error", err)
+		}
+	}
+	started := srv.Started()
 	var first time.Time
 	for {
 		select {
+		case <-started:
+			notify(stateReady)
+			started = nil
 		case err := <-ended:
 			cancel()
 			return logFailure(log.Logger, err)
@@ -132,6 +141,7 @@ func serve(cfg app.Config, log app.Logger, r *reloads) error {
 			case first.IsZero():
 				log.Info("shutting down", "signal", sig.String())
 				cancel()
+				notify(stateStopping)
 				first = time.Now() // repeated signals wait in the channel until now
 			case time.Since(first) > signalDebounce:
 				log.Warn("second signal: exiting now", "signal", sig.String())

@@ -21,7 +21,11 @@ func newVersion() *cobra.Command {
 	}
 }
 
-// versionText returns the version that the Go tool recorded in the binary.
+// release is the version of a release. scripts/release sets it when it links the binary; it is
+// empty in all others.
+var release string
+
+// versionText returns the version of a release, or that which the Go tool recorded in the binary.
 func versionText() string {
 	version, commit := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -36,6 +40,9 @@ func versionText() string {
 				commit += " (modified)"
 			}
 		}
+	}
+	if release != "" {
+		version, commit = release, ""
 	}
 	return fmt.Sprintf("hearth %s%s %s %s/%s", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
