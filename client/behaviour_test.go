@@ -51,11 +51,9 @@ func TestBehaviourServed(t *testing.T) {
 				t.Skip("the script takes too long in real time")
 			}
 			must(t, s.Do(t.Context(), parse(t, `["reset"]`)))
-			tr := &http.Transport{}
-			defer tr.CloseIdleConnections()
 			var clients []*client.Client
 			play(t, script, s, func(cfg client.Config) *client.Client {
-				cfg.URL, cfg.HTTPClient = s.Clients, &http.Client{Transport: tr}
+				cfg.URL = s.Clients
 				c, err := client.New(cfg)
 				must(t, err)
 				clients = append(clients, c)

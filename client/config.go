@@ -61,8 +61,10 @@ type Config struct {
 	// CredentialsFunc. Default 20 s.
 	ConnectTimeout time.Duration
 
-	// HTTPClient makes the opening handshake: for proxies, TLS certificates, tests. It must not
-	// have a Timeout shorter than ConnectTimeout. Default http.DefaultClient.
+	// HTTPClient makes the opening handshake: for proxies, TLS certificates, tests. It must not have
+	// a Timeout shorter than ConnectTimeout. When a server rejects the handshake, the client closes
+	// the idle connections of HTTPClient, to reach another server behind the same address. Default:
+	// a client like http.DefaultClient, with connections of its own.
 	HTTPClient *http.Client
 
 	// Header is sent with the opening handshake. Default: none.
@@ -109,6 +111,9 @@ func (c *Config) complete() error {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.Header = c.Header.Clone()
+	if c.HTTPClient == nil {
+		c.HTTPClient = newHTTPClient()
+	}
 	u, err := url.Parse(c.URL)
 	if err != nil {
 		return fmt.Errorf("Config.URL: %w", err)
@@ -132,6 +137,18 @@ func (c *Config) complete() error {
 		return fmt.Errorf("Config.ConnectTimeout is %v; it must be at least 1ms", c.ConnectTimeout)
 	}
 	return nil
+}
+
+// newHTTPClient returns an HTTP client with the settings of http.DefaultClient that uses each
+// connection once.
+func newHTTPClient() *http.Client {
+	t, ok := http.DefaultTransport.(*http.Transport)
+	if !ok { // the program has replaced it
+		return &http.Client{}
+	}
+	t = t.Clone()
+	t.DisableKeepAlives = true
+	return &http.Client{Transport: t}
 }
 
 func def[T comparable](field *T, value T) {

@@ -146,6 +146,9 @@ func (c *Client) connect(ctx context.Context) (n *conn, resumed *joinAnswer, err
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
 			err = &HandshakeError{Status: resp.StatusCode}
+			// The next attempt must not use the same connection: behind one address there may be
+			// another server, which accepts clients.
+			c.cfg.HTTPClient.CloseIdleConnections()
 		}
 		return nil, nil, fmt.Errorf("connect: %w", err)
 	}

@@ -76,7 +76,7 @@ var rules = []rule{
 	{folder: "client", imports: []string{"protocol", "seal"}, libraries: []string{"github.com/coder/websocket"}},
 
 	// The tests of the whole server.
-	{folder: "internal/e2e", imports: []string{".", "broker/redis"}, anyTest: true},
+	{folder: "internal/e2e", imports: []string{".", "broker/redis", "client"}, anyTest: true},
 
 	// The server binary uses the library like any other program: public packages, and leaves that
 	// do not depend on it.
