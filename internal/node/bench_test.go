@@ -145,7 +145,7 @@ func BenchmarkResync(b *testing.B) {
 				n.runLane()
 			}
 			for b.Loop() {
-				(&resyncer{env: n.env}).resync(broker.Loss{Since: time.Now(), Until: time.Now()})
+				(&resyncer{env: n.env, tracks: func(string) bool { return false }}).resync(broker.Loss{Since: time.Now(), Until: time.Now()})
 				b.StopTimer()
 				n.runLane()
 				b.StartTimer()
