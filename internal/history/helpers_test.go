@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"unsafe"
 
 	"github.com/hearthws/hearth/broker"
 	"github.com/hearthws/hearth/internal/history"
@@ -196,8 +197,23 @@ func (c *client) receive(ms []protocol.Message) {
 		if follows := m.Position.Epoch == c.at.Epoch && m.Position.Offset == c.at.Offset+1; c.positions && c.at != (protocol.Position{}) && !follows && c.wrong == "" {
 			c.wrong = "message at " + text(m.Position) + " after " + text(c.at)
 		}
-		c.at = m.Position
+		c.at = m.Clone().Position
 		c.got++
+	}
+}
+
+// Deliver delivers messages as a broker does: their memory is used again afterwards.
+func (w *world) Deliver(ms []protocol.Message) {
+	borrowed := slices.Clone(ms)
+	memory := make([][]byte, len(ms))
+	for i := range borrowed {
+		at := &borrowed[i].Position
+		memory[i] = []byte(at.Epoch)
+		at.Epoch = unsafe.String(&memory[i][0], len(memory[i]))
+	}
+	w.Rooms.Deliver(borrowed)
+	for _, epoch := range memory {
+		clear(epoch)
 	}
 }
 

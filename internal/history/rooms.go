@@ -12,6 +12,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -307,7 +308,9 @@ func (r *Rooms) sendLocked(rm *room, ms []protocol.Message) (rest []protocol.Mes
 	if n == 0 {
 		return ms
 	}
-	rm.at = at
+	if rm.at.Offset = at.Offset; rm.at.Epoch != at.Epoch {
+		rm.at.Epoch = strings.Clone(at.Epoch) // that of the message is valid until Deliver returns
+	}
 	if rm.joins > 0 {
 		rm.recent.push(ms[:n])
 	}
