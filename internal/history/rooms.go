@@ -233,11 +233,14 @@ func (r *Rooms) readFirst(rooms []*room, failed error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, rm := range held {
+		close(rm.first)
+		rm.first = nil
+		if r.rooms[rm.name] != rm { // it lost its members meanwhile, and may have new ones
+			continue
+		}
 		if failed == nil {
 			rm.at = parts[i].Position
 		}
-		close(rm.first)
-		rm.first = nil
 		r.sendWaitingLocked(rm, 0)
 	}
 	return failed

@@ -13,32 +13,36 @@ import (
 	"github.com/hearthws/hearth/protocol"
 )
 
-// A slowLog has history for all rooms, each with the log of one, and takes its time for each read.
+// A slowLog has history for all rooms, each with the log of one, and takes its time for each answer.
 type slowLog struct {
 	*roomLog
-	delay time.Duration
+	delay *atomic.Int64 // a time.Duration
 }
 
 func (h slowLog) HasHistory(string) bool { return true }
 
 func (h slowLog) ReadHistory(ctx context.Context, requests ...broker.HistoryRequest) ([]broker.HistoryPart, error) {
+	delay := time.Duration(h.delay.Load())
+	parts, err := h.roomLog.ReadHistory(ctx, requests...)
 	select {
-	case <-time.After(h.delay):
-		return h.roomLog.ReadHistory(ctx, requests...)
+	case <-time.After(delay):
+		return parts, err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
 // slow runs a test whose reads take a time.
-func slow(t *testing.T, delay time.Duration, test func(w *world)) {
+func slow(t *testing.T, delay time.Duration, test func(w *world, delay *atomic.Int64)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{T: t, roomLog: &roomLog{}}
-		w.Rooms = history.New(w.config(slowLog{w.roomLog, delay}))
+		d := new(atomic.Int64)
+		d.Store(int64(delay))
+		w.Rooms = history.New(w.config(slowLog{w.roomLog, d}))
 		w.Start()
 		defer w.Close()
-		test(w)
+		test(w, d)
 	})
 }
 
@@ -53,7 +57,7 @@ func names(n int) []string {
 // TestFirstClientLeaves has the first client of a room leave while the position of the room is read.
 // Another client that joins meanwhile recovers what it has missed nevertheless.
 func TestFirstClientLeaves(t *testing.T) {
-	slow(t, time.Second, func(w *world) {
+	slow(t, time.Second, func(w *world, _ *atomic.Int64) {
 		w.publish(5)
 		c := w.client()
 		c.at = protocol.Position{Offset: 2, Epoch: w.position().Epoch}
@@ -74,10 +78,35 @@ func TestFirstClientLeaves(t *testing.T) {
 	})
 }
 
+// TestForgottenBeforeFirstRead has a room lose its members while its position is read, and get new
+// ones. They do not get the messages that waited for the old ones.
+func TestForgottenBeforeFirstRead(t *testing.T) {
+	slow(t, time.Second, func(w *world, delay *atomic.Int64) {
+		ctx, leave := context.WithCancel(w.Context())
+		left := make(chan struct{})
+		go func() {
+			w.Hold(ctx, roomName)
+			w.Release(roomName)
+			close(left)
+		}()
+		synctest.Wait()
+		w.Deliver(w.publish(3))
+		leave()
+		<-left
+		delay.Store(0)
+		c := w.client()
+		w.enter(c, 0)
+		wait(2 * time.Second)
+		if c.check(w); c.got != 0 || c.at != w.position() {
+			w.Errorf("got %d messages, at %v", c.got, c.at)
+		}
+	})
+}
+
 // TestHoldTimes has a history that does not answer. A client waits for one timeout, not for one per
 // read, also if it joins from positions, and no longer than it wants.
 func TestHoldTimes(t *testing.T) {
-	slow(t, time.Hour, func(w *world) {
+	slow(t, time.Hour, func(w *world, _ *atomic.Int64) {
 		begun := time.Now()
 		wants := func(what string, want time.Duration) {
 			w.Helper()
@@ -117,7 +146,7 @@ func TestHoldTimes(t *testing.T) {
 // TestCheckManyRooms reads the positions of all rooms before a broker forgets those without
 // messages, however many rooms there are.
 func TestCheckManyRooms(t *testing.T) {
-	slow(t, time.Millisecond, func(w *world) {
+	slow(t, time.Millisecond, func(w *world, _ *atomic.Int64) {
 		const rooms = 130_000
 		w.Hold(w.Context(), names(rooms)...)
 		first := w.countReads()
