@@ -155,8 +155,8 @@ func TestHistoryEmptyLogsAreBounded(t *testing.T) {
 }
 
 // TestHistoryInvalidRules checks that a broker with invalid rules does nothing.
-// TestHistoryHeldLogsAreKept: the log of a room that a node holds is kept, however many others there
-// are, and however long it is not used.
+// TestHistoryHeldLogsAreKept: the log of a room that a node holds is kept, however many others
+// there are, and however long it is not used.
 func TestHistoryHeldLogsAreKept(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

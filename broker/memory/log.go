@@ -37,7 +37,8 @@ type logs struct {
 	// mu after it.
 	mu    sync.Mutex
 	rooms shrinkmap.Map[string, *roomLog]
-	empty list.List // of *roomLog, those without messages, least recently used first; no room is held
+	// Of *roomLog: those without messages whose rooms are not held, least recently used first.
+	empty list.List
 
 	// How many nodes hold the channel of each room. The log of such a room is kept: another epoch
 	// would tell all members of the room that messages are missing.

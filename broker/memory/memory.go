@@ -85,8 +85,8 @@ func (b *Bus) remove(n *Broker) {
 }
 
 // A Broker is one node's connection to a Bus. It delivers every message of the bus, held or not:
-// Hold and Release only keep the logs of rooms with history. Publish never fails with broker.ErrQueueFull. If
-// the queue of a receiving node is full, that node gets a loss report.
+// Hold and Release only keep the logs of rooms with history. Publish never fails with
+// broker.ErrQueueFull. If the queue of a receiving node is full, that node gets a loss report.
 type Broker struct {
 	bus *Bus // read-only
 

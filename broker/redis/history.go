@@ -174,8 +174,8 @@ func (b *Broker) RemoveHistory(ctx context.Context, room string) error {
 	return b.replyError("remove history", replies[0])
 }
 
-// callHistory calls scripts for ReadHistory and RemoveHistory, and returns their replies. When ctx ends, the calls go on without their caller, because all callers share
-// the connection.
+// callHistory calls scripts for ReadHistory and RemoveHistory, and returns their replies. When ctx
+// ends, the calls go on without their caller, because all callers share the connection.
 func (b *Broker) callHistory(ctx context.Context, what string, calls []scriptCall) ([]routed, error) {
 	select {
 	case <-b.ctx.Done():
