@@ -269,7 +269,7 @@ func TestBrowser(t *testing.T) {
 		}
 	})
 	stage("wire", func(t *testing.T) {
-		ada.shows(`#frames li.out[data-event="say"]`, `{"event":"say","data":{"text":"hello, lobby","room":"lobby"}`)
+		ada.shows(`#frames li.out[data-event="say"]`, `{"event":"say","data":{"text":"hello, lobby","room":"lobby","id":`)
 		ada.shows(`#frames li.in[data-event="seen"]`, "grace")
 		ada.shows("#frames .note", "open ws://")
 		if s := linus.text("#frames"); strings.Contains(s, "for grace alone") {
@@ -334,9 +334,9 @@ func TestBrowserReconnects(t *testing.T) {
 	if err := first.stop(); err != nil {
 		t.Fatal(err)
 	}
-	b.shows("#status", "1001 Server shutting down")
+	b.shows("#status", "1012 Service restart")
 	b.shows("#status", "Reconnecting in")
-	b.shows("#frames .note", "close 1001 Server shutting down")
+	b.shows("#frames .note", "close 1012 Service restart")
 	b.until(`["#send", "#join button", "#raw button"].every(s => document.querySelector(s).disabled)`)
 
 	serve(t, map[string]string{"listen": listen})
@@ -420,7 +420,7 @@ func TestBrowserBinary(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, b := range []*tab{ada, grace} {
-		b.shows("#status", "1001 Server shutting down")
+		b.shows("#status", "1012 Service restart")
 	}
 	if err := p.Wait(); err != nil {
 		t.Errorf("%v\n%s", err, log.String())

@@ -21,9 +21,9 @@ import (
 // serve the page at /, and are an example for the callbacks of an application.
 //
 //	client sends                          server sends
-//	say {room, text}, with an id          say {id, from, room, text, time, ack} to the room
-//	whisper {user, text}, with an id      whisper {id, from, user, text, time, ack} to that user's clients
-//	shout {text}, with an id              shout {id, from, text, time, ack} to all clients
+//	say {id, room, text}                  say {id, from, room, text, time, ack} to the room
+//	whisper {id, user, text}              whisper {id, from, user, text, time, ack} to that user's clients
+//	shout {id, text}                      shout {id, from, text, time, ack} to all clients
 //	                                      accepted {id, clients, more} to the sender: the number of
 //	                                      receivers on all servers; more: at least that many,
 //	                                      because a server did not answer in time
@@ -192,11 +192,7 @@ func (r rejection) Error() string { return string(r) }
 
 // message handles the events that are not part of the protocol.
 func (d *demo) message(ctx context.Context, c *client, m hearth.Message) error {
-	var id string
-	if len(m.ID) > 0 && (json.Unmarshal(m.ID, &id) != nil || len(id) > maxID) {
-		id = "" // not an id of the page; the message may still be valid
-	}
-	err := d.dispatch(ctx, c, m, id)
+	id, err := d.dispatch(ctx, c, m)
 	var why rejection
 	if errors.As(err, &why) {
 		return c.Send("rejected", map[string]string{"id": id, "event": limited(m.Event), "why": why.Error()})
@@ -204,21 +200,32 @@ func (d *demo) message(ctx context.Context, c *client, m hearth.Message) error {
 	return err
 }
 
-func (d *demo) dispatch(ctx context.Context, c *client, m hearth.Message, id string) error {
+// dispatch returns the id of the message, if it has one.
+func (d *demo) dispatch(ctx context.Context, c *client, m hearth.Message) (id string, err error) {
+	if len(m.ID) > 0 && (json.Unmarshal(m.ID, &id) != nil || len(id) > maxID) {
+		id = "" // not an id of the page; the message may still be valid
+	}
 	allowance := &c.Metadata().actions
 	if m.Event == "seen" {
 		allowance = &c.Metadata().seen
 	}
 	if !allowance.take(time.Now()) {
-		return rejection("too many messages: wait a moment and try again")
+		return id, rejection("too many messages: wait a moment and try again")
 	}
 	var req request
 	if len(m.Data) > 0 && json.Unmarshal(m.Data, &req) != nil {
-		return rejection("data must be an object, as in {\"room\": \"lobby\", \"text\": \"hello\"}")
+		return id, rejection("data must be an object, as in {\"room\": \"lobby\", \"text\": \"hello\"}")
 	}
-	switch m.Event {
+	if id == "" && m.Event != "seen" && len(req.ID) <= maxID {
+		id = req.ID
+	}
+	return id, d.handle(ctx, c, m.Event, id, req)
+}
+
+func (d *demo) handle(ctx context.Context, c *client, event, id string, req request) error {
+	switch event {
 	case "say", "whisper", "shout":
-		return d.deliver(ctx, c, m.Event, id, req)
+		return d.deliver(ctx, c, event, id, req)
 	case "seen":
 		return d.confirm(ctx, c, req)
 	case "who":

@@ -26,11 +26,10 @@ const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 
 
 // pageSettings are the settings that the page reads from its meta elements.
 type pageSettings struct {
-	Path        string // of the WebSocket endpoint
-	HeartbeatMS int64  // how often to send a heartbeat
-	MaxText     int
-	MaxName     int
-	MaxRoom     int
+	Path    string // of the WebSocket endpoint
+	MaxText int
+	MaxName int
+	MaxRoom int
 
 	DefaultRooms string // as a JSON list
 }
@@ -47,15 +46,12 @@ type pageFile struct {
 }
 
 func newPage(c Config) (*page, error) {
-	// Browsers run the timers of a hidden tab once a minute. A third of the timeout leaves time for
-	// that.
-	beat := min(max(c.HeartbeatTimeout/3, time.Second), 30*time.Second)
 	rooms, err := json.Marshal(c.DefaultRooms)
 	if err != nil {
 		return nil, fmt.Errorf("encode the default rooms: %w", err)
 	}
 	settings := pageSettings{
-		Path: c.Path, HeartbeatMS: beat.Milliseconds(), MaxText: maxText, MaxName: maxName, MaxRoom: maxRoomName, DefaultRooms: string(rooms),
+		Path: c.Path, MaxText: maxText, MaxName: maxName, MaxRoom: maxRoomName, DefaultRooms: string(rooms),
 	}
 
 	p := &page{files: map[string]pageFile{}}

@@ -12,7 +12,7 @@ const url = new URL(setting("path"), location.href);
 url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 url.search = "";
 
-const connection = new Connection(url.href, Number(setting("heartbeat-ms")));
+const connection = new Connection(url.href);
 const chat = new Chat(connection);
 new Wire(connection);
 

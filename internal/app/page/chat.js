@@ -25,6 +25,10 @@ export class Chat {
     this.#messages = new Messages(connection);
     connection.addEventListener("message", (e) => this.#receive(e.detail));
     connection.addEventListener("state", () => this.#stateChanged());
+    connection.addEventListener("room-rejected", (e) => {
+      const place = this.#places.get(roomKey(e.detail));
+      if (place) this.#forget(place);
+    });
     $("join").onsubmit = (e) => {
       e.preventDefault();
       const name = $("room").value.trim();
@@ -64,7 +68,7 @@ export class Chat {
   }
 
   join(name) {
-    if (!this.#connection.send("join", { rooms: [name] })) return false;
+    if (!this.#connection.join(name)) return false;
     this.#add("room", name, roomKey(name), true).joined = true;
     this.show(roomKey(name));
     this.onRoomsChange();
@@ -94,7 +98,7 @@ export class Chat {
   }
 
   #leave(place) {
-    if (place.kind === "room") this.#connection.send("leave", { rooms: [place.name] });
+    if (place.kind === "room") this.#connection.leave(place.name);
     this.#forget(place);
     $("place").focus();
   }
@@ -112,21 +116,21 @@ export class Chat {
   }
 
   #stateChanged() {
-    if (this.#connection.state !== "connected") this.#messages.connectionLost();
+    if (this.#connection.state === "connected") this.#connected();
+    else this.#messages.connectionLost();
     this.#render();
+  }
+
+  #connected() {
+    // The server has joined this client to the default rooms, including those that the user left
+    // before.
+    for (const r of this.#defaultRooms) this.#add("room", r, roomKey(r), true);
+    for (const r of this.rooms) this.#connection.join(r);
+    this.#refresh();
   }
 
   #receive({ event, data }) {
     switch (event) {
-      case "connected": {
-        // The server has joined this client to the default rooms, including those that the user
-        // left before.
-        for (const r of this.#defaultRooms) this.#add("room", r, roomKey(r), true);
-        const rooms = this.rooms.filter((r) => !this.#defaultRooms.includes(r));
-        if (rooms.length) this.#connection.send("join", { rooms });
-        this.#refresh();
-        break;
-      }
       case "say":
         this.#arrived(this.#add("room", data.room, roomKey(data.room), true), data);
         break;
@@ -175,16 +179,10 @@ export class Chat {
   }
 
   #who(answer) {
-    const { room, total, elsewhere, clients } = answer;
+    const { room } = answer;
     const place = room ? this.#places.get(roomKey(room)) : this.#places.get(everyone);
     if (!place) return; // the user left meanwhile
     this.#members.set(place.key, answer);
-    // The server does not answer a join (protocol §7). If this client is not in the list, the join
-    // was rejected.
-    if (room && clients.length === total - elsewhere && !clients.some((c) => c.client === this.#connection.clientId)) {
-      this.#connection.dispatchEvent(new CustomEvent("trouble", { detail: `The server rejected your request to join #${room}` }));
-      this.#forget(place);
-    }
     this.#render();
   }
 

@@ -44,8 +44,9 @@ export class Messages {
     const data = { text };
     if (place.kind === "room") data.room = place.name;
     if (place.kind === "user") data.user = place.name;
+    data.id = id;
     const sent = performance.now();
-    if (!this.#connection.send(events[place.kind], data, id)) return false;
+    if (!this.#connection.send(events[place.kind], data)) return false;
     const li = this.#append(place.key, { from: { user: this.#me, client: this.#connection.clientId }, text, time: new Date() });
     const own = { li, sent, clients: null, ack: true, seen: new Map(), failed: "" };
     this.#own.set(id, own);

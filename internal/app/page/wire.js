@@ -4,7 +4,7 @@ import { $, el, keepAtEnd, stayAtEnd, clock, plural } from "./dom.js";
 const keep = 400; // rows
 
 /** Events that the page exchanges by itself. They are hidden unless "all" is checked. */
-const housekeeping = new Set(["heartbeat", "presence", "who", "rooms"]);
+const housekeeping = new Set(["heartbeat", "hearth:ticket", "presence", "who", "rooms"]);
 
 const encoder = new TextEncoder();
 

@@ -96,6 +96,11 @@ class Player {
         return void this.client.connect();
       case "close":
         return this.client.close();
+      case "answer-with":
+        return void this.client.answer(args[0], () => {
+          if (args[1].error) throw new HearthError(args[1].error, "the script wants this error");
+          return args[1].reply;
+        });
       case "state":
         return this.#state(args[0], args[1] ?? {});
       case "join":
