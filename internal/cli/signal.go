@@ -24,18 +24,19 @@ func untilSignal() (context.Context, func()) {
 	// Ends with done. The returned function closes done and waits for this goroutine.
 	go func() {
 		defer close(ended)
-		defer signal.Stop(signals)
 		select {
 		case sig := <-signals:
 			cancel(signalError{sig.(syscall.Signal)})
 		case <-done:
+			signal.Stop(signals)
 			return
 		}
 		repeats := time.NewTimer(signalDebounce)
 		defer repeats.Stop()
 		select {
 		case <-repeats.C:
-		case <-done:
+			signal.Stop(signals)
+		case <-done: // the process exits now: a repeated signal must not change its exit code
 		}
 	}()
 	return ctx, func() { close(done); <-ended; cancel(nil) }
