@@ -456,6 +456,8 @@ func TestRejects(t *testing.T) {
 		{"POST", "/v1/publish", allKey, `{"room":"a","event":"n","key":"` + strings.Repeat("x", 257) + `"}`, 422, "key"},
 		{"POST", "/v1/publish", allKey, strings.Repeat("[", 100_000), 400, ""},
 		{"POST", "/v1/batch", allKey, `{"messages":[]}`, 422, "messages"},
+		{"POST", "/v1/batch", allKey, `{"messages":null}`, 422, "messages"},
+		{"POST", "/v1/join", allKey, `{"user":"ada","rooms":null}`, 422, "rooms"},
 		{"POST", "/v1/batch", allKey, `{"messages":[` + strings.Repeat(`{"event":"n"},`, 1000) + `{"event":"n"}]}`, 422, "messages"},
 		{"POST", "/v1/disconnect", allKey, `{"user":"ada","code":1006}`, 422, "close code"},
 		{"POST", "/v1/disconnect", allKey, `{}`, 422, "exactly one of"},

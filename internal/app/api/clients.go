@@ -26,15 +26,15 @@ type Disconnect struct {
 // Rooms is a request to join or leave rooms.
 type Rooms struct {
 	One
-	Rooms []string `json:"rooms" minItems:"1" maxItems:"128" doc:"names of rooms"`
+	Rooms []string `json:"rooms" nullable:"false" minItems:"1" maxItems:"128" doc:"names of rooms"`
 }
 
 // Counted is the result of a request to all servers.
 type Counted struct {
 	Clients  int          `json:"clients" doc:"number of clients on the servers that have answered"`
 	Complete bool         `json:"complete" doc:"whether all servers have answered without a failure"`
-	Missing  []string     `json:"missing,omitempty" doc:"ids of servers that did not answer in time; they may have done their part"`
-	Failed   []NodeFailed `json:"failed,omitempty" doc:"servers on which the request failed for some clients"`
+	Missing  []string     `json:"missing,omitempty" nullable:"false" doc:"ids of servers that did not answer in time; they may have done their part"`
+	Failed   []NodeFailed `json:"failed,omitempty" nullable:"false" doc:"servers on which the request failed for some clients"`
 }
 
 // NodeFailed is a failure on one server.

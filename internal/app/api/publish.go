@@ -45,7 +45,7 @@ type Message struct {
 	Target
 	Event  string          `json:"event" doc:"name of the event" minLength:"1"`
 	Data   json.RawMessage `json:"data,omitempty" doc:"any JSON value; clients receive it unchanged"`
-	Except []string        `json:"except,omitempty" doc:"ids of clients that do not receive it; only for a room and for all"`
+	Except []string        `json:"except,omitempty" nullable:"false" doc:"ids of clients that do not receive it; only for a room and for all"`
 	Key    string          `json:"key,omitempty" doc:"makes repetitions harmless: a message with the same key is sent once within two minutes. For a room with history this holds for all servers, otherwise for requests to this server" maxLength:"256"`
 }
 
@@ -59,7 +59,7 @@ type Sent struct {
 
 // Batch is a list of messages.
 type Batch struct {
-	Messages []Message `json:"messages" minItems:"1" maxItems:"1000" doc:"sent in this order"`
+	Messages []Message `json:"messages" nullable:"false" minItems:"1" maxItems:"1000" doc:"sent in this order"`
 }
 
 // Results are those of a batch.
@@ -67,7 +67,7 @@ type Results struct {
 	Sent    int      `json:"sent" doc:"number of messages that were sent, repeated ones included"`
 	Failed  int      `json:"failed" doc:"number of messages that were not sent, as far as known"`
 	Servers int      `json:"servers" doc:"servers that this one knows, itself included"`
-	Errors  []Failed `json:"errors" doc:"one for each message that was not sent"`
+	Errors  []Failed `json:"errors" nullable:"false" doc:"one for each message that was not sent"`
 }
 
 // Failed is the error of one message.

@@ -14,14 +14,14 @@ import (
 type MembersPage struct {
 	Server  string   `json:"server" doc:"id of the server"`
 	Total   int      `json:"total" doc:"number of members on this server"`
-	Members []Member `json:"members" doc:"in no particular order"`
+	Members []Member `json:"members" nullable:"false" doc:"in no particular order"`
 }
 
 // Log is a part of the history of a room.
 type Log struct {
 	Position  Position `json:"position" doc:"the newest position of the room"`
 	Recovered bool     `json:"recovered" doc:"whether messages has all messages after the given position"`
-	Messages  []Logged `json:"messages" doc:"oldest first"`
+	Messages  []Logged `json:"messages" nullable:"false" doc:"oldest first"`
 }
 
 // Position is the place of a message in the history of its room.
@@ -35,12 +35,12 @@ type Logged struct {
 	Offset uint64          `json:"offset" doc:"its place"`
 	Event  string          `json:"event" doc:"as it was sent"`
 	Data   json.RawMessage `json:"data,omitempty" doc:"as it was sent"`
-	Except []string        `json:"except,omitempty" doc:"ids of the clients that did not get it"`
+	Except []string        `json:"except,omitempty" nullable:"false" doc:"ids of the clients that did not get it"`
 }
 
 // Nodes lists servers.
 type Nodes struct {
-	Servers []Node `json:"servers" doc:"the servers that share the broker, as far as this one knows; itself first"`
+	Servers []Node `json:"servers" nullable:"false" doc:"the servers that share the broker, as far as this one knows; itself first"`
 }
 
 // Node is one server.
