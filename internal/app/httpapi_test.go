@@ -224,6 +224,11 @@ func TestAPIOnRedis(t *testing.T) {
 		return status == http.StatusServiceUnavailable && strings.Contains(text, "no connection to Redis")
 	})
 	db.Restart()
+	// Before that, Redis would take the message, and pass it on to no server.
+	eventually(t, "subscribed again", func() bool {
+		_, text := fetch(t, one.url+"readyz")
+		return text == "ok\n"
+	})
 	eventually(t, "sent", func() bool {
 		status, _ := publish(later)
 		return status == http.StatusOK
