@@ -123,7 +123,7 @@ var Connection = class {
     ws.onerror = () => {
       if (!ws.readyState) this.#schedule(errorPause, () => this.fail(new HearthError("disconnected", "cannot connect")));
     };
-    ws.onclose = ({ code, reason }) => this.#inOrder(() => {
+    ws.onclose = ({ code, reason = "" }) => this.#inOrder(() => {
       this.#end({ code, reason, error: this.#refused ?? new HearthError("disconnected", `closed with ${code} ${reason}`) });
     });
   }

@@ -197,7 +197,7 @@ export class Connection {
     ws.onerror = () => {
       if (!ws.readyState) this.#schedule(errorPause, () => this.fail(new HearthError("disconnected", "cannot connect")));
     };
-    ws.onclose = ({ code, reason }) =>
+    ws.onclose = ({ code, reason = "" }) =>
       this.#inOrder(() => {
         this.#end({ code, reason, error: this.#refused ?? new HearthError("disconnected", `closed with ${code} ${reason}`) });
       });

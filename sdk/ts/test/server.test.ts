@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createServer, connect as dial, type Server, type Socket } from "node:net";
 import { after, test } from "node:test";
-import { Client, type ClientOptions, type State } from "../src/index.js";
+import { Client, type ClientOptions, type Serve, type State } from "../src/index.js";
 import { encryption } from "../src/encryption.js";
 import { Hearth } from "./hearth.js";
 
@@ -147,6 +147,29 @@ test("a session is resumed, also encrypted", async (t) => {
     await room.ready();
     ada.close();
   }
+});
+
+test("clients publish to rooms where rules allow it", async (t) => {
+  const server = await start(
+    "--auth", "anonymous", "--allow-join", "chat:*", "--allow-publish", "chat:*", "--allow-history", "chat:*", "--allow-presence", "chat:*",
+    "--history", "chat:*=100/5m",
+  );
+  const [ada, bob] = [0, 1].map(() => {
+    const c = new Client<Serve<string>>({ url: server.url });
+    t.after(() => c.close());
+    return c;
+  }) as [Client<Serve<string>>, Client<Serve<string>>];
+  const rooms = [ada, bob].map((c) => c.join("chat:1"));
+  const published = bob.once("published");
+  await Promise.all([ada.connect(), bob.connect(), ...rooms.map((r) => r.ready())]);
+  await ada.request("publish", { room: "chat:1", data: "hello" });
+  const { room, from, data } = await published;
+  assert.deepEqual([room, from.client, data], ["chat:1", ada.state.id, "hello"]);
+  const { messages, offset } = await bob.request("history", { room: "chat:1" });
+  assert.deepEqual([messages.map((m) => m.data.data), offset], [["hello"], 1]);
+  assert.deepEqual(await ada.request("presence", { room: "chat:1" }), { room: "chat:1", clients: 2, more: false });
+  await assert.rejects(ada.request("publish", { room: "other", data: "x" }), { code: "forbidden" });
+  await assert.rejects(ada.request("grant", { grant: "x" }), { code: "forbidden" });
 });
 
 test("a server that restarts, and one that is frozen", async (t) => {
