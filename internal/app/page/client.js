@@ -492,6 +492,7 @@ var Rooms = class {
   received(name, at) {
     const r = this.#rooms.get(name);
     if (!r || !at) return true;
+    if (r.join && !r.at) return true;
     if (r.at && (r.join || r.at.epoch === at.epoch && at.offset <= r.at.offset)) return false;
     r.at = at;
     r.left--;

@@ -266,8 +266,9 @@ export class Rooms {
   received(name: string | undefined, at: Position | undefined): boolean {
     const r = this.#rooms.get(name!);
     if (!r || !at) return true;
-    // Before the answer to a join, the message is from a membership that the server gave: the join
-    // recovers the message.
+    // Before the answer to a join, the message is from an earlier membership, or one that the server
+    // gave. The join recovers the message, or the room begins after it.
+    if (r.join && !r.at) return true;
     if (r.at && (r.join || (r.at.epoch === at.epoch && at.offset <= r.at.offset))) return false;
     r.at = at;
     r.left--;

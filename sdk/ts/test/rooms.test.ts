@@ -107,6 +107,24 @@ test("the last messages, or those after a position", async (t) => {
   assert.equal(gone.status.unrecovered, "reset");
 });
 
+test("the last messages of a room that was left just before", async (t) => {
+  const { client, server } = await connected(t, {}, { history });
+  const room = client.join("chat:1");
+  await room.ready();
+  for (const n of [1, 2, 3]) server.sendToRoom("chat:1", "say", n);
+  await settle();
+  const seen: unknown[] = [];
+  client.on("say", (n) => seen.push(n));
+  room.leave();
+  const again = client.join("chat:1", { last: 3 });
+  server.sendToRoom("chat:1", "say", 4); // before the server has seen that the client left
+  await again.ready();
+  server.sendToRoom("chat:1", "say", 5);
+  await settle();
+  assert.deepEqual(seen, [4, 2, 3, 4, 5]);
+  assert.deepEqual(again.position, { offset: 5, epoch: "e1" });
+});
+
 test("an interrupted room is joined again from its position", async (t) => {
   const { client, server, peer } = await connected(t, {}, { history });
   const seen: unknown[] = [];
