@@ -57,7 +57,7 @@ type Limits struct {
 func (l Limits) less(ms []protocol.Message) Limits {
 	l.Messages -= len(ms)
 	for _, m := range ms {
-		l.Bytes -= size(m)
+		l.Bytes -= Size(m)
 	}
 	return l
 }

@@ -110,11 +110,11 @@ func (r recoverer) requests(rooms []string) (requests []history.Request) {
 
 // reply sends the reply to a join, and after it the recovered messages.
 func (r recoverer) reply(outcome joinOutcome, already []string, requests []history.Request, results []history.Result) {
-	joined, rejected, recovered, size := r.collect(outcome, already, requests, results)
+	joined, rejected, recovered := r.collect(outcome, already, requests, results)
 	payload := func() []byte { return protocol.AppendJoin(nil, joined, rejected, r.request.Ignored, r.id) }
 	if len(recovered) > 0 {
 		// Compressing takes time, and no message of a room with history is sent meanwhile.
-		err := r.env.Hub.SendTo(&r.member, recoveredSeries(payload(), recovered, size).Uncompressed())
+		err := r.env.Hub.SendTo(&r.member, recoveredSeries(payload(), recovered).Uncompressed())
 		if !errors.Is(err, hub.ErrQueueFull) {
 			return // or the client has disconnected
 		}
@@ -123,10 +123,9 @@ func (r recoverer) reply(outcome joinOutcome, already []string, requests []histo
 	r.member.Notice(ws.NewMessage(payload()))
 }
 
-// collect returns the lists of the reply, and the messages to send after it, with a bound on their
-// size in bytes.
+// collect returns the lists of the reply, and the messages to send after it.
 func (r recoverer) collect(outcome joinOutcome, already []string, requests []history.Request, results []history.Result) (
-	joined []protocol.Joined, rejected []protocol.Rejected, recovered []protocol.Message, size int,
+	joined []protocol.Joined, rejected []protocol.Rejected, recovered []protocol.Message,
 ) {
 	byRoom := make(map[string]history.Result, len(results))
 	for i := range results {
@@ -158,11 +157,10 @@ func (r recoverer) collect(outcome joinOutcome, already []string, requests []his
 				continue
 			}
 			recovered = append(recovered, m)
-			size += len(m.Data) + len(m.Event) + len(m.Target) + 128
 			j.Recovered++
 		}
 	}
-	return joined, rejected, recovered, size
+	return joined, rejected, recovered
 }
 
 // notRecovered changes the list of a reply whose recovered messages do not fit into the send queue.
@@ -175,12 +173,15 @@ func notRecovered(joined []protocol.Joined) {
 }
 
 // recoveredSeries returns the series of the recovered messages, after first if that is not nil.
-func recoveredSeries(first []byte, recovered []protocol.Message, size int) *ws.Message {
-	skip := 0
+func recoveredSeries(first []byte, recovered []protocol.Message) *ws.Message {
+	skip, size := 0, len(first)
 	if first != nil {
 		skip = 1
 	}
-	return ws.BuildSeries(skip+len(recovered), len(first)+size, func(dst []byte, i int) []byte {
+	for _, m := range recovered {
+		size += history.Size(m)
+	}
+	return ws.BuildSeries(skip+len(recovered), size, func(dst []byte, i int) []byte {
 		if i < skip {
 			return append(dst, first...)
 		}

@@ -233,7 +233,7 @@ func (a *authentication) admitResumed() (admitted bool) {
 // collectRecovered sets what the client is told about its rooms, and the messages that it has
 // missed. The welcome says how many follow, so both are queued together.
 func (a *authentication) collectRecovered(r recoverer, requests []history.Request, results []history.Result) {
-	joined, _, recovered, size := r.collect(joinOutcome{joined: a.ticket.Rooms}, nil, requests, results)
+	joined, _, recovered := r.collect(joinOutcome{joined: a.ticket.Rooms}, nil, requests, results)
 	if a.resumed = joined; joined == nil {
 		a.resumed = []protocol.Joined{}
 	}
@@ -241,7 +241,7 @@ func (a *authentication) collectRecovered(r recoverer, requests []history.Reques
 		return
 	}
 	// Compressing takes time, and no message of a room with history is sent meanwhile.
-	a.recovered = recoveredSeries(nil, recovered, size).Uncompressed()
+	a.recovered = recoveredSeries(nil, recovered).Uncompressed()
 	if !a.member.Fits(a.recovered) {
 		a.recovered = nil
 		notRecovered(a.resumed)
