@@ -100,7 +100,7 @@ type HistoryRule struct {
 
 // ParseHistoryRule parses a rule in the form of HistoryRule.String: "chat:*=100/5m" keeps the last
 // 100 messages of each room whose name begins with "chat:", for five minutes. The age is in the
-// form of time.ParseDuration. The error says what is wrong, for a user that wrote the rule.
+// form of time.ParseDuration. The error names the mistake, for the user.
 func ParseHistoryRule(s string) (HistoryRule, error) {
 	equals := strings.LastIndexByte(s, '=')
 	if equals < 0 {

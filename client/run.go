@@ -286,7 +286,7 @@ func (c *Client) positions() map[string]position {
 	return positions
 }
 
-// run authenticates on n, and sets what was granted.
+// run authenticates on n, and records the features that the server grants.
 func (a *authentication) run(ctx context.Context, n *conn) (resumed *joinAnswer, err error) {
 	if err := a.send(ctx, n); err != nil {
 		return nil, err

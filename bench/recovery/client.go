@@ -284,7 +284,7 @@ func (s *session) nextDeadline() time.Time {
 	return next
 }
 
-// expire does what is due.
+// expire acts on the deadlines that have passed.
 func (s *session) expire(now time.Time) error {
 	switch {
 	case !s.ready && now.Sub(s.begun) >= answerTimeout:

@@ -119,7 +119,7 @@ type lab struct {
 	stops      []func()
 }
 
-// stop stops what was started, in reverse order.
+// stop stops the programs of the entrant, the last one first.
 func (l *lab) stop() {
 	for len(l.stops) > 0 {
 		last := len(l.stops) - 1

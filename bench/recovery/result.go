@@ -167,7 +167,7 @@ func (r *report) add(x result) {
 // floor rounds a percentage down, so that 100.00 means all.
 func floor(percent float64) float64 { return float64(int(percent*100)) / 100 }
 
-// note keeps what is printed below the table.
+// note adds a line that is printed below the table.
 func (r *report) note(x result) {
 	var parts []string
 	for _, f := range x.Figures {

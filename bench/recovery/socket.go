@@ -173,7 +173,7 @@ func (s *socket) frame() (op byte, payload []byte, err error) {
 	case 127:
 		return 0, nil, fmt.Errorf("%w: over %d bytes", errFrame, maxFrame)
 	}
-	if size+length > s.in.Size() { // a rare one: keep what was read, in a larger buffer
+	if size+length > s.in.Size() { // rare: copy the bytes to a larger buffer
 		s.in = bufio.NewReaderSize(s.in, maxFrame+size)
 	}
 	whole, err := s.in.Peek(size + length)

@@ -610,7 +610,7 @@ func testHistoryReadWhilePublishing(w *fixture) {
 		for end := min(messages, want+100); want < end; {
 			m := b.next()
 			if m.Position.Offset <= part.Position.Offset {
-				continue // it is in what was read
+				continue // the read has returned it
 			}
 			if want++; m.Position.Offset != want || m.Event != fmt.Sprint(want) {
 				w.Fatalf("after %d, the next live message is %s at %d, want %d", part.Position.Offset, m.Event, m.Position.Offset, want)

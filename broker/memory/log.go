@@ -26,8 +26,8 @@ const (
 	maxKeys = broker.MaxHistorySize
 )
 
-// logs has the histories of a bus. It has no goroutine: each use of a log removes what has expired
-// in all of them, oldest first.
+// logs has the histories of a bus. It has no goroutine: each use of a log removes the expired
+// messages of all of them, oldest first.
 type logs struct {
 	err   error // of HistoryRules.Check; read-only
 	rules []*rule

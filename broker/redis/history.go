@@ -44,7 +44,7 @@ type logged struct {
 	data int    // length of the data
 }
 
-// historyOf returns what is added to a log with m. It is nil if the room has no history.
+// historyOf returns the log to which m is added. It is nil if the room has no history.
 func (c *Config) historyOf(m protocol.Message) *logged {
 	if m.Type != protocol.TypeRoom || len(c.History) == 0 {
 		return nil
@@ -228,7 +228,7 @@ func (b *Broker) replyError(what string, c routed) error {
 	return nil
 }
 
-// isMalformed reports whether a script failed because of what is in a log.
+// isMalformed reports whether a script failed because the content of a log is invalid.
 func isMalformed(reply error) bool {
 	return strings.HasPrefix(reply.Error(), "MALFORMED") || strings.Contains(reply.Error(), "WRONGTYPE")
 }
